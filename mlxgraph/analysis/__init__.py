@@ -1,0 +1,1 @@
+"""Lens, patching, activations: written on the public API alone."""

@@ -1,0 +1,204 @@
+"""Every deliberate exception of the library, as one tree.
+
+Each says what is wrong, where it was written, and what to write instead, and inherits the
+builtin that a caller would expect.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MLXGraphError(Exception):
+    """The root: catch this to catch everything that mlxgraph raises on purpose."""
+
+    def __str__(self) -> str:  # KeyError would show the message quoted
+        return str(self.args[0]) if self.args else ""
+
+
+def close_matches(name: str, known: Iterable[str], most: int = 5) -> list[str]:
+    """The known names that look most like `name`, best first."""
+    names = list(dict.fromkeys(known))
+    found = difflib.get_close_matches(name, names, n=most, cutoff=0.6)
+    tail = name.rsplit(".", 1)[-1]
+    return (found + [n for n in names if n.endswith("." + tail) and n not in found])[:most]
+
+
+def _suggest(matches: list[str]) -> str:
+    return f"\n  Did you mean {' or '.join(repr(m) for m in matches)}?" if matches else ""
+
+
+class UnknownSiteError(MLXGraphError, AttributeError, KeyError):
+    """A name that no module of the model has."""
+
+    def __init__(self, name: str, known: Iterable[str], owner: str = "the model"):
+        known = list(known)
+        hint = _suggest(close_matches(name, known))
+        if not hint:
+            shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+            hint = f"\n  It has: {shown or 'no modules'}."
+        super().__init__(
+            f"{owner} has no module {name!r}.{hint}\n"
+            "  model.named_modules() lists every name."
+        )
+
+
+class UnknownNameError(MLXGraphError, KeyError):
+    """A save, parameter or step that does not exist."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str], advice: str = ""):
+        known = list(known)
+        hint = _suggest(close_matches(name, known)) or (
+            f"\n  There is: {', '.join(known)}." if known else "\n  There is none."
+        )
+        super().__init__(f"no {what} named {name!r}.{hint}{advice and chr(10) + '  ' + advice}")
+
+
+class NeverCalledError(MLXGraphError, ValueError):
+    """A module that this forward does not call, so that nothing can be read or written there."""
+
+    def __init__(self, site: str, where: str, called: Iterable[str], times: int = 0):
+        nearby = _suggest(close_matches(site, called))
+        how = (
+            f"the forward calls it {times} time{'s' if times != 1 else ''} with these inputs"
+            if times
+            else "the forward never calls it with these inputs"
+        )
+        super().__init__(
+            f"{site} has no value: {how}.\n  at {where}{nearby}\n"
+            "  A module that the model reaches by another method (a tied embedding's "
+            "`as_linear`, say) is not a call: use the module around it."
+        )
+
+
+class OrderError(MLXGraphError, ValueError):
+    """An edit needs a value that the forward pass has not produced yet."""
+
+    def __init__(self, write: str, read: str, where: str, read_where: str):
+        super().__init__(
+            f"cannot write {write} from {read}: the model computes {read} later.\n"
+            f"  written at {where}\n  {read} was read at {read_where or where}\n"
+            f"  Write at {read} or after it, or save {read} in an earlier trace and use it here."
+        )
+
+
+class ShapeError(MLXGraphError, ValueError):
+    """Shapes that do not fit, at the line that wrote them together."""
+
+    def __init__(self, what: str, where: str, advice: str = ""):
+        super().__init__(f"{what}\n  at {where}{advice and chr(10) + '  ' + advice}")
+
+
+class OperationError(MLXGraphError, TypeError, ValueError):
+    """An operation that MLX does not accept for these values."""
+
+    def __init__(self, op: str, shapes: str, where: str, reason: str):
+        super().__init__(f"{op} does not accept {shapes}: {reason}\n  at {where}")
+
+
+class BoundsError(MLXGraphError, IndexError):
+    """A static index outside the array: MLX itself would read rubbish or ignore the write."""
+
+    def __init__(self, index: int, axis: int, size: int, shape: tuple, where: str):
+        valid = f"from {-size} to {size - 1}" if size else "none: the axis is empty"
+        super().__init__(
+            f"index {index} is out of bounds for axis {axis} of size {size} (shape {shape}).\n"
+            f"  at {where}\n  Valid indices: {valid}."
+        )
+
+
+class StaleHandleError(MLXGraphError, ValueError):
+    """A write through a handle whose site's value was replaced in the meantime."""
+
+    def __init__(self, site: str, where: str, replaced: str):
+        super().__init__(
+            f"cannot write through this handle of {site}: the value was replaced at {replaced}.\n"
+            f"  at {where}\n"
+            f"  The handle still reads the old value. Read {site} again, and write into that."
+        )
+
+
+class NotSavedError(MLXGraphError, RuntimeError):
+    """A proxy used after its block, without having been saved."""
+
+    def __init__(self, what: str, where: str):
+        super().__init__(
+            f"{what} was not saved, and its trace is over.\n  recorded at {where}\n"
+            "  Write `value = value.save()` inside the block, and use `value` after it."
+        )
+
+
+class OutsideTraceError(MLXGraphError, RuntimeError):
+    """A site used where no trace of its model is open."""
+
+    def __init__(self, what: str):
+        super().__init__(
+            f"{what} is only known while the model runs.\n"
+            "  Write `with model.trace(inputs) as t:` and use it inside that block."
+        )
+
+
+class EscapedError(MLXGraphError, TypeError):
+    """A proxy went through code that the recording cannot see."""
+
+    def __init__(self, where: str, name: str = ""):
+        super().__init__(
+            f"a recorded value went through {name or 'a function'} that the recording cannot see"
+            f" (imported by name before the trace, or under mx.compile), and came out as an"
+            f" array that holds nothing.\n  used at {where}\n"
+            "  Write `mx.softmax(h)` instead of a `softmax` imported earlier, or"
+            " `mg.apply(fn, h)` to run any function as it is."
+        )
+
+
+class ForeignProxyError(MLXGraphError, ValueError):
+    """A proxy of one open trace used in another."""
+
+    def __init__(self, what: str, where: str):
+        super().__init__(
+            f"{what} belongs to another trace that is still open: its value is not known yet.\n"
+            f"  at {where}\n"
+            "  Save it and close its block first, or use `t.invoke` blocks of one trace."
+        )
+
+
+class LookError(MLXGraphError, RuntimeError):
+    """A value that cannot be looked at inside the block."""
+
+
+class OpaqueError(MLXGraphError, TypeError):
+    """A graph holds a Python function that this operation cannot see into."""
+
+
+class NoTokenizerError(MLXGraphError, ValueError):
+    """Text given to a model that has no tokenizer."""
+
+    def __init__(self, what: str = "text"):
+        super().__init__(
+            f"{what} needs a tokenizer, and this model has none.\n"
+            "  Write InterpretableModel(model, tokenizer=tokenizer), or pass token ids."
+        )
+
+
+class InputError(MLXGraphError, ValueError):
+    """Inputs of a kind that no trace can take."""
+
+
+class ModelLoadError(MLXGraphError, ValueError):
+    """A string that names no model that can be loaded."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(
+            f"cannot load a model from {name!r}: {reason}\n"
+            "  Pass an nn.Module, the path of a folder with config.json and weights, or the"
+            " name of a model on the hub such as 'mlx-community/Llama-3.2-1B-Instruct-4bit'."
+        )
+
+
+class LayersError(MLXGraphError, AttributeError):
+    """The model has no list of layers under the given attribute."""
+
+
+class CompileError(MLXGraphError, ValueError):
+    """A pass that was asked to compile and cannot be."""

@@ -1,0 +1,1 @@
+"""What an intervention is: sites, nodes, graphs, and their text.  No mlx in this room."""

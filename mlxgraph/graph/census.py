@@ -1,0 +1,53 @@
+"""Census: which sites one forward visits, in what order, with what values' shapes.
+
+A noun only: `run` takes it, `record` checks against it, `run` plans by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from mlxgraph.graph.node import Node
+from mlxgraph.graph.site import OUTPUT, Site
+
+
+class Info(NamedTuple):
+    """What is known of a node under one census."""
+
+    value: Any  # a placeholder, or a nested value of them
+    when: int  # the census position from which on it can be computed; -1 if at once
+
+
+class Census:
+    """The sites of one forward in the order in which their values appear.
+
+    `order[site]` is a position, `values[site]` the value there with every array replaced by a
+    placeholder of its shape and dtype.  `traceable` is False where the forward branches on
+    values, `draws` is True where it uses the random state.
+    """
+
+    __slots__ = ("order", "values", "infos", "traceable", "draws", "__weakref__")
+
+    def __init__(self, traceable: bool = True):
+        self.order: dict[Site, int] = {}
+        self.values: dict[Site, Any] = {}
+        self.infos: dict[Node, Info] = {}
+        self.traceable = traceable
+        self.draws = False
+
+    def visit(self, site: Site, value: Any) -> None:
+        """Enter the next site of the forward."""
+        self.order[site] = len(self.order)
+        self.values[site] = value
+
+    def calls(self, path: str) -> int:
+        """How often the forward calls a module."""
+        count = 0
+        while Site(path, OUTPUT, count) in self.order:
+            count += 1
+        return count
+
+    def outputs(self) -> Iterator[Site]:
+        """The output site of every call, in forward order."""
+        return (site for site in self.order if site.port == OUTPUT)

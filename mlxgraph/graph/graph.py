@@ -1,0 +1,118 @@
+"""Graph: the immutable value that a trace records and everything else works on.
+
+A graph is writes and saves.  A write gives a site a new value; a save keeps a value under a
+name.  Both are roots into a web of interned nodes in which nothing is ever changed in place, so
+program order is already resolved: what a read saw is the node it holds.
+
+    writes      ((site, node), ...)   each site at most once
+    saves       ((name, node), ...)
+    constants   the arrays and numbers from outside, by their index in the nodes
+    notes       for people: where each node was recorded, its shape and dtype
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from mlxgraph.graph.node import NUMBER, PARAM, SITE, Node, site_of, walk
+from mlxgraph.graph.site import Site
+from mlxgraph.graph.text import listing
+
+
+class Note(NamedTuple):
+    """What a person wants to know of a node.  Never part of equality."""
+
+    where: str = ""
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+
+class Graph:
+    """Writes and saves, as one value.
+
+    Two graphs are equal when they would do the same to a model: the same structure and the
+    same numbers.  The arrays that were lifted from outside are inputs, so the same edit with
+    another vector is an equal graph; `same_arrays` tells those apart.
+    """
+
+    __slots__ = ("writes", "saves", "constants", "notes", "_hash")
+    writes: tuple[tuple[Site, Node], ...]
+    saves: tuple[tuple[str, Node], ...]
+    constants: tuple[Any, ...]
+    notes: Mapping[Node, Note]
+
+    def __init__(
+        self,
+        writes: Iterable[tuple[Site, Node]] = (),
+        saves: Iterable[tuple[str, Node]] = (),
+        constants: Iterable[Any] = (),
+        notes: Mapping[Node, Note] | None = None,
+    ):
+        put = object.__setattr__
+        put(self, "writes", tuple(writes))
+        put(self, "saves", tuple(saves))
+        put(self, "constants", tuple(constants))
+        put(self, "notes", notes if notes is not None else {})
+        put(self, "_hash", None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Graph is immutable; build another one instead of setting {name!r}")
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """The written and saved nodes."""
+        return tuple([node for _, node in self.writes] + [node for _, node in self.saves])
+
+    def nodes(self) -> list[Node]:
+        """Every node, inputs before users."""
+        return list(walk(self.roots))
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site that is read or written, in order of appearance."""
+        found = dict.fromkeys(site_of(node) for node in self.nodes() if node.op == SITE)
+        found.update(dict.fromkeys(site for site, _ in self.writes))
+        return tuple(found)
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        """The names of the holes, in order of appearance."""
+        return tuple(dict.fromkeys(n.args[0] for n in self.nodes() if n.op == PARAM))
+
+    def _numbers(self) -> tuple[tuple[type, Any], ...]:
+        used = [node.args[0] for node in self.nodes() if node.op == NUMBER]
+        return tuple((type(self.constants[k]), self.constants[k]) for k in used)
+
+    @property
+    def key(self) -> tuple:
+        """What decides how the graph runs; the order of writes to different sites does not."""
+        return frozenset(self.writes), self.saves
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Graph):
+            return NotImplemented
+        return (
+            hash(self) == hash(other)
+            and dict(self.writes) == dict(other.writes)
+            and dict(self.saves) == dict(other.saves)
+            and self._numbers() == other._numbers()
+        )
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            object.__setattr__(self, "_hash", hash(self.key))
+        return self._hash  # type: ignore[return-value]
+
+    def same_arrays(self, other: Graph) -> bool:
+        """Whether an equal graph also holds the very same arrays (by identity)."""
+        return self == other and all(
+            a is b or type(a) is type(b) and isinstance(a, (int, float, complex)) and a == b
+            for a, b in zip(self.constants, other.constants, strict=True)
+        )
+
+    def __str__(self) -> str:
+        return listing(self)
+
+    def __repr__(self) -> str:
+        return f"<Graph: {len(self.writes)} writes, {len(self.saves)} saves>"

@@ -1,0 +1,159 @@
+"""Nodes: one recorded operation each, immutable and interned.
+
+Two nodes with the same operation and arguments are the same object, so equality is identity, a
+graph's structure hashes in the time it takes to hash a few pointers, and the same program
+recorded twice meets its compiled pass at once.  Leaves are nodes too:
+
+    site(path, port, call)      the value the model computes there
+    constant(k)                 the k-th array that came from outside; its value lives in the Graph
+    number(k, kind)             the k-th Python number, weakly typed like MLX's own scalars
+    param(name, shape, dtype)   a named hole
+
+Never: holds an array, a line number or a shape; those are notes beside the graph.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from mlxgraph.graph.site import OUTPUT, Site
+from mlxgraph.graph.values import FrozenDict, FrozenList, Slice, frozen_leaves, map_frozen
+
+SITE = "site"
+CONSTANT = "constant"
+NUMBER = "number"
+PARAM = "param"
+APPLY = "apply"  # mg.apply: a Python function that the graph cannot look into
+CALL = "call"  # a module of the model, called by hand on a value
+LEAVES = frozenset({SITE, CONSTANT, NUMBER, PARAM})
+
+_interned: dict[tuple, weakref.ref] = {}
+_dead: list[weakref.ref] = []
+
+
+class _Reference(weakref.ref):
+    __slots__ = ("key",)
+    key: tuple
+
+
+def _forget(reference: weakref.ref) -> None:
+    """Drop dead entries one by one: dropping one may kill the next, ten thousand deep."""
+    _dead.append(reference)
+    if len(_dead) > 1:
+        return
+    while _dead:
+        gone = _dead[0]
+        if _interned.get(gone.key) is gone:  # type: ignore[attr-defined]
+            del _interned[gone.key]  # type: ignore[attr-defined]
+        _dead.pop(0)
+
+
+class Node:
+    """One operation.  `Node(op, args, kwargs)` returns the one node there is for these."""
+
+    __slots__ = ("op", "args", "kwargs", "_inputs", "__weakref__")
+    op: str
+    args: tuple
+    kwargs: tuple
+    __match_args__ = ("op", "args", "kwargs")
+
+    def __new__(cls, op: str, args: tuple = (), kwargs: tuple = ()) -> Node:
+        key = (op, args, kwargs)
+        reference = _interned.get(key)
+        if reference is not None:
+            known = reference()
+            if known is not None:
+                return known
+        node = object.__new__(cls)
+        object.__setattr__(node, "op", op)
+        object.__setattr__(node, "args", args)
+        object.__setattr__(node, "kwargs", kwargs)
+        object.__setattr__(node, "_inputs", None)
+        reference = _Reference(node, _forget)
+        reference.key = key
+        _interned[key] = reference
+        return node
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Node is immutable; build another one instead of setting {name!r}")
+
+    def __reduce__(self):
+        return Node, (self.op, self.args, self.kwargs)
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The nodes this one reads, in order of appearance, each once."""
+        if self._inputs is None:
+            found: dict[Node, None] = {}
+            for argument in self.args:
+                _collect(argument, found)
+            for _, argument in self.kwargs:
+                _collect(argument, found)
+            object.__setattr__(self, "_inputs", tuple(found))
+        return self._inputs
+
+    def __repr__(self) -> str:
+        return f"<node {self.op} of {len(self.inputs)}>" if self.inputs else f"<node {self.op}>"
+
+
+def _collect(argument: Any, found: dict[Node, None]) -> None:
+    kind = type(argument)
+    if kind is Node:
+        found[argument] = None
+    elif kind is tuple or kind is FrozenList or kind is FrozenDict or kind is Slice:
+        for leaf in frozen_leaves(argument):
+            if type(leaf) is Node:
+                found[leaf] = None
+
+
+def site_node(path: str, port: str = OUTPUT, call: int = 0) -> Node:
+    """The value that the model computes at a site."""
+    return Node(SITE, (path, port, call))
+
+
+def site_of(node: Node) -> Site:
+    """The site that a `site` node reads."""
+    return Site(*node.args)
+
+
+def walk(roots: Iterable[Node]) -> Iterator[Node]:
+    """Every node below `roots`, each once, inputs before users, in a stable order."""
+    done: set[Node] = set()
+    for root in roots:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            if node in done:
+                stack.pop()
+                continue
+            waiting = [child for child in node.inputs if child not in done]
+            if waiting:
+                stack.extend(reversed(waiting))
+            else:
+                stack.pop()
+                done.add(node)
+                yield node
+
+
+def substitute(
+    roots: Iterable[Node], replace: Callable[[Node], Node | None]
+) -> dict[Node, Node]:
+    """Rebuild everything below `roots`, where `replace(rebuilt node)` may name another node.
+
+    Returns: a mapping from each old node to its new one.
+    """
+    new: dict[Node, Node] = {}
+
+    def leaf(value: Any) -> Any:
+        return new[value] if type(value) is Node else value
+
+    for node in walk(roots):
+        rebuilt = node
+        if any(new[child] is not child for child in node.inputs):
+            args = tuple([map_frozen(a, leaf) for a in node.args])
+            kwargs = tuple([(name, map_frozen(a, leaf)) for name, a in node.kwargs])
+            rebuilt = Node(node.op, args, kwargs)
+        new[node] = replace(rebuilt) or rebuilt
+    return new

@@ -1,0 +1,39 @@
+"""Sites: the places in a model where a graph can read and write.
+
+A site is a module's dotted path, a port of that module, and which of its calls in one forward.
+Pure names: nothing here knows whether a model has such a place.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MODEL_OUTPUT = "__model_output__"
+OUTPUT = "output"
+INPUTS = "inputs"
+
+
+class Site(NamedTuple):
+    """Where: module path (`""` is the whole model), port (`output`, `inputs`, ...), call number.
+
+    `inputs` holds `(args, kwargs)` of the call; `.input` is its first positional argument.
+    """
+
+    path: str
+    port: str = OUTPUT
+    call: int = 0
+
+    def __str__(self) -> str:
+        call = f".calls[{self.call}]" if self.call else ""
+        if not self.path:
+            if self.port == OUTPUT and not self.call:
+                return MODEL_OUTPUT
+            return f"__model__{call}.{self.port}"
+        return f"{self.path}{call}.{self.port}"
+
+    @property
+    def name(self) -> str:
+        """The site as `trace.activations` lists it: an output goes by its module's path."""
+        if self.port == OUTPUT and not self.call and self.path:
+            return self.path
+        return str(self)

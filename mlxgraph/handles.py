@@ -1,0 +1,204 @@
+"""Handles: `model.layers[5].mlp`, the user's way to name a place in the tree.
+
+A handle is a path and nothing else; what it reads or writes goes to the trace that is open on
+its model in this thread.  Inside `layers[i]`, `.attn` and `.mlp` stand for whatever the block
+calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import mlx.nn as nn
+
+from mlxgraph.errors import BoundsError, UnknownSiteError
+from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.names import ALIASES
+from mlxgraph.record.where import here
+
+if TYPE_CHECKING:
+    from mlxgraph.model import InterpretableModel
+    from mlxgraph.trace import Trace
+
+PORTS = ("output", "input", "inputs", "calls")
+
+
+class ModuleHandle:
+    """A module of the model, by its path.
+
+    Inside a trace: `.output`, `.input` (first positional argument) and `.inputs`
+    (`(args, kwargs)`) are its values and can be assigned; `.calls[k]` is its k-th call in one
+    forward; calling the handle runs the module on a value without the model's own edits.
+    Everything else is looked up on the module: its children as handles, its attributes as
+    they are.
+    """
+
+    __slots__ = ("_model", "_path", "_trace", "_call")
+
+    def __init__(
+        self, model: InterpretableModel, path: str, trace: Trace | None = None, call: int = 0
+    ):
+        put = object.__setattr__
+        put(self, "_model", model)
+        put(self, "_path", path)
+        put(self, "_trace", trace)
+        put(self, "_call", call)
+
+    # -- values ---------------------------------------------------------------------------------
+
+    def _recording(self, what: str) -> Any:
+        if self._trace is not None:
+            return self._trace._recording_or_raise(f"{self._name}.{what}")
+        return self._model._open_recording(f"{self._name}.{what}")
+
+    def _site(self, port: str) -> Site:
+        path = self._path
+        tree = self._model._names.tree
+        if path not in tree.modules:
+            path = tree.aliases.get(path, path)
+        return Site(path, port, self._call)
+
+    @property
+    def output(self) -> Any:
+        """What the module returns: a proxy, or a nest of them."""
+        return self._recording("output").read(self._site(OUTPUT))
+
+    @output.setter
+    def output(self, value: Any) -> None:
+        self._recording("output").replace(self._site(OUTPUT), value)
+
+    @property
+    def inputs(self) -> Any:
+        """All that the module is called with: `(args, kwargs)`."""
+        return self._recording("inputs").read(self._site(INPUTS))
+
+    @inputs.setter
+    def inputs(self, value: Any) -> None:
+        self._recording("inputs").replace(self._site(INPUTS), value)
+
+    @property
+    def input(self) -> Any:
+        """The first positional argument, or the first keyword argument if there is no other."""
+        args, kwargs = self.inputs
+        if len(args):
+            return self.inputs[0][0]
+        return self.inputs[1][next(iter(kwargs))]
+
+    @input.setter
+    def input(self, value: Any) -> None:
+        whole = self.inputs
+        if len(whole[0]):
+            whole[0][0] = value
+        else:
+            whole[1][next(iter(whole[1]))] = value
+
+    @property
+    def calls(self) -> Calls:
+        """The module's calls in one forward, by number."""
+        return Calls(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._model._call_module(self._path, args, kwargs)
+
+    # -- the tree -------------------------------------------------------------------------------
+
+    @property
+    def module(self) -> Any:
+        """The module itself."""
+        tree = self._model._names.tree
+        path = tree.aliases.get(self._path, self._path)
+        return tree.containers[path] if path in tree.containers else tree.modules[path]
+
+    @property
+    def path(self) -> str:
+        """The canonical dotted path."""
+        return self._path
+
+    @property
+    def _name(self) -> str:
+        return self._path or "model"
+
+    def _child(self, part: str) -> ModuleHandle | None:
+        names = self._model._names
+        below = f"{self._path}.{part}" if self._path else part
+        if names.exists(below) or below in names.tree.containers:
+            return ModuleHandle(self._model, below, self._trace)
+        alias = names.alias(self._path, part)
+        return None if alias is None else ModuleHandle(self._model, alias, self._trace)
+
+    def __getattr__(self, name: str) -> Any:
+        child = self._child(name)
+        if child is not None:
+            return child
+        if name.startswith("__"):
+            raise AttributeError(name)
+        module = self.module
+        if isinstance(module, nn.Module) and (name in module or hasattr(module, name)):
+            return getattr(module, name)
+        raise UnknownSiteError(name, self._children(), self._name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("output", "input", "inputs"):
+            object.__setattr__(self, name, value)
+            return
+        raise UnknownSiteError(name, ["output", "input", "inputs"], f"a write to {self._name}")
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return [self[i] for i in range(*key.indices(len(self)))]
+        if isinstance(key, int):
+            size = len(self)
+            if not -size <= key < size:
+                raise BoundsError(key, 0, size, (size,), str(here()))
+            key %= size
+        child = self._child(str(key))
+        if child is None:
+            raise UnknownSiteError(str(key), self._children(), self._name)
+        return child
+
+    def __len__(self) -> int:
+        module = self.module
+        if isinstance(module, nn.Module) and "layers" in module:  # nn.Sequential
+            return len(module["layers"])
+        return len(module)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def _children(self) -> list[str]:
+        names = self._model._names
+        prefix = f"{self._path}." if self._path else ""
+        paths = [*names.known(), *names.tree.containers]
+        parts = [p[len(prefix) :].split(".")[0] for p in paths if p.startswith(prefix)]
+        return list(dict.fromkeys(part for part in parts if part))
+
+    def __dir__(self) -> list[str]:
+        aliases = [part for part in ALIASES if self._model._names.alias(self._path, part)]
+        module = self.module
+        own = [k for k in module if isinstance(k, str)] if isinstance(module, nn.Module) else []
+        return sorted({*PORTS, "module", "path", *self._children(), *aliases, *own})
+
+    def __repr__(self) -> str:
+        return f"<{self._name}: {type(self.module).__name__}>"
+
+
+class Calls:
+    """`module.calls[k]`: one call of a module that the forward calls several times."""
+
+    def __init__(self, handle: ModuleHandle):
+        self._handle = handle
+
+    def __getitem__(self, number: int) -> ModuleHandle:
+        handle = self._handle
+        count = len(self)
+        if not -count <= number < count:
+            raise BoundsError(number, 0, count, (count,), str(here()))
+        return ModuleHandle(handle._model, handle._path, handle._trace, number % count)
+
+    def __len__(self) -> int:
+        recording = self._handle._recording("calls")
+        return recording.census.calls(self._handle._site(OUTPUT).path)
+
+    def __iter__(self) -> Iterator[ModuleHandle]:
+        return (self[i] for i in range(len(self)))

@@ -1,0 +1,249 @@
+"""The lobby: `InterpretableModel` joins the rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxgraph.errors import ModelLoadError, NoTokenizerError, OutsideTraceError, UnknownSiteError
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.node import CALL
+from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.handles import ModuleHandle
+from mlxgraph.names import Names
+from mlxgraph.passes import CompiledPass, Result
+from mlxgraph.record.freeze import freeze
+from mlxgraph.record.recording import Recording
+from mlxgraph.record.stack import stack
+from mlxgraph.run.runner import CompileMode, Runner
+from mlxgraph.text import encode, prepare
+from mlxgraph.trace import Interventions, Trace
+
+_OWN = ("output", "input", "inputs")
+
+
+class InterpretableModel:
+    """A model that can be traced.  The wrapped module is never changed.
+
+    Args:
+        model: any `mlx.nn.Module`; or a path or hub name that `mlx_lm.load` reads.
+        tokenizer: for text inputs; loaded with the model where `model` is a string.
+        layer_attr: the attribute that holds the layers (`"h"` for GPT-2, dotted paths too).
+
+    Raises: ModelLoadError (a ValueError) for a string that cannot be loaded, LayersError (an
+        AttributeError) where a `layer_attr` was given that the model does not have.
+
+    Example:
+        >>> model = mg.tiny()
+        >>> with model.trace("The capital of France is"):
+        ...     logits = model.output[:, -1].save()
+    """
+
+    def __init__(
+        self, model: nn.Module | str | Path, tokenizer: Any = None, layer_attr: str = "layers"
+    ):
+        if isinstance(model, (str, Path)):
+            model, loaded = _load(str(model))
+            tokenizer = loaded if tokenizer is None else tokenizer
+        if not isinstance(model, nn.Module):
+            raise ModelLoadError(repr(model), f"a {type(model).__name__} is not an nn.Module.")
+        put = object.__setattr__
+        put(self, "_module", model)
+        put(self, "tokenizer", tokenizer)
+        put(self, "_runner", Runner(model))
+        put(self, "_layer_attr", layer_attr)
+        given = layer_attr != "layers"
+        put(self, "_names", Names(self._runner.refresh(), layer_attr, given))
+
+    # -- tracing --------------------------------------------------------------------------------
+
+    def trace(
+        self,
+        *inputs: Any,
+        interventions: Interventions | None = None,
+        graph: Graph | None = None,
+        compile: CompileMode = "auto",
+        **forward_kwargs: Any,
+    ) -> Trace:
+        """Open a block in which edits and saves are recorded; it runs once, when it ends.
+
+        Args:
+            inputs: a text, a list of texts, token ids (a list, or an array of shape
+                (batch, length)), or the arrays that a custom model takes.
+            interventions: functions of one array by module name, applied first.
+            graph: a graph to start from.
+            compile: `"auto"` compiles what comes a second time; True and False force it.
+            forward_kwargs: keyword arguments of the model, and values of the graph's params.
+
+        Raises: NoTokenizerError, InputError, UnknownSiteError.
+        """
+        if len(inputs) == 2 and interventions is None and _is_interventions(inputs[1]):
+            inputs, interventions = inputs[:1], inputs[1]
+        prepared = prepare(inputs, self.tokenizer)
+        return Trace(self, prepared, interventions, graph, compile, dict(forward_kwargs))
+
+    def run(self, graph: Graph, *inputs: Any, compile: CompileMode = "auto", **kwargs: Any) -> Result:
+        """Run a graph once.  Args as for `CompiledPass.__call__`."""
+        return CompiledPass(self, graph, compile)(*inputs, **kwargs)
+
+    def compile(self, graph: Graph) -> CompiledPass:
+        """A graph as a compiled function of inputs and params."""
+        return CompiledPass(self, graph, True)
+
+    # -- the tree -------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> Any:
+        """The layers, by index: `model.layers[3]`, `len(model.layers)`, iteration."""
+        return self._layers(None)
+
+    def _layers(self, trace: Trace | None) -> ModuleHandle:
+        self._refresh_names()
+        if self._names.container is None:
+            raise self._names.no_layers()
+        return self._handle(self._names.container, trace)
+
+    def _handle(self, path: str, trace: Trace | None = None) -> ModuleHandle:
+        return ModuleHandle(self, path, trace)
+
+    @property
+    def output(self) -> Any:
+        """The whole model's output, inside a trace."""
+        return self._open_recording("model.output").read(Site("", OUTPUT))
+
+    @output.setter
+    def output(self, value: Any) -> None:
+        self._open_recording("model.output").replace(Site("", OUTPUT), value)
+
+    @property
+    def inputs(self) -> Any:
+        """All that the model is called with, `(args, kwargs)`, inside a trace."""
+        return self._open_recording("model.inputs").read(Site("", INPUTS))
+
+    @inputs.setter
+    def inputs(self, value: Any) -> None:
+        self._open_recording("model.inputs").replace(Site("", INPUTS), value)
+
+    @property
+    def input(self) -> Any:
+        """The model's first argument, inside a trace."""
+        return self._handle("").input
+
+    @input.setter
+    def input(self, value: Any) -> None:
+        self._handle("").input = value
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._refresh_names()
+        return getattr(self._handle(""), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+            return
+        raise UnknownSiteError(name, _OWN, "a write to the model")
+
+    def __getitem__(self, name: str) -> ModuleHandle:
+        """A module by any form of its name: `model["layers.5.mlp"]`."""
+        self._refresh_names()
+        return self._handle(self._names.canonical(name))
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._handle("")._children()})
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every module with its canonical path; the model itself has the path `""`."""
+        yield from self._runner.refresh().modules.items()
+
+    def parameters(self) -> dict[str, mx.array]:
+        """Every parameter by its dotted name, in one flat mapping."""
+        tree = self._runner.refresh()
+        return dict(zip(tree.weight_names, tree.weights(), strict=True))
+
+    @property
+    def module(self) -> nn.Module:
+        """The wrapped module itself."""
+        return self._module
+
+    def _refresh_names(self) -> None:
+        tree = self._runner.refresh()
+        if self._names.tree is not tree:
+            object.__setattr__(self, "_names", Names(tree, self._layer_attr, False))
+
+    def _open_recording(self, what: str) -> Recording:
+        for recording in reversed(stack.open):
+            if recording.owner is self:
+                return recording
+        raise OutsideTraceError(what)
+
+    def _call_module(self, path: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run a module on a value as it is: recorded inside a trace, at once outside."""
+        open_here = [r for r in stack.open if r.owner is self]
+        path = self._names.tree.aliases.get(path, path)
+        if not open_here:
+            return self._runner.tree.modules[path](*args, **kwargs)
+        recording = open_here[-1]
+        frozen = tuple([freeze(value, recording) for value in args])
+        named = tuple([(name, freeze(value, recording)) for name, value in kwargs.items()])
+        return recording.result(CALL, (path, *frozen), named)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The plain model on plain arrays."""
+        return self._call_module("", args, kwargs)
+
+    # -- text -----------------------------------------------------------------------------------
+
+    def _needs_tokenizer(self, what: str) -> Any:
+        if self.tokenizer is None:
+            raise NoTokenizerError(what)
+        return self.tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, special tokens included.  Raises: NoTokenizerError."""
+        return encode(self._needs_tokenizer("encode"), text)
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of several texts, each of its own length.  Raises: NoTokenizerError."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, tokens: list[int] | mx.array) -> str:
+        """The text of token ids, a list or a one-dimensional array.  Raises: NoTokenizerError."""
+        tokenizer = self._needs_tokenizer("decode")
+        if isinstance(tokens, mx.array):
+            tokens = tokens.tolist()  # type: ignore[assignment]
+        return tokenizer.decode([int(token) for token in tokens])
+
+    def token_to_str(self, token_id: int) -> str:
+        """The text of one token.  Raises: NoTokenizerError."""
+        return self.decode([int(token_id)])
+
+    @property
+    def vocab_size(self) -> int | None:
+        """The tokenizer's vocabulary size, or None without a tokenizer."""
+        if self.tokenizer is None:
+            return None
+        size = getattr(self.tokenizer, "vocab_size", None)
+        return int(size) if size is not None else len(self.tokenizer)
+
+    def __repr__(self) -> str:
+        return f"InterpretableModel({type(self._module).__name__})"
+
+
+def _is_interventions(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(map(callable, value.values()))
+
+
+def _load(name: str) -> tuple[nn.Module, Any]:
+    from mlx_lm import load  # transformers takes seconds to import: only who loads a model pays
+
+    try:
+        loaded = load(name)
+    except Exception as error:  # mlx-lm raises whatever its parts raise
+        raise ModelLoadError(name, f"{type(error).__name__}: {error}") from error
+    return loaded[0], loaded[1]

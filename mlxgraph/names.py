@@ -1,0 +1,128 @@
+"""Site names: every form in which a user may name a module, and the one path they mean.
+
+In: the module tree and the attribute that holds the layers.  Out: canonical dotted paths.
+Canonical is what `named_modules` gives.  Also accepted: the root prefix `model.` before a
+canonical path, a path relative to the layer container (`layers.5.mlp`, whatever the container is
+called), and `attn` / `mlp` for whatever a block calls these.
+Never: guesses.  What no rule reads is an UnknownSiteError with close matches.
+"""
+
+from __future__ import annotations
+
+from mlxgraph.errors import LayersError, UnknownSiteError
+from mlxgraph.graph.site import MODEL_OUTPUT, OUTPUT, Site
+from mlxgraph.run.tree import ModuleTree
+
+ALIASES = {
+    "attn": (
+        "self_attn", "attention", "self_attention", "attn", "linear_attn", "mixer",
+        "temporal_block", "self_attention_block",
+    ),
+    "mlp": (
+        "mlp", "feed_forward", "ffn", "ff", "block_sparse_moe", "moe", "feedforward", "ffn_block",
+        "mlp_block", "dense",
+    ),
+}  # fmt: skip
+ROOT = "model"
+
+
+class Names:
+    """The names of one module tree."""
+
+    def __init__(self, tree: ModuleTree, layer_attr: str, given: bool):
+        self.tree = tree
+        self.layer_attr = layer_attr
+        self.container = self._find_container(layer_attr)
+        if given and self.container is None:
+            raise self.no_layers()
+
+    def _find_container(self, attr: str) -> str | None:
+        """The shortest path that ends in `attr` and holds modules."""
+        found = [
+            path
+            for path, container in self.tree.containers.items()
+            if (path == attr or path.endswith("." + attr)) and isinstance(container, (list, tuple))
+        ]
+        found += [
+            path
+            for path, module in self.tree.modules.items()
+            if (path == attr or path.endswith("." + attr)) and _numbered(module)
+        ]
+        return min(found, key=lambda path: (path.count("."), len(path)), default=None)
+
+    def no_layers(self) -> LayersError:
+        """The error for a model without a layer container of this name."""
+        lists = [p for p, c in self.tree.containers.items() if isinstance(c, (list, tuple))]
+        hint = f" It has lists of modules at: {', '.join(lists)}." if lists else ""
+        return LayersError(
+            f"the model has no list of layers named {self.layer_attr!r}.{hint}\n"
+            f"  Write InterpretableModel(model, layer_attr={(lists or ['h'])[0]!r})."
+        )
+
+    def known(self) -> list[str]:
+        """Every canonical path."""
+        return [path for path in self.tree.modules if path] + list(self.tree.aliases)
+
+    def exists(self, path: str) -> bool:
+        """Whether a canonical path (or a shared module's other path) is a module."""
+        return path in self.tree.modules or path in self.tree.aliases
+
+    def canonical(self, name: str) -> str:
+        """The canonical path of a module, from any form of its name."""
+        if name in (MODEL_OUTPUT, ""):
+            return ""
+        for candidate in self._candidates(name):
+            path = self._walk(candidate)
+            if path is not None:
+                return self.tree.aliases.get(path, path)
+        if name == ROOT:
+            return ""
+        raise UnknownSiteError(name, self.known())
+
+    def site(self, name: str) -> Site:
+        """The site that a name with or without a port (`.output`, `.input`) means."""
+        head, _, tail = name.rpartition(".")
+        if tail == OUTPUT and head and not self._is_module(name):
+            return Site(self.canonical(head))
+        return Site(self.canonical(name))
+
+    def _is_module(self, name: str) -> bool:
+        return any(self._walk(candidate) is not None for candidate in self._candidates(name))
+
+    def _candidates(self, name: str) -> list[str]:
+        names = [name]
+        if name.startswith(ROOT + "."):
+            names.append(name[len(ROOT) + 1 :])
+        if self.container is not None:
+            for candidate in list(names):
+                for attr in (self.layer_attr, "layers"):
+                    if candidate.startswith(attr + "."):
+                        names.append(f"{self.container}.{candidate[len(attr) + 1 :]}")
+        return names
+
+    def _walk(self, name: str) -> str | None:
+        """`name` with its aliases resolved part by part, if it leads to a module."""
+        path = ""
+        for part in name.split("."):
+            below = f"{path}.{part}" if path else part
+            if self.exists(below) or below in self.tree.containers:
+                path = below
+                continue
+            alias = self.alias(path, part)
+            if alias is None:
+                return None
+            path = alias
+        return path if self.exists(path) else None
+
+    def alias(self, path: str, part: str) -> str | None:
+        """What a block at `path` calls its `attn` or `mlp`."""
+        if not path.rpartition(".")[2].isdigit():
+            return None
+        for name in ALIASES.get(part, ()):
+            if self.exists(f"{path}.{name}"):
+                return f"{path}.{name}"
+        return None
+
+
+def _numbered(module: object) -> bool:
+    return isinstance(module, dict) and "0" in module

@@ -1,0 +1,1 @@
+"""User Python -> Graph: proxies, views, interception, lifting, the block."""

@@ -1,0 +1,70 @@
+"""User values -> frozen arguments.  Proxies become nodes; arrays from outside become inputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlxgraph.errors import ForeignProxyError, NotSavedError
+from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
+from mlxgraph.record.where import here
+
+if TYPE_CHECKING:
+    from mlxgraph.record.recording import Recording
+
+_PLAIN = {int, str, type(None), type(Ellipsis)}
+
+
+def dtype_name(dtype: mx.Dtype) -> str:
+    """`mx.float32` -> `"float32"`"""
+    return str(dtype).rpartition(".")[2]
+
+
+def freeze(value: Any, recording: Recording) -> Any:
+    """One argument of a recorded operation as a hashable value."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if getattr(kind, "_is_handle", False):
+        return node_of(value, recording)
+    if kind is tuple:
+        return tuple([freeze(item, recording) for item in value])
+    if kind is slice:
+        return Slice(
+            freeze(value.start, recording),
+            freeze(value.stop, recording),
+            freeze(value.step, recording),
+        )
+    if kind is bool or kind is float or kind is complex:
+        return Literal(value)
+    if kind is list:
+        return FrozenList(tuple([freeze(item, recording) for item in value]))
+    if kind is mx.Dtype:
+        return DType(dtype_name(value))
+    if isinstance(value, np.ndarray):
+        return recording.lift(mx.array(value), value)
+    if isinstance(value, np.generic):
+        return freeze(value.item(), recording)
+    if isinstance(value, nn.Module):
+        return Opaque(value)
+    if isinstance(value, dict):
+        return FrozenDict(tuple([(k, freeze(v, recording)) for k, v in value.items()]))
+    if isinstance(value, mx.array):
+        return recording.lift(value, value)
+    if isinstance(value, (bool, int, str)):  # subclasses, enumerations
+        return freeze({bool: bool, int: int, str: str}[next(
+            base for base in (bool, int, str) if isinstance(value, base))](value), recording)
+    return Opaque(value)
+
+
+def node_of(handle: Any, recording: Recording) -> Any:
+    """The node that a proxy stands for now, if it may be used in `recording`."""
+    owner = handle._recording
+    if owner is not recording or not owner.open:
+        if not owner.open:
+            raise NotSavedError(handle._describe(), handle._birth())
+        raise ForeignProxyError(handle._describe(), str(here()))
+    return handle._node

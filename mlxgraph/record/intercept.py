@@ -1,0 +1,288 @@
+"""Interception: while a block is open, the functions of MLX notice proxies.
+
+`mx.softmax(h)` would accept a proxy as the array it is, and compute with its placeholder.  So for
+as long as any block is open in any thread, the functions of `mlx.core`, of its submodules and of
+`mlx.nn` are replaced by ones that look at their arguments first: with a proxy among them they
+record, without one they do what they always did.  The last block to close puts the originals
+back, in a `finally`.
+
+Never: patches at import, or changes what a call without proxies returns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FunctionType, ModuleType
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.nn.layers
+import mlx.nn.layers.activations
+import mlx.nn.losses
+
+from mlxgraph.errors import LookError
+from mlxgraph.record.proxy import BINARY, COMPARE, VIEWS, Nest, Proxy, view_call, wrap
+from mlxgraph.record.stack import current, stack
+from mlxgraph.record.where import here
+
+_NATIVE = type(mx.mean)
+_COMPILED = type(mx.compile(abs))
+_ARRAY = mx.array
+
+# Not array arithmetic: devices, memory, files, and the transformations, which take functions.
+_LEFT_ALONE = frozenset(
+    """default_device set_default_device is_available device_count device_info default_stream
+    set_default_stream new_stream new_thread_unsafe_stream new_thread_local_stream clear_streams
+    stream synchronize get_active_memory get_array_buffer_size get_peak_memory reset_peak_memory
+    get_cache_memory set_memory_limit get_memory_limit set_cache_limit set_wired_limit clear_cache
+    load jvp vjp value_and_grad grad vmap compile disable_compile enable_compile checkpoint
+    export_function import_function exporter set_printoptions get_printoptions printoptions
+    metal_kernel cuda_kernel precompiled_cuda_kernel __getattr__ seed key from_dlpack
+    quantize average_gradients fully_shard""".split()
+)
+_FILES = frozenset(
+    "save savez savez_compressed save_safetensors save_gguf export_to_dot".split()
+)
+_EVALUATE = frozenset({"eval", "async_eval"})
+_LIFTING = frozenset(
+    {*BINARY.values(), *COMPARE.values(), "mx.maximum", "mx.minimum", "mx.where", "mx.logaddexp"}
+)
+_DRAWS = frozenset(
+    """uniform normal multivariate_normal randint bernoulli truncated_normal gumbel categorical
+    laplace permutation""".split()
+)
+
+
+def _proxy_in(values: Any) -> Any:
+    """The first proxy among arguments, lists and tuples of them included."""
+    for value in values:
+        kind = type(value)
+        if kind is Proxy or kind is Nest:
+            return value
+        if kind is list or kind is tuple:
+            found = _proxy_in(value)
+            if found is not None:
+                return found
+        elif kind is dict:
+            found = _proxy_in(value.values())
+            if found is not None:
+                return found
+    return None
+
+
+def _recording_of(proxy: Any) -> Any:
+    recording = proxy._recording
+    if recording is None:
+        return None
+    proxy._describe and recording.open  # a closed recording refuses in `call`
+    return recording
+
+
+def _recorder(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    lifting = op in _LIFTING
+
+    def record(*args: Any, **kwargs: Any) -> Any:
+        proxy = _proxy_in(args)
+        if proxy is None and (not kwargs or (proxy := _proxy_in(kwargs.values())) is None):
+            return real(*args, **kwargs)
+        recording = proxy._recording
+        if recording is None:  # a nested value whose block is over: its arrays are real
+            return real(*args, **kwargs)
+        if lifting and not kwargs:
+            return recording.arithmetic(op, args)
+        return recording.call(op, args, kwargs)
+
+    return record
+
+
+def _viewer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    record = _recorder(op, real)
+
+    def view(*args: Any, **kwargs: Any) -> Any:
+        if args and type(args[0]) is Proxy:
+            return view_call(op, args[0], args[1:], kwargs)
+        return record(*args, **kwargs)
+
+    return view
+
+
+def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def draw(*args: Any, **kwargs: Any) -> Any:
+        proxy = _proxy_in(args) or _proxy_in(kwargs.values())
+        recording = proxy._recording if proxy is not None else current()
+        if recording is None:
+            return real(*args, **kwargs)
+        if kwargs.get("key") is not None or _has_key(args):
+            return recording.call(op, args, kwargs) if proxy is not None else real(*args, **kwargs)
+        return recording.draw(op, args, kwargs)
+
+    return draw
+
+
+def _has_key(args: tuple) -> bool:
+    return any(
+        isinstance(a, _ARRAY) and a.dtype == mx.uint32 and a.shape == (2,) for a in args[1:]
+    )
+
+
+def _evaluator(real: Callable[..., Any]) -> Callable[..., Any]:
+    def evaluate(*args: Any) -> None:
+        """Proxies are left out: they are computed when the block is over."""
+        real(*[value for value in args if _proxy_in((value,)) is None])
+
+    return evaluate
+
+
+def _refuser(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        if _proxy_in(args) is not None or _proxy_in(kwargs.values()) is not None:
+            raise LookError(
+                f"{op} needs values, and nothing has run yet.\n  at {here()}\n"
+                "  Save the value with `.save()` and write it to disk after the block."
+            )
+        return real(*args, **kwargs)
+
+    return refuse
+
+
+class _ArrayType:
+    """Stands for `mx.array` while a block is open: the same type to every test, but
+    `mx.array(proxy)` is a recorded copy."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        proxy = _proxy_in(args) if args else None
+        if proxy is None or proxy._recording is None:
+            return _ARRAY(*args, **kwargs)
+        if type(proxy) is Proxy and args[0] is proxy and len(args) == 1 and not kwargs:
+            return proxy._copied()
+        return proxy._recording.call("array.make", args, kwargs)
+
+    def __instancecheck__(self, value: Any) -> bool:
+        return isinstance(value, _ARRAY)
+
+    def __subclasscheck__(self, kind: Any) -> bool:
+        return issubclass(kind, _ARRAY)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_ARRAY, name)
+
+    def __mro_entries__(self, bases: tuple) -> tuple:
+        return (_ARRAY,)
+
+    def __or__(self, other: Any) -> Any:
+        return _ARRAY | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | _ARRAY
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is _ARRAY
+
+    def __hash__(self) -> int:
+        return hash(_ARRAY)
+
+
+def _wrapped(prefix: str, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    op = f"{prefix}.{name}"
+    if prefix == "mx" and name in _EVALUATE:
+        wrapper = _evaluator(real)
+    elif prefix == "mx" and name in _FILES:
+        wrapper = _refuser(op, real)
+    elif prefix == "mx.random" and name in _DRAWS:
+        wrapper = _drawer(op, real)
+    elif op in VIEWS:
+        wrapper = _viewer(op, real)
+    else:
+        wrapper = _recorder(op, real)
+    wrapper.__name__ = name
+    wrapper.__qualname__ = op
+    wrapper.__doc__ = real.__doc__
+    wrapper.__wrapped__ = real  # type: ignore[attr-defined]
+    return wrapper
+
+
+def _functions(namespace: ModuleType, prefix: str) -> dict[str, Callable[..., Any]]:
+    found = {}
+    for name, value in vars(namespace).items():
+        if name in _LEFT_ALONE or name.startswith("_"):
+            continue
+        if isinstance(value, (_NATIVE, _COMPILED)) or (
+            isinstance(value, FunctionType) and prefix == "nn"
+        ):
+            found[name] = value
+    return found
+
+
+def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    wrappers: dict[int, Callable[..., Any]] = {}
+    tables = []
+    places: list[tuple[ModuleType, str]] = [
+        (mx, "mx"),
+        (mx.linalg, "mx.linalg"),
+        (mx.fast, "mx.fast"),
+        (mx.fft, "mx.fft"),
+        (mx.random, "mx.random"),
+        (nn.layers.activations, "nn"),
+        (nn.losses, "nn.losses"),
+        (nn, "nn"),
+        (nn.layers, "nn"),
+    ]
+    for namespace, prefix in places:
+        names = _functions(namespace, prefix.partition(".")[0] if prefix == "nn.losses" else prefix)
+        table: dict[str, Any] = {}
+        for name, real in names.items():
+            if getattr(real, "__module__", "").endswith(".quantized"):
+                continue
+            if id(real) not in wrappers:
+                wrappers[id(real)] = _wrapped(prefix, name, real)
+            table[name] = wrappers[id(real)]
+        if namespace is mx:
+            table["array"] = _ArrayType()
+        tables.append((vars(namespace), table))
+    return tables
+
+
+_lock = threading.Lock()
+_depth = 0
+_installed: list[tuple[dict[str, Any], dict[str, Any]]] = []
+_TABLES = _tables()
+
+
+def install() -> None:
+    """Begin to notice proxies; the first open block of the process does the work."""
+    global _depth
+    with _lock:
+        _depth += 1
+        if _depth == 1:
+            for namespace, table in _TABLES:
+                _installed.append((namespace, dict(namespace)))
+                namespace.update(table)
+
+
+def uninstall() -> None:
+    """The last block to close puts back what was there when the first one opened."""
+    global _depth
+    with _lock:
+        _depth -= 1
+        if _depth == 0:
+            for namespace, before in _installed:
+                namespace.update(before)
+            _installed.clear()
+
+
+@contextmanager
+def intercepted(recording: Any) -> Iterator[None]:
+    """Record into `recording` for as long as this is open, in this thread."""
+    stack.open.append(recording)
+    install()
+    try:
+        yield
+    finally:
+        uninstall()
+        stack.open.remove(recording)
+
+
+__all__ = ["intercepted", "install", "uninstall", "wrap"]

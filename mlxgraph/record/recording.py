@@ -1,0 +1,441 @@
+"""One open block: it turns what proxies are asked to do into nodes, and ends as a Graph.
+
+In: a census (what the forward will visit) and two tools from the running side: how to evaluate
+a node on placeholders, and how to look at a value.  Out: a Graph.
+Never: runs the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import mlx.core as mx
+
+from mlxgraph.errors import (
+    EscapedError,
+    MLXGraphError,
+    NeverCalledError,
+    OperationError,
+    OrderError,
+    ShapeError,
+    StaleHandleError,
+)
+from mlxgraph.graph.census import Census, Info
+from mlxgraph.graph.graph import Graph, Note
+from mlxgraph.graph.nest import is_container, leaves, map_nested
+from mlxgraph.graph.node import CONSTANT, NUMBER, PARAM, SITE, Node, site_of, walk
+from mlxgraph.graph.site import Site
+from mlxgraph.record.freeze import dtype_name, freeze
+from mlxgraph.record.proxy import Nest, Proxy, wrap
+from mlxgraph.record.stack import paused
+from mlxgraph.record.where import Place, here
+
+NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
+WEAK = {"int": 1, "float": 1.0, "bool": True}
+MOST_INFOS = 20_000
+
+
+class Tools(Protocol):
+    """What the running side lends to a recording."""
+
+    def evaluate(self, node: Node, values: Callable[[Node], Any]) -> Any:
+        """The value of one node, given those of its inputs."""
+
+    def placeholder(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        """An array that has a shape and a dtype and can never be evaluated."""
+
+    def look(self, recording: Recording, node: Node) -> Any:
+        """The real value of a node, from a run of what was recorded so far."""
+
+
+class Cell:
+    """A site's value in program order: the node it holds now, and who replaced it."""
+
+    __slots__ = ("site", "node", "epoch", "replaced_at", "written_at")
+
+    def __init__(self, site: Site, node: Node):
+        self.site = site
+        self.node = node
+        self.epoch = 0
+        self.replaced_at: Place | None = None
+        self.written_at: Place | None = None
+
+
+class Recording:
+    """The state of one block."""
+
+    def __init__(self, census: Census, tools: Tools):
+        self.census = census
+        self.tools = tools
+        self.owner: Any = None
+        self.infos = census.infos
+        self.open = True
+        self.cells: dict[Site, Cell] = {}
+        self.constants: list[Any] = []
+        self.saves: list[tuple[str | None, Any]] = []
+        self.saved_in_place: list[tuple[Any, Any]] = []
+        self.places: dict[Node, Place] = {}
+        self.draws = 0
+        self._lifted: dict[int, Node] = {}
+        self._kept: list[Any] = []
+        if len(self.infos) > MOST_INFOS:
+            self.infos.clear()
+
+    # -- nodes ---------------------------------------------------------------------------
+
+    def build(self, op: str, args: tuple, kwargs: tuple = ()) -> Node:
+        """The node for an operation, checked against its inputs' shapes and dtypes."""
+        node = Node(op, args, kwargs)
+        if node not in self.infos:
+            self._infer(node)
+        if node not in self.places:
+            self.places[node] = here()
+        return node
+
+    def info(self, node: Node) -> Info:
+        """What is known of a node: its placeholder, and when it can be computed."""
+        known = self.infos.get(node)
+        if known is not None:
+            return known
+        for below in walk([node]):
+            if below not in self.infos:
+                self._infer(below)
+        return self.infos[node]
+
+    def _infer(self, node: Node) -> None:
+        when = -1
+        if node.op == SITE:
+            site = site_of(node)
+            self._check_visited(site)
+            value, when = self.census.values[site], self.census.order[site]
+        elif node.op == CONSTANT:
+            value = self.tools.placeholder(node.args[1], getattr(mx, node.args[2]))
+        elif node.op == NUMBER:
+            value = WEAK[node.args[1]]
+        elif node.op == PARAM:
+            _, shape, dtype = node.args
+            value = 1.0
+            if shape is not None:
+                value = self.tools.placeholder(shape, getattr(mx, dtype or "float32"))
+        else:
+            for child in node.inputs:
+                when = max(when, self.info(child).when)
+            value = self._try(node)
+        self.infos[node] = Info(value, when)
+
+    def _try(self, node: Node) -> Any:
+        try:
+            with paused():
+                result = self.tools.evaluate(node, lambda child: self.infos[child].value)
+        except MLXGraphError:
+            raise
+        except (ValueError, TypeError, IndexError) as error:
+            self._refuse(node, error)
+        return map_nested(result, self._abstract)
+
+    def _abstract(self, value: Any) -> Any:
+        if isinstance(value, mx.array):
+            return self.tools.placeholder(value.shape, value.dtype)
+        return value
+
+    def _refuse(self, node: Node, error: Exception) -> None:
+        shapes = " and ".join(
+            describe(self.infos[child].value) for child in node.inputs
+        )
+        reason = str(error).split("\n")[0]
+        kind = OperationError if isinstance(error, TypeError) else ShapeError
+        op = node.op.removeprefix("mx.")
+        if kind is OperationError:
+            raise OperationError(op, shapes, str(here()), reason) from error
+        raise ShapeError(f"{op} of {shapes}: {reason}", str(here())) from error
+
+    def result(self, op: str, args: tuple, kwargs: tuple = ()) -> Any:
+        """A proxy of an operation's result; a value that is no array comes back as it is."""
+        node = self.build(op, args, kwargs)
+        return wrap(self, node, self.infos[node].value)
+
+    def call(self, op: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Record `op(*args, **kwargs)` on user values."""
+        frozen = tuple([freeze(value, self) for value in args])
+        named = tuple([(k, freeze(v, self)) for k, v in kwargs.items()]) if kwargs else ()
+        return self.result(op, frozen, named)
+
+    def arithmetic(self, op: str, args: tuple, kwargs: dict[str, Any] | None = None) -> Any:
+        """Record an elementwise operation; its Python numbers become inputs of the pass."""
+        return self.result(op, tuple([self.operand(value) for value in args]))
+
+    def operand(self, value: Any) -> Any:
+        """A frozen operand: as `freeze`, but Python numbers are lifted."""
+        kind = NUMBER_KINDS.get(type(value))
+        return self.number(value, kind) if kind else freeze(value, self)
+
+    def draw(self, op: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Record a random draw; two draws are never the same node."""
+        self.draws += 1
+        return self.call(op, (self.draws, *args), kwargs)
+
+    # -- values from outside --------------------------------------------------------------
+
+    def lift(self, array: mx.array, identity: Any) -> Node:
+        """An array from outside becomes an input of the pass."""
+        node = self._lifted.get(id(identity))
+        if node is None:
+            shape, dtype = array.shape, dtype_name(array.dtype)
+            node = self.build(CONSTANT, (len(self.constants), shape, dtype))
+            self._lifted[id(identity)] = node
+            self._kept.append(identity)
+            self.constants.append(array)
+        return node
+
+    def number(self, value: Any, kind: str) -> Node:
+        """A Python number in arithmetic becomes a weakly typed input of the pass."""
+        node = self.build(NUMBER, (len(self.constants), kind))
+        self.constants.append(value)
+        return node
+
+    def check_escapes(self) -> None:
+        """Raise if an array from outside was made from a placeholder behind our back."""
+        for node in self._lifted.values():
+            try:
+                mx.async_eval(self.constants[node.args[0]])
+            except RuntimeError as error:
+                if "without a primitive" in str(error):
+                    raise EscapedError(str(self.places[node])) from None
+                return  # inside another transformation: nothing can be evaluated here
+            except ValueError:
+                return
+
+    # -- sites ------------------------------------------------------------------------------
+
+    def _check_visited(self, site: Site) -> None:
+        if site not in self.census.order:
+            called = dict.fromkeys(s.path for s in self.census.order)
+            times = self.census.calls(site.path)
+            raise NeverCalledError(str(site), str(here()), called, times)
+
+    def cell(self, site: Site) -> Cell:
+        """The site's current value."""
+        cell = self.cells.get(site)
+        if cell is None:
+            self._check_visited(site)
+            cell = Cell(site, self.build(SITE, tuple(site)))
+            self.cells[site] = cell
+        return cell
+
+    def read(self, site: Site) -> Any:
+        """A handle on the site's value as the program has left it so far."""
+        cell = self.cell(site)
+        return wrap(self, cell.node, self.info(cell.node).value, cell=cell)
+
+    def replace(self, site: Site, value: Any) -> None:
+        """`module.output = value`"""
+        cell = self.cell(site)
+        if self._already_there(value, cell):
+            return
+        node = self.fitted(value, cell.node, str(site))
+        self._check_order(site, node)
+        cell.node = node
+        cell.epoch += 1
+        cell.replaced_at = cell.written_at = here()
+
+    @staticmethod
+    def _already_there(value: Any, cell: Cell) -> bool:
+        """`module.output += v` writes through first, and then assigns the handle itself."""
+        return (
+            type(value) in (Proxy, Nest)
+            and value._cell is cell
+            and value._base is None
+            and value._node is cell.node
+            and value._epoch == cell.epoch
+        )
+
+    def write(self, handle: Any, value: Any) -> None:
+        """`handle[...] = value`, through every view between the handle and its site."""
+        part = self.fitted(value, handle._node, handle._describe())
+        chain = [handle]
+        while chain[-1]._base is not None:
+            chain.append(chain[-1]._base)
+        root = chain[-1]
+        cell = root._cell
+        if cell is not None and root._epoch != cell.epoch:
+            raise StaleHandleError(str(cell.site), str(here()), str(cell.replaced_at))
+        base = cell.node if cell is not None else root._node
+        bases = []
+        for view in reversed(chain[:-1]):
+            bases.append((view._step, base))
+            if view is not handle:
+                base = view._step.take(self.build, base)
+        node = part
+        for step, base in reversed(bases):
+            node = step.put(self.build, base, node)
+        if cell is not None:
+            self._check_order(cell.site, node)
+            cell.node = node
+            cell.written_at = here()
+        root._node = node
+        for view in reversed(chain[1:-1]):
+            node = view._step.take(self.build, node)
+            view._node = node
+        handle._node = part if handle is not root else node
+        if handle._base is not None:
+            handle._synced = handle._base._node
+
+    def update(self, handle: Any, step: Any, value: Any) -> None:
+        """`handle[index] = value`, without making the view a handle of its own."""
+        view = wrap(self, *self._taken(handle, step), base=handle, step=step)
+        self.write(view, value)
+
+    def _taken(self, handle: Any, step: Any) -> tuple[Node, Any]:
+        node = step.take(self.build, handle._node)
+        return node, self.infos[node].value
+
+    def view(self, handle: Any, step: Any) -> Any:
+        """A handle on a part of another handle's value."""
+        return wrap(self, *self._taken(handle, step), base=handle, step=step)
+
+    def _check_order(self, site: Site, node: Node) -> None:
+        if self.info(node).when <= self.census.order[site]:
+            return
+        late = [n for n in walk([node]) if n.op == SITE]
+        worst = max(late, key=lambda n: self.info(n).when)
+        read_at = self.places.get(worst)
+        raise OrderError(str(site), str(site_of(worst)), str(here()), str(read_at or ""))
+
+    def fitted(self, value: Any, like: Node, what: str) -> Node:
+        """`value` as a node of the shape and dtype that `like` has, or an error that says why."""
+        target = self.info(like).value
+        if is_container(target):
+            return self._fitted_nest(value, like, target, what)
+        if not isinstance(target, mx.array):
+            raise ShapeError(f"{what} holds {target!r}, not an array: it cannot be written",
+                             str(here()))
+        if type(value) in NUMBER_KINDS:
+            return self.build("full_like", (like, self.operand(value)))
+        if not isinstance(value, (mx.array, list)) and not hasattr(value, "__array__"):
+            raise ShapeError(
+                f"{what} is {describe(target)} and cannot be written with a "
+                f"{type(value).__name__}", str(here()), "Write an array, a proxy or a number.")
+        if isinstance(value, list):
+            value = mx.array(value)
+        node = freeze(value, self)
+        given = self.info(node).value
+        if is_container(given):
+            raise ShapeError(f"{what} is one array, {describe(target)}, and was given "
+                             f"{describe(given)}", str(here()))
+        if given.shape != target.shape:
+            if not _broadcasts(given.shape, target.shape):
+                raise ShapeError(
+                    f"{what} is {target.shape} and cannot be written with {given.shape}",
+                    str(here()), "Give it the same shape, or one that broadcasts to it.")
+            node = self.build("broadcast_like", (node, like))
+        if given.dtype != target.dtype:
+            node = self.build("astype_like", (node, like))
+        return node
+
+    def _fitted_nest(self, value: Any, like: Node, target: Any, what: str) -> Node:
+        given = value._value_template() if type(value) is Nest else value
+        if not is_container(given) or len(leaves(given)) != len(leaves(target)):
+            raise ShapeError(
+                f"{what} is {describe(target)} and cannot be written with one "
+                f"{type(value).__name__}", str(here()),
+                "Write to its entries: `module.output[0] = ...`.")
+        if type(value) is Nest:
+            return freeze(value, self)
+        parts = []
+        for index, (new, old) in enumerate(zip(leaves(given), leaves(target), strict=True)):
+            place = self.build("leaf", (like, index))
+            parts.append(self.fitted(new, place, f"{what}, part {index}")
+                         if isinstance(old, mx.array) else freeze(new, self))
+        return self.build("unflatten_like", (like, *parts))
+
+    # -- saves and looks ----------------------------------------------------------------------
+
+    def save(self, handle: Any, name: str | None) -> Any:
+        """A handle that keeps the value as it is at this line."""
+        kept = wrap(self, handle._node, self.info(handle._node).value, base=handle._base,
+                    step=handle._step, cell=handle._cell)
+        kept._epoch = handle._epoch
+        self.saves.append((name, kept))
+        self.saved_in_place.append((handle, kept))
+        return kept
+
+    def look(self, node: Node) -> Any:
+        """The real value of a node, now."""
+        return self.tools.look(self, node)
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def graph(self, extra: tuple[tuple[str, Node], ...] = ()) -> Graph:
+        """What has been recorded so far, as a value."""
+        writes = [
+            (site, cell.node)
+            for site, cell in self.cells.items()
+            if cell.node.op != SITE or cell.node.args != tuple(site)
+        ]
+        names: dict[str, int] = {}
+        saves = []
+        for name, handle in self.saves:
+            name = name or self._default_name(handle)
+            count = names.get(name, 0)
+            names[name] = count + 1
+            saves.append((f"{name}#{count + 1}" if count else name, handle._node))
+        return Graph(writes, (*saves, *extra), self.constants, Notes(self.places, self.infos))
+
+    @staticmethod
+    def _default_name(handle: Any) -> str:
+        if handle._cell is not None and handle._base is None:
+            return str(handle._cell.site)
+        node = handle._node
+        return str(site_of(node)) if node.op == SITE else node.op.rpartition(".")[2]
+
+    def finish(self, results: list[Any]) -> None:
+        """Fill every saved handle with its value: from now on it is an array like any other."""
+        results_of = {id(kept): result for (_, kept), result in zip(self.saves, results)}
+        for handle, kept in self.saved_in_place:
+            if id(handle) not in results_of and handle._node is kept._node:
+                handle._fill(results_of[id(kept)])
+                results_of[id(handle)] = None
+        for (_, kept), result in zip(self.saves, results, strict=True):
+            kept._fill(result)
+
+    def close(self) -> None:
+        """No operation is recorded after this."""
+        self.open = False
+
+
+class Notes(dict):
+    """Where, shape and dtype of each node, worked out only when somebody reads them."""
+
+    def __init__(self, places: dict[Node, Place], infos: dict[Node, Info]):
+        super().__init__()
+        self._places = places
+        self._infos = {node: infos[node] for node in places if node in infos}
+
+    def get(self, node: Node, default: Any = None) -> Any:
+        place = self._places.get(node)
+        info = self._infos.get(node)
+        if place is None and info is None:
+            return super().get(node, default)
+        value = info.value if info else None
+        array = isinstance(value, mx.array)
+        return Note(
+            str(place or ""),
+            value.shape if array else None,
+            dtype_name(value.dtype) if array else None,
+        )
+
+
+def describe(value: Any) -> str:
+    """`(1, 6, 128) float32`, or the nested form of it."""
+    if isinstance(value, mx.array):
+        return f"{value.shape} {dtype_name(value.dtype)}"
+    if is_container(value):
+        return f"{type(value).__name__} of " + ", ".join(describe(v) for v in leaves(value))
+    return f"the {type(value).__name__} {value!r}" if value is not None else "None"
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    if len(shape) > len(target):
+        return False
+    return all(a in (1, b) for a, b in zip(reversed(shape), reversed(target), strict=False))

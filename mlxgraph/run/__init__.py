@@ -1,0 +1,1 @@
+"""Graph -> arrays: census, plan, operations, the patched forward, compiling and caching."""

@@ -1,0 +1,109 @@
+"""One forward in Python: the model's own code, with the plan's edits made on the way.
+
+In: a tree, a plan, the inputs, the values of the graph's leaves.  Out: the saved values, lazy.
+The same function is run eagerly, is traced by `mx.compile`, and serves the looks.
+Never: evaluates an array.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.graph.nest import map_nested
+from mlxgraph.graph.node import Node, site_node
+from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.run.ops import Lookup, Values, thaw
+from mlxgraph.run.plan import Plan
+from mlxgraph.run.standin import StandIn
+from mlxgraph.run.tree import ModuleTree
+
+Forward = Callable[[Any, tuple, dict[str, Any]], Any]
+
+
+class Stop(BaseException):
+    """Everything that was asked for is known: the rest of the forward is not run.
+
+    Not an `Exception`, so that no model's own `except Exception` holds it up.
+    """
+
+
+def call_model(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """The plain forward."""
+    return model(*args, **kwargs)
+
+
+def handle_on(value: Any) -> Any:
+    """A new handle on the same data: models change arrays in place with `x += y`."""
+    return map_nested(value, lambda v: mx.array(v) if isinstance(v, mx.array) else v)
+
+
+class Run:
+    """The state of one forward: what has been seen so far, and what each call must answer."""
+
+    def __init__(self, plan: Plan, known: dict[Node, Any]):
+        self.plan = plan
+        self.values = Values(known, self._call_module)
+        self.seen: Counter[str] = Counter()
+        self.bypass = False
+        self.modules: dict[str, Any] = {}
+
+    def go(
+        self,
+        tree: ModuleTree,
+        forward: Forward,
+        args: tuple,
+        kwargs: dict[str, Any],
+        weights: Sequence[mx.array] | None,
+    ) -> list[Any]:
+        """Run the forward as far as the plan needs it; the values of its saves."""
+        if self.plan.hooked or self.plan.calls_modules:
+            standin = StandIn(tree, self.plan.hooked, self._answer, weights)
+            self.modules = standin.modules
+            if self.plan.hooked:
+                try:
+                    forward(standin.root, args, kwargs)
+                except Stop:
+                    pass
+        return [handle_on(self.values[node]) for node in self.plan.saves]
+
+    def _answer(
+        self, path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
+    ) -> Any:
+        """What a hooked module's call returns."""
+        if self.bypass:
+            return original(*args, **kwargs)
+        call = self.seen[path]
+        self.seen[path] += 1
+        before, after = Site(path, INPUTS, call), Site(path, OUTPUT, call)
+        if before in self.plan.stops:
+            args, kwargs = self._pass(before, (args, kwargs))
+        result = original(*args, **kwargs)
+        if after in self.plan.stops:
+            result = self._pass(after, result)
+        return result
+
+    def _pass(self, site: Site, value: Any) -> Any:
+        """Keep the value that the model has at a site, and give back the edited one."""
+        if site in self.plan.read:
+            self.values.known[site_node(*site)] = handle_on(value)
+        write = self.plan.writes.get(site)
+        if write is not None:
+            value = handle_on(self.values[write])
+        if site == self.plan.last:
+            raise Stop
+        return value
+
+    def _call_module(self, node: Node, lookup: Lookup) -> Any:
+        """A module called by hand: as it is, without this run's edits."""
+        module = self.modules[node.args[0]]
+        args = [thaw(value, lookup) for value in node.args[1:]]
+        kwargs = {name: thaw(value, lookup) for name, value in node.kwargs}
+        outer, self.bypass = self.bypass, True
+        try:
+            return module(*args, **kwargs)
+        finally:
+            self.bypass = outer

@@ -1,0 +1,117 @@
+"""Stand-ins: what makes a forward answer through patched call functions without touching a model.
+
+Python looks `__call__` up on the class, so a hooked module must wear a private subclass.  No
+module of the user's ever does: for one Python trace the tree is rebuilt from shallow copies that
+share every weight, the hooked copies wear the subclass, and the copies are dropped afterwards.
+So there is nothing to restore, whatever ends the forward, and two threads cannot meet.
+
+In: a ModuleTree, the hooked paths, optionally other arrays in place of the weights.
+Out: a root module to call.  Never: writes to the user's modules.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from types import MethodType
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlxgraph.graph.nest import is_container, map_nested
+from mlxgraph.run.tree import ModuleTree
+
+Hook = Callable[[str, Callable[..., Any], tuple, dict[str, Any]], Any]
+_HOOK = "_mlxgraph_hook"
+
+
+@lru_cache(maxsize=1024)
+def _hooked(cls: type) -> type:
+    """The private subclass of a module class whose calls go through the hook."""
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        path, hook = self.__dict__[_HOOK]
+        return hook(path, partial(cls.__call__, self), args, kwargs)  # type: ignore[operator]
+
+    return type(cls.__name__, (cls,), {"__call__": __call__, "__module__": cls.__module__,
+                                       "__qualname__": cls.__qualname__, "__doc__": cls.__doc__})
+
+
+class StandIn:
+    """One copy of a tree, for one forward."""
+
+    def __init__(
+        self,
+        tree: ModuleTree,
+        hooked: Iterable[str],
+        hook: Hook,
+        weights: Sequence[mx.array] | None = None,
+    ):
+        self._copies: dict[int, Any] = {}
+        self._arrays: dict[int, mx.array] = {}
+        if weights is not None:
+            self._arrays = {
+                id(live): given for live, given in zip(tree.weights(), weights, strict=True)
+            }
+        self.root = self._copy(tree.root)
+        self.modules = {path: self._copies[id(module)] for path, module in tree.modules.items()}
+        self._rebind()
+        for path in hooked:
+            module = self.modules[path]
+            object.__setattr__(module, _HOOK, (path, hook))
+            module.__class__ = _hooked(type(module))
+
+    def _copy(self, module: nn.Module) -> Any:
+        known = self._copies.get(id(module))
+        if known is not None:
+            return known
+        twin = module.__class__.__new__(module.__class__)
+        self._copies[id(module)] = twin
+        twin.__dict__.update(module.__dict__)
+        for key, value in module.items():
+            dict.__setitem__(twin, key, self._copy_value(value))
+        return twin
+
+    def _copy_value(self, value: Any) -> Any:
+        if isinstance(value, mx.array):
+            return self._arrays.get(id(value), value)
+        if isinstance(value, nn.Module):
+            return self._copy(value)
+        if is_container(value):
+            return map_nested(value, self._copy_value)
+        return value
+
+    def _rebind(self) -> None:
+        """Whatever a module keeps outside the tree and refers back into it, refers to the copy."""
+        for module in self.modules.values():
+            for name, value in module.__dict__.items():
+                if name != "_no_grad":
+                    twin = self._rebound(value)
+                    if twin is not value:
+                        module.__dict__[name] = twin
+
+    def _rebound(self, value: Any) -> Any:
+        if isinstance(value, MethodType):
+            owner = self._copies.get(id(value.__self__))
+            return value if owner is None else MethodType(value.__func__, owner)
+        if isinstance(value, partial):
+            return partial(
+                self._rebound(value.func),
+                *[self._rebound(item) for item in value.args],
+                **{key: self._rebound(item) for key, item in value.keywords.items()},
+            )
+        if isinstance(value, nn.Module):
+            return self._copies.get(id(value), value)
+        inner = getattr(value, "__dict__", None)
+        if inner and not isinstance(value, type) and not callable(value):
+            changed = {
+                key: self._copies[id(item)] for key, item in inner.items()
+                if isinstance(item, nn.Module) and id(item) in self._copies
+            }
+            if changed:
+                value = copy.copy(value)
+                value.__dict__.update(changed)
+        return value
+

@@ -1,0 +1,104 @@
+"""The module tree of a model: every module by its dotted path, and every array it holds.
+
+In: an `nn.Module`.  Out: paths as `named_modules` gives them (a module reached by several paths
+goes by the first), and a flat list of where each parameter lives, so that the live weights of
+any moment can be handed to a compiled pass.
+Never: changes a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import getitem, is_
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+class ModuleTree:
+    """A snapshot of a model's structure, and a cheap test whether it still holds."""
+
+    def __init__(self, root: nn.Module):
+        self.root = root
+        self.modules: dict[str, nn.Module] = {}
+        self.paths: dict[int, str] = {}
+        self.aliases: dict[str, str] = {}
+        self.containers: dict[str, Any] = {}
+        self.weight_names: list[str] = []
+        self._owners: list[Any] = []
+        self._keys: list[Any] = []
+        self._holders: list[Any] = []
+        self._children: list[tuple[Any, Any, Any]] = []
+        self._add(root, "")
+        self._lengths = list(map(len, self._holders))
+        self._types = list(map(type, self._holders))
+        self._child_owners = [owner for owner, _, _ in self._children]
+        self._child_keys = [key for _, key, _ in self._children]
+        self._child_values = [value for _, _, value in self._children]
+
+    def _add(self, module: nn.Module, path: str) -> None:
+        if id(module) in self.paths:
+            self.aliases[path] = self.paths[id(module)]
+            self._alias(module, path)
+            return
+        self.modules[path] = module
+        self.paths[id(module)] = path
+        self._holders.append(module)
+        for key, value in module.items():
+            self._enter(module, key, value, f"{path}.{key}" if path else str(key))
+
+    def _enter(self, owner: Any, key: Any, value: Any, path: str) -> None:
+        if isinstance(value, mx.array):
+            self.weight_names.append(path)
+            self._owners.append(owner)
+            self._keys.append(key)
+        elif isinstance(value, nn.Module):
+            self._children.append((owner, key, value))
+            self._add(value, path)
+        elif isinstance(value, (list, tuple, dict)):
+            self._children.append((owner, key, value))
+            self._holders.append(value)
+            self.containers[path] = value
+            for inner, item in _entries(value):
+                self._enter(value, inner, item, f"{path}.{inner}")
+
+    def _alias(self, module: Any, path: str) -> None:
+        """Paths below a shared module's second place mean the same modules as below its first."""
+        for key, value in _entries(module):
+            below = f"{path}.{key}" if path else str(key)
+            if isinstance(value, nn.Module):
+                if below not in self.aliases:
+                    self.aliases[below] = self.paths[id(value)]
+                    self._alias(value, below)
+            elif isinstance(value, (list, tuple, dict)):
+                self._alias(value, below)
+
+    def holds(self) -> bool:
+        """Whether the tree is still made of the same modules (weights may have changed)."""
+        return (
+            list(map(len, self._holders)) == self._lengths
+            and all(map(is_, map(type, self._holders), self._types))
+            and all(map(is_, map(_item, self._child_owners, self._child_keys), self._child_values))
+        )
+
+    def weights(self) -> list[mx.array]:
+        """The arrays as they are now, in the order of `weight_names`."""
+        return list(map(getitem, self._owners, self._keys))
+
+    def weight_places(self) -> Iterator[tuple[Any, Any]]:
+        """Where each weight lives: its container and its key there."""
+        return zip(self._owners, self._keys, strict=True)
+
+
+def _item(owner: Any, key: Any) -> Any:
+    try:
+        return owner[key]
+    except (KeyError, IndexError):
+        return None
+
+
+def _entries(container: Any) -> list[tuple[Any, Any]]:
+    if isinstance(container, dict):
+        return list(container.items())
+    return list(enumerate(container))

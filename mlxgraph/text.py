@@ -1,0 +1,85 @@
+"""Text and tokens: what `model.trace(...)` accepts, as the arguments of a forward.
+
+In: a text, texts, token ids or arrays.  Out: the arguments, the tokens, each row's length, and
+how to call the model with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from mlxgraph.errors import InputError, NoTokenizerError
+from mlxgraph.run.forward import call_model
+from mlxgraph.run.padded import padded_forward
+
+
+class Inputs(NamedTuple):
+    """A forward's arguments, and what they were made from."""
+
+    args: tuple
+    tokens: mx.array | None = None
+    lengths: list[int] | None = None
+    forward: Callable[..., Any] = call_model
+    kind: str | None = None
+
+
+def prepare(inputs: tuple, tokenizer: Any) -> Inputs:
+    """The arguments of a forward from what the user gave.
+
+    Raises: NoTokenizerError for text without a tokenizer, InputError for what no model takes.
+    """
+    if len(inputs) != 1:
+        return Inputs(tuple(_array(value) for value in inputs))
+    given = inputs[0]
+    if isinstance(given, str):
+        return tokens_of([encode(tokenizer, given)], tokenizer)
+    if isinstance(given, (list, tuple)) and given:
+        if all(isinstance(item, str) for item in given):
+            return tokens_of([encode(tokenizer, text) for text in given], tokenizer)
+        if all(isinstance(item, (int, np.integer)) for item in given):
+            return tokens_of([[int(token) for token in given]], tokenizer)
+        if all(isinstance(item, (list, tuple)) for item in given):
+            return tokens_of([[int(token) for token in row] for row in given], tokenizer)
+        raise InputError(
+            "a list of inputs must hold texts, token ids, or lists of token ids; this one holds "
+            f"{', '.join(sorted({type(item).__name__ for item in given}))}.\n"
+            "  Write model.trace(a, b) for a model that takes several inputs."
+        )
+    if isinstance(given, (list, tuple)):
+        raise InputError("an empty list is no input.\n  Give at least one text or token.")
+    value = _array(given)
+    if isinstance(value, mx.array) and value.ndim == 2 and mx.issubdtype(value.dtype, mx.integer):
+        return Inputs((value,), value, [value.shape[1]] * value.shape[0])
+    return Inputs((value,))
+
+
+def _array(value: Any) -> Any:
+    return mx.array(value) if isinstance(value, np.ndarray) else value
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Token ids, with the special tokens that the tokenizer adds."""
+    if tokenizer is None:
+        raise NoTokenizerError(f"the text {text[:40]!r}")
+    return list(tokenizer.encode(text))
+
+
+def tokens_of(rows: Sequence[Sequence[int]], tokenizer: Any) -> Inputs:
+    """Rows of token ids; rows of several lengths are padded on the left and masked."""
+    lengths = [len(row) for row in rows]
+    if not all(lengths):
+        raise InputError(
+            f"row {lengths.index(0)} has no tokens: there is nothing to run.\n"
+            "  Give it a token, such as the tokenizer's begin-of-text token."
+        )
+    longest = max(lengths)
+    pad = getattr(tokenizer, "pad_token_id", None) or 0
+    tokens = mx.array([[pad] * (longest - len(row)) + list(row) for row in rows])
+    if min(lengths) == longest:
+        return Inputs((tokens,), tokens, lengths)
+    padding = mx.array([longest - length for length in lengths])
+    return Inputs((tokens, padding), tokens, lengths, padded_forward, "left-padded")

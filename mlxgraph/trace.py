@@ -1,0 +1,289 @@
+"""One trace, from the user's inputs to saved arrays.
+
+Joins the rooms: prepares inputs, asks for the census, opens a recording, and when the block ends
+hands the graph to the runner and the results to the proxies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from mlxgraph.activations import Activations
+from mlxgraph.errors import EscapedError, OutsideTraceError, UnknownNameError
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.node import CALL, SITE, Node
+from mlxgraph.graph.site import OUTPUT, Site
+from mlxgraph.record.apply import apply_intervention
+from mlxgraph.record.intercept import intercepted
+from mlxgraph.record.proxy import wrap
+from mlxgraph.record.recording import Recording
+from mlxgraph.record.stack import paused
+from mlxgraph.run import random_state
+from mlxgraph.run.ops import Values, evaluate, thaw
+from mlxgraph.run.placeholder import placeholder
+from mlxgraph.run.runner import CompileMode
+from mlxgraph.run.signature import describe_call
+from mlxgraph.text import Inputs
+
+if TYPE_CHECKING:
+    from mlxgraph.handles import ModuleHandle
+    from mlxgraph.model import InterpretableModel
+
+Interventions = Mapping[str, Callable[[Any], Any]]
+
+
+class Trace:
+    """One block of recorded edits and saves.  Made by `InterpretableModel.trace`.
+
+    Attributes after the block:
+        graph: what was recorded, as an immutable value.
+        output: the model's output in this run, edits included, computed when looked at.
+        saved_values: saved arrays by name.
+        activations: every module's output by name, from the edited run, each computed when
+            looked at.
+        tokens: the token ids that the model was given, (batch, length), padding included.
+        lengths: the number of real tokens in each row.
+    """
+
+    def __init__(
+        self,
+        model: InterpretableModel,
+        inputs: Inputs,
+        interventions: Interventions | None,
+        graph: Graph | None,
+        compile: CompileMode,
+        kwargs: dict[str, Any],
+    ):
+        self.tokens = inputs.tokens
+        self.lengths = inputs.lengths
+        self.saved_values: dict[str, Any] = {}
+        self._model = model
+        self._inputs = inputs
+        self._interventions = interventions
+        self._given = graph
+        self._compile = compile
+        self._params = {
+            name: kwargs.pop(name) for name in (graph.params if graph else ()) if name in kwargs
+        }
+        self._call = describe_call(inputs.args, kwargs)
+        self._recording: Recording | None = None
+        self._graph: Graph | None = None
+        self._open = ExitStack()
+        self._key: mx.array | None = None
+        self._looked: tuple[Any, Values] | None = None
+        self._activations = Activations(self)
+
+    # -- the block --------------------------------------------------------------------------------
+
+    def __enter__(self) -> Trace:
+        model, runner = self._model, self._model._runner
+        with paused():
+            census = runner.census(self._call, self._inputs.forward, self._inputs.kind)
+        model._refresh_names()
+        self._recording = recording = Recording(census, self)
+        recording.owner = model
+        self._open.enter_context(intercepted(recording))
+        try:
+            if self._given is not None:
+                self._take_in(self._given)
+            for name, fn in (self._interventions or {}).items():
+                apply_intervention(recording, model._names.site(name), fn)
+        except BaseException:
+            recording.close()
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        recording = self._recording
+        assert recording is not None
+        try:
+            self._open.close()
+        finally:
+            recording.close()
+            self._looked = None
+        if error is not None:
+            _explain_escape(error)
+            return
+        recording.check_escapes()
+        self._graph = graph = recording.graph()
+        self._key = random_state.current()
+        if recording.saves:
+            results = self._run(graph, None)
+            recording.finish(results)
+            self.saved_values = {
+                name: handle if isinstance(handle, mx.array) else handle.value
+                for (name, _), (_, handle) in zip(graph.saves, recording.saves, strict=True)
+            }
+
+    def _take_in(self, graph: Graph) -> None:
+        """Start from the writes and saves of a graph that exists already."""
+        recording = self._recording
+        assert recording is not None
+        recording.constants.extend(graph.constants)
+        for site, node in graph.writes:
+            recording.cell(site).node = node
+        for name, node in graph.saves:
+            recording.saves.append((name, wrap(recording, node, recording.info(node).value)))
+
+    def _run(
+        self, graph: Graph, saves: list[Node] | None, compile: CompileMode | None = None
+    ) -> list[Any]:
+        with paused():
+            return self._model._runner.run(
+                graph,
+                self._call,
+                saves,
+                params=self._params,
+                compile=self._compile if compile is None else compile,
+                forward=self._inputs.forward,
+                kind=self._inputs.kind,
+            )
+
+    # -- what a recording needs from the running side (`record.recording.Tools`) -----------------
+
+    def evaluate(self, node: Node, values: Callable[[Node], Any]) -> Any:
+        """The value of one node on placeholders."""
+        if node.op == CALL:
+            module = self._model._runner.bare().modules[node.args[0]]
+            args = [thaw(value, values) for value in node.args[1:]]
+            return module(*args, **{name: thaw(v, values) for name, v in node.kwargs})
+        return evaluate(node, values)
+
+    @staticmethod
+    def placeholder(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+        """An array that cannot be evaluated."""
+        return placeholder(shape, dtype)
+
+    def look(self, recording: Recording, node: Node) -> Any:
+        """The real value of a node: one lazy run of what was recorded serves all looks until the
+        next write."""
+        graph = recording.graph()
+        if self._looked is None or self._looked[0] != graph.key[0]:
+            before = random_state.current()
+            drawn = [n for n in graph.nodes() if n.op.startswith("mx.random.")]
+            sites = [Node(SITE, tuple(site)) for site in recording.census.order]
+            values = self._run(graph, [*sites, *drawn], compile=False)
+            known = dict(zip([*sites, *drawn], values, strict=True))
+            self._looked = (graph.key[0], Values(known, self._call_module))
+            random_state.restore(before)
+        values_now = self._looked[1]
+        for below in graph.nodes() + [node]:
+            self._bind(values_now, recording, below)
+        with paused():
+            return values_now[node]
+
+    def _bind(self, values: Values, recording: Recording, root: Node) -> None:
+        from mlxgraph.graph.node import walk
+        from mlxgraph.run.ops import bind_leaves
+
+        values.known.update(bind_leaves(walk([root]), recording.constants, self._params))
+
+    def _call_module(self, node: Node, lookup: Callable[[Node], Any]) -> Any:
+        return self.evaluate(node, lookup)
+
+    # -- results ------------------------------------------------------------------------------------
+
+    @property
+    def graph(self) -> Graph:
+        """What has been recorded, as a value: so far inside the block, all of it after."""
+        if self._graph is not None:
+            return self._graph
+        return self._recording_or_raise("trace.graph").graph()
+
+    @property
+    def output(self) -> Any:
+        """The model's output: a proxy inside the block; after it the result of the edited run."""
+        if self._is_open():
+            return self._model.output
+        return self._value_at(Site("", OUTPUT))
+
+    @output.setter
+    def output(self, value: Any) -> None:
+        self._recording_or_raise("trace.output").replace(Site("", OUTPUT), value)
+
+    @property
+    def activations(self) -> Activations:
+        """Every module's output by name, in forward order; listing names computes nothing."""
+        return self._activations
+
+    def get(self, name: str) -> Any:
+        """A saved value by the name it was saved under, or by any form of its site's name.
+
+        Returns: the array.  A site that was not saved is computed from the same run's recipe.
+        Raises: UnknownNameError, UnknownSiteError.
+        """
+        if name in self.saved_values:
+            return self.saved_values[name]
+        if self._is_open():
+            raise UnknownNameError(
+                "finished value", name, [], "Values are known after the block; save it there."
+            )
+        site = self._model._names.site(name)
+        return self.saved_values.get(str(site), None) if str(site) in self.saved_values else (
+            self._value_at(site)
+        )
+
+    def get_activation(self, name: str) -> Any:
+        """A module's output in the edited run, by any form of its name."""
+        return self._activations[name]
+
+    def _value_at(self, site: Site) -> Any:
+        """The value that a site had at the end of the block, computed now."""
+        graph = self.graph
+        node = dict(graph.writes).get(site) or Node(SITE, tuple(site))
+        return self._again(graph, [node])[0]
+
+    def _again(self, graph: Graph, nodes: list[Node]) -> list[Any]:
+        """Values of the finished run that nobody had saved, with the same random draws."""
+        now = random_state.current()
+        assert self._key is not None
+        random_state.restore(self._key)
+        try:
+            return self._run(graph, nodes, compile=False)
+        finally:
+            random_state.restore(now)
+
+    # -- state -----------------------------------------------------------------------------------------
+
+    def _is_open(self) -> bool:
+        return self._recording is not None and self._recording.open
+
+    def _recording_or_raise(self, what: str) -> Recording:
+        if self._recording is None or not self._recording.open:
+            raise OutsideTraceError(what)
+        return self._recording
+
+    def __getattr__(self, name: str) -> ModuleHandle:
+        """The model's tree, bound to this trace: for blocks inside blocks."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        handle = self._model._handle("", self)
+        return self._model._layers(self) if name == "layers" else getattr(handle, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError("a Trace is not a sequence; its values are in .saved_values")
+
+    def __repr__(self) -> str:
+        state = "open" if self._is_open() else "new" if self._recording is None else "done"
+        return f"<Trace ({state}) of {self._model!r}: {len(self.saved_values)} saved values>"
+
+
+def _explain_escape(error: BaseException) -> None:
+    """`softmax(h).save()` with an escaped softmax fails as 'array has no attribute save'."""
+    array = getattr(error, "obj", None)
+    if not isinstance(error, AttributeError) or not isinstance(array, mx.array):
+        return
+    try:
+        mx.async_eval(array)
+    except RuntimeError as reason:
+        if "without a primitive" in str(reason):
+            frame = error.__traceback__
+            while frame is not None and frame.tb_next is not None:
+                frame = frame.tb_next
+            line = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
+            raise EscapedError(line) from error
