@@ -1,0 +1,67 @@
+# make demo, make test, make check, make bench: each sets up .venv first if it is not there.
+#
+#   PYTHON=python3.12   the Python to set it up with (3.11 or newer)
+#   VENV=/some/folder   where to
+#   EXTRA=cuda12        MLX's backend on Linux (cpu if left out; on a Mac there is nothing to choose)
+
+PYTHON ?= python3
+VENV ?= .venv
+ifeq ($(shell uname -s),Linux)
+EXTRA ?= cpu
+endif
+
+comma := ,
+PREFIX := $(if $(EXTRA),$(EXTRA)$(comma))
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
+PYTEST := $(VENV)/bin/python -m pytest -q
+
+.PHONY: help demo test sweep check bench format clean
+
+help:
+	@echo "make demo    a first look: predictions before and after an edit inside a model"
+	@echo "make test    the tests"
+	@echo "make sweep   the slow tests, over many models"
+	@echo "make check   lint, format, types, floors"
+	@echo "make bench   what a trace costs"
+	@echo "make format  let ruff put the code in shape"
+
+demo: $(VENV)/.stamp-run
+	@$(VENV)/bin/python -m mlxgraph demo
+
+test: $(VENV)/.stamp-dev
+	$(PYTEST) -m "not slow"
+
+sweep: $(VENV)/.stamp-dev
+	$(PYTEST) -m slow
+
+check: $(VENV)/.stamp-dev
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy
+	$(PYTEST) tests/test_floors.py
+
+bench: $(VENV)/.stamp-run
+	$(VENV)/bin/python benchmarks/trace_overhead.py
+
+format: $(VENV)/.stamp-dev
+	$(VENV)/bin/python -m ruff check --fix .
+	$(VENV)/bin/python -m ruff format .
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mlxgraph needs Python 3.11 or newer; write: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-run: pyproject.toml | $(VENV)/bin/python
+	@echo "installing mlxgraph$(if $(EXTRA),[$(EXTRA)]), a minute or two ..."
+	@$(PIP) install -e '.$(if $(EXTRA),[$(EXTRA)])'
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing mlxgraph[$(PREFIX)dev], a minute or two ..."
+	@$(PIP) install -e '.[$(PREFIX)dev]'
+	@touch $(VENV)/.stamp-run $@
