@@ -202,3 +202,51 @@ class LayersError(MLXGraphError, AttributeError):
 
 class CompileError(MLXGraphError, ValueError):
     """A pass that was asked to compile and cannot be."""
+
+
+class MergeError(MLXGraphError, ValueError):
+    """Two graphs that cannot stand side by side."""
+
+
+class ParamError(MLXGraphError, ValueError):
+    """A value that does not fit the param it is given for."""
+
+    def __init__(self, name: str, shape: tuple | None, given: str):
+        wanted = "a number" if shape is None else f"shape {tuple(shape)}"
+        super().__init__(
+            f"param {name!r} takes {wanted}, and was given {given}.\n"
+            f"  Give it {wanted}, or declare mg.param({name!r}, shape=...) with another shape."
+        )
+
+
+class UnboundParamError(NotSavedError):
+    """A value that waits for params that were never given."""
+
+    def __init__(self, names: Iterable[str]):
+        shown = ", ".join(names)
+        MLXGraphError.__init__(
+            self,
+            f"this value needs a value for the param {shown}, so its trace did not run.\n"
+            f"  Write model.trace(x, params={{{shown.split(', ')[0]!r}: ...}}), or run the graph:"
+            f" model.run(t.graph, x, {shown.split(', ')[0]}=...).",
+        )
+
+
+class CountError(MLXGraphError, ValueError):
+    """A pattern that matches another number of modules than `expect` says."""
+
+    def __init__(self, pattern: str, found: list[str], expect: int, where: str):
+        listed = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+        super().__init__(
+            f"{pattern!r} was to match {expect} modules and matches {len(found)}: "
+            f"{listed or 'none'}.\n  written at {where}\n"
+            "  Correct the pattern, or `expect`."
+        )
+
+
+class GraphFileError(MLXGraphError, ValueError):
+    """A file that is no graph this version can read."""
+
+
+class RewriteError(MLXGraphError, RuntimeError):
+    """Rewrite rules that never come to rest, or that return what is no node."""

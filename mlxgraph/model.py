@@ -172,6 +172,9 @@ class InterpretableModel:
         return self._module
 
     def _refresh_names(self) -> None:
+        """Notice exchanged modules; inside a block the tree stays as it was when it opened."""
+        if any(recording.owner is self for recording in stack.open):
+            return
         tree = self._runner.refresh()
         if self._names.tree is not tree:
             object.__setattr__(self, "_names", Names(tree, self._layer_attr, False))

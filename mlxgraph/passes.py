@@ -59,6 +59,7 @@ class CompiledPass:
         nodes = [node for _, node in graph.saves]
         if not nodes:
             nodes = [dict(graph.writes).get(("", "output", 0)) or site_node("")]
+        self.model._refresh_names()
         with paused():
             values = self.model._runner.run(
                 graph, call, nodes, params, self._compile, prepared.forward, prepared.kind

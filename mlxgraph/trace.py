@@ -7,7 +7,6 @@ hands the graph to the runner and the results to the proxies.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -15,7 +14,7 @@ import mlx.core as mx
 from mlxgraph.activations import Activations
 from mlxgraph.errors import EscapedError, OutsideTraceError, UnknownNameError
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import CALL, SITE, Node
+from mlxgraph.graph.node import CALL, SITE, Node, walk
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.record.apply import apply_intervention
 from mlxgraph.record.intercept import intercepted
@@ -23,7 +22,7 @@ from mlxgraph.record.proxy import wrap
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
 from mlxgraph.run import random_state
-from mlxgraph.run.ops import Values, evaluate, thaw
+from mlxgraph.run.ops import Values, bind_leaves, evaluate, thaw
 from mlxgraph.run.placeholder import placeholder
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.run.signature import describe_call
@@ -72,7 +71,7 @@ class Trace:
         self._call = describe_call(inputs.args, kwargs)
         self._recording: Recording | None = None
         self._graph: Graph | None = None
-        self._open = ExitStack()
+        self._open: intercepted | None = None
         self._key: mx.array | None = None
         self._looked: tuple[Any, Values] | None = None
         self._activations = Activations(self)
@@ -81,28 +80,29 @@ class Trace:
 
     def __enter__(self) -> Trace:
         model, runner = self._model, self._model._runner
+        model._refresh_names()
         with paused():
             census = runner.census(self._call, self._inputs.forward, self._inputs.kind)
-        model._refresh_names()
         self._recording = recording = Recording(census, self)
         recording.owner = model
-        self._open.enter_context(intercepted(recording))
+        self._open = intercepted(recording)
         try:
+            self._open.__enter__()
             if self._given is not None:
                 self._take_in(self._given)
             for name, fn in (self._interventions or {}).items():
                 apply_intervention(recording, model._names.site(name), fn)
         except BaseException:
             recording.close()
-            self._open.close()
+            self._open.__exit__()
             raise
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         recording = self._recording
-        assert recording is not None
+        assert recording is not None and self._open is not None
         try:
-            self._open.close()
+            self._open.__exit__()
         finally:
             recording.close()
             self._looked = None
@@ -172,16 +172,10 @@ class Trace:
             self._looked = (graph.key[0], Values(known, self._call_module))
             random_state.restore(before)
         values_now = self._looked[1]
-        for below in graph.nodes() + [node]:
-            self._bind(values_now, recording, below)
+        leaves = walk([*graph.roots, node])
+        values_now.known.update(bind_leaves(leaves, recording.constants, self._params))
         with paused():
             return values_now[node]
-
-    def _bind(self, values: Values, recording: Recording, root: Node) -> None:
-        from mlxgraph.graph.node import walk
-        from mlxgraph.run.ops import bind_leaves
-
-        values.known.update(bind_leaves(walk([root]), recording.constants, self._params))
 
     def _call_module(self, node: Node, lookup: Callable[[Node], Any]) -> Any:
         return self.evaluate(node, lookup)

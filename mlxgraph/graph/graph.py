@@ -6,6 +6,7 @@ program order is already resolved: what a read saw is the node it holds.
 
     writes      ((site, node), ...)   each site at most once
     saves       ((name, node), ...)
+    then        edits and reads by pattern, to be resolved on a model after the writes, in order
     constants   the arrays and numbers from outside, by their index in the nodes
     notes       for people: where each node was recorded, its shape and dtype
 """
@@ -36,11 +37,12 @@ class Graph:
     another vector is an equal graph; `same_arrays` tells those apart.
     """
 
-    __slots__ = ("writes", "saves", "constants", "notes", "_hash")
+    __slots__ = ("writes", "saves", "constants", "notes", "then", "_hash", "__weakref__")
     writes: tuple[tuple[Site, Node], ...]
     saves: tuple[tuple[str, Node], ...]
     constants: tuple[Any, ...]
     notes: Mapping[Node, Note]
+    then: tuple[Any, ...]  # of Edit, Read and Graph
 
     def __init__(
         self,
@@ -48,12 +50,14 @@ class Graph:
         saves: Iterable[tuple[str, Node]] = (),
         constants: Iterable[Any] = (),
         notes: Mapping[Node, Note] | None = None,
+        then: Iterable[Any] = (),
     ):
         put = object.__setattr__
         put(self, "writes", tuple(writes))
         put(self, "saves", tuple(saves))
         put(self, "constants", tuple(constants))
         put(self, "notes", notes if notes is not None else {})
+        put(self, "then", tuple(then))
         put(self, "_hash", None)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -78,7 +82,10 @@ class Graph:
     @property
     def params(self) -> tuple[str, ...]:
         """The names of the holes, in order of appearance."""
-        return tuple(dict.fromkeys(n.args[0] for n in self.nodes() if n.op == PARAM))
+        names = [n.args[0] for n in self.nodes() if n.op == PARAM]
+        for step in self.then:
+            names += getattr(step, "params", None) or getattr(step.function, "params", ())
+        return tuple(dict.fromkeys(names))
 
     def _numbers(self) -> tuple[tuple[type, Any], ...]:
         used = [node.args[0] for node in self.nodes() if node.op == NUMBER]
@@ -87,7 +94,7 @@ class Graph:
     @property
     def key(self) -> tuple:
         """What decides how the graph runs; the order of writes to different sites does not."""
-        return frozenset(self.writes), self.saves
+        return frozenset(self.writes), self.saves, self.then
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Graph):
@@ -96,6 +103,7 @@ class Graph:
             hash(self) == hash(other)
             and dict(self.writes) == dict(other.writes)
             and dict(self.saves) == dict(other.saves)
+            and self.then == other.then
             and self._numbers() == other._numbers()
         )
 

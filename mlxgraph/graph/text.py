@@ -58,6 +58,11 @@ def listing(graph: Graph, mark: Node | None = None) -> str:
         lines.append(f"  write {site} <- {names[node]}")
     for name, node in graph.saves:
         lines.append(f"  save {name!r} <- {names[node]}")
+    for step in graph.then:
+        if hasattr(step, "writes"):
+            lines += ["  then", *("  " + line for line in listing(step).split("\n")[1:])]
+        else:
+            lines.append(f"  then {step}" + (f"  {step.where}" if step.where else ""))
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from mlxgraph.errors import MLXGraphError
 from mlxgraph.graph.node import APPLY
 from mlxgraph.graph.values import Opaque
 from mlxgraph.record.freeze import freeze
-from mlxgraph.record.intercept import _proxy_in
+from mlxgraph.record.intercept import proxy_in
 from mlxgraph.record.proxy import Nest, Proxy
 
 
@@ -25,9 +25,9 @@ def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     Returns: a proxy of the function's result.  Called with no proxy it simply calls `fn`.
     """
-    proxy = _proxy_in(args)
+    proxy = proxy_in(args)
     if proxy is None:
-        proxy = _proxy_in(kwargs.values())
+        proxy = proxy_in(kwargs.values())
     if proxy is None or proxy._recording is None:
         return fn(*args, **kwargs)
     recording = proxy._recording

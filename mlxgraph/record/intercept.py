@@ -12,8 +12,7 @@ Never: patches at import, or changes what a call without proxies returns.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -24,7 +23,7 @@ import mlx.nn.layers.activations
 import mlx.nn.losses
 
 from mlxgraph.errors import LookError
-from mlxgraph.record.proxy import BINARY, COMPARE, VIEWS, Nest, Proxy, view_call, wrap
+from mlxgraph.record.proxy import BINARY, COMPARE, VIEWS, Nest, Proxy, view_call
 from mlxgraph.record.stack import current, stack
 from mlxgraph.record.where import here
 
@@ -56,37 +55,29 @@ _DRAWS = frozenset(
 )
 
 
-def _proxy_in(values: Any) -> Any:
+def proxy_in(values: Any) -> Any:
     """The first proxy among arguments, lists and tuples of them included."""
     for value in values:
         kind = type(value)
         if kind is Proxy or kind is Nest:
             return value
         if kind is list or kind is tuple:
-            found = _proxy_in(value)
+            found = proxy_in(value)
             if found is not None:
                 return found
         elif kind is dict:
-            found = _proxy_in(value.values())
+            found = proxy_in(value.values())
             if found is not None:
                 return found
     return None
-
-
-def _recording_of(proxy: Any) -> Any:
-    recording = proxy._recording
-    if recording is None:
-        return None
-    proxy._describe and recording.open  # a closed recording refuses in `call`
-    return recording
 
 
 def _recorder(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
     lifting = op in _LIFTING
 
     def record(*args: Any, **kwargs: Any) -> Any:
-        proxy = _proxy_in(args)
-        if proxy is None and (not kwargs or (proxy := _proxy_in(kwargs.values())) is None):
+        proxy = proxy_in(args)
+        if proxy is None and (not kwargs or (proxy := proxy_in(kwargs.values())) is None):
             return real(*args, **kwargs)
         recording = proxy._recording
         if recording is None:  # a nested value whose block is over: its arrays are real
@@ -111,7 +102,7 @@ def _viewer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def draw(*args: Any, **kwargs: Any) -> Any:
-        proxy = _proxy_in(args) or _proxy_in(kwargs.values())
+        proxy = proxy_in(args) or proxy_in(kwargs.values())
         recording = proxy._recording if proxy is not None else current()
         if recording is None:
             return real(*args, **kwargs)
@@ -131,14 +122,14 @@ def _has_key(args: tuple) -> bool:
 def _evaluator(real: Callable[..., Any]) -> Callable[..., Any]:
     def evaluate(*args: Any) -> None:
         """Proxies are left out: they are computed when the block is over."""
-        real(*[value for value in args if _proxy_in((value,)) is None])
+        real(*[value for value in args if proxy_in((value,)) is None])
 
     return evaluate
 
 
 def _refuser(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        if _proxy_in(args) is not None or _proxy_in(kwargs.values()) is not None:
+        if proxy_in(args) is not None or proxy_in(kwargs.values()) is not None:
             raise LookError(
                 f"{op} needs values, and nothing has run yet.\n  at {here()}\n"
                 "  Save the value with `.save()` and write it to disk after the block."
@@ -153,7 +144,7 @@ class _ArrayType:
     `mx.array(proxy)` is a recorded copy."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        proxy = _proxy_in(args) if args else None
+        proxy = proxy_in(args) if args else None
         if proxy is None or proxy._recording is None:
             return _ARRAY(*args, **kwargs)
         if type(proxy) is Proxy and args[0] is proxy and len(args) == 1 and not kwargs:
@@ -273,16 +264,23 @@ def uninstall() -> None:
             _installed.clear()
 
 
-@contextmanager
-def intercepted(recording: Any) -> Iterator[None]:
+class intercepted:  # noqa: N801 - used as a statement: `with intercepted(recording):`
     """Record into `recording` for as long as this is open, in this thread."""
-    stack.open.append(recording)
-    install()
-    try:
-        yield
-    finally:
-        uninstall()
-        stack.open.remove(recording)
 
+    __slots__ = ("_recording", "_installed")
 
-__all__ = ["intercepted", "install", "uninstall", "wrap"]
+    def __init__(self, recording: Any):
+        self._recording = recording
+        self._installed = False
+
+    def __enter__(self) -> None:
+        self._installed = True
+        install()
+        stack.open.append(self._recording)
+
+    def __exit__(self, *error: Any) -> None:
+        if self._installed:
+            self._installed = False
+            uninstall()
+        if self._recording in stack.open:
+            stack.open.remove(self._recording)

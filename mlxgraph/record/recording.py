@@ -233,7 +233,7 @@ class Recording:
         cell = self.cell(site)
         if self._already_there(value, cell):
             return
-        node = self.fitted(value, cell.node, str(site))
+        node = self.fitted(value, cell.node, site)
         self._check_order(site, node)
         cell.node = node
         cell.epoch += 1
@@ -252,7 +252,7 @@ class Recording:
 
     def write(self, handle: Any, value: Any) -> None:
         """`handle[...] = value`, through every view between the handle and its site."""
-        part = self.fitted(value, handle._node, handle._describe())
+        part = self.fitted(value, handle._node, handle)
         chain = [handle]
         while chain[-1]._base is not None:
             chain.append(chain[-1]._base)
@@ -302,42 +302,46 @@ class Recording:
         read_at = self.places.get(worst)
         raise OrderError(str(site), str(site_of(worst)), str(here()), str(read_at or ""))
 
-    def fitted(self, value: Any, like: Node, what: str) -> Node:
-        """`value` as a node of the shape and dtype that `like` has, or an error that says why."""
+    def fitted(self, value: Any, like: Node, what: Any) -> Node:
+        """`value` as a node of the shape and dtype that `like` has, or an error that says why.
+
+        Args: what: the handle or site that is written, for the error's text.
+        """
         target = self.info(like).value
         if is_container(target):
             return self._fitted_nest(value, like, target, what)
         if not isinstance(target, mx.array):
-            raise ShapeError(f"{what} holds {target!r}, not an array: it cannot be written",
-                             str(here()))
+            raise ShapeError(f"{told(what)} holds {target!r}, not an array", str(here()))
         if type(value) in NUMBER_KINDS:
             return self.build("full_like", (like, self.operand(value)))
-        if not isinstance(value, (mx.array, list)) and not hasattr(value, "__array__"):
-            raise ShapeError(
-                f"{what} is {describe(target)} and cannot be written with a "
-                f"{type(value).__name__}", str(here()), "Write an array, a proxy or a number.")
         if isinstance(value, list):
             value = mx.array(value)
+        if not isinstance(value, mx.array) and not hasattr(value, "__array__"):
+            raise ShapeError(
+                f"{told(what)} is {describe(target)} and cannot be written with a "
+                f"{type(value).__name__}", str(here()), "Write an array, a proxy or a number.")
         node = freeze(value, self)
         given = self.info(node).value
         if is_container(given):
-            raise ShapeError(f"{what} is one array, {describe(target)}, and was given "
+            raise ShapeError(f"{told(what)} is one array, {describe(target)}, and was given "
                              f"{describe(given)}", str(here()))
+        if not isinstance(given, mx.array):  # a number, or a param that stands for one
+            return self.build("full_like", (like, node))
         if given.shape != target.shape:
             if not _broadcasts(given.shape, target.shape):
                 raise ShapeError(
-                    f"{what} is {target.shape} and cannot be written with {given.shape}",
+                    f"{told(what)} is {target.shape} and cannot be written with {given.shape}",
                     str(here()), "Give it the same shape, or one that broadcasts to it.")
             node = self.build("broadcast_like", (node, like))
         if given.dtype != target.dtype:
             node = self.build("astype_like", (node, like))
         return node
 
-    def _fitted_nest(self, value: Any, like: Node, target: Any, what: str) -> Node:
+    def _fitted_nest(self, value: Any, like: Node, target: Any, what: Any) -> Node:
         given = value._value_template() if type(value) is Nest else value
         if not is_container(given) or len(leaves(given)) != len(leaves(target)):
             raise ShapeError(
-                f"{what} is {describe(target)} and cannot be written with one "
+                f"{told(what)} is {describe(target)} and cannot be written with one "
                 f"{type(value).__name__}", str(here()),
                 "Write to its entries: `module.output[0] = ...`.")
         if type(value) is Nest:
@@ -345,7 +349,7 @@ class Recording:
         parts = []
         for index, (new, old) in enumerate(zip(leaves(given), leaves(target), strict=True)):
             place = self.build("leaf", (like, index))
-            parts.append(self.fitted(new, place, f"{what}, part {index}")
+            parts.append(self.fitted(new, place, f"{told(what)}, part {index}")
                          if isinstance(old, mx.array) else freeze(new, self))
         return self.build("unflatten_like", (like, *parts))
 
@@ -433,6 +437,11 @@ def describe(value: Any) -> str:
     if is_container(value):
         return f"{type(value).__name__} of " + ", ".join(describe(v) for v in leaves(value))
     return f"the {type(value).__name__} {value!r}" if value is not None else "None"
+
+
+def told(what: Any) -> str:
+    """A handle, site or text, as an error names it."""
+    return what._describe() if getattr(type(what), "_is_handle", False) else str(what)
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

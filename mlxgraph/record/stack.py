@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,11 +23,13 @@ def current() -> Recording | None:
     return stack.open[-1] if stack.open and not stack.paused else None
 
 
-@contextmanager
-def paused() -> Iterator[None]:
+class paused:  # noqa: N801 - used as a statement: `with paused():`
     """Model code runs here: what it draws and computes is its own, not the recording's."""
-    stack.paused += 1
-    try:
-        yield
-    finally:
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        stack.paused += 1
+
+    def __exit__(self, *error: object) -> None:
         stack.paused -= 1

@@ -169,14 +169,17 @@ class Runner:
 
     def bare(self) -> StandIn:
         """Stand-ins without hooks, to try a module on placeholders."""
-        tree = self.refresh()
+        tree = self.tree
         if self._bare is None or self._bare[0] is not tree:
             self._bare = (tree, StandIn(tree, (), _no_hook))
         return self._bare[1]
 
     def census(self, call: Call, forward: Forward = call_model, kind: Any = None) -> Census:
-        """Which sites a forward with such inputs visits; taken once per kind of input."""
-        tree = self.refresh()
+        """Which sites a forward with such inputs visits; taken once per kind of input.
+
+        The tree is taken to be as it was at the last `refresh`.
+        """
+        tree = self.tree
         key = (call.key, kind, self.root.training)
         known = self._censuses.get(key) if call.plain else None
         if known is None:

@@ -76,11 +76,16 @@ class ModuleTree:
 
     def holds(self) -> bool:
         """Whether the tree is still made of the same modules (weights may have changed)."""
-        return (
-            list(map(len, self._holders)) == self._lengths
-            and all(map(is_, map(type, self._holders), self._types))
-            and all(map(is_, map(_item, self._child_owners, self._child_keys), self._child_values))
-        )
+        try:
+            return (
+                list(map(len, self._holders)) == self._lengths
+                and all(map(is_, map(type, self._holders), self._types))
+                and all(
+                    map(is_, map(getitem, self._child_owners, self._child_keys), self._child_values)
+                )
+            )
+        except (KeyError, IndexError):
+            return False
 
     def weights(self) -> list[mx.array]:
         """The arrays as they are now, in the order of `weight_names`."""
@@ -89,13 +94,6 @@ class ModuleTree:
     def weight_places(self) -> Iterator[tuple[Any, Any]]:
         """Where each weight lives: its container and its key there."""
         return zip(self._owners, self._keys, strict=True)
-
-
-def _item(owner: Any, key: Any) -> Any:
-    try:
-        return owner[key]
-    except (KeyError, IndexError):
-        return None
 
 
 def _entries(container: Any) -> list[tuple[Any, Any]]:

@@ -1,0 +1,397 @@
+"""The algebra of graphs: sequence, merge, retarget, bind, without, only, diff.
+
+Every function takes graphs and returns a new one.  Nothing here needs a model: a graph recorded
+on one can be composed, aimed elsewhere and filled in before any model is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from mlxgraph.errors import MergeError, ParamError, UnknownNameError
+from mlxgraph.graph.graph import Graph, Note
+from mlxgraph.graph.node import (
+    CALL,
+    CONSTANT,
+    NUMBER,
+    PARAM,
+    SITE,
+    Node,
+    site_node,
+    site_of,
+    substitute,
+)
+from mlxgraph.graph.site import MODEL_OUTPUT, Site
+from mlxgraph.graph.step import Edit, Read
+
+
+def canonical(graph: Graph) -> Graph:
+    """The same graph with its constants numbered in the order in which the nodes use them.
+
+    Two ways of building one program then give equal graphs.
+    """
+    writes = sorted(graph.writes, key=lambda write: site_key(write[0]))
+    order: dict[int, int] = {}
+    shape = Graph(writes, graph.saves, graph.constants)
+    for node in shape.nodes():
+        if node.op in (CONSTANT, NUMBER):
+            order.setdefault(node.args[0], len(order))
+    if list(order) == list(range(len(graph.constants))) and tuple(writes) == graph.writes:
+        return graph
+    constants = [graph.constants[k] for k in order]
+
+    def renumber(node: Node) -> Node | None:
+        if node.op in (CONSTANT, NUMBER):
+            return Node(node.op, (order[node.args[0]], *node.args[1:]))
+        return None
+
+    return rebuilt(Graph(writes, graph.saves, constants, graph.notes, graph.then), renumber)
+
+
+def site_key(site: Site) -> tuple:
+    """Sorts sites as people count: layer 2 before layer 10."""
+    parts = tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in site.path.split("."))
+    return parts, site.port, site.call
+
+
+def rebuilt(graph: Graph, replace: Callable[[Node], Node | None]) -> Graph:
+    """The graph with every node passed through `replace`; notes go along."""
+    new = substitute(graph.roots, replace)
+    notes = Moved(graph.notes, {after: before for before, after in new.items()})
+    return Graph(
+        [(site, new[node]) for site, node in graph.writes],
+        [(name, new[node]) for name, node in graph.saves],
+        graph.constants,
+        notes,
+        graph.then,
+    )
+
+
+class Moved(dict):
+    """Notes of nodes that were rebuilt: a new node is known by the one it came from."""
+
+    def __init__(self, before: Mapping[Node, Note], origin: Mapping[Node, Node],
+                 other: Mapping[Node, Note] | None = None):
+        super().__init__()
+        self._before = before
+        self._origin = origin
+        self._other = other
+
+    def get(self, node: Node, default: Any = None) -> Any:
+        found = self._before.get(self._origin.get(node, node))
+        if found is None and self._other is not None:
+            found = self._other.get(node)
+        return default if found is None else found
+
+
+# -- sequence and merge ---------------------------------------------------------------------------
+
+
+def sequence(first: Graph, second: Graph) -> Graph:
+    """`first >> second`: what the second reads is what the first has written.
+
+    Saves are kept from both; a name that both use is an error.
+    """
+    if not second.writes and not second.saves and not second.then:
+        return first
+    if first.then:
+        pure = Graph(second.writes, second.saves, second.constants, second.notes)
+        middle = (pure,) if second.writes or second.saves else ()
+        return Graph(first.writes, first.saves, first.constants, first.notes,
+                     (*first.then, *middle, *second.then))
+    shifted = shift_constants(second, len(first.constants))
+    written = dict(first.writes)
+
+    def current(node: Node) -> Node | None:
+        return written.get(site_of(node)) if node.op == SITE else None
+
+    moved = rebuilt(shifted, current)
+    written.update(moved.writes)
+    _check_saves(first, second)
+    notes = Moved(moved.notes, {}, first.notes)
+    return canonical(Graph(
+        _dropping_idle(written), (*first.saves, *moved.saves),
+        (*first.constants, *second.constants), notes, second.then,
+    ))
+
+
+def _dropping_idle(writes: Mapping[Site, Node]) -> list[tuple[Site, Node]]:
+    return [(site, node) for site, node in writes.items() if node is not site_node(*site)]
+
+
+def shift_constants(graph: Graph, by: int) -> Graph:
+    """The graph with its constants numbered from `by` on (its own tuple is not moved)."""
+    if not by:
+        return graph
+
+    def shift(node: Node) -> Node | None:
+        if node.op in (CONSTANT, NUMBER):
+            return Node(node.op, (node.args[0] + by, *node.args[1:]))
+        return None
+
+    return rebuilt(graph, shift)
+
+
+def _check_saves(first: Graph, second: Graph) -> None:
+    shared = {name for name, _ in first.saves} & {name for name, _ in second.saves}
+    if shared:
+        raise MergeError(
+            f"both graphs save {sorted(shared)[0]!r}.\n"
+            "  Save it under another name: `h.save('other')` or mg.read(..., name='other')."
+        )
+
+
+def chain(*graphs: Graph) -> Graph:
+    """`g1 >> g2 >> ...`; no graphs at all are the empty graph."""
+    whole = Graph()
+    for graph in graphs:
+        whole = sequence(whole, graph)
+    return whole
+
+
+def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
+    """Graphs side by side: none reads what another writes.
+
+    Args: on_conflict: what happens where two graphs touch a site that one of them writes:
+        `"error"` raises MergeError, `"sequence"` lets the later graph see the earlier one.
+    """
+    if on_conflict not in ("error", "sequence"):
+        raise ValueError(f"on_conflict is 'error' or 'sequence', not {on_conflict!r}")
+    whole = Graph()
+    for graph in graphs:
+        if on_conflict == "error":
+            _check_disjoint(whole, graph)
+        whole = sequence(whole, graph)
+    return whole
+
+
+def _check_disjoint(first: Graph, second: Graph) -> None:
+    if first.then or second.then:
+        mine, theirs = touched(first), touched(second)
+        both = (written_names(first) & theirs) | (written_names(second) & mine)
+        conflict = sorted(both)
+    else:
+        one, two = {s for s, _ in first.writes}, {s for s, _ in second.writes}
+        clash = (one & set(second.sites)) | (two & set(first.sites))
+        conflict = [str(site) for site in sorted(clash, key=site_key)]
+    if conflict:
+        raise MergeError(
+            f"both graphs touch {conflict[0]}, and one writes it.\n"
+            "  Write `g1 >> g2` to say which comes first, or merge(..., on_conflict='sequence')."
+        )
+
+
+def written_names(graph: Graph) -> set[str]:
+    """What a graph writes, patterns included, as text."""
+    names = {str(site) for site, _ in graph.writes}
+    for step in graph.then:
+        names |= written_names(step) if isinstance(step, Graph) else (
+            {f"{step.pattern}.{step.port}"} if isinstance(step, Edit) else set()
+        )
+    return names
+
+
+def touched(graph: Graph) -> set[str]:
+    """What a graph reads or writes, patterns included, as text."""
+    names = {str(site) for site in graph.sites}
+    for step in graph.then:
+        names |= touched(step) if isinstance(step, Graph) else {f"{step.pattern}.{step.port}"}
+    return names
+
+
+# -- aim, fill, cut -------------------------------------------------------------------------------
+
+
+def retarget(graph: Graph, places: Mapping[str, str]) -> Graph:
+    """The graph aimed at other modules.
+
+    Args: places: old path -> new path, or a prefix of paths -> another prefix.  All moves happen
+        at once, so two places can be exchanged.
+
+    Raises: UnknownNameError for an old path that the graph does not use.
+    """
+    used: set[str] = set()
+
+    def aim(path: str) -> str:
+        best = max(
+            (old for old in places if path == old or path.startswith(old + ".")),
+            key=len, default=None,
+        )
+        if best is None:
+            return path
+        used.add(best)
+        return places[best] + path[len(best):]
+
+    def site(old: Site) -> Site:
+        if not old.path and MODEL_OUTPUT in places:
+            used.add(MODEL_OUTPUT)
+            return old._replace(path=places[MODEL_OUTPUT])
+        return old._replace(path=aim(old.path))
+
+    def replace(node: Node) -> Node | None:
+        if node.op == SITE:
+            return site_node(*site(site_of(node)))
+        if node.op == CALL:
+            return Node(CALL, (aim(node.args[0]), *node.args[1:]), node.kwargs)
+        return None
+
+    def step(old: Any) -> Any:
+        if isinstance(old, Graph):
+            return moved(old)
+        return old._replace(pattern=aim(old.pattern))
+
+    def moved(old: Graph) -> Graph:
+        new = rebuilt(old, replace)
+        writes = [(site(place), node) for place, node in new.writes]
+        if len({place for place, _ in writes}) < len(writes):
+            raise MergeError("retargeting sends two writes to one site; merge them first")
+        saves = [(_renamed(name, aim), node) for name, node in new.saves]
+        return canonical(Graph(writes, saves, new.constants, new.notes,
+                               tuple(step(s) for s in old.then)))
+
+    result = moved(graph)
+    for old in places:
+        if old not in used:
+            known = dict.fromkeys([*(s.path for s in graph.sites), *_patterns(graph)])
+            raise UnknownNameError("place in the graph", old, known)
+    return result
+
+
+def _renamed(name: str, aim: Callable[[str], str]) -> str:
+    """A save that goes by its site's name moves with the site."""
+    path, dot, port = name.rpartition(".")
+    return f"{aim(path)}{dot}{port}" if path else name
+
+
+def _patterns(graph: Graph) -> list[str]:
+    return [s.pattern for s in graph.then if not isinstance(s, Graph)]
+
+
+def bind(graph: Graph, values: Mapping[str, Any]) -> Graph:
+    """The graph with params filled in: numbers become numbers, arrays become inputs.
+
+    Raises: UnknownNameError for a name that is no param of the graph, ParamError for a value of
+    another shape.
+    """
+    for name in values:
+        if name not in graph.params:
+            raise UnknownNameError("param", name, graph.params)
+    constants = list(graph.constants)
+    places: dict[Node, Node] = {}
+
+    def fill(node: Node) -> Node | None:
+        if node.op != PARAM or node.args[0] not in values:
+            return None
+        if node not in places:
+            value = values[node.args[0]]
+            places[node] = constant_leaf(len(constants), value, node)
+            constants.append(value)
+        return places[node]
+
+    new = rebuilt(graph, fill)
+    then = tuple(
+        bind(step, {n: v for n, v in values.items() if n in step.params})
+        if isinstance(step, Graph) else step
+        for step in graph.then
+    )
+    whole = Graph(new.writes, new.saves, constants, new.notes, then)
+    return canonical(whole)
+
+
+def constant_leaf(index: int, value: Any, param: Node) -> Node:
+    """The leaf that stands for a value in place of a param."""
+    name, shape, dtype = param.args
+    if isinstance(value, (bool, int, float)):
+        if shape not in (None, ()):
+            raise ParamError(name, shape, f"the number {value!r}")
+        return Node(NUMBER, (index, type(value).__name__))
+    given = getattr(value, "shape", None)
+    if given is None:
+        raise ParamError(name, shape, f"a {type(value).__name__}")
+    if shape is not None and tuple(given) != tuple(shape):
+        raise ParamError(name, shape, f"an array of shape {tuple(given)}")
+    return Node(CONSTANT, (index, tuple(given), str(value.dtype).rpartition(".")[2]))
+
+
+def without(graph: Graph, name: str) -> Graph:
+    """The graph without its writes at a site (named as in `graph.sites`, or by its path)."""
+    kept = [(site, node) for site, node in graph.writes if not _names_site(name, site)]
+    then = tuple(
+        without(s, name) if isinstance(s, Graph) and _uses(s, name) else s
+        for s in graph.then
+        if not (isinstance(s, Edit) and name in (s.pattern, f"{s.pattern}.{s.port}"))
+    )
+    if len(kept) == len(graph.writes) and then == graph.then:
+        raise UnknownNameError("write at", name, sorted(written_names(graph)))
+    return canonical(Graph(kept, graph.saves, graph.constants, graph.notes, then))
+
+
+def only(graph: Graph, name: str) -> Graph:
+    """The graph with no writes but those at one site; saves stay."""
+    kept = [(site, node) for site, node in graph.writes if _names_site(name, site)]
+    then = tuple(
+        s for s in graph.then
+        if isinstance(s, Read)
+        or (isinstance(s, Edit) and name in (s.pattern, f"{s.pattern}.{s.port}"))
+        or (isinstance(s, Graph) and _uses(s, name))
+    )
+    if not kept and not any(isinstance(s, (Edit, Graph)) for s in then):
+        raise UnknownNameError("write at", name, sorted(written_names(graph)))
+    return canonical(Graph(kept, graph.saves, graph.constants, graph.notes, then))
+
+
+def _names_site(name: str, site: Site) -> bool:
+    return name in (str(site), site.name, site.path)
+
+
+def _uses(graph: Graph, name: str) -> bool:
+    return any(_names_site(name, site) for site, _ in graph.writes)
+
+
+# -- difference -----------------------------------------------------------------------------------
+
+
+class Diff(NamedTuple):
+    """What two graphs do differently.  Empty (and false) when they are equal."""
+
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return any(self)
+
+    def __str__(self) -> str:
+        lines = [f"- {line}" for line in self.only_first]
+        lines += [f"+ {line}" for line in self.only_second]
+        lines += [f"~ {line}" for line in self.changed]
+        return "\n".join(lines) or "no difference"
+
+
+def diff(first: Graph, second: Graph) -> Diff:
+    """Writes, saves and steps that one graph has and the other has not, or has otherwise."""
+    first, second = canonical(first), canonical(second)
+    one, two = _deeds(first), _deeds(second)
+    return Diff(
+        tuple(what for what in one if what not in two),
+        tuple(what for what in two if what not in one),
+        tuple(what for what in one if what in two and one[what] != two[what]),
+    )
+
+
+def _deeds(graph: Graph) -> dict[str, Any]:
+    """Each write, save and step by its name, with its node's full text as its value."""
+    deeds: dict[str, Any] = {}
+    for site, node in graph.writes:
+        deeds[f"write {site}"] = _unnumbered(node, graph.constants)
+    for name, node in graph.saves:
+        deeds[f"save {name!r}"] = _unnumbered(node, graph.constants)
+    for index, step in enumerate(graph.then):
+        deeds[f"step {index}: {step!r}" if isinstance(step, Graph) else str(step)] = step
+    return deeds
+
+
+def _unnumbered(node: Node, constants: Iterable[Any]) -> Graph:
+    """A node as a graph of its own, so that constants count by what they are."""
+    return canonical(Graph([], [("value", node)], constants))

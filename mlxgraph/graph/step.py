@@ -1,0 +1,90 @@
+"""Steps: edits and reads that are still to be resolved, because they name modules by pattern.
+
+`mg.edit("layers.*.mlp", iv.scale(0.5))` needs no model.  Which sites it means, and what the
+function does to a value of their shape, is settled when the graph meets a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mlxgraph.graph.site import OUTPUT
+
+Positions = int | slice | tuple[int, ...] | None
+
+
+class Edit(NamedTuple):
+    """Apply a function of one array to every matching site.
+
+    `positions` and `heads` restrict it to a part of the sequence or to some attention heads;
+    `expect` is how many modules must match.
+    """
+
+    pattern: str
+    function: Callable[[Any], Any]
+    positions: Positions = None
+    heads: tuple[int, ...] | None = None
+    expect: int | None = None
+    port: str = OUTPUT
+    where: str = ""
+
+    def _identity(self) -> tuple:
+        positions = self.positions
+        if isinstance(positions, slice):
+            positions = ("slice", positions.start, positions.stop, positions.step)  # type: ignore
+        return (self.pattern, self.function, positions, self.heads, self.expect, self.port)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Edit and self._identity() == other._identity()
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __str__(self) -> str:
+        parts = [f"{self.pattern}.{self.port}", function_name(self.function)]
+        for name in ("positions", "heads", "expect"):
+            value = getattr(self, name)
+            if value is not None:
+                parts.append(f"{name}={_show(value)}")
+        return f"edit {parts[0]} with {', '.join(parts[1:])}"
+
+
+class Read(NamedTuple):
+    """Save every matching site's value: under `name`, or under its own name."""
+
+    pattern: str
+    name: str | None = None
+    expect: int | None = None
+    port: str = OUTPUT
+    where: str = ""
+
+    def _identity(self) -> tuple:
+        return (self.pattern, self.name, self.expect, self.port)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Read and self._identity() == other._identity()
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((Read, self._identity()))
+
+    def __str__(self) -> str:
+        return f"save {self.pattern}.{self.port}" + (f" as {self.name!r}" if self.name else "")
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """A function as a person would name it; interventions print themselves."""
+    own = type(function).__repr__ is not object.__repr__ and not hasattr(function, "__qualname__")
+    return repr(function) if own else getattr(function, "__qualname__", type(function).__name__)
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, slice):
+        return f"{'' if value.start is None else value.start}:{value.stop if value.stop is not None else ''}"
+    return str(list(value) if isinstance(value, tuple) else value)
