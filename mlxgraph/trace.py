@@ -163,13 +163,13 @@ class Trace:
         """The real value of a node: one lazy run of what was recorded serves all looks until the
         next write."""
         graph = recording.graph()
-        if self._looked is None or self._looked[0] != graph.key[0]:
+        if self._looked is None or self._looked[0] != frozenset(graph.writes):
             before = random_state.current()
             drawn = [n for n in graph.nodes() if n.op.startswith("mx.random.")]
             sites = [Node(SITE, tuple(site)) for site in recording.census.order]
             values = self._run(graph, [*sites, *drawn], compile=False)
             known = dict(zip([*sites, *drawn], values, strict=True))
-            self._looked = (graph.key[0], Values(known, self._call_module))
+            self._looked = (frozenset(graph.writes), Values(known, self._call_module))
             random_state.restore(before)
         values_now = self._looked[1]
         leaves = walk([*graph.roots, node])

@@ -6,11 +6,10 @@ on one can be composed, aimed elsewhere and filled in before any model is at han
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxgraph.errors import MergeError, ParamError, UnknownNameError
-from mlxgraph.graph.graph import Graph, Note
 from mlxgraph.graph.node import (
     CALL,
     CONSTANT,
@@ -25,6 +24,9 @@ from mlxgraph.graph.node import (
 from mlxgraph.graph.site import MODEL_OUTPUT, Site
 from mlxgraph.graph.step import Edit, Read
 
+if TYPE_CHECKING:
+    from mlxgraph.graph.graph import Graph, Note
+
 
 def canonical(graph: Graph) -> Graph:
     """The same graph with its constants numbered in the order in which the nodes use them.
@@ -33,8 +35,7 @@ def canonical(graph: Graph) -> Graph:
     """
     writes = sorted(graph.writes, key=lambda write: site_key(write[0]))
     order: dict[int, int] = {}
-    shape = Graph(writes, graph.saves, graph.constants)
-    for node in shape.nodes():
+    for node in graph.replace(writes=writes, saves=sorted(graph.saves, key=_name)).nodes():
         if node.op in (CONSTANT, NUMBER):
             order.setdefault(node.args[0], len(order))
     if list(order) == list(range(len(graph.constants))) and tuple(writes) == graph.writes:
@@ -46,7 +47,11 @@ def canonical(graph: Graph) -> Graph:
             return Node(node.op, (order[node.args[0]], *node.args[1:]))
         return None
 
-    return rebuilt(Graph(writes, graph.saves, constants, graph.notes, graph.then), renumber)
+    return rebuilt(graph.replace(writes=writes, constants=constants), renumber)
+
+
+def _name(save: tuple[str, Node]) -> str:
+    return save[0]
 
 
 def site_key(site: Site) -> tuple:
@@ -59,13 +64,16 @@ def rebuilt(graph: Graph, replace: Callable[[Node], Node | None]) -> Graph:
     """The graph with every node passed through `replace`; notes go along."""
     new = substitute(graph.roots, replace)
     notes = Moved(graph.notes, {after: before for before, after in new.items()})
-    return Graph(
-        [(site, new[node]) for site, node in graph.writes],
-        [(name, new[node]) for name, node in graph.saves],
-        graph.constants,
-        notes,
-        graph.then,
+    return graph.replace(
+        writes=[(site, new[node]) for site, node in graph.writes],
+        saves=[(name, new[node]) for name, node in graph.saves],
+        notes=notes,
     )
+
+
+def is_graph(step: Any) -> bool:
+    """Whether a step of a graph is a graph itself."""
+    return hasattr(step, "writes")
 
 
 class Moved(dict):
@@ -96,10 +104,8 @@ def sequence(first: Graph, second: Graph) -> Graph:
     if not second.writes and not second.saves and not second.then:
         return first
     if first.then:
-        pure = Graph(second.writes, second.saves, second.constants, second.notes)
-        middle = (pure,) if second.writes or second.saves else ()
-        return Graph(first.writes, first.saves, first.constants, first.notes,
-                     (*first.then, *middle, *second.then))
+        middle = (second.replace(then=()),) if second.writes or second.saves else ()
+        return first.replace(then=(*first.then, *middle, *second.then))
     shifted = shift_constants(second, len(first.constants))
     written = dict(first.writes)
 
@@ -109,11 +115,15 @@ def sequence(first: Graph, second: Graph) -> Graph:
     moved = rebuilt(shifted, current)
     written.update(moved.writes)
     _check_saves(first, second)
-    notes = Moved(moved.notes, {}, first.notes)
-    return canonical(Graph(
-        _dropping_idle(written), (*first.saves, *moved.saves),
-        (*first.constants, *second.constants), notes, second.then,
-    ))
+    return canonical(
+        first.replace(
+            writes=_dropping_idle(written),
+            saves=(*first.saves, *moved.saves),
+            constants=(*first.constants, *second.constants),
+            notes=Moved(moved.notes, {}, first.notes),
+            then=second.then,
+        )
+    )
 
 
 def _dropping_idle(writes: Mapping[Site, Node]) -> list[tuple[Site, Node]]:
@@ -142,15 +152,7 @@ def _check_saves(first: Graph, second: Graph) -> None:
         )
 
 
-def chain(*graphs: Graph) -> Graph:
-    """`g1 >> g2 >> ...`; no graphs at all are the empty graph."""
-    whole = Graph()
-    for graph in graphs:
-        whole = sequence(whole, graph)
-    return whole
-
-
-def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
+def merge(graphs: Sequence[Graph], on_conflict: str) -> Graph:
     """Graphs side by side: none reads what another writes.
 
     Args: on_conflict: what happens where two graphs touch a site that one of them writes:
@@ -158,8 +160,8 @@ def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
     """
     if on_conflict not in ("error", "sequence"):
         raise ValueError(f"on_conflict is 'error' or 'sequence', not {on_conflict!r}")
-    whole = Graph()
-    for graph in graphs:
+    whole = graphs[0]
+    for graph in graphs[1:]:
         if on_conflict == "error":
             _check_disjoint(whole, graph)
         whole = sequence(whole, graph)
@@ -186,7 +188,7 @@ def written_names(graph: Graph) -> set[str]:
     """What a graph writes, patterns included, as text."""
     names = {str(site) for site, _ in graph.writes}
     for step in graph.then:
-        names |= written_names(step) if isinstance(step, Graph) else (
+        names |= written_names(step) if is_graph(step) else (
             {f"{step.pattern}.{step.port}"} if isinstance(step, Edit) else set()
         )
     return names
@@ -196,7 +198,7 @@ def touched(graph: Graph) -> set[str]:
     """What a graph reads or writes, patterns included, as text."""
     names = {str(site) for site in graph.sites}
     for step in graph.then:
-        names |= touched(step) if isinstance(step, Graph) else {f"{step.pattern}.{step.port}"}
+        names |= touched(step) if is_graph(step) else {f"{step.pattern}.{step.port}"}
     return names
 
 
@@ -237,7 +239,7 @@ def retarget(graph: Graph, places: Mapping[str, str]) -> Graph:
         return None
 
     def step(old: Any) -> Any:
-        if isinstance(old, Graph):
+        if is_graph(old):
             return moved(old)
         return old._replace(pattern=aim(old.pattern))
 
@@ -247,8 +249,8 @@ def retarget(graph: Graph, places: Mapping[str, str]) -> Graph:
         if len({place for place, _ in writes}) < len(writes):
             raise MergeError("retargeting sends two writes to one site; merge them first")
         saves = [(_renamed(name, aim), node) for name, node in new.saves]
-        return canonical(Graph(writes, saves, new.constants, new.notes,
-                               tuple(step(s) for s in old.then)))
+        then = tuple(step(s) for s in old.then)
+        return canonical(new.replace(writes=writes, saves=saves, then=then))
 
     result = moved(graph)
     for old in places:
@@ -265,7 +267,7 @@ def _renamed(name: str, aim: Callable[[str], str]) -> str:
 
 
 def _patterns(graph: Graph) -> list[str]:
-    return [s.pattern for s in graph.then if not isinstance(s, Graph)]
+    return [s.pattern for s in graph.then if not is_graph(s)]
 
 
 def bind(graph: Graph, values: Mapping[str, Any]) -> Graph:
@@ -292,11 +294,10 @@ def bind(graph: Graph, values: Mapping[str, Any]) -> Graph:
     new = rebuilt(graph, fill)
     then = tuple(
         bind(step, {n: v for n, v in values.items() if n in step.params})
-        if isinstance(step, Graph) else step
+        if is_graph(step) else step
         for step in graph.then
     )
-    whole = Graph(new.writes, new.saves, constants, new.notes, then)
-    return canonical(whole)
+    return canonical(new.replace(constants=constants, then=then))
 
 
 def constant_leaf(index: int, value: Any, param: Node) -> Node:
@@ -318,13 +319,13 @@ def without(graph: Graph, name: str) -> Graph:
     """The graph without its writes at a site (named as in `graph.sites`, or by its path)."""
     kept = [(site, node) for site, node in graph.writes if not _names_site(name, site)]
     then = tuple(
-        without(s, name) if isinstance(s, Graph) and _uses(s, name) else s
+        without(s, name) if is_graph(s) and _uses(s, name) else s
         for s in graph.then
         if not (isinstance(s, Edit) and name in (s.pattern, f"{s.pattern}.{s.port}"))
     )
     if len(kept) == len(graph.writes) and then == graph.then:
         raise UnknownNameError("write at", name, sorted(written_names(graph)))
-    return canonical(Graph(kept, graph.saves, graph.constants, graph.notes, then))
+    return canonical(graph.replace(writes=kept, then=then))
 
 
 def only(graph: Graph, name: str) -> Graph:
@@ -334,11 +335,11 @@ def only(graph: Graph, name: str) -> Graph:
         s for s in graph.then
         if isinstance(s, Read)
         or (isinstance(s, Edit) and name in (s.pattern, f"{s.pattern}.{s.port}"))
-        or (isinstance(s, Graph) and _uses(s, name))
+        or (is_graph(s) and _uses(s, name))
     )
-    if not kept and not any(isinstance(s, (Edit, Graph)) for s in then):
+    if not kept and not any(not isinstance(s, Read) for s in then):
         raise UnknownNameError("write at", name, sorted(written_names(graph)))
-    return canonical(Graph(kept, graph.saves, graph.constants, graph.notes, then))
+    return canonical(graph.replace(writes=kept, then=then))
 
 
 def _names_site(name: str, site: Site) -> bool:
@@ -384,14 +385,14 @@ def _deeds(graph: Graph) -> dict[str, Any]:
     """Each write, save and step by its name, with its node's full text as its value."""
     deeds: dict[str, Any] = {}
     for site, node in graph.writes:
-        deeds[f"write {site}"] = _unnumbered(node, graph.constants)
+        deeds[f"write {site}"] = _alone(node, graph)
     for name, node in graph.saves:
-        deeds[f"save {name!r}"] = _unnumbered(node, graph.constants)
+        deeds[f"save {name!r}"] = _alone(node, graph)
     for index, step in enumerate(graph.then):
-        deeds[f"step {index}: {step!r}" if isinstance(step, Graph) else str(step)] = step
+        deeds[f"step {index}: {step!r}" if is_graph(step) else str(step)] = step
     return deeds
 
 
-def _unnumbered(node: Node, constants: Iterable[Any]) -> Graph:
+def _alone(node: Node, graph: Graph) -> Graph:
     """A node as a graph of its own, so that constants count by what they are."""
-    return canonical(Graph([], [("value", node)], constants))
+    return canonical(graph.replace(writes=(), saves=[("value", node)], then=()))

@@ -16,9 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from mlxgraph.graph import algebra
+from mlxgraph.graph.algebra import Diff
 from mlxgraph.graph.node import NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.text import listing
+
+
+FIELDS = ("writes", "saves", "constants", "notes", "then")
 
 
 class Note(NamedTuple):
@@ -93,8 +98,8 @@ class Graph:
 
     @property
     def key(self) -> tuple:
-        """What decides how the graph runs; the order of writes to different sites does not."""
-        return frozenset(self.writes), self.saves, self.then
+        """What decides what the graph does; the order of writes and of saves does not."""
+        return frozenset(self.writes), frozenset(self.saves), self.then
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Graph):
@@ -119,8 +124,61 @@ class Graph:
             for a, b in zip(self.constants, other.constants, strict=True)
         )
 
+    def replace(self, **fields: Any) -> Graph:
+        """The graph with some of its fields exchanged."""
+        whole = {name: getattr(self, name) for name in FIELDS}
+        return Graph(**{**whole, **fields})
+
+    # -- algebra (see `graph.algebra`) --------------------------------------------------------
+
+    def __rshift__(self, other: Graph) -> Graph:
+        """`g1 >> g2`: first `g1`, then `g2`, which reads what `g1` has written."""
+        return algebra.sequence(self, other) if isinstance(other, Graph) else NotImplemented
+
+    def retarget(self, places: Mapping[str, str]) -> Graph:
+        """The graph aimed at other modules: `{old path or prefix: new one}`."""
+        return algebra.retarget(self, places)
+
+    def bind(self, **values: Any) -> Graph:
+        """The graph with params filled in: `g.bind(alpha=2.0)`."""
+        return algebra.bind(self, values)
+
+    def without(self, site: str) -> Graph:
+        """The graph without its writes at a site."""
+        return algebra.without(self, site)
+
+    def only(self, site: str) -> Graph:
+        """The graph with no writes but those at a site."""
+        return algebra.only(self, site)
+
+    def explain(self, model: Any, *inputs: Any, **kwargs: Any) -> str:
+        """What each rewrite pass makes of the graph, and what a run on `model` will do."""
+        return model.explain(self, *inputs, **kwargs)
+
     def __str__(self) -> str:
         return listing(self)
 
     def __repr__(self) -> str:
         return f"<Graph: {len(self.writes)} writes, {len(self.saves)} saves>"
+
+
+def chain(*graphs: Graph) -> Graph:
+    """`g1 >> g2 >> ...`; of no graphs at all, the empty graph."""
+    whole = Graph()
+    for graph in graphs:
+        whole = whole >> graph
+    return whole
+
+
+def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
+    """Graphs side by side, none of which reads what another writes.
+
+    Args: on_conflict: where two graphs touch a site that one of them writes, `"error"` raises
+        MergeError and `"sequence"` lets the later graph see what the earlier one wrote.
+    """
+    return algebra.merge([Graph(), *graphs], on_conflict)
+
+
+def diff(first: Graph, second: Graph) -> Diff:
+    """What two graphs do differently; false when they are equal."""
+    return algebra.diff(first, second)
