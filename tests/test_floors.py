@@ -29,8 +29,8 @@ FLOORS = {
     "analysis": 4,
     "plot": 4,
     "tiny": 4,
-    "cli": 5,
-    "facade": 6,
+    "facade": 5,
+    "cli": 6,
 }
 NEIGHBOURS = {"record", "rewrite", "run"}
 WITHOUT_MLX = {"errors", "graph", "rewrite"}
@@ -55,7 +55,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(module: str, tree: ast.AST, known: set[str]) -> Iterator[tuple[str, int, bool]]:
-    """`(imported module, line, at import time)` for each import; TYPE_CHECKING ones are left out."""
+    """`(imported module, line, at import time)` for each import but those for type checkers."""
     todo: list[tuple[ast.AST, bool]] = [(tree, True)]
     while todo:
         node, now = todo.pop()
