@@ -250,3 +250,68 @@ class GraphFileError(MLXGraphError, ValueError):
 
 class RewriteError(MLXGraphError, RuntimeError):
     """Rewrite rules that never come to rest, or that return what is no node."""
+
+
+class HeadsError(MLXGraphError, ValueError):
+    """`heads=` on a module whose heads cannot be told apart."""
+
+    def __init__(self, path: str, kind: str, where: str):
+        super().__init__(
+            f"{path} ({kind}) has no heads that can be told apart: it needs a head count and an"
+            f" output projection.\n  written at {where}\n"
+            "  Name the attention module (`layers.3.attn`), or edit a view of its output."
+        )
+
+
+class InterventionError(MLXGraphError, ValueError):
+    """Arguments with which an intervention has no meaning."""
+
+
+class AlignError(MLXGraphError, ValueError):
+    """An alignment that does not exist, or one that is needed and was not given."""
+
+    def __init__(self, given: str, known: Iterable[str]):
+        super().__init__(
+            f"there is no alignment {given!r}.\n"
+            f"  Write align={' or align='.join(repr(name) for name in known)}."
+        )
+
+
+class LengthsError(AlignError):
+    """Two texts of different token lengths whose positions were to be matched."""
+
+    def __init__(self, clean: int, corrupted: int):
+        MLXGraphError.__init__(
+            self,
+            f"the clean text has {clean} tokens and the corrupted text {corrupted}, so their "
+            "positions do not correspond.\n"
+            "  Use texts of one length, or say which positions match: align='start' or align='end'.",
+        )
+
+
+class BaselineError(MLXGraphError, ValueError):
+    """A comparison whose two sides agree already, so that no share of it can be stated."""
+
+
+class PositionError(MLXGraphError, IndexError):
+    """A token position that a text does not have."""
+
+    def __init__(self, position: int, length: int, what: str = "the text"):
+        super().__init__(
+            f"position {position} is outside {what}, which has {length} tokens.\n"
+            f"  Positions go from {-length} to {length - 1}; -1 is the last token."
+        )
+
+
+class UnembeddingError(MLXGraphError, ValueError):
+    """A state that the model's final norm and head cannot turn into token scores."""
+
+
+class MissingDependencyError(MLXGraphError, ImportError):
+    """An optional package that this call needs and that is not installed."""
+
+    def __init__(self, package: str, what: str, extra: str = ""):
+        super().__init__(
+            f"{what} needs {package}, which is not installed.\n"
+            f"  Install it with `pip install {extra or package}`."
+        )

@@ -66,6 +66,7 @@ class InterpretableModel:
         *inputs: Any,
         interventions: Interventions | None = None,
         graph: Graph | None = None,
+        params: dict[str, Any] | None = None,
         compile: CompileMode = "auto",
         **forward_kwargs: Any,
     ) -> Trace:
@@ -76,6 +77,8 @@ class InterpretableModel:
                 (batch, length)), or the arrays that a custom model takes.
             interventions: functions of one array by module name, applied first.
             graph: a graph to start from.
+            params: values for params, by name; those of `graph` may also be given as keywords.
+                A block that uses params without values is recorded and not run.
             compile: `"auto"` compiles what comes a second time; True and False force it.
             forward_kwargs: keyword arguments of the model, and values of the graph's params.
 
@@ -84,7 +87,7 @@ class InterpretableModel:
         if len(inputs) == 2 and interventions is None and _is_interventions(inputs[1]):
             inputs, interventions = inputs[:1], inputs[1]
         prepared = prepare(inputs, self.tokenizer)
-        return Trace(self, prepared, interventions, graph, compile, dict(forward_kwargs))
+        return Trace(self, prepared, interventions, graph, compile, dict(forward_kwargs), params)
 
     def run(self, graph: Graph, *inputs: Any, compile: CompileMode = "auto", **kwargs: Any) -> Result:
         """Run a graph once.  Args as for `CompiledPass.__call__`."""

@@ -10,6 +10,7 @@ Never: guesses.  What no rule reads is an UnknownSiteError with close matches.
 from __future__ import annotations
 
 from mlxgraph.errors import LayersError, UnknownSiteError
+from mlxgraph.graph.pattern import is_pattern, matches
 from mlxgraph.graph.site import MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.run.tree import ModuleTree
 
@@ -32,6 +33,7 @@ class Names:
     def __init__(self, tree: ModuleTree, layer_attr: str, given: bool):
         self.tree = tree
         self.layer_attr = layer_attr
+        self._all_forms: dict[str, str] | None = None
         self.container = self._find_container(layer_attr)
         if given and self.container is None:
             raise self.no_layers()
@@ -78,6 +80,42 @@ class Names:
         if name == ROOT:
             return ""
         raise UnknownSiteError(name, self.known())
+
+    def matching(self, pattern: str, may_be_none: bool = False) -> list[str]:
+        """The canonical paths that a name or pattern means, in tree order.
+
+        Raises: UnknownSiteError where it means none.
+        """
+        if not is_pattern(pattern):
+            return [self.canonical(pattern)]
+        found = matches(pattern, self._forms())
+        if not found and not may_be_none:
+            raise UnknownSiteError(pattern, self.known())
+        return found
+
+    def _forms(self) -> dict[str, str]:
+        """Every form of every module's name -> its canonical path."""
+        if self._all_forms is None:
+            self._all_forms = forms = {}
+            for path in self.tree.modules:
+                if path:
+                    for form in self._relative(path):
+                        forms[form] = path
+        return self._all_forms
+
+    def _relative(self, path: str) -> list[str]:
+        forms = [path, f"{ROOT}.{path}"]
+        if self.container is not None and path.startswith(self.container + "."):
+            rest = path[len(self.container) + 1 :]
+            forms += [f"{attr}.{rest}" for attr in dict.fromkeys((self.layer_attr, "layers"))]
+            block, _, inner = rest.partition(".")
+            for alias in ALIASES if inner else ():
+                called = self.alias(f"{self.container}.{block}", alias)
+                part = (called or "").rpartition(".")[2]
+                if called and (inner == part or inner.startswith(part + ".")):
+                    tail = f"{block}.{alias}{inner[len(part):]}"
+                    forms += [f"{self.container}.{tail}", f"layers.{tail}"]
+        return forms
 
     def site(self, name: str) -> Site:
         """The site that a name with or without a port (`.output`, `.input`) means."""

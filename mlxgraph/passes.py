@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxgraph.errors import UnknownNameError
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import site_node
+from mlxgraph.graph.site import Site
 from mlxgraph.record.stack import paused
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.run.signature import describe_call
-from mlxgraph.text import prepare
+from mlxgraph.text import Inputs, prepare
+from mlxgraph.trace import Trace
 
 if TYPE_CHECKING:
     from mlxgraph.model import InterpretableModel
@@ -38,6 +41,7 @@ class CompiledPass:
         self.model = model
         self.graph = graph
         self._compile = compile
+        self._resolved: tuple[Any, Graph] | None = None
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Result:
         """Run the pass.
@@ -45,28 +49,50 @@ class CompiledPass:
         Args: inputs: as for `model.trace`; kwargs: the graph's params by name, and the model's
             own keyword arguments.
         Returns: a Result, lazy.
+        Raises: UnknownNameError for a param without a value.
         """
-        graph = self.graph
-        params = {}
-        for name in graph.params:
-            if name not in kwargs:
-                raise UnknownNameError("value for the param", name, kwargs,
-                                       f"Write fast(x, {name}=...).")
-            params[name] = kwargs.pop(name)
-        prepared = prepare(inputs, self.model.tokenizer)
+        model = self.model
+        prepared = prepare(inputs, model.tokenizer)
+        params = self._params(kwargs)
         call = describe_call(prepared.args, kwargs)
-        names = [name for name, _ in graph.saves]
-        nodes = [node for _, node in graph.saves]
-        if not nodes:
-            nodes = [dict(graph.writes).get(("", "output", 0)) or site_node("")]
-        self.model._refresh_names()
+        model._refresh_names()
+        graph = self._resolve(prepared, kwargs, (call.key, prepared.kind, model._names.tree))
+        for name in graph.params:
+            if name not in params:
+                raise UnknownNameError(
+                    "value for the param", name, params, f"Write fast(x, {name}=...)."
+                )
+        nodes = [node for _, node in graph.saves] or [
+            dict(graph.writes).get(Site("")) or site_node("")
+        ]
         with paused():
-            values = self.model._runner.run(
+            values = model._runner.run(
                 graph, call, nodes, params, self._compile, prepared.forward, prepared.kind
             )
-        if not names:
+        if not graph.saves:
             return Result({}, values[0])
-        return Result(dict(zip(names, values, strict=True)))
+        return Result(dict(zip([name for name, _ in graph.saves], values, strict=True)))
+
+    def _params(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Take the graph's params out of the keywords.
+
+        An edit by pattern shows its params only once it is resolved, so there whatever the
+        model's own call does not name is a param.
+        """
+        names = set(self.graph.params)
+        if self.graph.then:
+            signature = inspect.signature(type(self.model.module).__call__)
+            names |= {name for name in kwargs if name not in signature.parameters}
+        return {name: kwargs.pop(name) for name in list(kwargs) if name in names}
+
+    def _resolve(self, prepared: Inputs, kwargs: dict[str, Any], key: Any) -> Graph:
+        """The graph with its patterns resolved for inputs of this kind."""
+        if not self.graph.then:
+            return self.graph
+        if self._resolved is None or self._resolved[0] != key:
+            trace = Trace(self.model, prepared, None, self.graph, False, dict(kwargs))
+            self._resolved = (key, trace.recorded())
+        return self._resolved[1]
 
     def __repr__(self) -> str:
         return f"<CompiledPass of {self.graph!r} on {self.model!r}>"

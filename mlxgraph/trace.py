@@ -18,9 +18,9 @@ from mlxgraph.graph.node import CALL, SITE, Node, walk
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.record.apply import apply_intervention
 from mlxgraph.record.intercept import intercepted
-from mlxgraph.record.proxy import wrap
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
+from mlxgraph.resolve import take_in
 from mlxgraph.run import random_state
 from mlxgraph.run.ops import Values, bind_leaves, evaluate, thaw
 from mlxgraph.run.placeholder import placeholder
@@ -56,6 +56,7 @@ class Trace:
         graph: Graph | None,
         compile: CompileMode,
         kwargs: dict[str, Any],
+        params: dict[str, Any] | None = None,
     ):
         self.tokens = inputs.tokens
         self.lengths = inputs.lengths
@@ -67,7 +68,7 @@ class Trace:
         self._compile = compile
         self._params = {
             name: kwargs.pop(name) for name in (graph.params if graph else ()) if name in kwargs
-        }
+        } | (params or {})
         self._call = describe_call(inputs.args, kwargs)
         self._recording: Recording | None = None
         self._graph: Graph | None = None
@@ -89,7 +90,7 @@ class Trace:
         try:
             self._open.__enter__()
             if self._given is not None:
-                self._take_in(self._given)
+                take_in(recording, self._given, model, self.lengths)
             for name, fn in (self._interventions or {}).items():
                 apply_intervention(recording, model._names.site(name), fn)
         except BaseException:
@@ -112,6 +113,9 @@ class Trace:
         recording.check_escapes()
         self._graph = graph = recording.graph()
         self._key = random_state.current()
+        recording.unbound = tuple(n for n in graph.params if n not in self._params)
+        if recording.unbound:
+            return
         if recording.saves:
             results = self._run(graph, None)
             recording.finish(results)
@@ -120,15 +124,16 @@ class Trace:
                 for (name, _), (_, handle) in zip(graph.saves, recording.saves, strict=True)
             }
 
-    def _take_in(self, graph: Graph) -> None:
-        """Start from the writes and saves of a graph that exists already."""
+    def recorded(self) -> Graph:
+        """The graph of a trace without a block: nothing is run."""
+        self.__enter__()
         recording = self._recording
-        assert recording is not None
-        recording.constants.extend(graph.constants)
-        for site, node in graph.writes:
-            recording.cell(site).node = node
-        for name, node in graph.saves:
-            recording.saves.append((name, wrap(recording, node, recording.info(node).value)))
+        assert recording is not None and self._open is not None
+        try:
+            return recording.graph()
+        finally:
+            self._open.__exit__()
+            recording.close()
 
     def _run(
         self, graph: Graph, saves: list[Node] | None, compile: CompileMode | None = None

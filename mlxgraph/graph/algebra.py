@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from mlxgraph.graph.graph import Graph, Note
 
 
+RANDOM = "mx.random."
+
+
 def canonical(graph: Graph) -> Graph:
     """The same graph with its constants numbered in the order in which the nodes use them.
 
@@ -106,7 +109,7 @@ def sequence(first: Graph, second: Graph) -> Graph:
     if first.then:
         middle = (second.replace(then=()),) if second.writes or second.saves else ()
         return first.replace(then=(*first.then, *middle, *second.then))
-    shifted = shift_constants(second, len(first.constants))
+    shifted = shifted_by(second, len(first.constants), draws(first))
     written = dict(first.writes)
 
     def current(node: Node) -> Node | None:
@@ -130,14 +133,29 @@ def _dropping_idle(writes: Mapping[Site, Node]) -> list[tuple[Site, Node]]:
     return [(site, node) for site, node in writes.items() if node is not site_node(*site)]
 
 
-def shift_constants(graph: Graph, by: int) -> Graph:
-    """The graph with its constants numbered from `by` on (its own tuple is not moved)."""
-    if not by:
+def draws(graph: Graph) -> int:
+    """How many random draws a graph has counted: each is told apart by its number."""
+    return max((node.args[0] for node in graph.nodes() if is_draw(node)), default=0)
+
+
+def is_draw(node: Node) -> bool:
+    """Whether a node draws from the random state."""
+    return node.op.startswith(RANDOM) and bool(node.args) and type(node.args[0]) is int
+
+
+def shifted_by(graph: Graph, constants: int, drawn: int) -> Graph:
+    """The graph as it reads behind another one: constants and draws are numbered on from there.
+
+    Its own tuple of constants is not moved.
+    """
+    if not constants and not drawn:
         return graph
 
     def shift(node: Node) -> Node | None:
         if node.op in (CONSTANT, NUMBER):
-            return Node(node.op, (node.args[0] + by, *node.args[1:]))
+            return Node(node.op, (node.args[0] + constants, *node.args[1:]))
+        if is_draw(node):
+            return Node(node.op, (node.args[0] + drawn, *node.args[1:]), node.kwargs)
         return None
 
     return rebuilt(graph, shift)

@@ -89,7 +89,7 @@ class Graph:
         """The names of the holes, in order of appearance."""
         names = [n.args[0] for n in self.nodes() if n.op == PARAM]
         for step in self.then:
-            names += getattr(step, "params", None) or getattr(step.function, "params", ())
+            names += getattr(step, "params", ())
         return tuple(dict.fromkeys(names))
 
     def _numbers(self) -> tuple[tuple[type, Any], ...]:

@@ -29,6 +29,11 @@ class Edit(NamedTuple):
     port: str = OUTPUT
     where: str = ""
 
+    @property
+    def params(self) -> tuple[str, ...]:
+        """The holes that the function says it has; others show once the edit is resolved."""
+        return tuple(getattr(self.function, "params", ()))
+
     def _identity(self) -> tuple:
         positions = self.positions
         if isinstance(positions, slice):

@@ -37,26 +37,35 @@ def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def apply_intervention(recording: Any, site: Any, fn: Callable[[Any], Any]) -> None:
-    """Replace a site's value by a function of it.
-
-    The function is called with the proxy, so that what it does is recorded.  Where it cannot be
-    recorded it runs as an opaque node.  A site that holds several arrays is edited in its first.
-    """
-    handle = recording.read(site)
-    while type(handle) is Nest:
-        handle = handle[next(iter(handle))] if hasattr(handle._template, "keys") else handle[0]
-    try:
-        value = fn(handle)
-        if _escaped(value):
-            value = apply(fn, handle)
-    except (RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, MLXGraphError) or "without a primitive" not in str(error):
-            raise
-        value = apply(fn, handle)
+    """Replace a site's value by a function of it; of several arrays, the first."""
+    handle = first_array(recording.read(site))
+    value = changed(fn, handle)
     if handle._base is None:
         recording.replace(site, value)
     else:
         recording.write(handle, value)
+
+
+def first_array(handle: Any) -> Any:
+    """The handle itself, or the first array in a nested value."""
+    while type(handle) is Nest:
+        handle = handle[next(iter(handle.keys()))] if handle.is_dict() else handle[0]
+    return handle
+
+
+def changed(fn: Callable[[Any], Any], handle: Any) -> Any:
+    """A function's result on a handle.
+
+    The function is called with the proxy, so that what it does is recorded.  Where it cannot be
+    recorded it runs as an opaque node.
+    """
+    try:
+        value = fn(handle)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, MLXGraphError) or "without a primitive" not in str(error):
+            raise
+        return apply(fn, handle)
+    return apply(fn, handle) if _escaped(value) else value
 
 
 def _escaped(value: Any) -> bool:

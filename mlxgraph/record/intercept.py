@@ -23,7 +23,7 @@ import mlx.nn.layers.activations
 import mlx.nn.losses
 
 from mlxgraph.errors import LookError
-from mlxgraph.record.proxy import BINARY, COMPARE, VIEWS, Nest, Proxy, view_call
+from mlxgraph.record.proxy import BINARY, COMPARE, HANDLES, VIEWS, Proxy, view_call
 from mlxgraph.record.stack import current, stack
 from mlxgraph.record.where import here
 
@@ -59,7 +59,7 @@ def proxy_in(values: Any) -> Any:
     """The first proxy among arguments, lists and tuples of them included."""
     for value in values:
         kind = type(value)
-        if kind is Proxy or kind is Nest:
+        if kind in HANDLES:
             return value
         if kind is list or kind is tuple:
             found = proxy_in(value)

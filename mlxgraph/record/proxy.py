@@ -16,7 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import BoundsError, NotSavedError
+from mlxgraph.errors import BoundsError, NotSavedError, UnboundParamError
 from mlxgraph.graph.nest import is_container, map_nested
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.text import brief
@@ -56,8 +56,15 @@ def wrap(
 def _open_recording(handle: Any) -> Any:
     recording = handle._recording
     if not recording.open:
-        raise NotSavedError(handle._describe(), handle._birth())
+        refuse(handle)
     return recording
+
+
+def refuse(handle: Any) -> None:
+    """Say why a handle cannot be used after its block."""
+    if handle._recording.unbound:
+        raise UnboundParamError(handle._recording.unbound)
+    raise NotSavedError(handle._describe(), handle._birth())
 
 
 def _describe(handle: Any) -> str:
@@ -331,6 +338,10 @@ class Nest:
     def __contains__(self, key: Any) -> bool:
         return key in self._template
 
+    def is_dict(self) -> bool:
+        """Whether entries go by key."""
+        return isinstance(self._template, dict)
+
     def keys(self) -> Any:
         """The keys, where the value is a dict."""
         return self._template.keys()
@@ -348,6 +359,9 @@ class Nest:
             return repr(self._result)
         shapes = map_nested(self._template, lambda v: getattr(v, "shape", v))
         return f"<Nest {self._describe()}: {shapes}>"
+
+
+HANDLES: set[type] = {Proxy, Nest}
 
 
 # -- bounds ---------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from mlxgraph.graph.nest import is_container, leaves, map_nested
 from mlxgraph.graph.node import CONSTANT, NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
 from mlxgraph.record.freeze import dtype_name, freeze
-from mlxgraph.record.proxy import Nest, Proxy, wrap
+from mlxgraph.record.proxy import HANDLES, Nest, Proxy, wrap
 from mlxgraph.record.stack import paused
 from mlxgraph.record.where import Place, here
 
@@ -74,6 +74,7 @@ class Recording:
         self.cells: dict[Site, Cell] = {}
         self.constants: list[Any] = []
         self.saves: list[tuple[str | None, Any]] = []
+        self.unbound: tuple[str, ...] = ()
         self.saved_in_place: list[tuple[Any, Any]] = []
         self.places: dict[Node, Place] = {}
         self.draws = 0
@@ -144,11 +145,11 @@ class Recording:
             describe(self.infos[child].value) for child in node.inputs
         )
         reason = str(error).split("\n")[0]
-        kind = OperationError if isinstance(error, TypeError) else ShapeError
         op = node.op.removeprefix("mx.")
-        if kind is OperationError:
-            raise OperationError(op, shapes, str(here()), reason) from error
-        raise ShapeError(f"{op} of {shapes}: {reason}", str(here())) from error
+        where = str(self.places.get(node) or here())
+        if isinstance(error, TypeError):
+            raise OperationError(op, shapes, where, reason) from error
+        raise ShapeError(f"{op} of {shapes}: {reason}", where) from error
 
     def result(self, op: str, args: tuple, kwargs: tuple = ()) -> Any:
         """A proxy of an operation's result; a value that is no array comes back as it is."""
@@ -234,7 +235,7 @@ class Recording:
         if self._already_there(value, cell):
             return
         node = self.fitted(value, cell.node, site)
-        self._check_order(site, node)
+        self.check_order(site, node)
         cell.node = node
         cell.epoch += 1
         cell.replaced_at = cell.written_at = here()
@@ -270,7 +271,7 @@ class Recording:
         for step, base in reversed(bases):
             node = step.put(self.build, base, node)
         if cell is not None:
-            self._check_order(cell.site, node)
+            self.check_order(cell.site, node)
             cell.node = node
             cell.written_at = here()
         root._node = node
@@ -294,7 +295,8 @@ class Recording:
         """A handle on a part of another handle's value."""
         return wrap(self, *self._taken(handle, step), base=handle, step=step)
 
-    def _check_order(self, site: Site, node: Node) -> None:
+    def check_order(self, site: Site, node: Node) -> None:
+        """Raise if a write at `site` would need what the forward computes later."""
         if self.info(node).when <= self.census.order[site]:
             return
         late = [n for n in walk([node]) if n.op == SITE]
@@ -316,7 +318,8 @@ class Recording:
             return self.build("full_like", (like, self.operand(value)))
         if isinstance(value, list):
             value = mx.array(value)
-        if not isinstance(value, mx.array) and not hasattr(value, "__array__"):
+        if not (isinstance(value, mx.array) or type(value) in HANDLES
+                or hasattr(value, "__array__")):
             raise ShapeError(
                 f"{told(what)} is {describe(target)} and cannot be written with a "
                 f"{type(value).__name__}", str(here()), "Write an array, a proxy or a number.")

@@ -1,0 +1,72 @@
+"""Graphs without a block: `mg.edit`, `mg.read`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.pattern import compiled, is_pattern
+from mlxgraph.graph.site import OUTPUT
+from mlxgraph.graph.step import Edit, Read
+from mlxgraph.record.where import here
+
+PORTS = ("output", "input", "inputs")
+
+
+def edit(
+    sites: str,
+    function: Callable[[Any], Any],
+    *,
+    positions: int | slice | Sequence[int] | None = None,
+    heads: int | Sequence[int] | None = None,
+    expect: int | None = None,
+) -> Graph:
+    """A graph that applies a function to every matching module's output.  Needs no model.
+
+    Args:
+        sites: a module's name in any form, or a pattern: `layers.*.mlp`, `layers.[4-8]`,
+            `**.q_proj`; `.input` at the end means the module's first argument.
+        function: of one array, of the output's shape or that of the part that is chosen.
+        positions: the positions of the sequence (axis 1) to edit; all if left out.  They count
+            from each row's real ends, whatever the padding.
+        heads: for an attention module: the heads whose outputs, before the output projection,
+            are edited; the function sees (batch, length, heads, head width).
+        expect: how many modules must match; another number raises CountError on use.
+
+    Raises: ValueError for a pattern that is none.  On use: UnknownSiteError, CountError.
+
+    Example:
+        >>> quiet = mg.edit("layers.*.mlp", iv.scale(0.5), positions=-1)
+        >>> model.run(quiet >> mg.read("layers.3", name="h"), "The capital of France is")["h"]
+    """
+    name, port = _parsed(sites)
+    if not callable(function):
+        raise TypeError(f"mg.edit takes a function of one array, not a {type(function).__name__};"
+                        " write iv.replace_with(value) to put a value in place")
+    if heads is not None:
+        heads = (heads,) if isinstance(heads, int) else tuple(heads)
+    if positions is not None and not isinstance(positions, (int, slice)):
+        positions = tuple(positions)
+    return Graph(then=[Edit(name, function, positions, heads, expect, port, str(here()))])
+
+
+def read(sites: str, name: str | None = None, *, expect: int | None = None) -> Graph:
+    """A graph that saves every matching module's output.
+
+    Args:
+        sites: as for `edit`.
+        name: what the save is called; several matches are called `name.path`.  Without a name
+            each goes by its site's own.
+    """
+    pattern, port = _parsed(sites)
+    return Graph(then=[Read(pattern, name, expect, port, str(here()))])
+
+
+def _parsed(sites: str) -> tuple[str, str]:
+    """Module pattern and port; a bad pattern is refused here, on the user's line."""
+    head, _, tail = sites.rpartition(".")
+    name, port = (head, tail) if head and tail in PORTS else (sites, OUTPUT)
+    if is_pattern(name):
+        compiled(name)
+    return name, port

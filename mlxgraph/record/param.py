@@ -1,0 +1,139 @@
+"""Params: named holes in a graph, filled when it runs.
+
+A param is written down anywhere, before there is a model or a block; the recording it takes part
+in is whichever is open where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.errors import OutsideTraceError
+from mlxgraph.graph.node import PARAM, Node
+from mlxgraph.record.freeze import dtype_name
+from mlxgraph.record.proxy import BINARY, COMPARE, HANDLES, wrap
+from mlxgraph.record.stack import current
+
+
+class Param:
+    """A named hole: a number, or an array if it has a shape.  See `mlxgraph.param`."""
+
+    _is_handle = True
+    __array_ufunc__ = None
+    __hash__ = object.__hash__
+
+    def __init__(self, name: str, shape: tuple[int, ...] | None, dtype: str | None):
+        self.name = name
+        self._shape = shape
+        self._dtype = dtype
+        self._node = Node(PARAM, (name, shape, dtype))
+        self._base = self._cell = self._step = self._synced = None
+        self._epoch = 0
+
+    @property
+    def _recording(self) -> Any:
+        recording = current()
+        if recording is None:
+            raise OutsideTraceError(f"param {self.name!r}")
+        return recording
+
+    def _describe(self) -> str:
+        return f"param({self.name!r})"
+
+    def _birth(self) -> str:
+        return "its declaration"
+
+    def _proxy(self) -> Any:
+        recording = self._recording
+        return wrap(recording, self._node, recording.info(self._node).value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or self._shape is None:
+            raise AttributeError(f"param {self.name!r} is a number and has no {name!r}")
+        return getattr(self._proxy(), name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The declared shape, `()` for a number."""
+        return self._shape or ()
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The declared dtype; float32 if none was given."""
+        return getattr(mx, self._dtype or "float32")
+
+    def astype(self, dtype: mx.Dtype) -> Any:
+        """The param in another dtype; a number takes the dtype of what it meets as it is."""
+        return self if self._shape is None else self._proxy().astype(dtype)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._proxy()[index]
+
+    def __neg__(self) -> Any:
+        return self._recording.result("mx.negative", (self._node,))
+
+    def __pow__(self, other: Any) -> Any:
+        return self._recording.call("mx.power", (self, other), {})
+
+    def __bool__(self) -> bool:
+        raise TypeError(f"param {self.name!r} has no value while the graph is recorded")
+
+    def __repr__(self) -> str:
+        shape = f", shape={self._shape}" if self._shape is not None else ""
+        return f"param({self.name!r}{shape})"
+
+
+def _forward(op: str) -> Callable[[Any, Any], Any]:
+    def method(self: Param, other: Any) -> Any:
+        recording = self._recording
+        return recording.result(op, (self._node, recording.operand(other)))
+
+    return method
+
+
+def _backward(op: str) -> Callable[[Any, Any], Any]:
+    def method(self: Param, other: Any) -> Any:
+        recording = self._recording
+        return recording.result(op, (recording.operand(other), self._node))
+
+    return method
+
+
+for _name, _op in BINARY.items():
+    setattr(Param, f"__{_name}__", _forward(_op))
+    setattr(Param, f"__r{_name}__", _backward(_op))
+for _name, _op in COMPARE.items():
+    if _name not in ("eq", "ne"):
+        setattr(Param, f"__{_name}__", _forward(_op))
+HANDLES.add(Param)
+
+
+def param(
+    name: str, shape: int | tuple[int, ...] | None = None, dtype: mx.Dtype | None = None
+) -> Param:
+    """A named hole in a graph: an input of the compiled pass, so new values never recompile.
+
+    Args:
+        name: the keyword under which a run takes the value: `model.run(g, x, alpha=2.0)`.
+        shape: of the array it stands for; None stands for a number, which takes the dtype of
+            whatever it meets, as Python numbers do.
+        dtype: of the array; float32 if left out.
+
+    Example:
+        >>> alpha = mg.param("alpha")
+        >>> with model.trace(x, params={"alpha": 2.0}):
+        ...     model.layers[5].mlp.output *= alpha
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"a param is given by keyword, so {name!r} cannot name one")
+    if isinstance(shape, int):
+        shape = (shape,)
+    return Param(name, None if shape is None else tuple(shape), dtype and dtype_name(dtype))

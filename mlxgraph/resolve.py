@@ -1,0 +1,150 @@
+"""Resolving: a graph meets a model.
+
+In: a graph, possibly with edits and reads by pattern, and an open recording on a model.
+Out: nothing; the recording goes on from where the graph leaves it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+
+from mlxgraph.errors import BoundsError, CountError, HeadsError
+from mlxgraph.graph.algebra import draws, is_graph, rebuilt, shifted_by
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.node import SITE, Node, site_of
+from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.graph.step import Edit, Positions, Read
+from mlxgraph.record.apply import changed, first_array
+from mlxgraph.record.proxy import wrap
+from mlxgraph.record.recording import Recording
+
+if TYPE_CHECKING:
+    from mlxgraph.model import InterpretableModel
+
+OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "wo", "c_proj", "dense", "proj", "output_proj")
+HEAD_COUNTS = ("n_heads", "num_heads", "num_attention_heads", "n_head", "num_query_heads")
+
+
+def take_in(
+    recording: Recording, graph: Graph, model: InterpretableModel, lengths: list[int] | None
+) -> None:
+    """Continue a recording with what a graph does: it reads what was written so far."""
+    shifted = shifted_by(graph.replace(then=()), len(recording.constants), recording.draws)
+    recording.draws += draws(graph)
+    recording.constants.extend(graph.constants)
+    cells = recording.cells
+
+    def current(node: Node) -> Node | None:
+        cell = cells.get(site_of(node)) if node.op == SITE else None
+        return cell.node if cell is not None else None
+
+    moved = rebuilt(shifted, current)
+    for node in moved.nodes():
+        note = moved.notes.get(node)
+        if note is not None and note.where:
+            recording.places.setdefault(node, note.where)
+        recording.info(node)
+    for site, node in moved.writes:
+        recording.cell(site)
+    for site, node in moved.writes:
+        recording.check_order(site, node)
+        cells[site].node = node
+    for name, node in moved.saves:
+        recording.saves.append((name, wrap(recording, node, recording.info(node).value)))
+    for step in graph.then:
+        if is_graph(step):
+            take_in(recording, step, model, lengths)
+        elif isinstance(step, Edit):
+            _edit(recording, step, model, lengths)
+        else:
+            _read(recording, step, model)
+
+
+def _matched(step: Edit | Read, model: InterpretableModel) -> list[str]:
+    paths = model._names.matching(step.pattern, step.expect == 0)
+    if step.expect is not None and len(paths) != step.expect:
+        raise CountError(step.pattern, paths, step.expect, step.where)
+    return paths
+
+
+def _read(recording: Recording, step: Read, model: InterpretableModel) -> None:
+    paths = _matched(step, model)
+    for path in paths:
+        handle = _port(recording, path, step.port)
+        name = step.name
+        if name is not None and len(paths) > 1:
+            name = f"{name}.{path}"
+        recording.save(handle, name)
+
+
+def _port(recording: Recording, path: str, port: str) -> Any:
+    if port == "input":
+        return recording.read(Site(path, INPUTS))[0][0]
+    return recording.read(Site(path, port))
+
+
+def _edit(
+    recording: Recording, step: Edit, model: InterpretableModel, lengths: list[int] | None
+) -> None:
+    for path in _matched(step, model):
+        if step.heads is not None:
+            handle = _heads(recording, model, path, step.heads, step.where)
+        else:
+            handle = first_array(_port(recording, path, step.port))
+        handle = at_positions(handle, step.positions, lengths)
+        if handle._base is None:
+            recording.replace(Site(path, OUTPUT), changed(step.function, handle))
+        else:
+            recording.write(handle, changed(step.function, handle))
+
+
+def at_positions(handle: Any, positions: Positions, lengths: list[int] | None) -> Any:
+    """A view of some positions of the sequence axis (axis 1), counted from each row's real ends."""
+    if positions is None:
+        return handle
+    if lengths is None or min(lengths) == max(lengths):
+        return handle[:, list(positions) if isinstance(positions, tuple) else positions]
+    longest, shortest = max(lengths), min(lengths)
+    wanted = [positions] if isinstance(positions, int) else positions
+    if isinstance(wanted, slice):
+        wanted = range(*wanted.indices(shortest)) if _from_start(wanted) else None
+        if wanted is None:
+            return handle[:, positions]
+    columns = []
+    for length in lengths:
+        for p in wanted:
+            if not -length <= p < length:
+                raise BoundsError(p, 1, length, tuple(handle.shape), "mg.edit")
+        columns.append([longest - length + p if p >= 0 else longest + p for p in wanted])
+    rows = mx.arange(len(lengths))
+    if isinstance(positions, int):
+        return handle[rows, mx.array([row[0] for row in columns])]
+    return handle[rows[:, None], mx.array(columns)]
+
+
+def _from_start(positions: slice) -> bool:
+    """Whether a slice counts from the start: one that counts from the end is the same column
+    range in every row."""
+    start = positions.start
+    return not (start is not None and start < 0)
+
+
+def _heads(
+    recording: Recording, model: InterpretableModel, path: str, heads: tuple[int, ...], where: str
+) -> Any:
+    """A view of some heads' outputs, (batch, length, heads, head width), where the output
+    projection takes them in."""
+    tree = model._names.tree
+    attention: Any = tree.modules[path]
+    count = next((getattr(attention, n) for n in HEAD_COUNTS if hasattr(attention, n)), None)
+    names = [n for n in OUTPUT_PROJECTIONS if f"{path}.{n}" in tree.modules]
+    if count is None or not names:
+        raise HeadsError(path, type(attention).__name__, where)
+    flat = recording.read(Site(f"{path}.{names[0]}", INPUTS))[0][0]
+    for head in heads:
+        if not -count <= head < count:
+            raise BoundsError(head, 2, count, (*flat.shape[:-1], count), where)
+    split = flat.reshape(*flat.shape[:2], count, flat.shape[2] // count)
+    return split[:, :, [head % count for head in heads]]
