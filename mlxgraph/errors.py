@@ -39,8 +39,7 @@ class UnknownSiteError(MLXGraphError, AttributeError, KeyError):
             shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
             hint = f"\n  It has: {shown or 'no modules'}."
         super().__init__(
-            f"{owner} has no module {name!r}.{hint}\n"
-            "  model.named_modules() lists every name."
+            f"{owner} has no module {name!r}.{hint}\n  model.named_modules() lists every name."
         )
 
 
@@ -285,7 +284,7 @@ class LengthsError(AlignError):
             self,
             f"the clean text has {clean} tokens and the corrupted text {corrupted}, so their "
             "positions do not correspond.\n"
-            "  Use texts of one length, or say which positions match: align='start' or align='end'.",
+            "  Use texts of one length, or say which positions match: align='start' or 'end'.",
         )
 
 

@@ -89,7 +89,9 @@ class InterpretableModel:
         prepared = prepare(inputs, self.tokenizer)
         return Trace(self, prepared, interventions, graph, compile, dict(forward_kwargs), params)
 
-    def run(self, graph: Graph, *inputs: Any, compile: CompileMode = "auto", **kwargs: Any) -> Result:
+    def run(
+        self, graph: Graph, *inputs: Any, compile: CompileMode = "auto", **kwargs: Any
+    ) -> Result:
         """Run a graph once.  Args as for `CompiledPass.__call__`."""
         return CompiledPass(self, graph, compile)(*inputs, **kwargs)
 

@@ -113,7 +113,7 @@ class Names:
                 called = self.alias(f"{self.container}.{block}", alias)
                 part = (called or "").rpartition(".")[2]
                 if called and (inner == part or inner.startswith(part + ".")):
-                    tail = f"{block}.{alias}{inner[len(part):]}"
+                    tail = f"{block}.{alias}{inner[len(part) :]}"
                     forms += [f"{self.container}.{tail}", f"layers.{tail}"]
         return forms
 

@@ -46,7 +46,7 @@ def take_in(
         if note is not None and note.where:
             recording.places.setdefault(node, note.where)
         recording.info(node)
-    for site, node in moved.writes:
+    for site, _ in moved.writes:
         recording.cell(site)
     for site, node in moved.writes:
         recording.check_order(site, node)

@@ -77,7 +77,7 @@ class Trace:
         self._looked: tuple[Any, Values] | None = None
         self._activations = Activations(self)
 
-    # -- the block --------------------------------------------------------------------------------
+    # -- the block -------------------------------------------------------------------------------
 
     def __enter__(self) -> Trace:
         model, runner = self._model, self._model._runner
@@ -185,7 +185,7 @@ class Trace:
     def _call_module(self, node: Node, lookup: Callable[[Node], Any]) -> Any:
         return self.evaluate(node, lookup)
 
-    # -- results ------------------------------------------------------------------------------------
+    # -- results ---------------------------------------------------------------------------------
 
     @property
     def graph(self) -> Graph:
@@ -223,8 +223,10 @@ class Trace:
                 "finished value", name, [], "Values are known after the block; save it there."
             )
         site = self._model._names.site(name)
-        return self.saved_values.get(str(site), None) if str(site) in self.saved_values else (
-            self._value_at(site)
+        return (
+            self.saved_values.get(str(site), None)
+            if str(site) in self.saved_values
+            else (self._value_at(site))
         )
 
     def get_activation(self, name: str) -> Any:
@@ -247,7 +249,7 @@ class Trace:
         finally:
             random_state.restore(now)
 
-    # -- state -----------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------
 
     def _is_open(self) -> bool:
         return self._recording is not None and self._recording.open

@@ -82,8 +82,12 @@ def is_graph(step: Any) -> bool:
 class Moved(dict):
     """Notes of nodes that were rebuilt: a new node is known by the one it came from."""
 
-    def __init__(self, before: Mapping[Node, Note], origin: Mapping[Node, Node],
-                 other: Mapping[Node, Note] | None = None):
+    def __init__(
+        self,
+        before: Mapping[Node, Note],
+        origin: Mapping[Node, Node],
+        other: Mapping[Node, Note] | None = None,
+    ):
         super().__init__()
         self._before = before
         self._origin = origin
@@ -96,7 +100,7 @@ class Moved(dict):
         return default if found is None else found
 
 
-# -- sequence and merge ---------------------------------------------------------------------------
+# -- sequence and merge -------------------------------------------------------------------------
 
 
 def sequence(first: Graph, second: Graph) -> Graph:
@@ -206,8 +210,10 @@ def written_names(graph: Graph) -> set[str]:
     """What a graph writes, patterns included, as text."""
     names = {str(site) for site, _ in graph.writes}
     for step in graph.then:
-        names |= written_names(step) if is_graph(step) else (
-            {f"{step.pattern}.{step.port}"} if isinstance(step, Edit) else set()
+        names |= (
+            written_names(step)
+            if is_graph(step)
+            else ({f"{step.pattern}.{step.port}"} if isinstance(step, Edit) else set())
         )
     return names
 
@@ -220,7 +226,7 @@ def touched(graph: Graph) -> set[str]:
     return names
 
 
-# -- aim, fill, cut -------------------------------------------------------------------------------
+# -- aim, fill, cut -----------------------------------------------------------------------------
 
 
 def retarget(graph: Graph, places: Mapping[str, str]) -> Graph:
@@ -236,12 +242,13 @@ def retarget(graph: Graph, places: Mapping[str, str]) -> Graph:
     def aim(path: str) -> str:
         best = max(
             (old for old in places if path == old or path.startswith(old + ".")),
-            key=len, default=None,
+            key=len,
+            default=None,
         )
         if best is None:
             return path
         used.add(best)
-        return places[best] + path[len(best):]
+        return places[best] + path[len(best) :]
 
     def site(old: Site) -> Site:
         if not old.path and MODEL_OUTPUT in places:
@@ -312,7 +319,8 @@ def bind(graph: Graph, values: Mapping[str, Any]) -> Graph:
     new = rebuilt(graph, fill)
     then = tuple(
         bind(step, {n: v for n, v in values.items() if n in step.params})
-        if is_graph(step) else step
+        if is_graph(step)
+        else step
         for step in graph.then
     )
     return canonical(new.replace(constants=constants, then=then))
@@ -350,7 +358,8 @@ def only(graph: Graph, name: str) -> Graph:
     """The graph with no writes but those at one site; saves stay."""
     kept = [(site, node) for site, node in graph.writes if _names_site(name, site)]
     then = tuple(
-        s for s in graph.then
+        s
+        for s in graph.then
         if isinstance(s, Read)
         or (isinstance(s, Edit) and name in (s.pattern, f"{s.pattern}.{s.port}"))
         or (is_graph(s) and _uses(s, name))
@@ -368,7 +377,7 @@ def _uses(graph: Graph, name: str) -> bool:
     return any(_names_site(name, site) for site, _ in graph.writes)
 
 
-# -- difference -----------------------------------------------------------------------------------
+# -- difference ---------------------------------------------------------------------------------
 
 
 class Diff(NamedTuple):

@@ -22,7 +22,6 @@ from mlxgraph.graph.node import NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.text import listing
 
-
 FIELDS = ("writes", "saves", "constants", "notes", "then")
 
 

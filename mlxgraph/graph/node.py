@@ -137,9 +137,7 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
                 yield node
 
 
-def substitute(
-    roots: Iterable[Node], replace: Callable[[Node], Node | None]
-) -> dict[Node, Node]:
+def substitute(roots: Iterable[Node], replace: Callable[[Node], Node | None]) -> dict[Node, Node]:
     """Rebuild everything below `roots`, where `replace(rebuilt node)` may name another node.
 
     Returns: a mapping from each old node to its new one.

@@ -28,7 +28,9 @@ def compiled(pattern: str) -> re.Pattern[str]:
     Raises: ValueError for a range that is no range.
     """
     parts = [_part(part) for part in _split(pattern)]
-    text = r"\.".join(parts).replace(r"<any>\.", r"(?:[^.]+\.)*").replace(r"\.<any>", r"(?:\.[^.]+)*")
+    text = (
+        r"\.".join(parts).replace(r"<any>\.", r"(?:[^.]+\.)*").replace(r"\.<any>", r"(?:\.[^.]+)*")
+    )
     return re.compile(text.replace("<any>", ".*"))
 
 
@@ -52,8 +54,10 @@ def numbers(text: str, part: str) -> list[int]:
     found: list[int] = []
     for piece in text.split(","):
         first, dash, last = piece.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (
-            dash and (int(last) < int(first) or int(last) - int(first) > 100_000)
+        if (
+            not first.isdigit()
+            or (dash and not last.isdigit())
+            or (dash and (int(last) < int(first) or int(last) - int(first) > 100_000))
         ):
             raise ValueError(f"{part!r} is no range of layers; write [4-8] or [0,2,4-6]")
         found.extend(range(int(first), int(last or first) + 1))
@@ -66,7 +70,5 @@ def matches(pattern: str, names: dict[str, str]) -> list[str]:
     Args: names: every name a module goes by -> its canonical path.
     """
     expression = compiled(pattern)
-    found = dict.fromkeys(
-        path for name, path in names.items() if expression.fullmatch(name)
-    )
+    found = dict.fromkeys(path for name, path in names.items() if expression.fullmatch(name))
     return list(found)

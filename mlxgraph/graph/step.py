@@ -91,5 +91,6 @@ def function_name(function: Callable[..., Any]) -> str:
 
 def _show(value: Any) -> str:
     if isinstance(value, slice):
-        return f"{'' if value.start is None else value.start}:{value.stop if value.stop is not None else ''}"
+        start, stop = ("" if v is None else v for v in (value.start, value.stop))
+        return f"{start}:{stop}"
     return str(list(value) if isinstance(value, tuple) else value)

@@ -48,7 +48,9 @@ def listing(graph: Graph, mark: Node | None = None) -> str:
             marked = len(rows)
         note = graph.notes.get(node)
         kind = f"{note.shape} {note.dtype}" if note and note.shape is not None else ""
-        rows.append((f"{names[node]} = {expression(node, names)}", kind, note.where if note else ""))
+        rows.append(
+            (f"{names[node]} = {expression(node, names)}", kind, note.where if note else "")
+        )
     left = max((len(row[0]) for row in rows), default=0)
     middle = max((len(row[1]) for row in rows), default=0)
     for index, (what, kind, where) in enumerate(rows):
@@ -130,9 +132,7 @@ def show_argument(value: Any, names: dict[Node, str]) -> str:
     if kind is Node:
         return names.get(value) or repr(value)
     if kind is Slice:
-        start, stop, step = (
-            "" if v is None else show_argument(v, names) for v in value.value
-        )
+        start, stop, step = ("" if v is None else show_argument(v, names) for v in value.value)
         return f"{start}:{stop}" + (f":{step}" if step else "")
     if kind is tuple:
         inner = ", ".join(show_argument(v, names) for v in value)
@@ -157,7 +157,5 @@ def brief(node: Node, constants: Sequence[Any] = (), depth: int = 2) -> str:
     """One node as a short expression, its inputs written out `depth` levels down."""
     if node.op in (CONSTANT, NUMBER):
         return _constant(node, tuple(constants))
-    names = {
-        child: brief(child, constants, depth - 1) if depth else "..." for child in node.inputs
-    }
+    names = {child: brief(child, constants, depth - 1) if depth else "..." for child in node.inputs}
     return expression(node, names)

@@ -12,7 +12,8 @@ from mlxgraph.graph.node import APPLY
 from mlxgraph.graph.values import Opaque
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.intercept import proxy_in
-from mlxgraph.record.proxy import Nest, Proxy
+from mlxgraph.record.nest import Nest
+from mlxgraph.record.proxy import Proxy
 
 
 def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -79,3 +80,10 @@ def _escaped(value: Any) -> bool:
     except ValueError:
         return False
     return False
+
+
+def normal_like(x: Any) -> mx.array:
+    """Standard normal noise of an array's shape and dtype; on a proxy, drawn anew in every run."""
+    if type(x) is Proxy:
+        return x._recording.draw("mx.random.normal_like", (x,), {})
+    return mx.random.normal(x.shape, x.dtype)

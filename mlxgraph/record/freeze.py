@@ -55,8 +55,12 @@ def freeze(value: Any, recording: Recording) -> Any:
     if isinstance(value, mx.array):
         return recording.lift(value, value)
     if isinstance(value, (bool, int, str)):  # subclasses, enumerations
-        return freeze({bool: bool, int: int, str: str}[next(
-            base for base in (bool, int, str) if isinstance(value, base))](value), recording)
+        return freeze(
+            {bool: bool, int: int, str: str}[
+                next(base for base in (bool, int, str) if isinstance(value, base))
+            ](value),
+            recording,
+        )
     return Opaque(value)
 
 

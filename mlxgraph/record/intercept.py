@@ -18,12 +18,12 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.nn.layers
-import mlx.nn.layers.activations
-import mlx.nn.losses
 
 from mlxgraph.errors import LookError
-from mlxgraph.record.proxy import BINARY, COMPARE, HANDLES, VIEWS, Proxy, view_call
+from mlxgraph.record.handle import HANDLES
+from mlxgraph.record.operators import BINARY, COMPARE
+from mlxgraph.record.proxy import Proxy
+from mlxgraph.record.shapes import VIEWS, view_call
 from mlxgraph.record.stack import current, stack
 from mlxgraph.record.where import here
 
@@ -42,9 +42,7 @@ _LEFT_ALONE = frozenset(
     metal_kernel cuda_kernel precompiled_cuda_kernel __getattr__ seed key from_dlpack
     quantize average_gradients fully_shard""".split()
 )
-_FILES = frozenset(
-    "save savez savez_compressed save_safetensors save_gguf export_to_dot".split()
-)
+_FILES = frozenset("save savez savez_compressed save_safetensors save_gguf export_to_dot".split())
 _EVALUATE = frozenset({"eval", "async_eval"})
 _LIFTING = frozenset(
     {*BINARY.values(), *COMPARE.values(), "mx.maximum", "mx.minimum", "mx.where", "mx.logaddexp"}
@@ -102,7 +100,9 @@ def _viewer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def draw(*args: Any, **kwargs: Any) -> Any:
-        proxy = proxy_in(args) or proxy_in(kwargs.values())
+        proxy = proxy_in(args)
+        if proxy is None:
+            proxy = proxy_in(kwargs.values())
         recording = proxy._recording if proxy is not None else current()
         if recording is None:
             return real(*args, **kwargs)
@@ -114,9 +114,7 @@ def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _has_key(args: tuple) -> bool:
-    return any(
-        isinstance(a, _ARRAY) and a.dtype == mx.uint32 and a.shape == (2,) for a in args[1:]
-    )
+    return any(isinstance(a, _ARRAY) and a.dtype == mx.uint32 and a.shape == (2,) for a in args[1:])
 
 
 def _evaluator(real: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,6 @@ in is whichever is open where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -14,7 +13,9 @@ import mlx.core as mx
 from mlxgraph.errors import OutsideTraceError
 from mlxgraph.graph.node import PARAM, Node
 from mlxgraph.record.freeze import dtype_name
-from mlxgraph.record.proxy import BINARY, COMPARE, HANDLES, wrap
+from mlxgraph.record.handle import HANDLES
+from mlxgraph.record.operators import operators
+from mlxgraph.record.proxy import wrap
 from mlxgraph.record.stack import current
 
 
@@ -77,12 +78,6 @@ class Param:
     def __getitem__(self, index: Any) -> Any:
         return self._proxy()[index]
 
-    def __neg__(self) -> Any:
-        return self._recording.result("mx.negative", (self._node,))
-
-    def __pow__(self, other: Any) -> Any:
-        return self._recording.call("mx.power", (self, other), {})
-
     def __bool__(self) -> bool:
         raise TypeError(f"param {self.name!r} has no value while the graph is recorded")
 
@@ -91,28 +86,9 @@ class Param:
         return f"param({self.name!r}{shape})"
 
 
-def _forward(op: str) -> Callable[[Any, Any], Any]:
-    def method(self: Param, other: Any) -> Any:
-        recording = self._recording
-        return recording.result(op, (self._node, recording.operand(other)))
-
-    return method
-
-
-def _backward(op: str) -> Callable[[Any, Any], Any]:
-    def method(self: Param, other: Any) -> Any:
-        recording = self._recording
-        return recording.result(op, (recording.operand(other), self._node))
-
-    return method
-
-
-for _name, _op in BINARY.items():
-    setattr(Param, f"__{_name}__", _forward(_op))
-    setattr(Param, f"__r{_name}__", _backward(_op))
-for _name, _op in COMPARE.items():
-    if _name not in ("eq", "ne"):
-        setattr(Param, f"__{_name}__", _forward(_op))
+for _name, _operator in operators(both_ways=False).items():
+    setattr(Param, _name, _operator)
+Param.__hash__ = object.__hash__  # type: ignore[method-assign]
 HANDLES.add(Param)
 
 

@@ -22,16 +22,18 @@ from mlxgraph.errors import (
     StaleHandleError,
 )
 from mlxgraph.graph.census import Census, Info
-from mlxgraph.graph.graph import Graph, Note
-from mlxgraph.graph.nest import is_container, leaves, map_nested
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.nest import map_nested
 from mlxgraph.graph.node import CONSTANT, NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
+from mlxgraph.record.fit import NUMBER_KINDS, describe, fitted
 from mlxgraph.record.freeze import dtype_name, freeze
-from mlxgraph.record.proxy import HANDLES, Nest, Proxy, wrap
+from mlxgraph.record.nest import Nest
+from mlxgraph.record.notes import Notes
+from mlxgraph.record.proxy import Proxy, wrap
 from mlxgraph.record.stack import paused
 from mlxgraph.record.where import Place, here
 
-NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
 WEAK = {"int": 1, "float": 1.0, "bool": True}
 MOST_INFOS = 20_000
 
@@ -141,9 +143,7 @@ class Recording:
         return value
 
     def _refuse(self, node: Node, error: Exception) -> None:
-        shapes = " and ".join(
-            describe(self.infos[child].value) for child in node.inputs
-        )
+        shapes = " and ".join(describe(self.infos[child].value) for child in node.inputs)
         reason = str(error).split("\n")[0]
         op = node.op.removeprefix("mx.")
         where = str(self.places.get(node) or here())
@@ -305,63 +305,21 @@ class Recording:
         raise OrderError(str(site), str(site_of(worst)), str(here()), str(read_at or ""))
 
     def fitted(self, value: Any, like: Node, what: Any) -> Node:
-        """`value` as a node of the shape and dtype that `like` has, or an error that says why.
-
-        Args: what: the handle or site that is written, for the error's text.
-        """
-        target = self.info(like).value
-        if is_container(target):
-            return self._fitted_nest(value, like, target, what)
-        if not isinstance(target, mx.array):
-            raise ShapeError(f"{told(what)} holds {target!r}, not an array", str(here()))
-        if type(value) in NUMBER_KINDS:
-            return self.build("full_like", (like, self.operand(value)))
-        if isinstance(value, list):
-            value = mx.array(value)
-        if not (isinstance(value, mx.array) or type(value) in HANDLES
-                or hasattr(value, "__array__")):
-            raise ShapeError(
-                f"{told(what)} is {describe(target)} and cannot be written with a "
-                f"{type(value).__name__}", str(here()), "Write an array, a proxy or a number.")
-        node = freeze(value, self)
-        given = self.info(node).value
-        if is_container(given):
-            raise ShapeError(f"{told(what)} is one array, {describe(target)}, and was given "
-                             f"{describe(given)}", str(here()))
-        if not isinstance(given, mx.array):  # a number, or a param that stands for one
-            return self.build("full_like", (like, node))
-        if given.shape != target.shape:
-            if not _broadcasts(given.shape, target.shape):
-                raise ShapeError(
-                    f"{told(what)} is {target.shape} and cannot be written with {given.shape}",
-                    str(here()), "Give it the same shape, or one that broadcasts to it.")
-            node = self.build("broadcast_like", (node, like))
-        if given.dtype != target.dtype:
-            node = self.build("astype_like", (node, like))
-        return node
-
-    def _fitted_nest(self, value: Any, like: Node, target: Any, what: Any) -> Node:
-        given = value._value_template() if type(value) is Nest else value
-        if not is_container(given) or len(leaves(given)) != len(leaves(target)):
-            raise ShapeError(
-                f"{told(what)} is {describe(target)} and cannot be written with one "
-                f"{type(value).__name__}", str(here()),
-                "Write to its entries: `module.output[0] = ...`.")
-        if type(value) is Nest:
-            return freeze(value, self)
-        parts = []
-        for index, (new, old) in enumerate(zip(leaves(given), leaves(target), strict=True)):
-            place = self.build("leaf", (like, index))
-            parts.append(self.fitted(new, place, f"{told(what)}, part {index}")
-                         if isinstance(old, mx.array) else freeze(new, self))
-        return self.build("unflatten_like", (like, *parts))
+        """`value` as a node of the shape and dtype of `like`; `what` names the place in errors."""
+        return fitted(self, value, like, what)
 
     # -- saves and looks ----------------------------------------------------------------------
 
     def save(self, handle: Any, name: str | None) -> Any:
         """A handle that keeps the value as it is at this line."""
-        kept = wrap(self, handle._node, self.info(handle._node).value, base=handle._base,
-                    step=handle._step, cell=handle._cell)
+        kept = wrap(
+            self,
+            handle._node,
+            self.info(handle._node).value,
+            base=handle._base,
+            step=handle._step,
+            cell=handle._cell,
+        )
         kept._epoch = handle._epoch
         self.saves.append((name, kept))
         self.saved_in_place.append((handle, kept))
@@ -398,7 +356,9 @@ class Recording:
 
     def finish(self, results: list[Any]) -> None:
         """Fill every saved handle with its value: from now on it is an array like any other."""
-        results_of = {id(kept): result for (_, kept), result in zip(self.saves, results)}
+        results_of = {
+            id(kept): result for (_, kept), result in zip(self.saves, results, strict=True)
+        }
         for handle, kept in self.saved_in_place:
             if id(handle) not in results_of and handle._node is kept._node:
                 handle._fill(results_of[id(kept)])
@@ -409,45 +369,3 @@ class Recording:
     def close(self) -> None:
         """No operation is recorded after this."""
         self.open = False
-
-
-class Notes(dict):
-    """Where, shape and dtype of each node, worked out only when somebody reads them."""
-
-    def __init__(self, places: dict[Node, Place], infos: dict[Node, Info]):
-        super().__init__()
-        self._places = places
-        self._infos = {node: infos[node] for node in places if node in infos}
-
-    def get(self, node: Node, default: Any = None) -> Any:
-        place = self._places.get(node)
-        info = self._infos.get(node)
-        if place is None and info is None:
-            return super().get(node, default)
-        value = info.value if info else None
-        array = isinstance(value, mx.array)
-        return Note(
-            str(place or ""),
-            value.shape if array else None,
-            dtype_name(value.dtype) if array else None,
-        )
-
-
-def describe(value: Any) -> str:
-    """`(1, 6, 128) float32`, or the nested form of it."""
-    if isinstance(value, mx.array):
-        return f"{value.shape} {dtype_name(value.dtype)}"
-    if is_container(value):
-        return f"{type(value).__name__} of " + ", ".join(describe(v) for v in leaves(value))
-    return f"the {type(value).__name__} {value!r}" if value is not None else "None"
-
-
-def told(what: Any) -> str:
-    """A handle, site or text, as an error names it."""
-    return what._describe() if getattr(type(what), "_is_handle", False) else str(what)
-
-
-def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    if len(shape) > len(target):
-        return False
-    return all(a in (1, b) for a, b in zip(reversed(shape), reversed(target), strict=False))

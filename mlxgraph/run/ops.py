@@ -13,7 +13,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.nn.losses
 
 from mlxgraph.errors import OperationError
 from mlxgraph.graph.nest import leaves, replace_item, unflatten
@@ -65,6 +64,9 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "broadcast_like": lambda part, base: _NAMESPACES["mx"]["broadcast_to"](part, base.shape),
     "astype_like": lambda part, base: part.astype(base.dtype),
     "full_like": _full_like,
+    "mx.random.normal_like": lambda base: _NAMESPACES["mx.random"]["normal"](
+        base.shape, base.dtype
+    ),
     "split_part": _split_part,
     "array.and": operator.and_,
     "array.or": operator.or_,
@@ -132,9 +134,7 @@ def evaluate(node: Node, lookup: Lookup) -> Any:
 
 def is_weak(node: Any) -> bool:
     """Whether a node is a Python number in disguise: it takes the dtype of what it meets."""
-    return type(node) is Node and (
-        node.op == NUMBER or (node.op == PARAM and node.args[1] is None)
-    )
+    return type(node) is Node and (node.op == NUMBER or (node.op == PARAM and node.args[1] is None))
 
 
 def _weakly_typed(node: Node, args: list[Any]) -> list[Any]:
@@ -143,7 +143,8 @@ def _weakly_typed(node: Node, args: list[Any]) -> list[Any]:
         (
             value.dtype
             for child, value in zip(node.args, args, strict=True)
-            if isinstance(value, _ARRAY) and not is_weak(child)
+            if isinstance(value, _ARRAY)
+            and not is_weak(child)
             and not (node.op == "mx.where" and value is args[0])
         ),
         None,
@@ -204,9 +205,7 @@ class Values:
         return evaluate(node, self.known.__getitem__)
 
 
-def bind_leaves(
-    nodes: Iterable[Node], constants: Any, params: dict[str, Any]
-) -> dict[Node, Any]:
+def bind_leaves(nodes: Iterable[Node], constants: Any, params: dict[str, Any]) -> dict[Node, Any]:
     """The values of the constant, number and parameter leaves among `nodes`."""
     known: dict[Node, Any] = {}
     for node in nodes:

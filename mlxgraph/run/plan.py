@@ -42,13 +42,15 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
     needed = {site_of(node) for node in walk(saves) if node.op == SITE}
     for site in (*needed, *(site for site, _ in graph.writes)):
         if site not in order:
-            raise NeverCalledError(str(site), _where(graph, site),
-                                   dict.fromkeys(s.path for s in order), census.calls(site.path))
+            raise NeverCalledError(
+                str(site),
+                _where(graph, site),
+                dict.fromkeys(s.path for s in order),
+                census.calls(site.path),
+            )
     last = max(needed, key=order.__getitem__, default=None)
     writes = {
-        site: node
-        for site, node in graph.writes
-        if last is not None and order[site] < order[last]
+        site: node for site, node in graph.writes if last is not None and order[site] < order[last]
     }
     read = set(needed)
     for site, node in writes.items():

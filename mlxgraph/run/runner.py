@@ -120,9 +120,7 @@ class Pass:
         self._runner.compilations += 1
         known = dict(zip(self.plan.leaves, lifted, strict=True))
         args, kwargs = fill(self._call, inputs)
-        values = Run(self.plan, known).go(
-            self._runner.tree, self._forward, args, kwargs, weights
-        )
+        values = Run(self.plan, known).go(self._runner.tree, self._forward, args, kwargs, weights)
         if all(isinstance(value, mx.array) for value in values):
             return values
         self._template = values = list(values)
@@ -159,7 +157,7 @@ class Runner:
         return self._tree if self._tree is not None else self.refresh()
 
     def refresh(self) -> ModuleTree:
-        """The module tree as it is now; if modules were exchanged, all that was known is dropped."""
+        """The module tree as it is now; exchanged modules make all that was known void."""
         with self._lock:
             if self._tree is None or not self._tree.holds():
                 self._tree = ModuleTree(self.root)
@@ -261,5 +259,3 @@ def _untraceable(reason: str) -> CompileError:
     return CompileError(
         f"this pass cannot be compiled: {reason}\n  Write compile=False, or leave it out."
     )
-
-

@@ -35,8 +35,16 @@ def _hooked(cls: type) -> type:
         path, hook = self.__dict__[_HOOK]
         return hook(path, partial(cls.__call__, self), args, kwargs)  # type: ignore[operator]
 
-    return type(cls.__name__, (cls,), {"__call__": __call__, "__module__": cls.__module__,
-                                       "__qualname__": cls.__qualname__, "__doc__": cls.__doc__})
+    return type(
+        cls.__name__,
+        (cls,),
+        {
+            "__call__": __call__,
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__doc__": cls.__doc__,
+        },
+    )
 
 
 class StandIn:
@@ -107,11 +115,11 @@ class StandIn:
         inner = getattr(value, "__dict__", None)
         if inner and not isinstance(value, type) and not callable(value):
             changed = {
-                key: self._copies[id(item)] for key, item in inner.items()
+                key: self._copies[id(item)]
+                for key, item in inner.items()
                 if isinstance(item, nn.Module) and id(item) in self._copies
             }
             if changed:
                 value = copy.copy(value)
                 value.__dict__.update(changed)
         return value
-
