@@ -251,6 +251,10 @@ class RewriteError(MLXGraphError, RuntimeError):
     """Rewrite rules that never come to rest, or that return what is no node."""
 
 
+class GradientError(MLXGraphError, ValueError):
+    """A gradient that has no meaning where it was asked for."""
+
+
 class HeadsError(MLXGraphError, ValueError):
     """`heads=` on a module whose heads cannot be told apart."""
 

@@ -249,6 +249,19 @@ class Trace:
         finally:
             random_state.restore(now)
 
+    # -- gradients ------------------------------------------------------------------------
+
+    def grad(self, loss: Any, at: Any) -> Any:
+        """The gradient of a scalar loss at one value, or at several in one backward pass.
+
+        Args: loss: a recorded scalar; at: a proxy, or a list of them.
+        Returns: a proxy (a list of them) of the same shape, to be saved like any other.
+        """
+        recording = self._recording_or_raise("trace.grad")
+        if isinstance(at, (list, tuple)):
+            return [recording.gradient(loss, handle) for handle in at]
+        return recording.gradient(loss, at)
+
     # -- state -----------------------------------------------------------------------------------
 
     def _is_open(self) -> bool:

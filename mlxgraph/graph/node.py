@@ -26,6 +26,7 @@ CONSTANT = "constant"
 NUMBER = "number"
 PARAM = "param"
 APPLY = "apply"  # mg.apply: a Python function that the graph cannot look into
+GRAD = "grad"  # the gradient of a loss at a node, known when the forward is over
 CALL = "call"  # a module of the model, called by hand on a value
 LEAVES = frozenset({SITE, CONSTANT, NUMBER, PARAM})
 

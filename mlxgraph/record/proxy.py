@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import NotSavedError
+from mlxgraph.errors import GradientError, NotSavedError
 from mlxgraph.graph.nest import is_container
 from mlxgraph.graph.node import Node
 from mlxgraph.record import views
@@ -151,6 +151,23 @@ class Proxy(mx.array):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise NotSavedError(self._describe(), self._birth())
+
+    # -- gradients ------------------------------------------------------------------------
+
+    def backward(self) -> None:
+        """Take this scalar as the loss: from here on `h.grad` is its gradient at `h`."""
+        open_recording(self).loss = self
+
+    @property
+    def grad(self) -> Any:
+        """The gradient of the loss (the last `loss.backward()`) here, of this value's shape."""
+        recording = open_recording(self)
+        if recording.loss is None:
+            raise GradientError(
+                f"{self._describe()} has no gradient yet.\n"
+                "  Write `loss.backward()` above, or `t.grad(loss, h)`."
+            )
+        return recording.gradient(recording.loss, self)
 
     # -- parts ---------------------------------------------------------------------------------
 

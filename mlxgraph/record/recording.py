@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from mlxgraph.errors import (
     EscapedError,
+    GradientError,
     MLXGraphError,
     NeverCalledError,
     OperationError,
@@ -24,7 +25,7 @@ from mlxgraph.errors import (
 from mlxgraph.graph.census import Census, Info
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nest import map_nested
-from mlxgraph.graph.node import CONSTANT, NUMBER, PARAM, SITE, Node, site_of, walk
+from mlxgraph.graph.node import CONSTANT, GRAD, NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
 from mlxgraph.record.fit import NUMBER_KINDS, describe, fitted
 from mlxgraph.record.freeze import dtype_name, freeze
@@ -36,6 +37,7 @@ from mlxgraph.record.where import Place, here
 
 WEAK = {"int": 1, "float": 1.0, "bool": True}
 MOST_INFOS = 20_000
+LAST = 1 << 60  # a gradient is known when the whole forward is over
 
 
 class Tools(Protocol):
@@ -80,6 +82,7 @@ class Recording:
         self.saved_in_place: list[tuple[Any, Any]] = []
         self.places: dict[Node, Place] = {}
         self.draws = 0
+        self.loss: Any = None
         self._lifted: dict[int, Node] = {}
         self._kept: list[Any] = []
         if len(self.infos) > MOST_INFOS:
@@ -121,6 +124,8 @@ class Recording:
             value = 1.0
             if shape is not None:
                 value = self.tools.placeholder(shape, getattr(mx, dtype or "float32"))
+        elif node.op == GRAD:
+            value, when = self.info(node.args[1]).value, LAST
         else:
             for child in node.inputs:
                 when = max(when, self.info(child).when)
@@ -299,6 +304,8 @@ class Recording:
         """Raise if a write at `site` would need what the forward computes later."""
         if self.info(node).when <= self.census.order[site]:
             return
+        if any(n.op == GRAD for n in walk([node])):
+            raise OrderError(str(site), "a gradient", str(here()), "")
         late = [n for n in walk([node]) if n.op == SITE]
         worst = max(late, key=lambda n: self.info(n).when)
         read_at = self.places.get(worst)
@@ -307,6 +314,28 @@ class Recording:
     def fitted(self, value: Any, like: Node, what: Any) -> Node:
         """`value` as a node of the shape and dtype of `like`; `what` names the place in errors."""
         return fitted(self, value, like, what)
+
+    # -- gradients ------------------------------------------------------------------------
+
+    def gradient(self, loss: Any, handle: Any) -> Any:
+        """The gradient of a scalar loss at a handle's value, of the same shape."""
+        node = freeze(loss, self)
+        value = self.info(node).value
+        if not isinstance(value, mx.array) or value.size != 1:
+            raise GradientError(
+                f"a gradient is taken of one number, and this loss is {describe(value)}.\n"
+                f"  at {here()}\n  Reduce it first: `.sum()` or `.mean()`."
+            )
+        if value.ndim:
+            node = self.build("mx.squeeze", (node, None))
+        chain = []
+        while handle._base is not None:
+            chain.append(handle._step)
+            handle = handle._base
+        result = self.result(GRAD, (node, freeze(handle, self)))
+        for step in reversed(chain):
+            result = self.view(result, step)
+        return result
 
     # -- saves and looks ----------------------------------------------------------------------
 

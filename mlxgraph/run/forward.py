@@ -16,6 +16,7 @@ import mlx.core as mx
 from mlxgraph.graph.nest import map_nested
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.run.gradient import Deltas, add_delta, with_gradients
 from mlxgraph.run.ops import Lookup, Values, thaw
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.standin import StandIn
@@ -41,12 +42,34 @@ def handle_on(value: Any) -> Any:
     return map_nested(value, lambda v: mx.array(v) if isinstance(v, mx.array) else v)
 
 
+def run_plan(
+    plan: Plan,
+    known: dict[Node, Any],
+    tree: ModuleTree,
+    forward: Forward,
+    args: tuple,
+    kwargs: dict[str, Any],
+    weights: Sequence[mx.array] | None = None,
+) -> list[Any]:
+    """The values of a plan's saves, lazy.
+
+    Args: known: the values of the plan's leaves; weights: arrays to use in place of the tree's.
+    """
+
+    def once(deltas: Deltas) -> Values:
+        return Run(plan, dict(known), deltas).go(tree, forward, args, kwargs, weights)
+
+    values = with_gradients(plan, once) if plan.gradients else once({})
+    return [handle_on(values[node]) for node in plan.saves]
+
+
 class Run:
     """The state of one forward: what has been seen so far, and what each call must answer."""
 
-    def __init__(self, plan: Plan, known: dict[Node, Any]):
+    def __init__(self, plan: Plan, known: dict[Node, Any], deltas: Deltas | None = None):
         self.plan = plan
-        self.values = Values(known, self._call_module)
+        self.deltas = deltas or {}
+        self.values = Values(known, self._call_module, self._shifted if deltas else None)
         self.seen: Counter[str] = Counter()
         self.bypass = False
         self.modules: dict[str, Any] = {}
@@ -58,8 +81,8 @@ class Run:
         args: tuple,
         kwargs: dict[str, Any],
         weights: Sequence[mx.array] | None,
-    ) -> list[Any]:
-        """Run the forward as far as the plan needs it; the values of its saves."""
+    ) -> Values:
+        """Run the forward as far as the plan needs it."""
         if self.plan.hooked or self.plan.calls_modules:
             standin = StandIn(tree, self.plan.hooked, self._answer, weights)
             self.modules = standin.modules
@@ -68,7 +91,12 @@ class Run:
                     forward(standin.root, args, kwargs)
                 except Stop:
                     pass
-        return [handle_on(self.values[node]) for node in self.plan.saves]
+        return self.values
+
+    def _shifted(self, node: Node, value: Any) -> Any:
+        """A node's value with the zero that its gradient is taken at."""
+        delta = self.deltas.get(node)
+        return value if delta is None else add_delta(value, delta)
 
     def _answer(
         self, path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
@@ -89,7 +117,9 @@ class Run:
     def _pass(self, site: Site, value: Any) -> Any:
         """Keep the value that the model has at a site, and give back the edited one."""
         if site in self.plan.read:
-            self.values.known[site_node(*site)] = handle_on(value)
+            node = site_node(*site)
+            value = self._shifted(node, value)
+            self.values.known[node] = handle_on(value)
         write = self.plan.writes.get(site)
         if write is not None:
             value = handle_on(self.values[write])

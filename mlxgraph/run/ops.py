@@ -171,11 +171,17 @@ def _met(number: mx.Dtype, partner: mx.Dtype) -> mx.Dtype:
 class Values:
     """Node values of one run, computed on demand and each once."""
 
-    __slots__ = ("known", "_call")
+    __slots__ = ("known", "_call", "_after")
 
-    def __init__(self, known: dict[Node, Any], call: Callable[[Node, Lookup], Any] | None = None):
+    def __init__(
+        self,
+        known: dict[Node, Any],
+        call: Callable[[Node, Lookup], Any] | None = None,
+        after: Callable[[Node, Any], Any] | None = None,
+    ):
         self.known = known
         self._call = call
+        self._after = after
 
     def __getitem__(self, node: Node) -> Any:
         if node not in self.known:
@@ -197,7 +203,8 @@ class Values:
             stack.pop()
             if node.op in LEAVES:
                 raise KeyError(f"the run has no value for {node.op} {node.args}")
-            known[node] = self._one(node)
+            value = self._one(node)
+            known[node] = value if self._after is None else self._after(node, value)
 
     def _one(self, node: Node) -> Any:
         if node.op == "call" and self._call is not None:

@@ -13,7 +13,18 @@ from typing import NamedTuple
 from mlxgraph.errors import NeverCalledError, OrderError
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import APPLY, CALL, CONSTANT, NUMBER, PARAM, SITE, Node, site_of, walk
+from mlxgraph.graph.node import (
+    APPLY,
+    CALL,
+    CONSTANT,
+    GRAD,
+    NUMBER,
+    PARAM,
+    SITE,
+    Node,
+    site_of,
+    walk,
+)
 from mlxgraph.graph.site import Site
 
 
@@ -30,6 +41,7 @@ class Plan(NamedTuple):
     calls_modules: bool
     opaque: bool
     draws: bool
+    gradients: bool
 
 
 def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
@@ -73,6 +85,7 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
         calls_modules=any(node.op == CALL for node in nodes),
         opaque=any(node.op == APPLY for node in nodes),
         draws=any(node.op.startswith("mx.random.") for node in nodes),
+        gradients=any(node.op == GRAD for node in nodes),
     )
 
 

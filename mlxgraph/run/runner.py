@@ -23,7 +23,7 @@ from mlxgraph.graph.nest import leaves, unflatten
 from mlxgraph.graph.node import PARAM, Node
 from mlxgraph.run import random_state
 from mlxgraph.run.census import take_census
-from mlxgraph.run.forward import Forward, Run, call_model
+from mlxgraph.run.forward import Forward, call_model, run_plan
 from mlxgraph.run.ops import bind_leaves
 from mlxgraph.run.plan import Plan, make_plan
 from mlxgraph.run.signature import Call, fill, untouched
@@ -92,8 +92,7 @@ class Pass:
     def eager(self, call: Call, constants: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         """Run the forward in Python; the saves come back lazy."""
         known = bind_leaves(self.plan.leaves, constants, params)
-        run = Run(self.plan, known)
-        return run.go(self._runner.tree, self._forward, call.args, call.kwargs, None)
+        return run_plan(self.plan, known, self._runner.tree, self._forward, call.args, call.kwargs)
 
     def compiled(self, call: Call, constants: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         """Replay the compiled forward, compiling it first if need be."""
@@ -120,7 +119,7 @@ class Pass:
         self._runner.compilations += 1
         known = dict(zip(self.plan.leaves, lifted, strict=True))
         args, kwargs = fill(self._call, inputs)
-        values = Run(self.plan, known).go(self._runner.tree, self._forward, args, kwargs, weights)
+        values = run_plan(self.plan, known, self._runner.tree, self._forward, args, kwargs, weights)
         if all(isinstance(value, mx.array) for value in values):
             return values
         self._template = values = list(values)
