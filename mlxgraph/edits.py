@@ -42,8 +42,10 @@ def edit(
     """
     name, port = _parsed(sites)
     if not callable(function):
-        raise TypeError(f"mg.edit takes a function of one array, not a {type(function).__name__};"
-                        " write iv.replace_with(value) to put a value in place")
+        raise TypeError(
+            f"mg.edit takes a function of one array, not a {type(function).__name__};"
+            " write iv.replace_with(value) to put a value in place"
+        )
     if heads is not None:
         heads = (heads,) if isinstance(heads, int) else tuple(heads)
     if positions is not None and not isinstance(positions, (int, slice)):

@@ -251,6 +251,17 @@ class RewriteError(MLXGraphError, RuntimeError):
     """Rewrite rules that never come to rest, or that return what is no node."""
 
 
+class NameTakenError(MLXGraphError, AttributeError):
+    """An added module under a name that the model uses."""
+
+    def __init__(self, name: str):
+        super().__init__(
+            f"the model already has {name!r}.\n"
+            "  Add the module under another name: `model.my_sae = module`. To exchange a module of"
+            " the model itself, set it on the module that you wrapped."
+        )
+
+
 class GradientError(MLXGraphError, ValueError):
     """A gradient that has no meaning where it was asked for."""
 

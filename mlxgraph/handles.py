@@ -61,8 +61,15 @@ class ModuleHandle:
 
     @property
     def output(self) -> Any:
-        """What the module returns: a proxy, or a nest of them."""
-        return self._recording("output").read(self._site(OUTPUT))
+        """What the module returns: a proxy, or a nest of them.
+
+        Of an added module, which no forward calls: what it returned when it was last called by
+        hand in this block.
+        """
+        recording, site = self._recording("output"), self._site(OUTPUT)
+        if site.path in recording.by_hand and site not in recording.census.order:
+            return recording.by_hand[site.path]
+        return recording.read(site)
 
     @output.setter
     def output(self, value: Any) -> None:

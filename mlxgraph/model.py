@@ -9,7 +9,14 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxgraph.errors import ModelLoadError, NoTokenizerError, OutsideTraceError, UnknownSiteError
+from mlxgraph.errors import (
+    ModelLoadError,
+    NameTakenError,
+    NoTokenizerError,
+    OutsideTraceError,
+    UnknownSiteError,
+)
+from mlxgraph.functions import PassFunction
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import CALL
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
@@ -23,6 +30,7 @@ from mlxgraph.run.runner import CompileMode, Runner
 from mlxgraph.text import encode, prepare
 from mlxgraph.trace import Interventions, Trace
 
+EXAMPLE_LENGTH = 8
 _OWN = ("output", "input", "inputs")
 
 
@@ -58,6 +66,7 @@ class InterpretableModel:
         put(self, "_layer_attr", layer_attr)
         given = layer_attr != "layers"
         put(self, "_names", Names(self._runner.refresh(), layer_attr, given))
+        put(self, "_edits", None)
 
     # -- tracing --------------------------------------------------------------------------------
 
@@ -98,6 +107,54 @@ class InterpretableModel:
     def compile(self, graph: Graph) -> CompiledPass:
         """A graph as a compiled function of inputs and params."""
         return CompiledPass(self, graph, True)
+
+    def pass_(self, function: Any = None, *, compile: CompileMode = "auto") -> Any:
+        """A function of the proxied model as a compiled pass: `@model.pass_`.
+
+        Example:
+            >>> @model.pass_
+            ... def steered(m, alpha, v):
+            ...     m.layers[5].output[:, -1] += alpha * v
+            ...     return m.output[:, -1]
+            >>> logits = steered("The capital of France is", 2.0, v)
+        """
+        if function is None:
+            return lambda function: PassFunction(self, function, compile)
+        return PassFunction(self, function, compile)
+
+    def edit(self, graph: Graph | None = None, *example: Any) -> Any:
+        """A model with edits that stay: weights are shared, this model is untouched.
+
+        Args:
+            graph: the edits; they come after those this model already has.  Without a graph,
+                the edits are recorded: `with model.edit() as edited:`.
+            example: inputs to record with, where the model takes other things than tokens.
+
+        Returns: an InterpretableModel, or a block that gives one.
+        """
+        if graph is None or not isinstance(graph, Graph):
+            return EditBlock(self, (graph, *example) if graph is not None else example)
+        return self._edited(graph)
+
+    def _edited(self, graph: Graph) -> InterpretableModel:
+        twin = object.__new__(InterpretableModel)
+        for name in ("_module", "tokenizer", "_runner", "_layer_attr", "_names"):
+            object.__setattr__(twin, name, getattr(self, name))
+        object.__setattr__(twin, "_edits", self._edits >> graph if self._edits else graph)
+        return twin
+
+    def without_edits(self) -> InterpretableModel:
+        """The same model without the edits that stay on it."""
+        if self._edits is None:
+            return self
+        twin = self._edited(Graph())
+        object.__setattr__(twin, "_edits", None)
+        return twin
+
+    @property
+    def edits(self) -> Graph:
+        """The edits that stay on this model, as a graph."""
+        return self._edits or Graph()
 
     # -- the tree -------------------------------------------------------------------------------
 
@@ -152,7 +209,17 @@ class InterpretableModel:
         if name in _OWN:
             object.__setattr__(self, name, value)
             return
+        if isinstance(value, nn.Module):
+            self._add_module(name, value)
+            return
         raise UnknownSiteError(name, _OWN, "a write to the model")
+
+    def _add_module(self, name: str, module: nn.Module) -> None:
+        """`model.sae = module`: addressable and traceable, and no part of the wrapped model."""
+        if name not in self._runner.added and hasattr(self, name):
+            raise NameTakenError(name)
+        self._runner.add(name, module)
+        self._refresh_names()
 
     def __getitem__(self, name: str) -> ModuleHandle:
         """A module by any form of its name: `model["layers.5.mlp"]`."""
@@ -178,7 +245,7 @@ class InterpretableModel:
 
     def _refresh_names(self) -> None:
         """Notice exchanged modules; inside a block the tree stays as it was when it opened."""
-        if any(recording.owner is self for recording in stack.open):
+        if any(recording.owner._module is self._module for recording in stack.open):
             return
         tree = self._runner.refresh()
         if self._names.tree is not tree:
@@ -186,23 +253,27 @@ class InterpretableModel:
 
     def _open_recording(self, what: str) -> Recording:
         for recording in reversed(stack.open):
-            if recording.owner is self:
+            if recording.owner._module is self._module:
                 return recording
         raise OutsideTraceError(what)
 
     def _call_module(self, path: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run a module on a value as it is: recorded inside a trace, at once outside."""
-        open_here = [r for r in stack.open if r.owner is self]
+        open_here = [r for r in stack.open if r.owner._module is self._module]
         path = self._names.tree.aliases.get(path, path)
         if not open_here:
             return self._runner.tree.modules[path](*args, **kwargs)
         recording = open_here[-1]
         frozen = tuple([freeze(value, recording) for value in args])
         named = tuple([(name, freeze(value, recording)) for name, value in kwargs.items()])
-        return recording.result(CALL, (path, *frozen), named)
+        result = recording.result(CALL, (path, *frozen), named)
+        recording.by_hand[path] = result
+        return result
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The plain model on plain arrays."""
+        """The model, with the edits that stay on it, on plain arrays."""
+        if self._edits and not stack.open:
+            return CompiledPass(self, Graph(), "auto")(*args, **kwargs).output
         return self._call_module("", args, kwargs)
 
     # -- text -----------------------------------------------------------------------------------
@@ -241,6 +312,29 @@ class InterpretableModel:
 
     def __repr__(self) -> str:
         return f"InterpretableModel({type(self._module).__name__})"
+
+
+class EditBlock:
+    """`with model.edit() as edited:`: the block's writes stay on `edited`."""
+
+    def __init__(self, model: InterpretableModel, example: tuple):
+        self._model = model
+        self._example = example or (mx.zeros((1, EXAMPLE_LENGTH), mx.int32),)
+        self._trace: Trace | None = None
+        self._edited: InterpretableModel | None = None
+
+    def __enter__(self) -> InterpretableModel:
+        self._edited = edited = self._model._edited(Graph())
+        prepared = prepare(self._example, self._model.tokenizer)
+        self._trace = Trace(edited, prepared, None, None, False, {}, run=False)
+        self._trace.__enter__()
+        return edited
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        assert self._trace is not None and self._edited is not None
+        self._trace.__exit__(kind, error, traceback)
+        if error is None:
+            object.__setattr__(self._edited, "_edits", self._trace.graph)
 
 
 def _is_interventions(value: Any) -> bool:

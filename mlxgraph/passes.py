@@ -39,7 +39,7 @@ class CompiledPass:
 
     def __init__(self, model: InterpretableModel, graph: Graph, compile: CompileMode = True):
         self.model = model
-        self.graph = graph
+        self.graph = model._edits >> graph if model._edits is not None else graph
         self._compile = compile
         self._resolved: tuple[Any, Graph] | None = None
 
@@ -90,7 +90,8 @@ class CompiledPass:
         if not self.graph.then:
             return self.graph
         if self._resolved is None or self._resolved[0] != key:
-            trace = Trace(self.model, prepared, None, self.graph, False, dict(kwargs))
+            plain = self.model.without_edits()
+            trace = Trace(plain, prepared, None, self.graph, False, dict(kwargs))
             self._resolved = (key, trace.recorded())
         return self._resolved[1]
 

@@ -57,6 +57,7 @@ class Trace:
         compile: CompileMode,
         kwargs: dict[str, Any],
         params: dict[str, Any] | None = None,
+        run: bool = True,
     ):
         self.tokens = inputs.tokens
         self.lengths = inputs.lengths
@@ -65,6 +66,7 @@ class Trace:
         self._inputs = inputs
         self._interventions = interventions
         self._given = graph
+        self._runs = run
         self._compile = compile
         self._params = {
             name: kwargs.pop(name) for name in (graph.params if graph else ()) if name in kwargs
@@ -89,6 +91,8 @@ class Trace:
         self._open = intercepted(recording)
         try:
             self._open.__enter__()
+            if model._edits is not None:
+                take_in(recording, model._edits, model, self.lengths)
             if self._given is not None:
                 take_in(recording, self._given, model, self.lengths)
             for name, fn in (self._interventions or {}).items():
@@ -114,7 +118,7 @@ class Trace:
         self._graph = graph = recording.graph()
         self._key = random_state.current()
         recording.unbound = tuple(n for n in graph.params if n not in self._params)
-        if recording.unbound:
+        if recording.unbound or not self._runs:
             return
         if recording.saves:
             results = self._run(graph, None)
@@ -124,12 +128,15 @@ class Trace:
                 for (name, _), (_, handle) in zip(graph.saves, recording.saves, strict=True)
             }
 
-    def recorded(self) -> Graph:
-        """The graph of a trace without a block: nothing is run."""
+    def recorded(self, body: Callable[[], None] | None = None) -> Graph:
+        """The graph of a trace whose block is `body`, if any: nothing is run."""
         self.__enter__()
         recording = self._recording
         assert recording is not None and self._open is not None
         try:
+            if body is not None:
+                body()
+                recording.check_escapes()
             return recording.graph()
         finally:
             self._open.__exit__()

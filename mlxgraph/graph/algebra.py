@@ -304,6 +304,7 @@ def bind(graph: Graph, values: Mapping[str, Any]) -> Graph:
     for name in values:
         if name not in graph.params:
             raise UnknownNameError("param", name, graph.params)
+    values = {name: plain_number(value) for name, value in values.items()}
     constants = list(graph.constants)
     places: dict[Node, Node] = {}
 
@@ -326,9 +327,15 @@ def bind(graph: Graph, values: Mapping[str, Any]) -> Graph:
     return canonical(new.replace(constants=constants, then=then))
 
 
+def plain_number(value: Any) -> Any:
+    """A numpy scalar as the Python number it is; anything else as it is."""
+    is_scalar = getattr(value, "shape", None) == () and type(value).__module__ == "numpy"
+    return value.item() if is_scalar else value
+
+
 def constant_leaf(index: int, value: Any, param: Node) -> Node:
     """The leaf that stands for a value in place of a param."""
-    name, shape, dtype = param.args
+    name, shape, _ = param.args
     if isinstance(value, (bool, int, float)):
         if shape not in (None, ()):
             raise ParamError(name, shape, f"the number {value!r}")
@@ -338,7 +345,12 @@ def constant_leaf(index: int, value: Any, param: Node) -> Node:
         raise ParamError(name, shape, f"a {type(value).__name__}")
     if shape is not None and tuple(given) != tuple(shape):
         raise ParamError(name, shape, f"an array of shape {tuple(given)}")
-    return Node(CONSTANT, (index, tuple(given), str(value.dtype).rpartition(".")[2]))
+    return Node(CONSTANT, (index, tuple(given), _dtype_name(value)))
+
+
+def _dtype_name(array: Any) -> str:
+    name = str(array.dtype).rpartition(".")[2]
+    return "bool_" if name == "bool" else name
 
 
 def without(graph: Graph, name: str) -> Graph:

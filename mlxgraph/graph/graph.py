@@ -91,9 +91,9 @@ class Graph:
             names += getattr(step, "params", ())
         return tuple(dict.fromkeys(names))
 
-    def _numbers(self) -> tuple[tuple[type, Any], ...]:
+    def _numbers(self) -> tuple[tuple[str, str], ...]:
         used = [node.args[0] for node in self.nodes() if node.op == NUMBER]
-        return tuple((type(self.constants[k]), self.constants[k]) for k in used)
+        return tuple((type(self.constants[k]).__name__, repr(self.constants[k])) for k in used)
 
     @property
     def key(self) -> tuple:

@@ -19,8 +19,9 @@ _PLAIN = {int, str, type(None), type(Ellipsis)}
 
 
 def dtype_name(dtype: mx.Dtype) -> str:
-    """`mx.float32` -> `"float32"`"""
-    return str(dtype).rpartition(".")[2]
+    """`mx.float32` -> `"float32"`: the name under which `mlx.core` has the dtype."""
+    name = str(dtype).rpartition(".")[2]
+    return "bool_" if name == "bool" else name
 
 
 def freeze(value: Any, recording: Recording) -> Any:

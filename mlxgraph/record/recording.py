@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import mlx.core as mx
+import numpy as np
 
 from mlxgraph.errors import (
     EscapedError,
@@ -83,6 +84,7 @@ class Recording:
         self.places: dict[Node, Place] = {}
         self.draws = 0
         self.loss: Any = None
+        self.by_hand: dict[str, Any] = {}
         self._lifted: dict[int, Node] = {}
         self._kept: list[Any] = []
         if len(self.infos) > MOST_INFOS:
@@ -173,6 +175,8 @@ class Recording:
 
     def operand(self, value: Any) -> Any:
         """A frozen operand: as `freeze`, but Python numbers are lifted."""
+        if isinstance(value, np.generic):
+            value = value.item()
         kind = NUMBER_KINDS.get(type(value))
         return self.number(value, kind) if kind else freeze(value, self)
 

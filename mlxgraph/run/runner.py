@@ -143,6 +143,7 @@ class Runner:
 
     def __init__(self, root: nn.Module):
         self.root = root
+        self.added: dict[str, nn.Module] = {}
         self.compilations = 0
         self._tree: ModuleTree | None = None
         self._censuses: Recent[Any, Census] = Recent(MOST_CENSUSES)
@@ -159,10 +160,16 @@ class Runner:
         """The module tree as it is now; exchanged modules make all that was known void."""
         with self._lock:
             if self._tree is None or not self._tree.holds():
-                self._tree = ModuleTree(self.root)
+                self._tree = ModuleTree(self.root, self.added)
                 self._censuses.clear()
                 self._passes.clear()
             return self._tree
+
+    def add(self, name: str, module: nn.Module) -> None:
+        """Give a module that is no part of the model a place in the tree."""
+        with self._lock:
+            self.added[name] = module
+            self._tree = None
 
     def bare(self) -> StandIn:
         """Stand-ins without hooks, to try a module on placeholders."""

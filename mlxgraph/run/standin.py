@@ -64,6 +64,8 @@ class StandIn:
                 id(live): given for live, given in zip(tree.weights(), weights, strict=True)
             }
         self.root = self._copy(tree.root)
+        for module in tree.added.values():
+            self._copy(module)
         self.modules = {path: self._copies[id(module)] for path, module in tree.modules.items()}
         self._rebind()
         for path in hooked:

@@ -19,8 +19,9 @@ import mlx.nn as nn
 class ModuleTree:
     """A snapshot of a model's structure, and a cheap test whether it still holds."""
 
-    def __init__(self, root: nn.Module):
+    def __init__(self, root: nn.Module, added: dict[str, nn.Module] | None = None):
         self.root = root
+        self.added = dict(added or {})
         self.modules: dict[str, nn.Module] = {}
         self.paths: dict[int, str] = {}
         self.aliases: dict[str, str] = {}
@@ -31,6 +32,8 @@ class ModuleTree:
         self._holders: list[Any] = []
         self._children: list[tuple[Any, Any, Any]] = []
         self._add(root, "")
+        for name, module in self.added.items():
+            self._add(module, name)
         self._lengths = list(map(len, self._holders))
         self._types = list(map(type, self._holders))
         self._child_owners = [owner for owner, _, _ in self._children]

@@ -1,0 +1,144 @@
+"""`model.pass_`: a Python function of the proxied model as a compiled pass.
+
+The function is called once per kind of input with proxies in place of its arguments, and from
+then on its graph runs.  What it branches on (texts, flags, strings) is part of the kind.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.nest import leaves, map_nested, unflatten
+from mlxgraph.record.freeze import dtype_name
+from mlxgraph.record.handle import HANDLES
+from mlxgraph.record.param import Param
+from mlxgraph.record.stack import paused
+from mlxgraph.run.runner import CompileMode, Recent
+from mlxgraph.run.signature import describe_call
+from mlxgraph.text import Inputs, prepare
+from mlxgraph.trace import Trace
+
+if TYPE_CHECKING:
+    from mlxgraph.model import InterpretableModel
+
+MOST_KINDS = 32
+
+
+class _Recorded(NamedTuple):
+    graph: Graph
+    template: Any
+    kept: list[bool]
+
+
+class PassFunction:
+    """A function of `(inputs, *args)` that runs the model with the function's edits.
+
+    Arrays and numbers among the arguments are inputs of the compiled pass: new values never
+    recompile, and `mx.grad`, `mx.value_and_grad` and `mx.vmap` go through them.
+    """
+
+    def __init__(
+        self, model: InterpretableModel, function: Callable[..., Any], compile: CompileMode
+    ):
+        update_wrapper(self, function)
+        self._model = model
+        self._function = function
+        self._compile = compile
+        self._recorded: Recent[Any, _Recorded] = Recent(MOST_KINDS)
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run the pass.
+
+        Args: inputs: as for `model.trace`; a tuple for a model of several inputs.  The rest as
+            the function takes it, after the model.
+        Returns: what the function returns, with arrays in place of proxies.
+        """
+        model = self._model
+        model._refresh_names()
+        given = inputs if isinstance(inputs, tuple) else (inputs,)
+        prepared = prepare(given, model.tokenizer)
+        call = describe_call(prepared.args, {})
+        values = leaves((args, kwargs))
+        key = (call.key, prepared.kind, model._names.tree, _shape((args, kwargs)),
+               tuple(_kind(value) for value in values))  # fmt: skip
+        made = self._recorded.get(key)
+        if made is None:
+            made = self._recorded.put(key, self._record(prepared, args, kwargs))
+        params = {f"p{k}": v for k, v in enumerate(values) if _is_input(v)}
+        nodes = [node for _, node in made.graph.saves]
+        with paused():
+            results = iter(
+                model._runner.run(
+                    made.graph, call, nodes, params, self._compile, prepared.forward, prepared.kind
+                )
+            )
+        filled = [
+            next(results) if kept else value
+            for kept, value in zip(made.kept, leaves(made.template), strict=True)
+        ]
+        return unflatten(made.template, filled)
+
+    def graph(self, inputs: Any, *args: Any, **kwargs: Any) -> Graph:
+        """The graph that these arguments record; nothing is run."""
+        given = inputs if isinstance(inputs, tuple) else (inputs,)
+        self._model._refresh_names()
+        return self._record(prepare(given, self._model.tokenizer), args, kwargs).graph
+
+    def _record(self, prepared: Inputs, args: tuple, kwargs: dict[str, Any]) -> _Recorded:
+        """Call the function on proxies."""
+        count = iter(range(len(leaves((args, kwargs)))))
+        trace = Trace(self._model, prepared, None, None, self._compile, {})
+        result: Any = None
+
+        def body() -> None:
+            nonlocal result
+            holes = map_nested((args, kwargs), lambda value: _hole(next(count), value))
+            result = self._function(self._model, *holes[0], **holes[1])
+            recording = trace._recording_or_raise("the pass")
+            before = len(recording.saves)
+            kept.extend(type(v) in HANDLES for v in leaves(result))
+            for value in leaves(result):
+                if type(value) in HANDLES:
+                    recording.save(value, f"result{len(recording.saves) - before}")
+
+        kept: list[bool] = []
+        graph = trace.recorded(body)
+        saves = [(name, node) for name, node in graph.saves if name.startswith("result")]
+        template = map_nested(result, lambda v: None if type(v) in HANDLES else v)
+        return _Recorded(graph.replace(saves=saves), template, kept)
+
+    def __repr__(self) -> str:
+        return f"<pass {inspect.unwrap(self._function).__name__} of {self._model!r}>"
+
+
+def _is_input(value: Any) -> bool:
+    return isinstance(value, (mx.array, np.ndarray)) or type(value) in (int, float)
+
+
+def _kind(value: Any) -> Any:
+    if isinstance(value, (mx.array, np.ndarray)):
+        return (tuple(value.shape), str(value.dtype))
+    if type(value) in (int, float):
+        return type(value)
+    return (type(value), value if value.__hash__ is not None else id(value))
+
+
+def _shape(value: Any) -> str:
+    """The nesting of the arguments, as text."""
+    return repr(map_nested(value, lambda _: None))
+
+
+def _hole(index: int, value: Any) -> Any:
+    if isinstance(value, (mx.array, np.ndarray)):
+        dtype = dtype_name(value.dtype) if isinstance(value, mx.array) else str(value.dtype)
+        return Param(f"p{index}", tuple(value.shape), dtype)._proxy()
+    if type(value) in (int, float):
+        return Param(f"p{index}", None, None)
+    return value

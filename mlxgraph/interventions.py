@@ -1,0 +1,250 @@
+"""Ready-made interventions: plain functions of one array.
+
+In: an activation, an array or a proxy.  Out: the edited one, of the same shape and dtype.
+The same function works on arrays, in a block, in `interventions={...}` and in `mg.edit`; numbers
+go through arithmetic, so that another number is the same graph.
+Never: looks at a model, or keeps state between calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlxgraph.errors import AlignError, InterventionError, ShapeError
+from mlxgraph.record.where import here
+
+InterventionFn = Callable[[mx.array], mx.array]
+ALIGNMENTS = ("strict", "start", "end")
+_SIGMAS = 6.0  # further out than any float32 normal of MLX ever comes
+
+
+def zero_out(x: mx.array) -> mx.array:
+    """The activation with every entry zero.
+
+    Example:
+        >>> with model.trace("The capital of France is", interventions={"layers.4": iv.zero_out}):
+        ...     logits = model.output.save()
+    """
+    return mx.zeros_like(x)
+
+
+def scale(factor: float | mx.array) -> InterventionFn:
+    """Multiply by a number, or by an array that broadcasts to the activation.
+
+    Raises (when applied): ShapeError where an array does not fit.
+    """
+    factor = _operand(factor)
+
+    def scaled(x: mx.array) -> mx.array:
+        _check_fits(x, factor, "multiplied by an array of shape")
+        return _like(x, x * factor)
+
+    return _named(scaled, f"scale({_shown(factor)})")
+
+
+def add_vector(vector: mx.array) -> InterventionFn:
+    """Add a steering vector.
+
+    Args: vector: anything that broadcasts to the activation, such as (width,) or
+        (batch, length, width).
+    Raises (when applied): ShapeError, with both shapes.
+    Source: Turner et al. 2023, "Activation Addition", arXiv:2308.10248.
+    """
+    vector = _operand(vector)
+
+    def steered(x: mx.array) -> mx.array:
+        _check_fits(x, vector, "steered with a vector of shape")
+        return _like(x, x + vector)
+
+    return _named(steered, f"add_vector({_shown(vector)})")
+
+
+def replace_with(value: mx.array | float, align: str = "strict") -> InterventionFn:
+    """Put a fixed value in the activation's place.
+
+    Args:
+        value: a number, or an array that broadcasts to the activation.
+        align: what another length along the sequence axis (the last but one) means.
+            `"strict"` raises; `"start"` replaces the positions that both have, counted from
+            the first; `"end"` counts from the last.  The other positions stay as they are.
+    Raises: AlignError (a ValueError) for an unknown `align`; when applied, ShapeError.
+    """
+    value = _operand(value)
+    if align not in ALIGNMENTS:
+        raise AlignError(align, ALIGNMENTS)
+
+    def replaced(x: mx.array) -> mx.array:
+        if align != "strict" and _length(value) not in (None, 1, _length(x)):
+            return _overlap(x, value, align)
+        _check_fits(
+            x, value, "replaced with a value of shape",
+            "For another length, write replace_with(value, align='start') or align='end'.",
+        )  # fmt: skip
+        if getattr(value, "shape", None) == x.shape:
+            return _like(x, value)
+        return _like(x, mx.zeros_like(x) + value)
+
+    return _named(replaced, f"replace_with({_shown(value)})")
+
+
+def clamp(min_val: float | None = None, max_val: float | None = None) -> InterventionFn:
+    """Limit values to a range; either side may be left open.
+
+    Raises: InterventionError (a ValueError) where both sides are open, or the range is empty.
+    """
+    if min_val is None and max_val is None:
+        raise InterventionError(
+            "clamp needs a limit: both are None.\n  Write clamp(-1.0, 1.0) or clamp(max_val=1.0)."
+        )
+    if _are_numbers(min_val, max_val) and min_val > max_val:  # type: ignore[operator]
+        raise InterventionError(
+            f"clamp from {min_val} to {max_val} leaves nothing.\n"
+            f"  Write clamp({max_val}, {min_val})."
+        )
+    low, high = _operand(min_val), _operand(max_val)
+
+    def clamped(x: mx.array) -> mx.array:
+        edited = x
+        if low is not None:
+            _check_fits(x, low, "clamped to limits of shape")
+            edited = mx.maximum(edited, low)
+        if high is not None:
+            _check_fits(x, high, "clamped to limits of shape")
+            edited = mx.minimum(edited, high)
+        return _like(x, edited)
+
+    return _named(clamped, f"clamp({_shown(low)}, {_shown(high)})")
+
+
+def noise(std: float = 0.1) -> InterventionFn:
+    """Add Gaussian noise, drawn anew on every run; it follows `mx.random.seed`.
+
+    Args: std: the standard deviation, in units of the activation.
+    Raises: InterventionError (a ValueError) for a negative number.
+    """
+    if _are_numbers(std) and std < 0:
+        raise InterventionError(f"a standard deviation is not negative, and {std} is.")
+    std = _operand(std)
+
+    def noisy(x: mx.array) -> mx.array:
+        # `normal` wants the shape as numbers, which would tie the graph to one input length;
+        # a normal truncated where no float32 draw ever falls takes it from its bounds.
+        bound = mx.zeros_like(x).astype(mx.float32)
+        drawn = mx.random.truncated_normal(bound - _SIGMAS, bound + _SIGMAS)
+        return _like(x, x + drawn * std)
+
+    return _named(noisy, f"noise({_shown(std)})")
+
+
+class InterventionComposer:
+    """Collects interventions, first added first applied.  Made by `compose()`."""
+
+    def __init__(self, *functions: InterventionFn):
+        self._functions: list[InterventionFn] = []
+        for fn in functions:
+            self.add(fn)
+
+    def add(self, fn: InterventionFn) -> InterventionComposer:
+        """Append an intervention.  Returns: self.  Raises: InterventionError if not callable."""
+        if not callable(fn):
+            raise InterventionError(
+                f"{fn!r} is no function of an activation.\n  Write .add(iv.scale(0.5))."
+            )
+        self._functions.append(fn)
+        return self
+
+    def build(self) -> InterventionFn:
+        """One function that applies what has been added so far, in order."""
+        functions = tuple(self._functions)
+
+        def composed(x: mx.array) -> mx.array:
+            for fn in functions:
+                x = fn(x)
+            return x
+
+        names = " then ".join(getattr(fn, "__name__", "function") for fn in functions)
+        return _named(composed, names or "compose()")
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+
+def compose(*functions: InterventionFn) -> InterventionComposer:
+    """Begin a composition: `compose().add(scale(0.8)).add(noise(0.1)).build()`."""
+    return InterventionComposer(*functions)
+
+
+# -- shapes and dtypes ------------------------------------------------------------------------
+
+
+def _operand(value: Any) -> Any:
+    """Lists and numpy values as MLX takes them; numbers, arrays and params as they are."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return mx.array(value)
+    return value
+
+
+def _are_numbers(*values: Any) -> bool:
+    return all(isinstance(value, (int, float)) for value in values)
+
+
+def _like(x: mx.array, value: mx.array) -> mx.array:
+    """`value` in the activation's dtype."""
+    return value if value.dtype == x.dtype else value.astype(x.dtype)
+
+
+def _check_fits(x: mx.array, value: Any, verb: str, advice: str = "") -> None:
+    """Raise unless `value` broadcasts to the activation's own shape."""
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return
+    have = x.shape
+    fits = len(shape) <= len(have) and all(
+        a in (1, b) for a, b in zip(reversed(shape), reversed(have), strict=False)
+    )
+    if not fits:
+        raise ShapeError(f"{_place(x)}{have} cannot be {verb} {tuple(shape)}", str(here()), advice)
+
+
+def _place(x: Any) -> str:
+    """The site of a proxy, for an error's text."""
+    return f"{x._describe()} of shape " if hasattr(type(x), "_is_handle") else "an activation of "
+
+
+def _length(value: Any) -> int | None:
+    """The size of the sequence axis, the last but one."""
+    shape = getattr(value, "shape", ())
+    return shape[-2] if len(shape) > 1 else None
+
+
+def _overlap(x: mx.array, value: Any, align: str) -> mx.array:
+    """`x` with the positions that both have taken from `value`."""
+    have, given = _length(x), _length(value)
+    if have is None or given is None:
+        raise ShapeError(
+            f"{_place(x)}{x.shape} has no sequence axis to align {value.shape} along", str(here())
+        )
+    both = min(have, given)
+    at = slice(0, both) if align == "start" else slice(have - both, have)
+    source = slice(0, both) if align == "start" else slice(given - both, given)
+    part = value[..., source, :]
+    edited = mx.array(x)
+    _check_fits(edited[..., at, :], part, "replaced with a value of shape")
+    edited[..., at, :] = _like(x, part)
+    return edited
+
+
+def _named(fn: InterventionFn, name: str) -> InterventionFn:
+    fn.__name__ = fn.__qualname__ = name
+    return fn
+
+
+def _shown(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return repr(value) if shape is None else f"array{tuple(shape)}"
