@@ -74,7 +74,9 @@ class Named:
         put(self, "_key", (name, tuple(_compared(value) for value in arguments)))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a Named function is immutable; make another instead of setting {name!r}")
+        raise AttributeError(
+            f"a Named function is immutable; make another instead of setting {name!r}"
+        )
 
     def __call__(self, x: Any) -> Any:
         return self.function(x)

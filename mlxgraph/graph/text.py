@@ -1,13 +1,15 @@
 """A graph as a page that a person can read.
 
 One line a node, in the order in which a run could compute them: number, expression, shape,
-dtype, and the line of the user's file it came from.
+dtype, and the line of the user's file it came from.  Long expressions are wrapped, and of very
+long graphs the middle is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxgraph.graph.node import APPLY, CALL, CONSTANT, NUMBER, PARAM, SITE, Node, site_of
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
@@ -31,52 +33,140 @@ INFIX = {
     "mx.equal": "==",
     "mx.not_equal": "!=",
 }
+WIDTH = 64  # of an expression, before it is wrapped
+MOST_LINES = 6  # that one expression may take
+MOST_ROWS = 400  # that one page may take
 
 
-def listing(graph: Graph, mark: Node | None = None) -> str:
-    """The numbered listing of a graph; `mark` points at one node with an arrow."""
-    lines = [_headline(graph)]
+class Row(NamedTuple):
+    """One node of a listing: its name (`%3`), its expression, shape and dtype, and its line."""
+
+    node: Node
+    name: str
+    text: str
+    kind: str = ""
+    where: str = ""
+
+
+def rows(
+    nodes: Iterable[Node], constants: Sequence[Any] = (), notes: Mapping[Node, Any] | None = None
+) -> tuple[list[Row], dict[Node, str]]:
+    """The rows of a listing, and every node's name in it; constants have a name and no row."""
     names: dict[Node, str] = {}
-    rows: list[tuple[str, str, str]] = []
-    marked = -1
-    for node in graph.nodes():
+    found: list[Row] = []
+    for node in nodes:
         if node.op in (CONSTANT, NUMBER):
-            names[node] = _constant(node, graph.constants)
+            names[node] = _constant(node, constants)
             continue
-        names[node] = f"%{len(rows)}"
-        if node is mark:
-            marked = len(rows)
-        note = graph.notes.get(node)
+        names[node] = f"%{len(found)}"
+        note = notes.get(node) if notes else None
         kind = f"{note.shape} {note.dtype}" if note and note.shape is not None else ""
-        rows.append(
-            (f"{names[node]} = {expression(node, names)}", kind, note.where if note else "")
-        )
-    left = max((len(row[0]) for row in rows), default=0)
-    middle = max((len(row[1]) for row in rows), default=0)
-    for index, (what, kind, where) in enumerate(rows):
-        arrow = "->" if index == marked else "  "
-        lines.append(f"{arrow}{what:<{min(left, 72)}}  {kind:<{middle}}  {where}".rstrip())
-    for site, node in graph.writes:
-        lines.append(f"  write {site} <- {names[node]}")
-    for name, node in graph.saves:
-        lines.append(f"  save {name!r} <- {names[node]}")
-    for step in graph.then:
-        if hasattr(step, "writes"):
-            lines += ["  then", *("  " + line for line in listing(step).split("\n")[1:])]
-        else:
-            lines.append(f"  then {step}" + (f"  {step.where}" if step.where else ""))
-    return "\n".join(lines)
+        where = plain(note.where) if note else ""
+        found.append(Row(node, names[node], plain(expression(node, names)), kind, where))
+    return found, names
 
 
-def _headline(graph: Graph) -> str:
-    writes, saves = len(graph.writes), len(graph.saves)
-    return (
-        f"graph: {writes} write{'' if writes == 1 else 's'}, "
-        f"{saves} save{'' if saves == 1 else 's'}"
+def listing(graph: Graph, mark: Node | None = None, most: int = MOST_ROWS) -> str:
+    """The numbered listing of a graph.
+
+    Args:
+        mark: a node to point at with an arrow.
+        most: how many nodes to list; of a longer graph the middle is left out.
+    """
+    found, names = rows(graph.nodes(), graph.constants, graph.notes)
+    if len(found) <= most:
+        lines = _table(found, mark)
+    else:
+        first, last = found[: most // 2], found[len(found) - most // 2 :]
+        gap = f"  ... {len(found) - len(first) - len(last)} more ..."
+        lines = [*_table(first, mark), gap, *_table(last, mark)]
+    return "\n".join([headline(graph), *lines, *_deeds(graph, names, most)])
+
+
+def around(
+    where: Graph | Iterable[Node],
+    node: Node,
+    lines: int = 3,
+    constants: Sequence[Any] = (),
+    notes: Mapping[Node, Any] | None = None,
+) -> str:
+    """The listing's lines around one node, with an arrow at it: for errors.
+
+    Args:
+        where: the graph that holds the node, or nodes in order, inputs before users.
+        lines: how many nodes to show before and after it.
+        constants, notes: for bare nodes, what their graph would know.
+    Returns: the lines; where the node is in no row (a number, say), `""`.
+    """
+    if hasattr(where, "nodes"):
+        where, constants, notes = where.nodes(), where.constants, where.notes
+    found, _ = rows(where, constants, notes)
+    at = next((index for index, row in enumerate(found) if row.node is node), None)
+    if at is None:
+        return ""
+    return "\n".join(_table(found[max(0, at - lines) : at + lines + 1], node))
+
+
+def _table(found: Sequence[Row], mark: Node | None) -> list[str]:
+    """Rows in columns, as wide as these rows need."""
+    texts = [_wrapped(f"{row.name} = {row.text}", len(row.name) + 3) for row in found]
+    left = max((len(text[0]) for text in texts), default=0)
+    middle = max((len(row.kind) for row in found), default=0)
+    lines = []
+    for row, (first, *rest) in zip(found, texts, strict=True):
+        arrow = "->" if row.node is mark else "  "
+        lines.append(f"{arrow}{first:<{left}}  {row.kind:<{middle}}  {row.where}".rstrip())
+        lines += ["  " + line for line in rest]
+    return lines
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    if len(text) <= WIDTH:
+        return [text]
+    return textwrap.wrap(
+        text[: WIDTH * (MOST_LINES + 2)],
+        WIDTH,
+        subsequent_indent=" " * indent,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+        max_lines=MOST_LINES,
+        placeholder=" ...",
     )
 
 
-def _constant(node: Node, constants: tuple[Any, ...]) -> str:
+def _deeds(graph: Graph, names: Mapping[Node, str], most: int) -> list[str]:
+    """What the graph does with its nodes: writes, saves, and steps by pattern."""
+    lines = [f"  write {plain(str(site))} <- {names[node]}" for site, node in graph.writes]
+    lines += [f"  save {name!r} <- {names[node]}" for name, node in graph.saves]
+    for step in graph.then:
+        if hasattr(step, "writes"):
+            lines += [
+                "  then",
+                *("  " + line for line in listing(step, None, most).split("\n")[1:]),
+            ]
+        else:
+            lines.append(plain(f"  then {step}" + (f"  {step.where}" if step.where else "")))
+    return lines
+
+
+def headline(graph: Graph) -> str:
+    """`graph: 2 writes, 1 save`"""
+    counts = [(len(graph.writes), "write"), (len(graph.saves), "save")]
+    if graph.then:
+        counts.append((len(graph.then), "step"))
+    said = [f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts]
+    params = dict.fromkeys(n.args[0] for n in graph.nodes() if n.op == PARAM)
+    return f"graph: {', '.join(said)}" + (f"; params {', '.join(params)}" if params else "")
+
+
+def plain(text: str) -> str:
+    """Text without anything that would break a line or upset a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _constant(node: Node, constants: Sequence[Any]) -> str:
     index = node.args[0]
     value = constants[index] if index < len(constants) else None
     if node.op == NUMBER:
@@ -121,8 +211,9 @@ def _keywords(node: Node, names: dict[Node, str]) -> list[str]:
 
 
 def _index(index: Any, names: dict[Node, str]) -> str:
-    if type(index) is tuple:
-        return ", ".join(show_argument(part, names) for part in index)
+    if type(index) is tuple and index:
+        inside = ", ".join(show_argument(part, names) for part in index)
+        return f"{inside}," if len(index) == 1 else inside
     return show_argument(index, names)
 
 
@@ -147,15 +238,20 @@ def show_argument(value: Any, names: dict[Node, str]) -> str:
     if kind is DType:
         return value.value
     if kind is Opaque:
-        return getattr(value.value, "__qualname__", None) or type(value.value).__name__
+        return opaque_name(value.value)
     if kind is Literal:
         return repr(value.value)
     return repr(value)
 
 
+def opaque_name(function: Any) -> str:
+    """A Python object that the graph cannot look into, as a person would name it."""
+    return getattr(function, "__qualname__", None) or type(function).__name__
+
+
 def brief(node: Node, constants: Sequence[Any] = (), depth: int = 2) -> str:
     """One node as a short expression, its inputs written out `depth` levels down."""
     if node.op in (CONSTANT, NUMBER):
-        return _constant(node, tuple(constants))
+        return _constant(node, constants)
     names = {child: brief(child, constants, depth - 1) if depth else "..." for child in node.inputs}
     return expression(node, names)
