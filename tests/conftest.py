@@ -1,17 +1,78 @@
-"""Settings that hold for every test.  Imports no mlx: the tests of `graph/` run without it."""
+"""Settings and fixtures for every test.  Imports no mlx: `graph/` is tested without it."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
-# No deadline: a slow machine is not a bug.  In CI the examples are the same on every run.
-settings.register_profile(
-    "mlxgraph",
+# The same examples on every run; HYPOTHESIS_PROFILE=explore looks for new ones.  No deadline: a
+# slow machine is not a bug.
+_COMMON = dict(
     deadline=None,
-    derandomize=bool(os.environ.get("CI")),
-    suppress_health_check=[HealthCheck.too_slow],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-settings.load_profile("mlxgraph")
+settings.register_profile("mlxgraph", derandomize=True, max_examples=50, **_COMMON)
+settings.register_profile("explore", max_examples=500, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "mlxgraph"))
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session", params=["tied", "untied"])
+def llama(request):
+    """Random Llamas with grouped queries, with tied and with untied heads."""
+    return _model("make_llama", request.param == "tied")
+
+
+@pytest.fixture(scope="session")
+def tied():
+    """One random Llama, for what does not depend on the head."""
+    return _model("make_llama", True)
+
+
+@pytest.fixture
+def fresh():
+    """A Llama that the test may change."""
+    return _model("make_llama", False)
+
+
+@pytest.fixture
+def chain():
+    """A chain of linear layers on float inputs of width 6."""
+    return _model("Chain")
+
+
+@pytest.fixture
+def counted():
+    """A chain whose layers count how often Python calls them."""
+    return _model("CountedChain")
+
+
+@pytest.fixture
+def tokens():
+    """Token ids, shape (2, 6)."""
+    import mlx.core as mx
+
+    return mx.array([[1, 7, 3, 9, 4, 2], [5, 11, 0, 8, 6, 13]])
+
+
+@pytest.fixture
+def x():
+    """A float input, shape (2, 4, 6)."""
+    import mlx.core as mx
+
+    return mx.arange(48, dtype=mx.float32).reshape(2, 4, 6) / 24 - 1
+
+
+def _model(maker: str, *args):
+    """A random model, by the name of what makes it.  Only who asks for one imports mlx."""
+    import mlx.core as mx
+
+    import mlxgraph as mg
+    from tests import models
+
+    mx.random.seed(3)
+    module = getattr(models, maker)(*args)
+    mx.eval(module.parameters())
+    return mg.InterpretableModel(module)

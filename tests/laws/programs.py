@@ -1,0 +1,405 @@
+"""Random programs for the interpreter, and the same programs played to the library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from hypothesis import strategies as st
+
+from tests.laws.interpreter import (
+    Aug,
+    Compute,
+    Copy,
+    H,
+    Read,
+    Replace,
+    Save,
+    Set,
+    Site,
+    VIEWS,
+    View,
+)
+
+NUMBERS = st.sampled_from([-1.5, -0.5, 0.0, 0.25, 1.0, 2.0])
+UNARY = ("tanh", "softmax", "negative")
+BINARY = ("add", "subtract", "multiply", "radd", "rsub", "maximum")
+
+
+class Known:
+    """What the writer of a program knows of a handle: shape, when, where, and whether fresh."""
+
+    def __init__(self, shape: tuple, when: int, positions: Any, root: Any, parent: Any = None):
+        self.shape = shape
+        self.when = when
+        self.positions = positions
+        self.root = root  # a Site, or the Known whose value it is
+        self.parent = parent
+        self.versions: Any = None
+
+
+class Writer:
+    """Draws one program, instruction by instruction, keeping to the rules of the house."""
+
+    def __init__(self, draw: Any, order: list[Site], shapes: dict[Site, tuple]):
+        self.draw = draw
+        self.order = {site: k for k, site in enumerate(order)}
+        self.shapes = shapes
+        self.program: list[Any] = []
+        self.known: dict[int, Known] = {}
+        self.versions: dict[Any, Any] = {}
+        self.epochs: dict[Site, int] = {}
+        self.clock = 0
+
+    # -- knowledge --------------------------------------------------------------------------------
+
+    def _versions(self, root: Any, size: int) -> Any:
+        return self.versions.setdefault(root, np.zeros(size, int))
+
+    def _add(self, known: Known) -> int:
+        number = len(self.known)
+        self.known[number] = known
+        size = int(np.prod(self.shapes[known.root] if isinstance(known.root, tuple)
+                           else known.root.shape))
+        known.versions = self._versions(known.root, size)[known.positions].copy()
+        return number
+
+    def _plain(self, shape: tuple, when: int) -> int:
+        known = Known(tuple(shape), when, np.arange(int(np.prod(shape))).reshape(shape), None)
+        known.root = known
+        return self._add(known)
+
+    def fresh(self, number: int) -> bool:
+        """Whether the handle shows what its place holds now."""
+        known = self.known[number]
+        return bool(np.array_equal(self.versions[known.root][known.positions], known.versions))
+
+    def may_write(self, number: int, when: int) -> bool:
+        known = self.known[number]
+        return not isinstance(known.root, tuple) or when <= self.order[known.root]
+
+    def _wrote(self, number: int, index: Any, when: int) -> None:
+        known = self.known[number]
+        self.clock += 1
+        versions = self.versions[known.root]
+        versions[known.positions[index]] = self.clock
+        if not isinstance(known.root, tuple):
+            known.root.when = max(known.root.when, when)
+        seen: Known | None = known
+        while seen is not None:
+            seen.versions = versions[seen.positions].copy()
+            seen.when = max(seen.when, when)
+            seen = seen.parent
+
+    # -- instructions -----------------------------------------------------------------------------
+
+    def read(self, site: Site | None = None) -> int:
+        site = site or self.draw(st.sampled_from(list(self.order)))
+        shape = self.shapes[site]
+        where = np.arange(int(np.prod(shape))).reshape(shape)
+        number = self._add(Known(shape, self.order[site], where, site))
+        self.program.append(Read(number, site))
+        return number
+
+    def some(self) -> int:
+        if not self.known or self.draw(st.integers(0, 3)) == 0:
+            return self.read()
+        return self.draw(st.sampled_from(sorted(self.known)))
+
+    def view(self, source: int | None = None, how: tuple | None = None) -> int:
+        source = self.some() if source is None else source
+        known = self.known[source]
+        name, args = how or self.draw(st.sampled_from(self._views(known.shape)))
+        if name == "index" and args == ():
+            args = (self.index(known.shape),)
+        where = VIEWS[name](known.positions, *args)
+        if not where.size:
+            return source
+        number = self._add(Known(where.shape, known.when, where, known.root, known))
+        # A view shows what its source shows, which may be older than the place.
+        offsets = VIEWS[name](np.arange(known.positions.size).reshape(known.shape), *args)
+        self.known[number].versions = known.versions.reshape(-1)[offsets].copy()
+        self.program.append(View(number, source, name, args))
+        return number
+
+    def _views(self, shape: tuple) -> list[tuple[str, tuple]]:
+        n = len(shape)
+        found: list[tuple[str, tuple]] = [("expand_dims", (k,)) for k in range(n + 1)]
+        if not n:
+            return found
+        found += [("index", ()), ("index", ()), ("flatten", ()), ("T", ())]
+        found += [("transpose", (tuple(self.draw(st.permutations(range(n)))),))]
+        found += [("swapaxes", (0, n - 1)), ("moveaxis", (0, n - 1)), ("moveaxis", (-1, 0))]
+        found += [("squeeze", (k,)) for k in range(n) if shape[k] == 1]
+        found += [("reshape", (shape[::-1],)), ("reshape", ((-1, shape[-1]),))]
+        for axis, size in enumerate(shape):
+            for parts in (2, 3):
+                if size % parts == 0:
+                    found += [("split", (parts, axis, k)) for k in range(parts)]
+                    found += [("unflatten", (axis, (parts, size // parts)))]
+        if n >= 2 and shape[-1] % 2 == 0:
+            found += [("heads", (2,))] * 2
+        return found
+
+    def index(self, shape: tuple) -> Any:
+        """An index: whole numbers, slices, new axes, an ellipsis, or one list."""
+        if self.draw(st.integers(0, 5)) == 0:
+            rows = self.draw(st.sets(st.integers(0, shape[0] - 1), min_size=1))
+            return list(rows)
+        parts: list[Any] = []
+        for size in shape[: self.draw(st.integers(1, len(shape)))]:
+            kind = self.draw(st.integers(0, 3))
+            if kind == 0:
+                parts.append(self.draw(st.integers(-size, size - 1)))
+            elif kind == 1:
+                parts.append(slice(None))
+            else:
+                start = self.draw(st.integers(0, size - 1))
+                stop = self.draw(st.sampled_from([None, size, min(size, start + 2)]))
+                parts.append(slice(start, stop, self.draw(st.sampled_from([None, 1, 2]))))
+        if len(parts) < len(shape) and self.draw(st.booleans()):
+            parts.insert(self.draw(st.sampled_from([0, len(parts)])), ...)
+        if self.draw(st.integers(0, 5)) == 0:
+            parts.insert(0, None)
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    def compute(self, a: int | None = None) -> int:
+        a = self.some() if a is None else a
+        known = self.known[a]
+        op = self.draw(st.sampled_from(UNARY + BINARY + ("mean",)))
+        b: Any = None
+        when = known.when
+        shape = known.shape
+        if op == "mean" or op == "softmax":
+            if not shape:
+                op = "tanh"
+            elif op == "mean":
+                shape = (*shape[:-1], 1)
+        if op in BINARY:
+            b = self.draw(NUMBERS)
+            others = [k for k, o in self.known.items() if o.shape == known.shape]
+            if others and self.draw(st.booleans()):
+                other = self.draw(st.sampled_from(others))
+                b = H(other)
+                when = max(when, self.known[other].when)
+        number = self._plain(shape, when)
+        self.program.append(Compute(number, op, a, b))
+        return number
+
+    def copy(self) -> None:
+        source = self.some()
+        known = self.known[source]
+        self.program.append(Copy(self._plain(known.shape, known.when), source))
+
+    def value_for(self, shape: tuple, when: int) -> Any:
+        """A number, or a handle that fits and is early enough (`when` None: at any time)."""
+        fits = [
+            k for k, known in self.known.items()
+            if known.when <= when and (known.shape == shape or known.shape == shape[-1:])
+        ]
+        if fits and self.draw(st.integers(0, 2)):
+            return H(self.draw(st.sampled_from(fits)))
+        return self.draw(NUMBERS)
+
+    def _limit(self, number: int) -> int:
+        root = self.known[number].root
+        return self.order[root] if isinstance(root, tuple) else len(self.order)
+
+    def _whole(self, number: int) -> bool:
+        """Whether writing here is allowed: its site has not been replaced since."""
+        known = self.known[number]
+        epoch = getattr(known, "epoch", 0)
+        return not isinstance(known.root, tuple) or self._root_epoch(known) == epoch
+
+    def _root_epoch(self, known: Known) -> int:
+        return self.epochs.get(known.root, 0)
+
+    def set(self) -> None:
+        number = self.some()
+        known = self.known[number]
+        if not known.shape or not self.writable(number):
+            return
+        index = self.index(known.shape)
+        shape = known.positions[index].shape
+        if 0 in shape:
+            return
+        value = self.value_for(shape, self._limit(number))
+        when = self.known[value.number].when if isinstance(value, H) else -1
+        self.program.append(Set(number, index, value))
+        self._wrote(number, index, when)
+
+    def augment(self) -> None:
+        number = self.some()
+        if not self.writable(number) or not self.fresh(number):
+            return
+        value = self.value_for(self.known[number].shape, self._limit(number))
+        when = self.known[value.number].when if isinstance(value, H) else -1
+        if not self.may_write(number, self.known[number].when):
+            return
+        op = self.draw(st.sampled_from(["add", "subtract", "multiply"]))
+        self.program.append(Aug(number, op, value))
+        self._wrote(number, ..., when)
+
+    def writable(self, number: int) -> bool:
+        """Not a handle whose site was replaced since it was read."""
+        known = self.known[number]
+        if not isinstance(known.root, tuple):
+            return True
+        born = self.born.get(number, 0)
+        return born == self.epochs.get(known.root, 0)
+
+    @property
+    def born(self) -> dict[int, int]:
+        """The epoch of its site in which each handle was made."""
+        epochs: dict[Site, int] = {}
+        found: dict[int, int] = {}
+        for step in self.program:
+            if isinstance(step, Replace):
+                epochs[step.site] = epochs.get(step.site, 0) + 1
+            elif isinstance(step, Read):
+                found[step.dst] = epochs.get(step.site, 0)
+            elif isinstance(step, (View, Save)):
+                found[step.dst] = found.get(step.src, 0)
+        return found
+
+    def replace(self) -> None:
+        site = self.draw(st.sampled_from(list(self.order)))
+        value = self.value_for(self.shapes[site], self.order[site])
+        self.program.append(Replace(site, value))
+        self.epochs[site] = self.epochs.get(site, 0) + 1
+        self.clock += 1
+        self._versions(site, int(np.prod(self.shapes[site])))[:] = self.clock
+
+    def save(self) -> None:
+        source = self.some()
+        known = self.known[source]
+        number = self._add(Known(known.shape, known.when, known.positions, known.root, known.parent))
+        if known.root is known:  # a saved computed value is a handle of its own
+            self.known[number].root = self.known[number]
+            self.versions[self.known[number]] = self.versions[known].copy()
+        self.known[number].versions = known.versions.copy()
+        self.program.append(Save(number, source))
+
+
+@st.composite
+def programs(draw: Any, order: list[Site], shapes: dict[Site, tuple], most: int = 10) -> list[Any]:
+    """Programs that every rule allows; they always save something."""
+    writer = Writer(draw, order, shapes)
+    verbs = [writer.read, writer.view, writer.view, writer.compute, writer.compute, writer.set,
+             writer.set, writer.augment, writer.replace, writer.save, writer.copy]
+    for _ in range(draw(st.integers(2, most))):
+        draw(st.sampled_from(verbs))()
+    writer.save()
+    return writer.program
+
+
+# -- the library's turn ---------------------------------------------------------------------------
+
+
+def perform(model: Any, program: list[Any], inputs: tuple, compile: Any = False) -> tuple:
+    """The program written in a block: its saves, the output, the trace."""
+    with model.trace(*inputs, compile=compile) as t:
+        handles: dict[int, Any] = {}
+        kept = []
+        for step in program:
+            made = play(model, handles, step)
+            if isinstance(step, Save):
+                kept.append(made)
+        t.output.save("the output") if False else None
+    return kept, t.output, t
+
+
+def play(model: Any, handles: dict[int, Any], step: Any) -> Any:
+    """One instruction, as a user would write it."""
+
+    def operand(value: Any) -> Any:
+        return handles[value.number] if isinstance(value, H) else value
+
+    match step:
+        case Read(dst, (path, port, call)):
+            place = model if not path and port == "output" else model[path].calls[call]
+            handles[dst] = getattr(place, port)
+        case View(dst, src, how, args):
+            handles[dst] = view(handles[src], how, args)
+        case Compute(dst, op, a, b):
+            handles[dst] = compute(op, handles[a], operand(b))
+        case Copy(dst, src):
+            handles[dst] = mx.array(handles[src])
+        case Set(handle, index, value):
+            handles[handle][index] = operand(value)
+        case Aug(handle, op, value):
+            h = handles[handle]
+            if op == "add":
+                h += operand(value)
+            elif op == "subtract":
+                h -= operand(value)
+            else:
+                h *= operand(value)
+            assert h is handles[handle]
+        case Replace((path, port, call), value):
+            place = model if not path and port == "output" else model[path].calls[call]
+            setattr(place, port, operand(value))
+        case Save(dst, src):
+            handles[dst] = handles[src].save()
+            return handles[dst]
+    return None
+
+
+def view(h: Any, how: str, args: tuple) -> Any:
+    """The library's spelling of each view; methods and functions by turns."""
+    match how:
+        case "index":
+            return h[args[0]]
+        case "reshape":
+            return h.reshape(*args[0]) if len(args[0]) % 2 else mx.reshape(h, args[0])
+        case "flatten":
+            return h.flatten() if h.ndim % 2 else mx.flatten(h)
+        case "unflatten":
+            return mx.unflatten(h, args[0], args[1])
+        case "transpose":
+            return h.transpose(*args[0]) if h.ndim % 2 else mx.transpose(h, args[0])
+        case "swapaxes":
+            return h.swapaxes(*args)
+        case "moveaxis":
+            return mx.moveaxis(h, *args)
+        case "squeeze":
+            return h.squeeze(*args)
+        case "expand_dims":
+            return mx.expand_dims(h, *args)
+        case "split":
+            return mx.split(h, args[0], args[1])[args[2]]
+        case "T":
+            return h.T
+        case "heads":
+            from einops import rearrange
+
+            names = " ".join(f"a{k}" for k in range(h.ndim - 2))
+            return rearrange(h, f"{names} s (h d) -> {names} h s d", h=args[0])
+    raise AssertionError(how)
+
+
+def compute(op: str, a: Any, b: Any) -> Any:
+    """The library's spelling of each operation."""
+    match op:
+        case "add":
+            return a + b
+        case "subtract":
+            return mx.subtract(a, b)
+        case "multiply":
+            return a * b
+        case "radd":
+            return b + a
+        case "rsub":
+            return b - a
+        case "tanh":
+            return mx.tanh(a)
+        case "softmax":
+            return mx.softmax(a, axis=-1)
+        case "negative":
+            return -a
+        case "maximum":
+            return mx.maximum(a, b)
+        case "mean":
+            return a.mean(axis=-1, keepdims=True)
+    raise AssertionError(op)

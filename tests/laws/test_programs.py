@@ -1,0 +1,84 @@
+"""What a block means: random programs against the naive interpreter of rules R3 to R6."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+import mlxgraph as mg
+from tests import models
+from tests.laws.interpreter import interpret, sites_of
+from tests.laws.programs import perform, programs
+
+X = mx.arange(48, dtype=mx.float32).reshape(2, 4, 6) / 24 - 1
+TOKENS = mx.array([[1, 7, 3, 9], [5, 11, 0, 8]])
+
+
+class Case:
+    """A model, its inputs, and its float sites in forward order."""
+
+    def __init__(self, module, inputs):
+        mx.eval(module.parameters())
+        self.module = module
+        self.inputs = inputs
+        self.model = mg.InterpretableModel(module)
+        plain = sites_of(module, inputs)
+        self.order = [site for site, value in plain.items() if value.dtype == mx.float32]
+        self.shapes = {site: plain[site].shape for site in plain}
+        self.programs = programs(self.order, self.shapes)
+
+
+def _chain():
+    mx.random.seed(1)
+    return Case(models.Chain(), (X,))
+
+
+def _in_place():
+    mx.random.seed(2)
+    return Case(models.InPlace(), (X,))
+
+
+def _llama():
+    return Case(models.make_llama(False, layers=2), (TOKENS,))
+
+
+CASES = {"chain": _chain(), "in place": _in_place(), "llama": _llama()}
+
+
+def agree(case: Case, program: list, compile) -> None:
+    """The library's saves and output are the interpreter's."""
+    note("\n".join(map(str, program)))
+    expected, output = interpret(case.module, case.inputs, program)
+    saves, given, _ = perform(case.model, program, case.inputs, compile)
+    assert len(saves) == len(expected)
+    for number, (ours, theirs) in enumerate(zip([*saves, given], [*expected, output], strict=True)):
+        assert models.same(ours, theirs, 2e-5), f"save {number}:\n{ours}\nshould be\n{theirs}"
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=settings().max_examples * 3)
+@given(data=st.data())
+def test_a_block_means_what_the_naive_interpreter_says(name, data):
+    case = CASES[name]
+    agree(case, data.draw(case.programs), False)
+
+
+@settings(max_examples=6)
+@given(data=st.data())
+def test_a_compiled_block_means_what_the_naive_interpreter_says(data):
+    case = CASES["chain"]
+    agree(case, data.draw(case.programs), True)
+
+
+def test_the_interpreter_notices_a_wrong_answer():
+    from tests.laws.interpreter import Aug, Read, Save
+
+    case = CASES["chain"]
+    program = [Read(0, ("layers.0", "output", 0)), Aug(0, "add", 1.0), Save(1, 0)]
+    wrong = [Read(0, ("layers.0", "output", 0)), Aug(0, "add", 1.5), Save(1, 0)]
+    expected, output = interpret(case.module, case.inputs, program)
+    saves, given_output, _ = perform(case.model, wrong, case.inputs)
+    assert not models.same(saves[0], expected[0], 2e-5)
+    assert not models.same(given_output, output, 2e-5)
