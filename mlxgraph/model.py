@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxgraph.errors import (
+    InputError,
     ModelLoadError,
     NameTakenError,
     NoTokenizerError,
@@ -21,6 +22,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import CALL
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.handles import ModuleHandle
+from mlxgraph.invokes import Invokes
 from mlxgraph.names import Names
 from mlxgraph.passes import CompiledPass, Result
 from mlxgraph.record.freeze import freeze
@@ -78,7 +80,7 @@ class InterpretableModel:
         params: dict[str, Any] | None = None,
         compile: CompileMode = "auto",
         **forward_kwargs: Any,
-    ) -> Trace:
+    ) -> Any:
         """Open a block in which edits and saves are recorded; it runs once, when it ends.
 
         Args:
@@ -91,8 +93,16 @@ class InterpretableModel:
             compile: `"auto"` compiles what comes a second time; True and False force it.
             forward_kwargs: keyword arguments of the model, and values of the graph's params.
 
+        Returns: a Trace; without any inputs, a trace of several prompts (`t.invoke`).
         Raises: NoTokenizerError, InputError, UnknownSiteError.
         """
+        if not inputs and not forward_kwargs:
+            if interventions or graph is not None:
+                raise InputError(
+                    "a trace of several prompts takes no edits of its own.\n"
+                    "  Give them to each: `with t.invoke(prompt, interventions=...)`."
+                )
+            return Invokes(self, compile, params or {})
         if len(inputs) == 2 and interventions is None and _is_interventions(inputs[1]):
             inputs, interventions = inputs[:1], inputs[1]
         prepared = prepare(inputs, self.tokenizer)

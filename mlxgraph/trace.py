@@ -14,7 +14,7 @@ import mlx.core as mx
 from mlxgraph.activations import Activations
 from mlxgraph.errors import EscapedError, OutsideTraceError, UnknownNameError
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import CALL, SITE, Node, walk
+from mlxgraph.graph.node import SITE, Node, walk
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.record.apply import apply_intervention
 from mlxgraph.record.intercept import intercepted
@@ -22,11 +22,11 @@ from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
 from mlxgraph.resolve import take_in
 from mlxgraph.run import random_state
-from mlxgraph.run.ops import Values, bind_leaves, evaluate, thaw
-from mlxgraph.run.placeholder import placeholder
+from mlxgraph.run.ops import Values, bind_leaves
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.run.signature import describe_call
 from mlxgraph.text import Inputs
+from mlxgraph.tools import ModelTools
 
 if TYPE_CHECKING:
     from mlxgraph.handles import ModuleHandle
@@ -63,6 +63,7 @@ class Trace:
         self.lengths = inputs.lengths
         self.saved_values: dict[str, Any] = {}
         self._model = model
+        self._tools = ModelTools(model)
         self._inputs = inputs
         self._interventions = interventions
         self._given = graph
@@ -86,7 +87,8 @@ class Trace:
         model._refresh_names()
         with paused():
             census = runner.census(self._call, self._inputs.forward, self._inputs.kind)
-        self._recording = recording = Recording(census, self)
+        self._recording = recording = Recording(census, self._tools)
+        self._tools.look = self.look  # type: ignore[method-assign]
         recording.owner = model
         self._open = intercepted(recording)
         try:
@@ -156,20 +158,7 @@ class Trace:
                 kind=self._inputs.kind,
             )
 
-    # -- what a recording needs from the running side (`record.recording.Tools`) -----------------
-
-    def evaluate(self, node: Node, values: Callable[[Node], Any]) -> Any:
-        """The value of one node on placeholders."""
-        if node.op == CALL:
-            module = self._model._runner.bare().modules[node.args[0]]
-            args = [thaw(value, values) for value in node.args[1:]]
-            return module(*args, **{name: thaw(v, values) for name, v in node.kwargs})
-        return evaluate(node, values)
-
-    @staticmethod
-    def placeholder(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
-        """An array that cannot be evaluated."""
-        return placeholder(shape, dtype)
+    # -- looks inside the block --------------------------------------------------------------
 
     def look(self, recording: Recording, node: Node) -> Any:
         """The real value of a node: one lazy run of what was recorded serves all looks until the
@@ -181,16 +170,13 @@ class Trace:
             sites = [Node(SITE, tuple(site)) for site in recording.census.order]
             values = self._run(graph, [*sites, *drawn], compile=False)
             known = dict(zip([*sites, *drawn], values, strict=True))
-            self._looked = (frozenset(graph.writes), Values(known, self._call_module))
+            self._looked = (frozenset(graph.writes), Values(known, self._tools.evaluate))
             random_state.restore(before)
         values_now = self._looked[1]
         leaves = walk([*graph.roots, node])
         values_now.known.update(bind_leaves(leaves, recording.constants, self._params))
         with paused():
             return values_now[node]
-
-    def _call_module(self, node: Node, lookup: Callable[[Node], Any]) -> Any:
-        return self.evaluate(node, lookup)
 
     # -- results ---------------------------------------------------------------------------------
 

@@ -91,9 +91,9 @@ class Graph:
             names += getattr(step, "params", ())
         return tuple(dict.fromkeys(names))
 
-    def _numbers(self) -> tuple[tuple[str, str], ...]:
-        used = [node.args[0] for node in self.nodes() if node.op == NUMBER]
-        return tuple((type(self.constants[k]).__name__, repr(self.constants[k])) for k in used)
+    def _numbers(self) -> dict[int, tuple[str, str]]:
+        used = sorted(node.args[0] for node in self.nodes() if node.op == NUMBER)
+        return {k: (type(self.constants[k]).__name__, repr(self.constants[k])) for k in used}
 
     @property
     def key(self) -> tuple:

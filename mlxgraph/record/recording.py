@@ -20,6 +20,7 @@ from mlxgraph.errors import (
     NeverCalledError,
     OperationError,
     OrderError,
+    OutsideTraceError,
     ShapeError,
     StaleHandleError,
 )
@@ -84,6 +85,7 @@ class Recording:
         self.places: dict[Node, Place] = {}
         self.draws = 0
         self.loss: Any = None
+        self.scope: str | None = ""
         self.by_hand: dict[str, Any] = {}
         self._lifted: dict[int, Node] = {}
         self._kept: list[Any] = []
@@ -226,12 +228,20 @@ class Recording:
 
     def cell(self, site: Site) -> Cell:
         """The site's current value."""
+        if self.scope != "":
+            site = self._scoped(site)
         cell = self.cells.get(site)
         if cell is None:
             self._check_visited(site)
             cell = Cell(site, self.build(SITE, tuple(site)))
             self.cells[site] = cell
         return cell
+
+    def _scoped(self, site: Site) -> Site:
+        """The site of the invoke that is open, where there are several prompts."""
+        if self.scope is None:
+            raise OutsideTraceError(f"{site}, outside of `with t.invoke(...)`,")
+        return site if site.path.startswith("@") else site._replace(path=self.scope + site.path)
 
     def read(self, site: Site) -> Any:
         """A handle on the site's value as the program has left it so far."""
