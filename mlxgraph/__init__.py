@@ -1,5 +1,11 @@
 """mlxgraph: functional graph rewriting for interpretability work on MLX models."""
 
+from mlxgraph import interventions
+from mlxgraph.analysis.cache import ActivationCache, collect_activations
+from mlxgraph.analysis.collect import batch_get_activations, get_activations
+from mlxgraph.analysis.lens import logit_lens
+from mlxgraph.analysis.patching import activation_patching
+from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.edits import edit, read
 from mlxgraph.errors import MLXGraphError
 from mlxgraph.graph.graph import Graph, chain, diff, merge
@@ -9,15 +15,25 @@ from mlxgraph.record.param import param
 from mlxgraph.tiny import tiny
 from mlxgraph.trace import Trace
 
+# The model's own file stands below the analyses and cannot import them: they join it here.
+InterpretableModel.get_token_predictions = get_token_predictions  # type: ignore[attr-defined]
+InterpretableModel.logit_lens = logit_lens  # type: ignore[attr-defined]
+InterpretableModel.activation_patching = activation_patching  # type: ignore[attr-defined]
+
 __all__ = [
+    "ActivationCache",
     "Graph",
     "InterpretableModel",
     "MLXGraphError",
     "Trace",
     "apply",
+    "batch_get_activations",
     "chain",
+    "collect_activations",
     "diff",
     "edit",
+    "get_activations",
+    "interventions",
     "merge",
     "param",
     "read",

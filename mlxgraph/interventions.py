@@ -219,7 +219,7 @@ def _place(x: Any) -> str:
 
 def _length(value: Any) -> int | None:
     """The size of the sequence axis, the last but one."""
-    shape = getattr(value, "shape", ())
+    shape: tuple[int, ...] = getattr(value, "shape", ())
     return shape[-2] if len(shape) > 1 else None
 
 
@@ -246,5 +246,4 @@ def _named(fn: InterventionFn, name: str) -> InterventionFn:
 
 
 def _shown(value: Any) -> str:
-    shape = getattr(value, "shape", None)
-    return repr(value) if shape is None else f"array{tuple(shape)}"
+    return f"array{tuple(value.shape)}" if isinstance(value, mx.array) else repr(value)

@@ -1,1 +1,5 @@
-"""Pictures, with matplotlib (optional)."""
+"""Pictures.  matplotlib is optional, and imported when the first picture is drawn.
+
+In: plain results.  Out: matplotlib figures.
+Never: runs a model, or opens a window where none can be seen.
+"""

@@ -1,0 +1,103 @@
+"""Activations kept by name, and looked up by any form of a site's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, KeysView
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.analysis.inputs import token_strings
+from mlxgraph.errors import UnknownNameError, UnknownSiteError
+from mlxgraph.model import InterpretableModel
+
+
+class ActivationCache:
+    """Computed activations of one run.  Made by `collect_activations`.
+
+    Attributes:
+        activations: array (or tuple of arrays, where a module returns one) by name.
+        metadata: what the run was: `inputs`, `tokens`, `lengths`, `token_strings`.
+    """
+
+    def __init__(
+        self,
+        activations: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        same_site: Callable[[str], Any] | None = None,
+    ):
+        self.activations = activations
+        self.metadata = {} if metadata is None else metadata
+        self._site = same_site
+        self._by_site = {} if same_site is None else {same_site(name): name for name in activations}
+
+    def get(self, name: str) -> Any:
+        """An activation by any form of its name.  Raises: UnknownNameError (a KeyError)."""
+        known = self._find(name)
+        if known is None:
+            raise UnknownNameError(
+                "cached activation", name, self.activations, "`name in cache` asks without raising."
+            )
+        return self.activations[known]
+
+    def _find(self, name: object) -> str | None:
+        if name in self.activations:
+            return str(name)
+        if self._site is None:
+            return None
+        try:
+            return self._by_site.get(self._site(str(name)))
+        except UnknownSiteError:
+            return None
+
+    def keys(self) -> KeysView[str]:
+        """The names of what is kept."""
+        return self.activations.keys()
+
+    def __getitem__(self, name: str) -> Any:
+        return self.get(name)
+
+    def __contains__(self, name: object) -> bool:
+        return self._find(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.activations)
+
+    def __len__(self) -> int:
+        return len(self.activations)
+
+    def __repr__(self) -> str:
+        return f"<ActivationCache of {len(self)} activations>"
+
+
+def collect_activations(
+    model: InterpretableModel, inputs: Any, layers: list[str] | None = None
+) -> ActivationCache:
+    """Run a model once and keep its modules' outputs, computed.
+
+    Args:
+        inputs: as for `model.trace`; a tuple stands for several arguments.
+        layers: names of modules, in any form; every module that the forward calls if left out.
+    Returns: an ActivationCache under the names that were given, or that `trace.activations`
+        lists.
+    Raises: UnknownSiteError (an AttributeError and a KeyError), NeverCalledError.
+    """
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    with model.trace(*given) as trace:
+        names = list(trace.activations) if layers is None else list(layers)
+        kept = {name: trace.activations[name] for name in names}
+    found = {name: getattr(value, "value", value) for name, value in kept.items()}
+    mx.eval(found)
+    metadata: dict[str, Any] = {"inputs": inputs, "lengths": trace.lengths, "tokens": trace.tokens}
+    if trace.tokens is not None:
+        rows = trace.tokens.tolist()
+        names_of = token_strings(model, [token for row in rows for token in row])
+        metadata["token_strings"] = [
+            [names_of[token] for token in row[len(row) - length :]]
+            for row, length in zip(rows, trace.lengths or [], strict=True)
+        ]
+    return ActivationCache(found, metadata, lambda name: model[_bare(name)].path)
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix(".output")

@@ -1,0 +1,184 @@
+"""Activations of many prompts at chosen layers and token positions.
+
+In: prompts of any lengths.  Out: one array for each layer, a row for each prompt.
+Only the positions that were asked for leave a batch, and they are computed before the next batch
+begins, so memory does not grow with the number of prompts beyond the result itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+import numpy as np
+
+from mlxgraph.analysis.inputs import check_position, choose_layers, first_array
+from mlxgraph.errors import InputError, ShapeError
+from mlxgraph.model import InterpretableModel
+from mlxgraph.record.where import here
+
+_LONG_WORK = 4  # batches from which on a bar is worth its line
+
+
+def get_activations(
+    model: InterpretableModel,
+    prompts: str | Sequence[Any] | mx.array,
+    layers: Sequence[int] | None = None,
+    positions: int | Sequence[int] = -1,
+) -> dict[str, mx.array]:
+    """The residual stream after each layer at token positions, in one batched forward.
+
+    Args:
+        prompts: a text, texts, token ids, rows of token ids of any lengths, or an array whose
+            axes are (batch, length, ...).
+        layers: layer numbers; all if left out.
+        positions: one position or several, counted in each prompt by itself: 0 is its first
+            token and -1 its last, however long the other prompts are.
+    Returns: `{"layer_3": array}`, shape (batch, width) for one position, (batch, positions,
+        width) for a list of them.
+    Raises: PositionError for a position that some prompt does not have, BoundsError for a layer
+        (both IndexErrors), InputError, NoTokenizerError.
+    """
+    rows = _rows(model, prompts)
+    return _collect(model, rows, layers, positions, max(1, len(rows)), False)
+
+
+def batch_get_activations(
+    model: InterpretableModel,
+    prompts: Sequence[Any] | mx.array,
+    layers: Sequence[int] | None = None,
+    positions: int | Sequence[int] = -1,
+    batch_size: int = 8,
+    progress: bool | None = None,
+) -> dict[str, mx.array]:
+    """`get_activations` for many prompts, a batch at a time, in flat memory.
+
+    Args:
+        prompts, layers, positions: as for `get_activations`.
+        batch_size: prompts in one forward.  Prompts of like length share a batch, which saves
+            padding; the result is in the order given.
+        progress: show a bar on stderr; if left out, on a terminal and for long work.
+    Returns, Raises: as `get_activations`, and InputError for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"a batch holds at least one prompt; batch_size is {batch_size}.")
+    return _collect(model, _rows(model, prompts), layers, positions, batch_size, progress)
+
+
+Row: TypeAlias = "list[int] | mx.array"
+
+
+def _rows(model: InterpretableModel, prompts: Any) -> list[Row]:
+    """One entry for each prompt: its token ids, or its array without the batch axis."""
+    if isinstance(prompts, str):
+        return [model.encode(prompts)]
+    if isinstance(prompts, (mx.array, np.ndarray)):
+        array = mx.array(prompts)
+        if array.ndim == 1:
+            return [array.tolist()]  # type: ignore[list-item]
+        integers = mx.issubdtype(array.dtype, mx.integer) and array.ndim == 2
+        return array.tolist() if integers else list(array)  # type: ignore[return-value]
+    rows = list(prompts)
+    if not rows:
+        raise InputError("there are no prompts.\n  Give at least one.")
+    if all(isinstance(row, (int, np.integer)) for row in rows):
+        return [[int(token) for token in rows]]
+    return [model.encode(row) if isinstance(row, str) else _row(row) for row in rows]
+
+
+def _row(row: Any) -> Row:
+    array = mx.array(row)
+    if array.ndim == 1 and mx.issubdtype(array.dtype, mx.integer):
+        return array.tolist()  # type: ignore[return-value]
+    return array
+
+
+def _collect(
+    model: InterpretableModel,
+    rows: list[Row],
+    layers: Sequence[int] | None,
+    positions: int | Sequence[int],
+    batch_size: int,
+    progress: bool | None,
+) -> dict[str, mx.array]:
+    chosen = choose_layers(model, layers)
+    single = isinstance(positions, (int, np.integer))
+    wanted = [int(positions)] if single else [int(p) for p in positions]  # type: ignore
+    columns = [_columns(row, wanted, number) for number, row in enumerate(rows)]
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    found: dict[int, list[mx.array]] = {layer: [] for layer in chosen}
+    for batch in _watched(batches, len(rows), progress):
+        values = _one_batch(
+            model, [rows[n] for n in batch], [columns[n] for n in batch], chosen, single
+        )
+        mx.eval(values)
+        for layer, value in zip(chosen, values, strict=True):
+            found[layer].append(value)
+    back = mx.array(np.argsort(order))
+    result = {}
+    for layer in chosen:  # one layer at a time: its batches are let go before the next's
+        result[f"layer_{layer}"] = mx.concatenate(found.pop(layer))[back]
+        mx.eval(result[f"layer_{layer}"])
+    return result
+
+
+def _columns(row: Row, positions: list[int], number: int) -> list[int]:
+    """Positions of one prompt, counted from its end: padding on the left does not move them."""
+    length = len(row)
+    what = f"prompt {number}"
+    return [check_position(position, length, what) - length for position in positions]
+
+
+def _one_batch(
+    model: InterpretableModel,
+    rows: list[Row],
+    columns: list[list[int]],
+    layers: list[int],
+    single: bool,
+) -> list[mx.array]:
+    """Each layer's states at the wanted columns, (batch, width) or (batch, positions, width)."""
+    longest = max(len(row) for row in rows)
+    at = mx.array([[column + longest for column in row] for row in columns])
+    which = mx.arange(len(rows))[:, None]
+    if single:
+        at, which = at[:, 0], which[:, 0]
+    kept = []
+    with model.trace(_batch(rows)):
+        for layer in layers:
+            stream = first_array(model.layers[layer].output)
+            if stream.ndim < 3:
+                raise ShapeError(
+                    f"layer {layer} gives {stream.shape}, which has no positions", str(here()),
+                    "Give inputs with axes (batch, length, ...), or use collect_activations.",
+                )  # fmt: skip
+            kept.append(stream[which, at].save())
+    return kept
+
+
+def _batch(rows: list[Row]) -> Any:
+    if isinstance(rows[0], mx.array):
+        return mx.stack(rows)  # type: ignore[arg-type]
+    return rows
+
+
+def _watched(batches: list[list[int]], total: int, progress: bool | None) -> Iterable[list[int]]:
+    """The batches, with a bar on stderr where one is wanted and tqdm is there."""
+    if progress is None:
+        progress = sys.stderr.isatty() and len(batches) >= _LONG_WORK
+    if not progress:
+        return batches
+    try:
+        from tqdm import tqdm  # type: ignore[import-untyped]  # comes with mlx-lm; without it there is no bar, and no harm
+    except ImportError:
+        return batches
+    return _with_bar(batches, tqdm(total=total, unit="prompt", desc="activations"))
+
+
+def _with_bar(batches: list[list[int]], bar: Any) -> Iterable[list[int]]:
+    with bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))

@@ -1,0 +1,73 @@
+"""What the analyses take as a text: a string, token ids, or arrays for a custom model.
+
+In: what the user gave.  Out: rows that a trace takes, and layers and positions that exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlxgraph.errors import BoundsError, InputError, PositionError
+from mlxgraph.model import InterpretableModel
+from mlxgraph.record.where import here
+
+
+def one_row(model: InterpretableModel, text: Any) -> mx.array:
+    """One text as an input of batch size 1: token ids (1, length), or a float array.
+
+    Raises: NoTokenizerError, InputError for no tokens or several texts.
+    """
+    if isinstance(text, str):
+        text = model.encode(text)
+    if not isinstance(text, (list, tuple, mx.array, np.ndarray)):
+        raise InputError(f"a text or token ids are needed, not a {type(text).__name__}.")
+    if any(isinstance(item, str) for item in text):
+        raise InputError("this takes one text at a time.\n  Write a loop over the texts.")
+    row = mx.array(text)
+    if row.ndim == 1:
+        row = row[None]
+    if row.shape[0] != 1 or not row.size:
+        raise InputError(
+            f"this takes one text of at least one token, and was given shape {row.shape}.\n"
+            "  Write a loop over the rows."
+        )
+    return row
+
+
+def choose_layers(model: InterpretableModel, layers: Sequence[int] | int | None) -> list[int]:
+    """Layer numbers, each once and in the order given; negative ones count from the end.
+
+    Raises: BoundsError (an IndexError) for a layer that the model does not have.
+    """
+    count = len(model.layers)
+    if layers is None:
+        return list(range(count))
+    chosen = [layers] if isinstance(layers, int) else list(layers)
+    for layer in chosen:
+        if not -count <= layer < count:
+            raise BoundsError(layer, 0, count, (count,), str(here()))
+    return list(dict.fromkeys(layer % count for layer in chosen))
+
+
+def check_position(position: int, length: int, what: str = "the text") -> int:
+    """A position counted from the start.  Raises: PositionError (an IndexError)."""
+    if not -length <= position < length:
+        raise PositionError(position, length, what)
+    return position % length
+
+
+def first_array(value: Any) -> Any:
+    """The array itself, or the first of a module's several outputs."""
+    while not isinstance(value, mx.array):
+        value = value[next(iter(value.keys()))] if hasattr(value, "keys") else value[0]
+    return value
+
+
+def token_strings(model: InterpretableModel, ids: Sequence[int]) -> dict[int, str]:
+    """Each distinct token as text; as its number where there is no tokenizer."""
+    name = str if model.tokenizer is None else model.token_to_str
+    return {token: name(token) for token in set(ids)}

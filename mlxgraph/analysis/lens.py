@@ -1,0 +1,156 @@
+"""The logit lens: what each layer would predict if it were the last.
+
+One traced pass saves the chosen layers' states, and one matrix product (a few, where the scores
+of all layers and positions would be large) turns them into scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.analysis.inputs import (
+    check_position,
+    choose_layers,
+    first_array,
+    one_row,
+    token_strings,
+)
+from mlxgraph.analysis.unembed import token_scores, top_tokens
+from mlxgraph.model import InterpretableModel
+from mlxgraph.plot.figures import show
+from mlxgraph.plot.lens import lens_heatmap
+
+MOST_SCORES = 1 << 26  # scores held at a time: 256 MiB in float32
+
+
+class Lens(dict):
+    """`{layer: predictions}` of a logit lens, with what is needed to draw it.
+
+    Attributes:
+        tokens: the text's tokens as strings, one for each position that was looked at.
+        figure: the matplotlib figure, if `plot=True` asked for one.
+    """
+
+    def __init__(self, found: dict[int, Any], tokens: list[str], single: bool):
+        super().__init__(found)
+        self.tokens = tokens
+        self.figure: Any = None
+        self._single = single
+
+    def plot(
+        self,
+        max_display_tokens: int = 15,
+        figsize: tuple[float, float] = (16, 10),
+        cmap: str = "viridis",
+    ) -> Any:
+        """The heatmap of top predictions by layer and position.  Returns: a matplotlib Figure."""
+        columns = {layer: [found] if self._single else found for layer, found in self.items()}
+        return lens_heatmap(columns, self.tokens, max_display_tokens, figsize, cmap)
+
+
+def logit_lens(
+    model: InterpretableModel,
+    text: str | Sequence[int] | mx.array,
+    top_k: int = 1,
+    layers: Sequence[int] | None = None,
+    plot: bool = False,
+    max_display_tokens: int = 15,
+    figsize: tuple[float, float] = (16, 10),
+    cmap: str = "viridis",
+    position: int | None = None,
+) -> Lens:
+    """What each layer predicts at each position, through the final norm and the head.
+
+    Args:
+        text: a text, or its token ids.
+        top_k: how many tokens for each position.
+        layers: layer numbers; all of them if left out.
+        plot: draw a heatmap, show it where there is something to show it on, and keep it as
+            `.figure` of the result.
+        max_display_tokens, figsize, cmap: of the picture; the last tokens are shown.
+        position: look at this position alone; -1 is the last token.
+    Returns: `{layer: [[(token_id, score, token_str), ...] for each position]}`; with `position`,
+        `{layer: [(token_id, score, token_str), ...]}`.  A score is a logit.  The last layer's
+        scores are the model's own logits.
+    Raises: BoundsError for a layer, PositionError for a position that does not exist (both
+        IndexErrors), UnembeddingError, MissingDependencyError for a picture without matplotlib.
+    Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
+
+    Example:
+        >>> lens = model.logit_lens("The capital of France is", position=-1)
+        >>> {layer: found[0][2] for layer, found in lens.items()}
+    """
+    row = one_row(model, text)
+    chosen = choose_layers(model, layers)
+    at = None if position is None else check_position(position, row.shape[1])
+    ids, scores = _best_of(model, row, chosen, at, top_k)
+    names = token_strings(model, [token for layer in ids for found in layer for token in found])
+    found: dict[int, Any] = {
+        layer: [
+            [(token, score, names[token]) for token, score in zip(*best, strict=True)]
+            for best in zip(ids[number], scores[number], strict=True)
+        ]
+        for number, layer in enumerate(chosen)
+    }
+    tokens = _labels(model, row, at)
+    if at is not None:
+        found = {layer: positions[0] for layer, positions in found.items()}
+    lens = Lens(found, tokens, single=at is not None)
+    if plot:
+        lens.figure = lens.plot(max_display_tokens, figsize, cmap)
+        show(lens.figure)
+    return lens
+
+
+def _labels(model: InterpretableModel, row: mx.array, at: int | None) -> list[str]:
+    if not mx.issubdtype(row.dtype, mx.integer):
+        return [str(number) for number in range(row.shape[1])] if at is None else [str(at)]
+    tokens: list[int] = row[0].tolist()  # type: ignore[assignment]
+    names = token_strings(model, tokens)
+    return [names[token] for token in (tokens if at is None else [tokens[at]])]
+
+
+def _best_of(
+    model: InterpretableModel, row: mx.array, layers: list[int], at: int | None, top_k: int
+) -> tuple[list, list]:
+    """Ids and scores as nested lists, [layer][position][rank]."""
+    place = slice(None) if at is None else slice(at, at + 1)
+    last = len(model.layers) - 1
+    early = [layer for layer in layers if layer != last]
+    states = own = None
+    with model.trace(row):
+        logits = first_array(model.output)
+        vocabulary = logits.shape[-1]
+        if early:
+            streams = [first_array(model.layers[layer].output)[0, place] for layer in early]
+            states = mx.stack(streams).save()
+        if last in layers:
+            own = logits[0, place].save()
+    parts = [] if states is None else _decoded(model, states, vocabulary, top_k)
+    if own is not None:
+        parts.insert(layers.index(last), top_tokens(own, top_k))
+    return [ids.tolist() for ids, _ in parts], [scores.tolist() for _, scores in parts]
+
+
+def _decoded(
+    model: InterpretableModel, states: mx.array, vocabulary: int, top_k: int
+) -> list[tuple[mx.array, mx.array]]:
+    """Ids and scores of each layer's states, in as few products as memory allows.
+
+    Args: states: shape (layers, positions, width).
+    """
+    layers, positions, width = states.shape
+    rows = states.reshape(layers * positions, width)
+    most = max(1, MOST_SCORES // vocabulary)
+    pieces = []
+    for start in range(0, rows.shape[0], most):
+        pieces.append(top_tokens(token_scores(model, rows[start : start + most]), top_k))
+        if rows.shape[0] > most:
+            mx.eval(pieces[-1])  # before the next piece's scores, or all are held at once
+    ids, scores = (mx.concatenate(list(part)) for part in zip(*pieces, strict=True))
+    shape = (layers, positions, ids.shape[-1])
+    mx.eval(ids, scores)
+    return list(zip(ids.reshape(shape), scores.reshape(shape), strict=True))

@@ -1,0 +1,135 @@
+"""From residual-stream states to token scores, by the model's own last steps.
+
+A state is put in place of the last layer's output in a forward over dummy tokens, and what the
+model makes of it are its scores.  So the final norm, a tied, untied or quantised head, and any
+softcap or scaling of the logits are the model's own, whatever the architecture calls them; and
+since MLX computes only what is asked for, no layer is computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.analysis.inputs import first_array
+from mlxgraph.errors import InputError, ShapeError, UnembeddingError
+from mlxgraph.model import InterpretableModel
+from mlxgraph.record.where import here
+
+
+def token_scores(model: InterpretableModel, states: mx.array, apply_norm: bool = True) -> mx.array:
+    """The logits of residual-stream states, lazy.
+
+    Args:
+        states: shape (rows, width).
+        apply_norm: False for states that have been through the final norm already.
+    Returns: shape (rows, vocabulary), equal to what the model's own forward makes of a last
+        layer's output.
+    Raises: UnembeddingError for a model without layers or head, ShapeError for another width.
+    """
+    dummy = mx.zeros((states.shape[0], 1), dtype=mx.int32)
+    norm = None if apply_norm else final_norm(model)
+    entry = model.layers[-1] if norm is None else model[norm]
+    with model.trace(dummy):
+        stream = first_array(entry.output)
+        if stream.shape[-1] != states.shape[-1] or stream.ndim != 3:
+            raise ShapeError(
+                f"states of shape {states.shape} do not fit {entry.path}, whose output here is "
+                f"{stream.shape}",
+                str(here()),
+                "Give states of the residual stream: (width,) or (batch, width).",
+            )
+        stream[:, 0] = states
+        scores = first_array(model.output)
+        _check_head(model, scores, stream.shape[-1])
+        scores = scores[:, 0].save()
+    return scores
+
+
+def final_norm(model: InterpretableModel) -> str | None:
+    """The path of the norm between the last layer and the head; None if there is none.
+
+    It is the first norm that the forward calls after the last layer.
+    """
+    with model.trace(mx.zeros((1, 1), dtype=mx.int32)) as t:
+        pass
+    last = model.layers[-1].path
+    behind = False
+    for name in t.activations:
+        if behind and _is_norm(name, model):
+            return model[name].path
+        behind = behind or model[name].path == last
+    return None
+
+
+def _is_norm(name: str, model: InterpretableModel) -> bool:
+    kind = type(model[name].module).__name__.lower()
+    called = name.rpartition(".")[2]
+    return "norm" in kind or "norm" in called or called.startswith("ln_")
+
+
+def _check_head(model: InterpretableModel, scores: mx.array, width: int) -> None:
+    """A bare stack of layers ends in states, not in scores."""
+    if scores.shape[-1] != width:
+        return
+    tables = [m for _, m in model.named_modules() if "embedding" in type(m).__name__.lower()]
+    if not any("weight" in m and m["weight"].shape[0] == width for m in tables):
+        raise UnembeddingError(
+            f"the model's output is as wide as its layers ({width}): it has no head that scores "
+            "tokens.\n  Wrap the whole language model, not only its stack of layers."
+        )
+
+
+def top_tokens(scores: mx.array, top_k: int) -> tuple[mx.array, mx.array]:
+    """The ids and scores of the best tokens, best first: two arrays (..., top_k), lazy."""
+    if top_k < 1:
+        raise InputError(f"top_k must be at least 1, not {top_k}.")
+    if top_k == 1:
+        return (
+            mx.argmax(scores, axis=-1, keepdims=True),
+            mx.max(scores, axis=-1, keepdims=True),
+        )
+    top_k = min(top_k, scores.shape[-1])
+    ids = mx.argpartition(-scores, kth=top_k - 1, axis=-1)[..., :top_k]
+    best = mx.take_along_axis(scores, ids, axis=-1)
+    order = mx.argsort(-best, axis=-1)
+    return mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(best, order, axis=-1)
+
+
+def get_token_predictions(
+    model: InterpretableModel,
+    hidden_state: mx.array,
+    top_k: int = 10,
+    return_scores: bool = False,
+    apply_norm: bool = True,
+) -> list[Any]:
+    """The tokens that a residual-stream state predicts, best first.
+
+    Args:
+        hidden_state: a state (width,), or a batch of them (batch, width).
+        top_k: how many tokens.
+        return_scores: give `(token_id, score)` pairs; a score is a logit.
+        apply_norm: False for states that have been through the final norm already.
+    Returns: a list of ids or pairs; for a batch, a list of such lists.
+    Raises: ShapeError (a ValueError) for another shape or width, UnembeddingError.
+
+    Example:
+        >>> with model.trace("The capital of France is") as t:
+        ...     h = t.activations["layers.4"][0, -1]
+        >>> [model.token_to_str(token) for token in model.get_token_predictions(h, top_k=3)]
+    """
+    if getattr(type(hidden_state), "_is_handle", False):  # a proxy in its block: look at it
+        hidden_state = mx.array(hidden_state.tolist(), dtype=hidden_state.dtype)
+    states = mx.array(hidden_state)
+    if states.ndim not in (1, 2):
+        raise ShapeError(
+            f"a state is (width,) or (batch, width), not {states.shape}", str(here()),
+            "Choose a position: hidden[0, -1].",
+        )  # fmt: skip
+    rows = states if states.ndim == 2 else states[None]
+    ids, scores = top_tokens(token_scores(model, rows, apply_norm), top_k)
+    found: list[Any] = ids.tolist()
+    if return_scores:
+        found = [list(zip(*pair, strict=True)) for pair in zip(found, scores.tolist(), strict=True)]
+    return found if states.ndim == 2 else found[0]
