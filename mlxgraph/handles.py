@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlxgraph.model import InterpretableModel
     from mlxgraph.trace import Trace
 
-PORTS = ("output", "input", "inputs", "calls")
+PORTS = ("output", "input", "inputs", "calls", "skip")
 
 
 class ModuleHandle:
@@ -99,6 +99,10 @@ class ModuleHandle:
             whole[0][0] = value
         else:
             whole[1][next(iter(whole[1]))] = value
+
+    def skip(self, value: Any) -> None:
+        """Do not run this module: `value`, known by then and of its output's shape, goes on."""
+        self._recording("skip").skip(self._site(OUTPUT), value)
 
     @property
     def calls(self) -> Calls:

@@ -6,6 +6,7 @@ hands the graph to the runner and the results to the proxies.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ from mlxgraph.errors import EscapedError, OutsideTraceError, UnknownNameError
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import SITE, Node, walk
 from mlxgraph.graph.site import OUTPUT, Site
-from mlxgraph.record.apply import apply_intervention
+from mlxgraph.record.apply import apply, apply_intervention
+from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
     from mlxgraph.model import InterpretableModel
 
 Interventions = Mapping[str, Callable[[Any], Any]]
+
+
+class StopBlock(Exception):  # noqa: N818 - not an error: the way out of a block
+    """Raised by `t.stop()` and held by the block's end."""
 
 
 class Trace:
@@ -67,6 +73,7 @@ class Trace:
         self._inputs = inputs
         self._interventions = interventions
         self._given = graph
+        self._logged: list[list[Any]] = []
         self._runs = run
         self._compile = compile
         self._params = {
@@ -105,7 +112,7 @@ class Trace:
             raise
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
         recording = self._recording
         assert recording is not None and self._open is not None
         try:
@@ -113,9 +120,14 @@ class Trace:
         finally:
             recording.close()
             self._looked = None
-        if error is not None:
+        if error is not None and kind is not StopBlock:
             _explain_escape(error)
-            return
+            return False
+        self._finish(recording)
+        return kind is StopBlock
+
+    def _finish(self, recording: Recording) -> None:
+        """Run what was recorded and hand the results to the saved proxies."""
         recording.check_escapes()
         self._graph = graph = recording.graph()
         self._key = random_state.current()
@@ -129,6 +141,8 @@ class Trace:
                 name: handle if isinstance(handle, mx.array) else handle.value
                 for (name, _), (_, handle) in zip(graph.saves, recording.saves, strict=True)
             }
+        for values in self._logged:
+            sys.stdout.write(" ".join(map(str, values)) + "\n")
 
     def recorded(self, body: Callable[[], None] | None = None) -> Graph:
         """The graph of a trace whose block is `body`, if any: nothing is run."""
@@ -241,6 +255,36 @@ class Trace:
             return self._run(graph, nodes, compile=False)
         finally:
             random_state.restore(now)
+
+    # -- habits from nnsight -------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Leave the block here.  What was recorded runs; nothing that it does not need does."""
+        self._recording_or_raise("trace.stop")
+        raise StopBlock
+
+    def cache(self, *patterns: str) -> dict[str, Any]:
+        """Save every matching module's output: by name, each an array after the block.
+
+        Args: patterns: names or patterns as for `mg.edit`; every called module if left out.
+        """
+        recording, names = self._recording_or_raise("trace.cache"), self._model._names
+        if patterns:
+            paths = [path for pattern in patterns for path in names.matching(pattern)]
+        else:
+            paths = [site.path for site in recording.census.outputs()]
+        return {path: recording.save(recording.read(Site(path)), None)
+                for path in dict.fromkeys(paths)}  # fmt: skip
+
+    apply = staticmethod(apply)
+
+    def log(self, *values: Any) -> None:
+        """Write values to standard output when the block has run."""
+        recording = self._recording_or_raise("trace.log")
+        self._logged.append([recording.save(v, "log") if type(v) in HANDLES else v for v in values])
+
+    def barrier(self, *_: Any) -> None:
+        """Nothing to wait for: sites may be read in any order."""
 
     # -- gradients ------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.site import OUTPUT, Site
+from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 
 
 class Info(NamedTuple):
@@ -40,6 +40,19 @@ class Census:
         """Enter the next site of the forward."""
         self.order[site] = len(self.order)
         self.values[site] = value
+
+    def position(self, site: Site) -> int:
+        """When a site is reached; a module is skipped where it would take its inputs.
+
+        Raises: KeyError for a site that the forward does not visit.
+        """
+        if site.port == SKIP:
+            site = site._replace(port=INPUTS)
+        return self.order[site]
+
+    def visits(self, site: Site) -> bool:
+        """Whether the forward comes to a site."""
+        return (site._replace(port=INPUTS) if site.port == SKIP else site) in self.order
 
     def calls(self, path: str) -> int:
         """How often the forward calls a module."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 MODEL_OUTPUT = "__model_output__"
 OUTPUT = "output"
 INPUTS = "inputs"
+SKIP = "skip"  # written only: the module is not run, and this is its output
 
 
 class Site(NamedTuple):

@@ -14,6 +14,7 @@ from mlxgraph.record.freeze import freeze
 from mlxgraph.record.intercept import proxy_in
 from mlxgraph.record.nest import Nest
 from mlxgraph.record.proxy import Proxy
+from mlxgraph.record.where import ARRAY
 
 
 def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -71,7 +72,7 @@ def changed(fn: Callable[[Any], Any], handle: Any) -> Any:
 
 def _escaped(value: Any) -> bool:
     """Whether a function gave back an array that holds nothing."""
-    if not isinstance(value, mx.array) or type(value) is Proxy:
+    if not isinstance(value, ARRAY) or type(value) is Proxy:
         return False
     try:
         mx.async_eval(value)

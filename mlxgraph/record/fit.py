@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import mlx.core as mx
-
 from mlxgraph.errors import ShapeError
 from mlxgraph.graph.nest import is_container, leaves
 from mlxgraph.graph.node import Node
 from mlxgraph.record.freeze import dtype_name, freeze
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.nest import Nest
-from mlxgraph.record.where import here
+from mlxgraph.record.where import ARRAY, here
 
 NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
 
@@ -29,13 +27,13 @@ def fitted(recording: Any, value: Any, like: Node, what: Any) -> Node:
     target = recording.info(like).value
     if is_container(target):
         return _fitted_nest(recording, value, like, target, what)
-    if not isinstance(target, mx.array):
+    if not isinstance(target, ARRAY):
         raise ShapeError(f"{told(what)} holds {target!r}, not an array", str(here()))
     if type(value) in NUMBER_KINDS:
         return recording.build("full_like", (like, recording.operand(value)))
     if isinstance(value, list):
-        value = mx.array(value)
-    if not (isinstance(value, mx.array) or type(value) in HANDLES or hasattr(value, "__array__")):
+        value = ARRAY(value)
+    if not (isinstance(value, ARRAY) or type(value) in HANDLES or hasattr(value, "__array__")):
         raise ShapeError(
             f"{told(what)} is {describe(target)} and cannot be written with a "
             f"{type(value).__name__}",
@@ -49,7 +47,7 @@ def fitted(recording: Any, value: Any, like: Node, what: Any) -> Node:
             f"{told(what)} is one array, {describe(target)}, and was given {describe(given)}",
             str(here()),
         )
-    if not isinstance(given, mx.array):  # a number, or a param that stands for one
+    if not isinstance(given, ARRAY):  # a number, or a param that stands for one
         return recording.build("full_like", (like, node))
     if given.shape != target.shape:
         if not _broadcasts(given.shape, target.shape):
@@ -80,7 +78,7 @@ def _fitted_nest(recording: Any, value: Any, like: Node, target: Any, what: Any)
         place = recording.build("leaf", (like, index))
         parts.append(
             fitted(recording, new, place, f"{told(what)}, part {index}")
-            if isinstance(old, mx.array)
+            if isinstance(old, ARRAY)
             else freeze(new, recording)
         )
     return recording.build("unflatten_like", (like, *parts))
@@ -88,7 +86,7 @@ def _fitted_nest(recording: Any, value: Any, like: Node, target: Any, what: Any)
 
 def describe(value: Any) -> str:
     """`(1, 6, 128) float32`, or the nested form of it."""
-    if isinstance(value, mx.array):
+    if isinstance(value, ARRAY):
         return f"{value.shape} {dtype_name(value.dtype)}"
     if is_container(value):
         return f"{type(value).__name__} of " + ", ".join(describe(v) for v in leaves(value))

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxgraph.errors import ForeignProxyError, NotSavedError
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
-from mlxgraph.record.where import here
+from mlxgraph.record.where import ARRAY, here
 
 if TYPE_CHECKING:
     from mlxgraph.record.recording import Recording
@@ -46,15 +46,15 @@ def freeze(value: Any, recording: Recording) -> Any:
     if kind is mx.Dtype:
         return DType(dtype_name(value))
     if isinstance(value, np.ndarray):
-        return recording.lift(mx.array(value), value)
+        return recording.lift(ARRAY(value))
     if isinstance(value, np.generic):
         return freeze(value.item(), recording)
     if isinstance(value, nn.Module):
         return Opaque(value)
     if isinstance(value, dict):
         return FrozenDict(tuple([(k, freeze(v, recording)) for k, v in value.items()]))
-    if isinstance(value, mx.array):
-        return recording.lift(value, value)
+    if isinstance(value, ARRAY):
+        return recording.lift(value)
     if isinstance(value, (bool, int, str)):  # subclasses, enumerations
         return freeze(
             {bool: bool, int: int, str: str}[

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import mlx.core as mx
-
 from mlxgraph.graph.census import Info
 from mlxgraph.graph.graph import Note
 from mlxgraph.graph.node import Node
 from mlxgraph.record.freeze import dtype_name
+from mlxgraph.record.where import ARRAY
 
 
 class Notes(dict):
@@ -26,7 +25,7 @@ class Notes(dict):
         if place is None and info is None:
             return super().get(node, default)
         value = info.value if info else None
-        array = isinstance(value, mx.array)
+        array = isinstance(value, ARRAY)
         return Note(
             str(place or ""),
             value.shape if array else None,

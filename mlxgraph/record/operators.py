@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import open_recording
 from mlxgraph.record.shapes import view_call
 
@@ -64,7 +65,7 @@ def _reflected(op: str) -> Callable[[Any, Any], Any]:
 def _in_place(op: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
         recording = open_recording(self)
-        recording.write(self, recording.result(op, (self._node, recording.operand(other))))
+        recording.augment(self, op, recording.operand(other))
         return self
 
     return method
@@ -89,7 +90,7 @@ def _reflected_power(self: Any, other: Any) -> Any:
 
 def _in_place_power(self: Any, other: Any) -> Any:
     recording = open_recording(self)
-    recording.write(self, recording.call("mx.power", (self, other), {}))
+    recording.augment(self, "mx.power", freeze(other, recording))
     return self
 
 

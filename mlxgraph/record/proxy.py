@@ -23,6 +23,7 @@ from mlxgraph.record.nest import Nest
 from mlxgraph.record.operators import methods, operators
 from mlxgraph.record.shapes import view_call
 from mlxgraph.record.views import Step
+from mlxgraph.record.where import ARRAY
 
 
 def wrap(
@@ -34,7 +35,7 @@ def wrap(
     cell: Any = None,
 ) -> Any:
     """A handle on a node, or the value itself where it holds no array."""
-    if isinstance(value, mx.array):
+    if isinstance(value, ARRAY):
         handle: Any = Proxy(value)
     elif is_container(value):
         handle = Nest()
@@ -147,7 +148,7 @@ class Proxy(mx.array):
     def _copied(self) -> Any:
         """`mx.array(h)`: the same value, no longer tied to its site."""
         recording = open_recording(self)
-        return wrap(recording, self._node, mx.array(self))
+        return wrap(recording, self._node, ARRAY(self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise NotSavedError(self._describe(), self._birth())

@@ -28,14 +28,14 @@ from mlxgraph.graph.census import Census, Info
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nest import map_nested
 from mlxgraph.graph.node import CONSTANT, GRAD, NUMBER, PARAM, SITE, Node, site_of, walk
-from mlxgraph.graph.site import Site
+from mlxgraph.graph.site import SKIP, Site
 from mlxgraph.record.fit import NUMBER_KINDS, describe, fitted
 from mlxgraph.record.freeze import dtype_name, freeze
 from mlxgraph.record.nest import Nest
 from mlxgraph.record.notes import Notes
 from mlxgraph.record.proxy import Proxy, wrap
 from mlxgraph.record.stack import paused
-from mlxgraph.record.where import Place, here
+from mlxgraph.record.where import ARRAY, Place, here
 
 WEAK = {"int": 1, "float": 1.0, "bool": True}
 MOST_INFOS = 20_000
@@ -86,9 +86,8 @@ class Recording:
         self.draws = 0
         self.loss: Any = None
         self.scope: str | None = ""
+        self.skipped: dict[str, Any] = {}
         self.by_hand: dict[str, Any] = {}
-        self._lifted: dict[int, Node] = {}
-        self._kept: list[Any] = []
         if len(self.infos) > MOST_INFOS:
             self.infos.clear()
 
@@ -147,7 +146,7 @@ class Recording:
         return map_nested(result, self._abstract)
 
     def _abstract(self, value: Any) -> Any:
-        if isinstance(value, mx.array):
+        if isinstance(value, ARRAY):
             return self.tools.placeholder(value.shape, value.dtype)
         return value
 
@@ -189,15 +188,14 @@ class Recording:
 
     # -- values from outside --------------------------------------------------------------
 
-    def lift(self, array: mx.array, identity: Any) -> Node:
-        """An array from outside becomes an input of the pass."""
-        node = self._lifted.get(id(identity))
-        if node is None:
-            shape, dtype = array.shape, dtype_name(array.dtype)
-            node = self.build(CONSTANT, (len(self.constants), shape, dtype))
-            self._lifted[id(identity)] = node
-            self._kept.append(identity)
-            self.constants.append(array)
+    def lift(self, array: mx.array) -> Node:
+        """An array from outside becomes an input of the pass, with the value it has now.
+
+        The same array lifted twice is two inputs: MLX changes arrays in place (`v += 1`), and
+        nothing tells whether this one has changed since.
+        """
+        node = self.build(CONSTANT, (len(self.constants), array.shape, dtype_name(array.dtype)))
+        self.constants.append(ARRAY(array))
         return node
 
     def number(self, value: Any, kind: str) -> Node:
@@ -208,7 +206,7 @@ class Recording:
 
     def check_escapes(self) -> None:
         """Raise if an array from outside was made from a placeholder behind our back."""
-        for node in self._lifted.values():
+        for node in [node for node in self.places if node.op == CONSTANT]:
             try:
                 mx.async_eval(self.constants[node.args[0]])
             except RuntimeError as error:
@@ -221,6 +219,9 @@ class Recording:
     # -- sites ------------------------------------------------------------------------------
 
     def _check_visited(self, site: Site) -> None:
+        for prefix, where in self.skipped.items():
+            if site.path.startswith(prefix):
+                raise NeverCalledError(f"{site} (skipped at {where})", str(here()), ())
         if site not in self.census.order:
             called = dict.fromkeys(s.path for s in self.census.order)
             times = self.census.calls(site.path)
@@ -228,8 +229,7 @@ class Recording:
 
     def cell(self, site: Site) -> Cell:
         """The site's current value."""
-        if self.scope != "":
-            site = self._scoped(site)
+        site = self._scoped(site)
         cell = self.cells.get(site)
         if cell is None:
             self._check_visited(site)
@@ -239,6 +239,8 @@ class Recording:
 
     def _scoped(self, site: Site) -> Site:
         """The site of the invoke that is open, where there are several prompts."""
+        if self.scope == "":
+            return site
         if self.scope is None:
             raise OutsideTraceError(f"{site}, outside of `with t.invoke(...)`,")
         return site if site.path.startswith("@") else site._replace(path=self.scope + site.path)
@@ -259,6 +261,25 @@ class Recording:
         cell.epoch += 1
         cell.replaced_at = cell.written_at = here()
 
+    def skip(self, site: Site, value: Any) -> None:
+        """Do not run the module that `site` is the output of; `value` is its output."""
+        site = self._scoped(site)
+        self._check_visited(site)
+        target = self.census.values[site]
+        node = freeze(value, self)
+        if type(node) is not Node or describe(self.info(node).value) != describe(target):
+            given = describe(self.info(node).value) if type(node) is Node else repr(value)
+            raise ShapeError(
+                f"{site} is {describe(target)}, and skipping it was to give {given}",
+                str(here()),
+                "Give a value of the same shape and dtype, such as the module's input.",
+            )
+        skipped = site._replace(port=SKIP)
+        self.check_order(skipped, node)
+        cell = self.cells.setdefault(skipped, Cell(skipped, node))
+        cell.node = node
+        self.skipped[site.path + "."] = here()
+
     @staticmethod
     def _already_there(value: Any, cell: Cell) -> bool:
         """`module.output += v` writes through first, and then assigns the handle itself."""
@@ -270,17 +291,34 @@ class Recording:
             and value._epoch == cell.epoch
         )
 
-    def write(self, handle: Any, value: Any) -> None:
-        """`handle[...] = value`, through every view between the handle and its site."""
-        part = self.fitted(value, handle._node, handle)
+    def augment(self, handle: Any, op: str, other: Any) -> None:
+        """`handle += other`: the place's value as it is now, changed."""
+        chain, root_node = self._chain(handle)
+        node = root_node
+        for view in reversed(chain[:-1]):
+            node = view._step.take(self.build, node)
+        handle._node = node
+        self.write(handle, self.result(op, (node, other)))
+
+    def _chain(self, handle: Any) -> tuple[list[Any], Node]:
+        """The handles from a view up to its root, and the node that the root's place holds now."""
         chain = [handle]
         while chain[-1]._base is not None:
             chain.append(chain[-1]._base)
         root = chain[-1]
         cell = root._cell
-        if cell is not None and root._epoch != cell.epoch:
+        if cell is None:
+            return chain, root._node
+        if root._epoch != cell.epoch:
             raise StaleHandleError(str(cell.site), str(here()), str(cell.replaced_at))
-        base = cell.node if cell is not None else root._node
+        return chain, cell.node
+
+    def write(self, handle: Any, value: Any) -> None:
+        """`handle[...] = value`, through every view between the handle and its site."""
+        part = self.fitted(value, handle._node, handle)
+        chain, base = self._chain(handle)
+        root = chain[-1]
+        cell = root._cell
         bases = []
         for view in reversed(chain[:-1]):
             bases.append((view._step, base))
@@ -316,7 +354,7 @@ class Recording:
 
     def check_order(self, site: Site, node: Node) -> None:
         """Raise if a write at `site` would need what the forward computes later."""
-        if self.info(node).when <= self.census.order[site]:
+        if self.info(node).when <= self.census.position(site):
             return
         if any(n.op == GRAD for n in walk([node])):
             raise OrderError(str(site), "a gradient", str(here()), "")
@@ -335,7 +373,7 @@ class Recording:
         """The gradient of a scalar loss at a handle's value, of the same shape."""
         node = freeze(loss, self)
         value = self.info(node).value
-        if not isinstance(value, mx.array) or value.size != 1:
+        if not isinstance(value, ARRAY) or value.size != 1:
             raise GradientError(
                 f"a gradient is taken of one number, and this loss is {describe(value)}.\n"
                 f"  at {here()}\n  Reduce it first: `.sum()` or `.mean()`."

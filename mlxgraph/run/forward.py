@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from mlxgraph.graph.nest import map_nested
 from mlxgraph.graph.node import Node, site_node
-from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.run.gradient import Deltas, add_delta, with_gradients
 from mlxgraph.run.ops import Lookup, Values, thaw
 from mlxgraph.run.plan import Plan
@@ -109,7 +109,8 @@ class Run:
         before, after = Site(path, INPUTS, call), Site(path, OUTPUT, call)
         if before in self.plan.stops:
             args, kwargs = self._pass(before, (args, kwargs))
-        result = original(*args, **kwargs)
+        skip = self.plan.writes.get(Site(path, SKIP, call))
+        result = original(*args, **kwargs) if skip is None else handle_on(self.values[skip])
         if after in self.plan.stops:
             result = self._pass(after, result)
         return result

@@ -25,7 +25,7 @@ from mlxgraph.graph.node import (
     site_of,
     walk,
 )
-from mlxgraph.graph.site import Site
+from mlxgraph.graph.site import SKIP, Site
 
 
 class Plan(NamedTuple):
@@ -53,7 +53,7 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
     order = census.order
     needed = {site_of(node) for node in walk(saves) if node.op == SITE}
     for site in (*needed, *(site for site, _ in graph.writes)):
-        if site not in order:
+        if not census.visits(site):
             raise NeverCalledError(
                 str(site),
                 _where(graph, site),
@@ -62,16 +62,22 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
             )
     last = max(needed, key=order.__getitem__, default=None)
     writes = {
-        site: node for site, node in graph.writes if last is not None and order[site] < order[last]
+        site: node
+        for site, node in graph.writes
+        if last is not None and census.position(site) < order[last]
     }
     read = set(needed)
     for site, node in writes.items():
         for below in walk([node]):
             if below.op == SITE:
                 source = site_of(below)
-                if order.get(source, len(order)) > order[site]:
+                if order.get(source, len(order)) > census.position(site):
                     raise OrderError(str(site), str(source), _where(graph, site), "")
                 read.add(source)
+    skipped = tuple(site.path + "." for site in writes if site.port == SKIP)
+    for site in read:
+        if skipped and site.path.startswith(skipped):
+            raise NeverCalledError(str(site), _where(graph, site), ())
     nodes = list(walk([*saves, *writes.values()]))
     stops = read | set(writes)
     return Plan(
