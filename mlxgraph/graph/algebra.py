@@ -7,7 +7,7 @@ on one can be composed, aimed elsewhere and filled in before any model is at han
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mlxgraph.errors import MergeError, ParamError, UnknownNameError
 from mlxgraph.graph.node import (
@@ -387,51 +387,3 @@ def _names_site(name: str, site: Site) -> bool:
 
 def _uses(graph: Graph, name: str) -> bool:
     return any(_names_site(name, site) for site, _ in graph.writes)
-
-
-# -- difference ---------------------------------------------------------------------------------
-
-
-class Diff(NamedTuple):
-    """What two graphs do differently.  Empty (and false) when they are equal."""
-
-    only_first: tuple[str, ...]
-    only_second: tuple[str, ...]
-    changed: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return any(self)
-
-    def __str__(self) -> str:
-        lines = [f"- {line}" for line in self.only_first]
-        lines += [f"+ {line}" for line in self.only_second]
-        lines += [f"~ {line}" for line in self.changed]
-        return "\n".join(lines) or "no difference"
-
-
-def diff(first: Graph, second: Graph) -> Diff:
-    """Writes, saves and steps that one graph has and the other has not, or has otherwise."""
-    first, second = canonical(first), canonical(second)
-    one, two = _deeds(first), _deeds(second)
-    return Diff(
-        tuple(what for what in one if what not in two),
-        tuple(what for what in two if what not in one),
-        tuple(what for what in one if what in two and one[what] != two[what]),
-    )
-
-
-def _deeds(graph: Graph) -> dict[str, Any]:
-    """Each write, save and step by its name, with its node's full text as its value."""
-    deeds: dict[str, Any] = {}
-    for site, node in graph.writes:
-        deeds[f"write {site}"] = _alone(node, graph)
-    for name, node in graph.saves:
-        deeds[f"save {name!r}"] = _alone(node, graph)
-    for index, step in enumerate(graph.then):
-        deeds[f"step {index}: {step!r}" if is_graph(step) else str(step)] = step
-    return deeds
-
-
-def _alone(node: Node, graph: Graph) -> Graph:
-    """A node as a graph of its own, so that constants count by what they are."""
-    return canonical(graph.replace(writes=(), saves=[("value", node)], then=()))

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mlxgraph.graph import algebra
-from mlxgraph.graph.algebra import Diff
+from mlxgraph.graph.diff import Diff, difference
 from mlxgraph.graph.node import NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.text import listing
@@ -180,4 +180,4 @@ def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
 
 def diff(first: Graph, second: Graph) -> Diff:
     """What two graphs do differently; false when they are equal."""
-    return algebra.diff(first, second)
+    return difference(first, second)

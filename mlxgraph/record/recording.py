@@ -7,8 +7,7 @@ Never: runs the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,43 +15,23 @@ import numpy as np
 from mlxgraph.errors import (
     EscapedError,
     GradientError,
-    MLXGraphError,
     NeverCalledError,
-    OperationError,
     OrderError,
     OutsideTraceError,
     ShapeError,
     StaleHandleError,
 )
-from mlxgraph.graph.census import Census, Info
+from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.nest import map_nested
-from mlxgraph.graph.node import CONSTANT, GRAD, NUMBER, PARAM, SITE, Node, site_of, walk
+from mlxgraph.graph.node import CONSTANT, GRAD, NUMBER, SITE, Node, site_of, walk
 from mlxgraph.graph.site import SKIP, Site
+from mlxgraph.record.book import Book, Tools
 from mlxgraph.record.fit import NUMBER_KINDS, describe, fitted
 from mlxgraph.record.freeze import dtype_name, freeze
 from mlxgraph.record.nest import Nest
 from mlxgraph.record.notes import Notes
 from mlxgraph.record.proxy import Proxy, wrap
-from mlxgraph.record.stack import paused
 from mlxgraph.record.where import ARRAY, Place, here
-
-WEAK = {"int": 1, "float": 1.0, "bool": True}
-MOST_INFOS = 20_000
-LAST = 1 << 60  # a gradient is known when the whole forward is over
-
-
-class Tools(Protocol):
-    """What the running side lends to a recording."""
-
-    def evaluate(self, node: Node, values: Callable[[Node], Any]) -> Any:
-        """The value of one node, given those of its inputs."""
-
-    def placeholder(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
-        """An array that has a shape and a dtype and can never be evaluated."""
-
-    def look(self, recording: Recording, node: Node) -> Any:
-        """The real value of a node, from a run of what was recorded so far."""
 
 
 class Cell:
@@ -75,89 +54,22 @@ class Recording:
         self.census = census
         self.tools = tools
         self.owner: Any = None
-        self.infos = census.infos
+        self.book = Book(census, tools, self._check_visited)
+        self.infos = self.book.infos
+        self.places = self.book.places
+        self.build = self.book.build
+        self.info = self.book.info
         self.open = True
         self.cells: dict[Site, Cell] = {}
         self.constants: list[Any] = []
         self.saves: list[tuple[str | None, Any]] = []
         self.unbound: tuple[str, ...] = ()
         self.saved_in_place: list[tuple[Any, Any]] = []
-        self.places: dict[Node, Place] = {}
         self.draws = 0
         self.loss: Any = None
         self.scope: str | None = ""
         self.skipped: dict[str, Any] = {}
         self.by_hand: dict[str, Any] = {}
-        if len(self.infos) > MOST_INFOS:
-            self.infos.clear()
-
-    # -- nodes ---------------------------------------------------------------------------
-
-    def build(self, op: str, args: tuple, kwargs: tuple = ()) -> Node:
-        """The node for an operation, checked against its inputs' shapes and dtypes."""
-        node = Node(op, args, kwargs)
-        if node not in self.infos:
-            self._infer(node)
-        if node not in self.places:
-            self.places[node] = here()
-        return node
-
-    def info(self, node: Node) -> Info:
-        """What is known of a node: its placeholder, and when it can be computed."""
-        known = self.infos.get(node)
-        if known is not None:
-            return known
-        for below in walk([node]):
-            if below not in self.infos:
-                self._infer(below)
-        return self.infos[node]
-
-    def _infer(self, node: Node) -> None:
-        when = -1
-        if node.op == SITE:
-            site = site_of(node)
-            self._check_visited(site)
-            value, when = self.census.values[site], self.census.order[site]
-        elif node.op == CONSTANT:
-            value = self.tools.placeholder(node.args[1], getattr(mx, node.args[2]))
-        elif node.op == NUMBER:
-            value = WEAK[node.args[1]]
-        elif node.op == PARAM:
-            _, shape, dtype = node.args
-            value = 1.0
-            if shape is not None:
-                value = self.tools.placeholder(shape, getattr(mx, dtype or "float32"))
-        elif node.op == GRAD:
-            value, when = self.info(node.args[1]).value, LAST
-        else:
-            for child in node.inputs:
-                when = max(when, self.info(child).when)
-            value = self._try(node)
-        self.infos[node] = Info(value, when)
-
-    def _try(self, node: Node) -> Any:
-        try:
-            with paused():
-                result = self.tools.evaluate(node, lambda child: self.infos[child].value)
-        except MLXGraphError:
-            raise
-        except (ValueError, TypeError, IndexError) as error:
-            self._refuse(node, error)
-        return map_nested(result, self._abstract)
-
-    def _abstract(self, value: Any) -> Any:
-        if isinstance(value, ARRAY):
-            return self.tools.placeholder(value.shape, value.dtype)
-        return value
-
-    def _refuse(self, node: Node, error: Exception) -> None:
-        shapes = " and ".join(describe(self.infos[child].value) for child in node.inputs)
-        reason = str(error).split("\n")[0]
-        op = node.op.removeprefix("mx.")
-        where = str(self.places.get(node) or here())
-        if isinstance(error, TypeError):
-            raise OperationError(op, shapes, where, reason) from error
-        raise ShapeError(f"{op} of {shapes}: {reason}", where) from error
 
     def result(self, op: str, args: tuple, kwargs: tuple = ()) -> Any:
         """A proxy of an operation's result; a value that is no array comes back as it is."""
