@@ -104,7 +104,8 @@ class InterpretableModel:
                 )
             return Invokes(self, compile, params or {})
         if len(inputs) == 2 and interventions is None and _is_interventions(inputs[1]):
-            inputs, interventions = inputs[:1], inputs[1]
+            interventions = inputs[1]
+            inputs = inputs[:1]
         prepared = prepare(inputs, self.tokenizer)
         return Trace(self, prepared, interventions, graph, compile, dict(forward_kwargs), params)
 

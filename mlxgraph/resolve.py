@@ -93,25 +93,41 @@ def _edit(
             handle = _heads(recording, model, path, step.heads, step.where)
         else:
             handle = first_array(_port(recording, path, step.port))
-        handle = at_positions(handle, step.positions, lengths)
-        if handle._base is None:
-            recording.replace(Site(path, OUTPUT), changed(step.function, handle))
+        if _ragged(lengths) and isinstance(step.positions, slice):
+            mask = _mask(step.positions, lengths or [], handle.ndim)
+            value = mx.where(mask, changed(step.function, handle), handle)
         else:
-            recording.write(handle, changed(step.function, handle))
+            handle = at_positions(handle, step.positions, lengths)
+            value = changed(step.function, handle)
+        if handle._base is None:
+            recording.replace(Site(path, OUTPUT), value)
+        else:
+            recording.write(handle, value)
+
+
+def _ragged(lengths: list[int] | None) -> bool:
+    return bool(lengths) and min(lengths) != max(lengths)
+
+
+def _mask(positions: slice, lengths: list[int], ndim: int) -> mx.array:
+    """Which columns of a left-padded batch a slice of each row's real positions means: rows take
+    different numbers of them, so the edit is made everywhere and kept there."""
+    longest = max(lengths)
+    rows = []
+    for length in lengths:
+        chosen = set(range(*positions.indices(length)))
+        rows.append([column - (longest - length) in chosen for column in range(longest)])
+    return mx.array(rows).reshape(len(lengths), longest, *[1] * (ndim - 2))
 
 
 def at_positions(handle: Any, positions: Positions, lengths: list[int] | None) -> Any:
     """A view of some positions of the sequence axis (axis 1), counted from each row's real ends."""
     if positions is None:
         return handle
-    if lengths is None or min(lengths) == max(lengths):
+    if lengths is None or not _ragged(lengths) or isinstance(positions, slice):
         return handle[:, list(positions) if isinstance(positions, tuple) else positions]
-    longest, shortest = max(lengths), min(lengths)
-    wanted = [positions] if isinstance(positions, int) else positions
-    if isinstance(wanted, slice):
-        wanted = range(*wanted.indices(shortest)) if _from_start(wanted) else None
-        if wanted is None:
-            return handle[:, positions]
+    longest = max(lengths)
+    wanted = [positions] if isinstance(positions, int) else list(positions)
     columns = []
     for length in lengths:
         for p in wanted:
@@ -122,13 +138,6 @@ def at_positions(handle: Any, positions: Positions, lengths: list[int] | None) -
     if isinstance(positions, int):
         return handle[rows, mx.array([row[0] for row in columns])]
     return handle[rows[:, None], mx.array(columns)]
-
-
-def _from_start(positions: slice) -> bool:
-    """Whether a slice counts from the start: one that counts from the end is the same column
-    range in every row."""
-    start = positions.start
-    return not (start is not None and start < 0)
 
 
 def _heads(

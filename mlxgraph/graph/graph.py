@@ -46,6 +46,7 @@ class Graph:
     saves: tuple[tuple[str, Node], ...]
     constants: tuple[Any, ...]
     notes: Mapping[Node, Note]
+    _hash: int | None
     then: tuple[Any, ...]  # of Edit, Read and Graph
 
     def __init__(

@@ -58,6 +58,7 @@ class Node:
     op: str
     args: tuple
     kwargs: tuple
+    _inputs: tuple[Node, ...] | None
     __match_args__ = ("op", "args", "kwargs")
 
     def __new__(cls, op: str, args: tuple = (), kwargs: tuple = ()) -> Node:

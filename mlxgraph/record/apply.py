@@ -12,6 +12,7 @@ from mlxgraph.graph.node import APPLY
 from mlxgraph.graph.values import Opaque
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.intercept import proxy_in
+from mlxgraph.record.handle import open_recording
 from mlxgraph.record.nest import Nest
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.where import ARRAY
@@ -86,5 +87,5 @@ def _escaped(value: Any) -> bool:
 def normal_like(x: Any) -> mx.array:
     """Standard normal noise of an array's shape and dtype; on a proxy, drawn anew in every run."""
     if type(x) is Proxy:
-        return x._recording.draw("mx.random.normal_like", (x,), {})
+        return open_recording(x).draw("mx.random.normal_like", (x,), {})
     return mx.random.normal(x.shape, x.dtype)

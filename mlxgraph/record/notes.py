@@ -25,9 +25,6 @@ class Notes(dict):
         if place is None and info is None:
             return super().get(node, default)
         value = info.value if info else None
-        array = isinstance(value, ARRAY)
-        return Note(
-            str(place or ""),
-            value.shape if array else None,
-            dtype_name(value.dtype) if array else None,
-        )
+        if not isinstance(value, ARRAY):
+            return Note(str(place or ""))
+        return Note(str(place or ""), value.shape, dtype_name(value.dtype))

@@ -88,7 +88,7 @@ class Param:
 
 for _name, _operator in operators(both_ways=False).items():
     setattr(Param, _name, _operator)
-Param.__hash__ = object.__hash__  # type: ignore[method-assign]
+Param.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]
 HANDLES.add(Param)
 
 

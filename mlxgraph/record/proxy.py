@@ -179,7 +179,7 @@ class Proxy(mx.array):
 
     def __getitem__(self, index: Any) -> Any:
         step = self._index(index)
-        return self._recording.view(self, step)
+        return open_recording(self).view(self, step)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         set_item(self, self._index(index), value)
@@ -247,5 +247,5 @@ for _name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
 
 for _name, _operator in {**operators(), **methods()}.items():
     setattr(Proxy, _name, _operator)
-Proxy.__hash__ = object.__hash__  # type: ignore[method-assign]
+Proxy.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]
 HANDLES.add(Proxy)

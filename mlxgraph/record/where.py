@@ -16,7 +16,7 @@ import mlx.core as mx
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _LIBRARIES = tuple(
-    os.path.dirname(os.path.abspath(module.__file__)) + os.sep for module in (einops, mx)
+    os.path.dirname(os.path.abspath(str(module.__file__))) + os.sep for module in (einops, mx)
 )
 ARRAY = mx.array  # the type itself: while a block is open, `mx.array` is a stand-in for it
 _inside: dict[CodeType, bool] = {}

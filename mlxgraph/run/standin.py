@@ -71,7 +71,7 @@ class StandIn:
         for path in hooked:
             module = self.modules[path]
             object.__setattr__(module, _HOOK, (path, hook))
-            module.__class__ = _hooked(type(module))
+            module.__class__ = _hooked(type(module))  # type: ignore[arg-type]
 
     def _copy(self, module: nn.Module) -> Any:
         known = self._copies.get(id(module))
