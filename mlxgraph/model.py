@@ -214,6 +214,8 @@ class InterpretableModel:
         if name.startswith("_"):
             raise AttributeError(name)
         self._refresh_names()
+        if name == "layers":  # the property above has raised, and Python asks here
+            raise self._names.no_layers()
         return getattr(self._handle(""), name)
 
     def __setattr__(self, name: str, value: Any) -> None:

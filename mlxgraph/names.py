@@ -34,9 +34,21 @@ class Names:
         self.tree = tree
         self.layer_attr = layer_attr
         self._all_forms: dict[str, str] | None = None
-        self.container = self._find_container(layer_attr)
+        self.container = self._own_container() if not given else None
+        self.container = self.container or self._find_container(layer_attr)
         if given and self.container is None:
             raise self.no_layers()
+
+    def _own_container(self) -> str | None:
+        """The list that the model itself calls its layers: mlx-lm's models have such a property."""
+        own = getattr(self.tree.root, "layers", None)
+        if not isinstance(own, (list, tuple)) or not own:
+            return None
+        for path, container in self.tree.containers.items():
+            if isinstance(container, (list, tuple)) and len(container) == len(own):
+                if all(a is b for a, b in zip(container, own, strict=True)):
+                    return path
+        return None
 
     def _find_container(self, attr: str) -> str | None:
         """The shortest path that ends in `attr` and holds modules."""

@@ -106,7 +106,7 @@ def _edit(
 
 
 def _ragged(lengths: list[int] | None) -> bool:
-    return bool(lengths) and min(lengths) != max(lengths)
+    return lengths is not None and min(lengths) != max(lengths)
 
 
 def _mask(positions: slice, lengths: list[int], ndim: int) -> mx.array:
