@@ -59,7 +59,7 @@ def rows(
             names[node] = _constant(node, constants)
             continue
         names[node] = f"%{len(found)}"
-        note = notes.get(node) if notes else None
+        note = notes.get(node) if notes is not None else None
         kind = f"{note.shape} {note.dtype}" if note and note.shape is not None else ""
         where = plain(note.where) if note else ""
         found.append(Row(node, names[node], plain(expression(node, names)), kind, where))
