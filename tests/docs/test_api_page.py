@@ -57,5 +57,7 @@ def test_every_function_on_the_page_exists() -> None:
         assert hasattr(interventions, name), f"iv.{name}"
     for name in set(re.findall(r"`model\.(\w+)\(", PAGE)):
         assert hasattr(mg.InterpretableModel, name), f"model.{name}"
+    for name in set(re.findall(r"`g\.(\w+)", PAGE)):
+        assert hasattr(mg.Graph, name), f"g.{name}"
     for name in set(re.findall(r"`trace\.(\w+)\(", PAGE)):
         assert hasattr(mg.Trace, name), f"trace.{name}"

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -26,6 +27,15 @@ def _with_examples() -> list[str]:
     return found
 
 
+def known() -> dict[str, Any]:
+    """What an example may use without saying where it comes from."""
+    model = tiny()
+    x = mx.array([model.encode("The capital of France is")])
+    graph = mg.edit("layers.2.mlp", mx.tanh) >> mg.read("layers.5", name="h")
+    names = {"mg": mg, "mx": mx, "nn": nn, "iv": interventions}
+    return {**names, "model": model, "x": x, "v": mx.ones((128,)), "graph": graph}
+
+
 class ShownIsTrue(doctest.OutputChecker):
     """What an example shows must come out; an example that shows nothing need only run."""
 
@@ -38,9 +48,7 @@ def test_the_examples_of_the_docstrings_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model = tiny()
-    x = mx.array([model.encode("The capital of France is")])
-    globs = {"mg": mg, "mx": mx, "nn": nn, "model": model, "x": x, "iv": interventions}
+    globs = known()
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     runner = doctest.DocTestRunner(checker=ShownIsTrue(), verbose=False, optionflags=flags)
     report: list[str] = []
