@@ -145,7 +145,7 @@ class Names:
             names.append(name[len(ROOT) + 1 :])
         if self.container is not None:
             for candidate in list(names):
-                for attr in (self.layer_attr, "layers"):
+                for attr in (self.layer_attr, "layers", self.container.rpartition(".")[2]):
                     if candidate.startswith(attr + "."):
                         names.append(f"{self.container}.{candidate[len(attr) + 1 :]}")
         return names

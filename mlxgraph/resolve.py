@@ -34,6 +34,7 @@ def take_in(
     shifted = shifted_by(graph.replace(then=()), len(recording.constants), recording.draws)
     recording.draws += draws(graph)
     recording.constants.extend(graph.constants)
+    recording.has_params |= bool(graph.params)
     cells = recording.cells
 
     def current(node: Node) -> Node | None:

@@ -131,7 +131,8 @@ class Trace:
         recording.check_escapes()
         self._graph = graph = recording.graph()
         self._key = random_state.current()
-        recording.unbound = tuple(n for n in graph.params if n not in self._params)
+        if recording.has_params:
+            recording.unbound = tuple(n for n in graph.params if n not in self._params)
         if recording.unbound or not self._runs:
             return
         if recording.saves:

@@ -39,6 +39,7 @@ class Param:
         recording = current()
         if recording is None:
             raise OutsideTraceError(f"param {self.name!r}")
+        recording.has_params = True
         return recording
 
     def _describe(self) -> str:

@@ -66,6 +66,7 @@ class Recording:
         self.unbound: tuple[str, ...] = ()
         self.saved_in_place: list[tuple[Any, Any]] = []
         self.draws = 0
+        self.has_params = False
         self.loss: Any = None
         self.scope: str | None = ""
         self.skipped: dict[str, Any] = {}
@@ -107,7 +108,7 @@ class Recording:
         nothing tells whether this one has changed since.
         """
         node = self.build(CONSTANT, (len(self.constants), array.shape, dtype_name(array.dtype)))
-        self.constants.append(ARRAY(array))
+        self.constants.append(array.__copy__())
         return node
 
     def number(self, value: Any, kind: str) -> Node:

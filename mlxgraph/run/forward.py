@@ -39,7 +39,7 @@ def call_model(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 def handle_on(value: Any) -> Any:
     """A new handle on the same data: models change arrays in place with `x += y`."""
-    return map_nested(value, lambda v: mx.array(v) if isinstance(v, mx.array) else v)
+    return map_nested(value, lambda v: v.__copy__() if isinstance(v, mx.array) else v)
 
 
 def run_plan(

@@ -34,7 +34,7 @@ Lookup = Callable[[Node], Any]
 
 def update(base: mx.array, index: Any, value: Any) -> mx.array:
     """`base` with `base[index] = value` done to a copy."""
-    changed = _ARRAY(base)
+    changed = base.__copy__()
     changed[index] = value
     return changed
 
