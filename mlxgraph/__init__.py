@@ -8,12 +8,16 @@ from mlxgraph.analysis.patching import activation_patching
 from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.edits import edit, read
 from mlxgraph.errors import MLXGraphError
+from mlxgraph.graph import named as _named
 from mlxgraph.graph.graph import Graph, chain, diff, merge
 from mlxgraph.model import InterpretableModel
 from mlxgraph.record.apply import apply
-from mlxgraph.record.param import param
+from mlxgraph.record.param import Param, param
+from mlxgraph.run import arrays as _arrays  # noqa: F401 - tells graph.file what arrays are
 from mlxgraph.tiny import tiny
 from mlxgraph.trace import Trace
+
+_named.register_hole(Param)  # what a param among a saved function's arguments becomes
 
 # The model's own file stands below the analyses and cannot import them: they join it here.
 InterpretableModel.get_token_predictions = get_token_predictions  # type: ignore[attr-defined]

@@ -13,10 +13,11 @@ program order is already resolved: what a read saw is the node it holds.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from mlxgraph.graph import algebra
+from mlxgraph.graph import algebra, file, picture
 from mlxgraph.graph.diff import Diff, difference
 from mlxgraph.graph.node import NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
@@ -154,6 +155,42 @@ class Graph:
     def explain(self, model: Any, *inputs: Any, **kwargs: Any) -> str:
         """What each rewrite pass makes of the graph, and what a run on `model` will do."""
         return model.explain(self, *inputs, **kwargs)
+
+    # -- on disk, and to look at (see `graph.file`, `graph.text`, `graph.picture`) --------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the graph to one file, in safetensors layout: its structure as JSON, its arrays.
+
+        The file appears whole or not at all; one that is there already is replaced.
+        Raises: OpaqueError for a Python function that was not recorded, with its name and line;
+            GraphFileError for what a file cannot hold; OSError as `open` does.
+
+        Example:
+            >>> t.graph.save("refusal.mlxg")
+            >>> graph = mg.Graph.load("refusal.mlxg")
+        """
+        file.save(self, path, Graph, Note)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Graph:
+        """Read a graph that `save` has written.  It equals what was saved, with the same arrays.
+
+        No code is run and nothing is imported: operations are looked up in a closed table.
+        Raises: GraphFileError for a file that is malformed, cut, changed, or of a newer version;
+            FileNotFoundError, and other OSErrors, as `open` does.
+        """
+        return file.load(path, Graph, Note)
+
+    def to_mermaid(self) -> str:
+        """The graph as a Mermaid flowchart, for Markdown pages that draw them."""
+        return picture.mermaid(self)
+
+    def to_dot(self) -> str:
+        """The graph in Graphviz' DOT language."""
+        return picture.dot(self)
+
+    def _repr_html_(self) -> str:
+        return picture.html(self)
 
     def __str__(self) -> str:
         return listing(self)

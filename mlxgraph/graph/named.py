@@ -22,6 +22,7 @@ Function = Callable[[Any], Any]
 
 _makers: dict[str, Callable[..., Function]] = {}
 _plain: dict[str, Function] = {}
+_holes: list[Callable[..., Any]] = []
 
 
 def register(name: str, maker: Callable[..., Function]) -> None:
@@ -32,6 +33,16 @@ def register(name: str, maker: Callable[..., Function]) -> None:
 def register_plain(name: str, function: Function) -> None:
     """Let this very function, which takes no arguments, be known by a name."""
     _plain[name] = function
+
+
+def register_hole(maker: Callable[..., Any]) -> None:
+    """Let `maker(name, shape, dtype name)` be what a saved param among arguments is made by."""
+    _holes[:] = [maker]
+
+
+def hole(name: str, shape: tuple[int, ...] | None, dtype: str | None) -> Any:
+    """A param, to be used as an argument."""
+    return _holes[0](name, shape, dtype)
 
 
 def spec(function: Any) -> tuple[str, tuple | None] | None:

@@ -1,0 +1,59 @@
+"""Arrays as bytes, and the closed table of operations: what a graph on disk is made of.
+
+In: an `mx.array`, or the bytes of one.  Out: the other, bit for bit.
+Importing this module tells `graph.file` about both; the graph's own room knows no mlx.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlxgraph.errors import GraphFileError
+from mlxgraph.graph.file import set_codec
+from mlxgraph.run.ops import SPECIAL
+from mlxgraph.run.table import ARRAY_FUNCTIONS
+
+_ARRAY = mx.array
+_FROM_NUMPY = mx.array
+_ZEROS = mx.zeros
+_DTYPES = {str(d).rpartition(".")[2]: d for d in vars(mx).values() if isinstance(d, mx.Dtype)}
+
+
+class ArrayCodec:
+    """`mx.array` and bytes; numpy arrays among the constants come back as `mx.array`."""
+
+    operations = frozenset(SPECIAL) | ARRAY_FUNCTIONS
+
+    def describe(self, array: Any) -> tuple[str, tuple[int, ...]]:
+        """The dtype's name and the shape."""
+        return str(array.dtype).rpartition(".")[2], tuple(array.shape)
+
+    def to_bytes(self, array: Any) -> Any:
+        """The elements in order; a lazy array is computed.
+
+        Raises: GraphFileError for an array that stands for no value, as inside `mx.compile`.
+        """
+        if not isinstance(array, _ARRAY):
+            return np.ascontiguousarray(array).tobytes()
+        if not array.size:
+            return b""
+        try:
+            return memoryview(array.reshape(-1).view(mx.uint8))
+        except (RuntimeError, ValueError) as error:
+            raise GraphFileError(
+                f"an array of shape {tuple(array.shape)} cannot be computed, and so not saved: "
+                f"{error}\n  Save the graph outside of mx.compile, mx.grad and mx.vmap."
+            ) from error
+
+    def from_bytes(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> mx.array:
+        """The array of this dtype and shape whose elements these are."""
+        if not data:
+            return _ZEROS(shape, _DTYPES[dtype])
+        flat = _FROM_NUMPY(np.frombuffer(data, np.uint8))
+        return flat.view(_DTYPES[dtype]).reshape(shape)
+
+
+set_codec(ArrayCodec())
