@@ -26,11 +26,11 @@ def token_scores(model: InterpretableModel, states: mx.array, apply_norm: bool =
         apply_norm: False for states that have been through the final norm already.
     Returns: shape (rows, vocabulary), equal to what the model's own forward makes of a last
         layer's output.
-    Raises: UnembeddingError for a model without layers or head, ShapeError for another width.
+    Raises: UnembeddingError for a model without a head, or with no norm that could be skipped;
+        LayersError without layers; ShapeError for another width.
     """
     dummy = mx.zeros((states.shape[0], 1), dtype=mx.int32)
-    norm = None if apply_norm else final_norm(model)
-    entry = model.layers[-1] if norm is None else model[norm]
+    entry = model.layers[-1] if apply_norm else model[_norm_to_skip(model)]
     with model.trace(dummy):
         stream = first_array(entry.output)
         if stream.shape[-1] != states.shape[-1] or stream.ndim != 3:
@@ -61,6 +61,16 @@ def final_norm(model: InterpretableModel) -> str | None:
             return model[name].path
         behind = behind or model[name].path == last
     return None
+
+
+def _norm_to_skip(model: InterpretableModel) -> str:
+    norm = final_norm(model)
+    if norm is None:
+        raise UnembeddingError(
+            "the forward calls no norm module after the last layer, so there is none to skip.\n"
+            "  Leave out apply_norm=False."
+        )
+    return norm
 
 
 def _is_norm(name: str, model: InterpretableModel) -> bool:

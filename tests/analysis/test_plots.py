@@ -1,0 +1,171 @@
+"""Pictures: what is drawn, that nothing waits for a screen, and what is said without matplotlib."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from matplotlib.figure import Figure
+
+from mlxgraph.errors import InputError, MissingDependencyError
+from mlxgraph.plot import figures
+from mlxgraph.plot.lens import label, lens_heatmap
+from mlxgraph.plot.recovery import recovery_bars
+
+IDS = [1, 7, 3, 9, 4, 2]
+TEXT = "The capital of France is"
+
+
+def cells(figure):
+    """The texts in the grid, by (column, row)."""
+    return {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+
+
+def colour_at(figure, column, row):
+    return tuple(figure.axes[0].images[0].get_array()[row, column])
+
+
+def test_the_heatmap_shows_each_layers_top_token(tiny):
+    lens = tiny.logit_lens(TEXT, plot=True)
+    assert isinstance(lens.figure, Figure)
+    shown = cells(lens.figure)
+    assert len(shown) == 6 * 6
+    for layer, positions in lens.items():
+        for position, best in enumerate(positions):
+            assert shown[(position, layer)] == label(best[0][2])
+    axes = lens.figure.axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()][0] == "Layer 0"
+    assert [t.get_text() for t in axes.get_xticklabels()][1:] == TEXT.split()
+
+
+def test_one_token_has_one_colour_and_another_has_another(tiny):
+    figure = tiny.logit_lens(TEXT, plot=True).figure
+    shown = cells(figure)
+    colours = {}
+    for (column, row), name in shown.items():
+        colours.setdefault(name, set()).add(colour_at(figure, column, row))
+    assert all(len(of) == 1 for of in colours.values())
+    assert len({next(iter(of)) for of in colours.values()}) == len(colours)
+
+
+def test_the_documented_parameters_do_what_they_say(tiny):
+    lens = tiny.logit_lens(
+        TEXT, layers=[0, 5], plot=True, max_display_tokens=2, figsize=(7, 3), cmap="plasma"
+    )
+    assert len(cells(lens.figure)) == 2 * 2
+    assert tuple(lens.figure.get_size_inches()) == (7, 3)
+    assert "the last 2 of 6" in lens.figure.axes[0].get_xlabel()
+    other = lens.plot(max_display_tokens=2)
+    assert colour_at(other, 0, 0) != colour_at(lens.figure, 0, 0)
+    assert len(lens[0]) == 6, "the result keeps what the picture leaves out"
+    single = tiny.logit_lens(TEXT, position=-1, plot=True)
+    assert len(cells(single.figure)) == 6
+
+
+def test_without_plot_there_is_no_figure(tiny):
+    assert tiny.logit_lens(TEXT).figure is None
+
+
+def test_the_bars_are_the_recoveries(llama):
+    found = llama.activation_patching(IDS, [1, 8, 3, 9, 4, 2], "attn", plot=True, figsize=(6, 4))
+    axes = found.figure.axes[0]
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx(list(found.values()))
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1", "2"]
+    assert "attn" in axes.get_title() and tuple(found.figure.get_size_inches()) == (6, 4)
+
+
+def test_blue_is_recovery_and_red_is_harm():
+    bars = recovery_bars({0: 40.0, 1: -40.0, 2: 0.0}).axes[0].patches
+    (r0, _, b0, _), (r1, _, b1, _), (r2, _, b2, _) = (bar.get_facecolor() for bar in bars)
+    assert b0 > r0 and r1 > b1 and abs(r2 - b2) < 0.05
+
+
+def test_many_layers_stay_readable():
+    figure = recovery_bars({n: float(n) for n in range(96)})
+    assert len(figure.axes[0].get_xticks()) <= 48 and not figure.axes[0].texts
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        (" Paris", "Paris"),
+        ("\n", "↵"),
+        (" ", "␣"),
+        ("  ", "␣␣"),
+        ("", "␣"),
+        ("a$b", "a$b"),
+        ("\x00", "□"),
+        ("incomprehensibilities", "incomprehensi…"),
+    ],
+)
+def test_labels(token, shown):
+    assert label(token) == shown
+
+
+def test_awkward_tokens_are_drawn_and_not_parsed(tmp_path):
+    grid = {0: [[(0, 1.0, "$x_{$")], [(1, 1.0, "\\frac")]], 1: [[(2, 1.0, "%")], [(3, 1.0, "#")]]}
+    lens_heatmap(grid, ["$", "^"]).savefig(tmp_path / "x.png", dpi=30)
+    assert (tmp_path / "x.png").stat().st_size > 500
+
+
+def test_nothing_to_show_says_so():
+    with pytest.raises(InputError, match="nothing to show"):
+        lens_heatmap({}, ["a"])
+    with pytest.raises(InputError, match="nothing to show"):
+        recovery_bars({})
+
+
+def test_an_unknown_colormap_raises(tiny):
+    with pytest.raises((ValueError, KeyError), match="no_such_map"):
+        tiny.logit_lens(TEXT, plot=True, cmap="no_such_map")
+
+
+# -- screens ----------------------------------------------------------------------------------------
+
+
+def test_without_a_screen_nothing_is_shown_and_pyplot_holds_nothing(tiny):
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    for _ in range(3):
+        figures.show(tiny.logit_lens(TEXT, plot=True).figure)
+    assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize(
+    ("backend", "window", "displayed"),
+    [
+        ("agg", False, False),
+        ("svg", False, False),
+        ("module://matplotlib_inline.backend_inline", False, True),
+        ("inline", False, True),
+        ("qtagg", True, False),
+    ],
+)
+def test_where_a_figure_is_shown(monkeypatch, backend, window, displayed):
+    shown = []
+
+    class Fake:
+        def show(self):
+            shown.append("window")
+
+    monkeypatch.setattr(figures, "_backend", lambda: backend)
+    monkeypatch.setattr("IPython.display.display", lambda figure: shown.append("display"))
+    figures.show(Fake())
+    assert shown == ["window"] * window + ["display"] * displayed
+
+
+def test_without_matplotlib_the_error_says_what_to_install(monkeypatch, tiny):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    assert tiny.logit_lens(TEXT)[5][-1][0][2] == " Paris"
+    with pytest.raises(MissingDependencyError, match="pip install"):
+        tiny.logit_lens(TEXT, plot=True)
+    with pytest.raises(ImportError, match="matplotlib"):
+        recovery_bars({0: 1.0})
+
+
+def test_importing_the_library_does_not_import_matplotlib():
+    code = "import sys, mlxgraph; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
