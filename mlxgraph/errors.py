@@ -266,6 +266,18 @@ class GradientError(MLXGraphError, ValueError):
     """A gradient that has no meaning where it was asked for."""
 
 
+class TokenGradientError(MLXGraphError, TypeError):
+    """A gradient with respect to token ids."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "token ids are integers: there is no gradient with respect to them.\n"
+            "  Differentiate with respect to the embedding's output instead: inside the trace"
+            " write `model.model.embed_tokens.output = x`, with x a float array of its shape; or"
+            " trace a model that takes float inputs."
+        )
+
+
 class HeadsError(MLXGraphError, ValueError):
     """`heads=` on a module whose heads cannot be told apart."""
 

@@ -21,7 +21,7 @@ from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nest import leaves, unflatten
 from mlxgraph.graph.node import PARAM, Node
-from mlxgraph.run import random_state
+from mlxgraph.run import random_state, transform
 from mlxgraph.run.census import take_census
 from mlxgraph.run.forward import Forward, call_model, run_plan
 from mlxgraph.run.ops import bind_leaves
@@ -214,6 +214,19 @@ class Runner:
         """
         made = self._pass(graph, call, saves, forward, kind, census)
         params = params or {}
+        if transform.inside():
+            cut = transform.cut_ids(call)
+            return transform.tied_to_ids(call, self._values(made, cut, graph, params, compile))
+        return self._values(made, call, graph, params, compile)
+
+    def _values(
+        self,
+        made: Pass,
+        call: Call,
+        graph: Graph,
+        params: dict[str, Any],
+        compile: CompileMode,
+    ) -> list[Any]:
         if self._wants_compile(made, compile):
             try:
                 return made.compiled(call, graph.constants, params)

@@ -1,0 +1,64 @@
+"""Inside `mx.grad` and its like: what a run must do differently there.
+
+Token ids have no gradient.  MLX says so from deep inside an embedding, or gives zeros where a
+model casts them; here the ids are cut off from differentiation, and a zero that depends on them
+is added to the results, whose own backward pass raises what the user needs to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.errors import TokenGradientError
+from mlxgraph.graph.nest import map_nested
+from mlxgraph.run.placeholder import placeholder
+from mlxgraph.run.signature import Call, fill
+
+
+def inside() -> bool:
+    """Whether a transformation (`mx.grad`, `mx.vmap`, `mx.compile`, ...) is tracing this code.
+
+    A placeholder can never be evaluated, and MLX gives another reason inside a transformation.
+    """
+    try:
+        mx.async_eval(placeholder((), mx.float32))
+    except (RuntimeError, ValueError) as error:
+        return "without a primitive" not in str(error)
+    return False
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.integer)
+
+
+def cut_ids(call: Call) -> Call:
+    """The call with its integer arrays out of reach of differentiation."""
+    if not any(map(_is_ids, call.arrays)):
+        return call
+    arrays = [mx.stop_gradient(a) if _is_ids(a) else a for a in call.arrays]
+    args, kwargs = fill(call, arrays)
+    return call._replace(args=args, kwargs=kwargs, arrays=arrays)
+
+
+def tied_to_ids(call: Call, results: Sequence[Any]) -> list[Any]:
+    """Results plus a zero whose gradient with respect to token ids raises."""
+    zero = sum((_zero(a) for a in call.arrays if _is_ids(a)), mx.zeros(()))
+
+    def tied(value: Any) -> Any:
+        floating = isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.floating)
+        return value + zero.astype(value.dtype) if floating else value  # type: ignore[union-attr]
+
+    return [map_nested(value, tied) for value in results]
+
+
+@mx.custom_function
+def _zero(ids: mx.array) -> mx.array:
+    return mx.zeros((), mx.float32)
+
+
+@_zero.vjp
+def _refuse(primals: Any, cotangents: Any, outputs: Any) -> Any:
+    raise TokenGradientError()
