@@ -85,7 +85,7 @@ def test_integers_stay_integers():
     assert same(iv.scale(0.5)(mx.array([4, 6])), mx.array([2, 3]))
 
 
-# -- other numbers, other lengths ------------------------------------------------------------------
+# -- other numbers, other lengths ----------------------------------------------------------------
 
 
 def test_another_number_does_not_compile_again(fresh, tokens):
@@ -123,7 +123,7 @@ def test_a_param_stands_for_a_number(tied, tokens):
         assert same(tied.run(graph, tokens, alpha=alpha).saves["logits"], expected, 1e-6)
 
 
-# -- noise -------------------------------------------------------------------------------------------
+# -- noise ---------------------------------------------------------------------------------------
 
 
 def test_noise_is_normal_with_the_given_deviation():
@@ -154,7 +154,7 @@ def test_two_noises_of_one_trace_differ(tied, tokens):
     assert not same(first, second, 0.1)
 
 
-# -- shapes ------------------------------------------------------------------------------------------
+# -- shapes --------------------------------------------------------------------------------------
 
 
 def test_wrong_shapes_raise_with_both_shapes_the_site_and_the_line(tied, tokens):
@@ -217,7 +217,7 @@ def test_alignment_needs_a_sequence_axis():
         iv.replace_with(mx.ones((1, 3, 2)), align="end")(mx.zeros((2,)))
 
 
-# -- arguments ---------------------------------------------------------------------------------------
+# -- arguments -----------------------------------------------------------------------------------
 
 
 def test_arguments_without_meaning_raise_at_once():
@@ -233,7 +233,7 @@ def test_arguments_without_meaning_raise_at_once():
         iv.compose().add(0.5)
 
 
-# -- composing ---------------------------------------------------------------------------------------
+# -- composing -----------------------------------------------------------------------------------
 
 
 def test_composition_applies_in_the_order_added():

@@ -169,7 +169,7 @@ def test_heads_before_positions_align_too(llama):
     assert all(map(math.isfinite, found.values()))
 
 
-# -- errors ---------------------------------------------------------------------------------------
+# -- errors --------------------------------------------------------------------------------------
 
 
 def test_texts_that_agree_leave_nothing_to_recover(llama):

@@ -121,7 +121,7 @@ def test_an_unknown_colormap_raises(tiny):
         tiny.logit_lens(TEXT, plot=True, cmap="no_such_map")
 
 
-# -- screens ----------------------------------------------------------------------------------------
+# -- screens -------------------------------------------------------------------------------------
 
 
 def test_without_a_screen_nothing_is_shown_and_pyplot_holds_nothing(tiny):
