@@ -7,12 +7,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import MLXGraphError
+from mlxgraph.errors import LookError, MLXGraphError
 from mlxgraph.graph.node import APPLY
 from mlxgraph.graph.values import Opaque
 from mlxgraph.record.freeze import freeze
-from mlxgraph.record.intercept import proxy_in
 from mlxgraph.record.handle import open_recording
+from mlxgraph.record.intercept import proxy_in
 from mlxgraph.record.nest import Nest
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.where import ARRAY
@@ -64,6 +64,8 @@ def changed(fn: Callable[[Any], Any], handle: Any) -> Any:
     """
     try:
         value = fn(handle)
+    except LookError:  # it needs the value, and this graph will run on values of its own
+        return apply(fn, handle)
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, MLXGraphError) or "without a primitive" not in str(error):
             raise

@@ -125,9 +125,10 @@ class Recording:
             except RuntimeError as error:
                 if "without a primitive" in str(error):
                     raise EscapedError(str(self.places[node])) from None
-                return  # inside another transformation: nothing can be evaluated here
-            except ValueError:
-                return
+                raise
+            except ValueError as error:  # followed by a transformation, and so no escape
+                if "graph transformation" not in str(error):
+                    raise
 
     # -- sites ------------------------------------------------------------------------------
 

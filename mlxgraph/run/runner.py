@@ -214,7 +214,7 @@ class Runner:
         """
         made = self._pass(graph, call, saves, forward, kind, census)
         params = params or {}
-        if transform.inside():
+        if transform.differentiated_ids(call):
             cut = transform.cut_ids(call)
             return transform.tied_to_ids(call, self._values(made, cut, graph, params, compile))
         return self._values(made, call, graph, params, compile)

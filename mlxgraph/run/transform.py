@@ -14,30 +14,29 @@ import mlx.core as mx
 
 from mlxgraph.errors import TokenGradientError
 from mlxgraph.graph.nest import map_nested
-from mlxgraph.run.placeholder import placeholder
 from mlxgraph.run.signature import Call, fill
 
 
-def inside() -> bool:
-    """Whether a transformation (`mx.grad`, `mx.vmap`, `mx.compile`, ...) is tracing this code.
-
-    A placeholder can never be evaluated, and MLX gives another reason inside a transformation.
-    """
-    try:
-        mx.async_eval(placeholder((), mx.float32))
-    except (RuntimeError, ValueError) as error:
-        return "without a primitive" not in str(error)
-    return False
+def differentiated_ids(call: Call) -> bool:
+    """Whether token ids among the inputs are what a transformation (`mx.grad`, ...) follows."""
+    return any(_is_ids(array) and _is_followed(array) for array in call.arrays)
 
 
 def _is_ids(value: Any) -> bool:
     return isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.integer)
 
 
+def _is_followed(array: mx.array) -> bool:
+    """MLX refuses to evaluate early what a transformation follows."""
+    try:
+        mx.async_eval(array)
+    except (RuntimeError, ValueError) as error:
+        return "graph transformation" in str(error)
+    return False
+
+
 def cut_ids(call: Call) -> Call:
     """The call with its integer arrays out of reach of differentiation."""
-    if not any(map(_is_ids, call.arrays)):
-        return call
     arrays = [mx.stop_gradient(a) if _is_ids(a) else a for a in call.arrays]
     args, kwargs = fill(call, arrays)
     return call._replace(args=args, kwargs=kwargs, arrays=arrays)
