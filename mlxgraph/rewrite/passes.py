@@ -1,0 +1,111 @@
+"""Passes that need to see a whole graph: dead code, common subexpressions, constants.
+
+Interning does most of the work already: two equal expressions are one node.  What is left are
+expressions that are equal without looking so, and values that the graph alone can know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlxgraph.errors import MLXGraphError
+from mlxgraph.graph.algebra import canonical, rebuilt
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.node import APPLY, CALL, CONSTANT, GRAD, NUMBER, Node, site_node
+
+Evaluate = Callable[[Node, Callable[[Node], Any]], Any]
+
+# Exact either way round, to the last bit; mx.maximum is not, for it tells -0 from 0.
+COMMUTES = frozenset(
+    """mx.add mx.multiply mx.equal mx.not_equal mx.logical_and mx.logical_or array.and array.or
+    array.xor mx.bitwise_and mx.bitwise_or mx.bitwise_xor""".split()
+)
+
+
+def drop_dead(graph: Graph) -> Graph:
+    """Writes of a site's own value go, and so do constants that no node uses any more."""
+    return canonical(drop_idle_writes(graph))
+
+
+def drop_idle_writes(graph: Graph) -> Graph:
+    """Writes of a site's own value go; constants keep their numbers."""
+    writes = [(site, node) for site, node in graph.writes if node is not site_node(*site)]
+    return graph if len(writes) == len(graph.writes) else graph.replace(writes=writes)
+
+
+def merge_twins(graph: Graph) -> Graph:
+    """a + b and b + a become one node, whichever came first."""
+    seen: set[Node] = set()
+
+    def twin(node: Node) -> Node | None:
+        if node.op in COMMUTES and len(node.args) == 2 and not node.kwargs:
+            other = Node(node.op, (node.args[1], node.args[0]))
+            if other in seen:
+                return other
+        seen.add(node)
+        return None
+
+    return _if_changed(graph, rebuilt(graph, twin))
+
+
+def merge_constants(graph: Graph) -> Graph:
+    """One array, or one number, that came in under two indices becomes one input.
+
+    Looks at the values, so the result holds for these values alone: it is no longer the graph
+    that takes any others.
+    """
+    first: dict[Any, int] = {}
+
+    def same(node: Node) -> Node | None:
+        if node.op not in (CONSTANT, NUMBER):
+            return None
+        value = graph.constants[node.args[0]]
+        key = (type(value), repr(value)) if node.op == NUMBER else id(value)
+        index = first.setdefault(key, node.args[0])
+        return None if index == node.args[0] else Node(node.op, (index, *node.args[1:]))
+
+    return _if_changed(graph, rebuilt(graph, same))
+
+
+def fold_constants(graph: Graph, evaluate: Evaluate) -> Graph:
+    """What rests on constants alone is computed now, and becomes a constant itself.
+
+    Args: evaluate: gives the value of one node from its inputs' values.  It has to be MLX's own
+        arithmetic: the sum of two numbers is a float32 array there, not a Python float.
+
+    Random draws, modules, gradients and opaque functions are left for the run, and so is what
+    cannot be computed at all: its error belongs to whoever runs the graph.
+    """
+    values: dict[Node, Any] = {}
+    constants = list(graph.constants)
+
+    def fold(node: Node) -> Node | None:
+        if node.op in (CONSTANT, NUMBER):
+            values[node] = constants[node.args[0]]
+            return None
+        if not node.inputs or not _is_pure(node) or any(n not in values for n in node.inputs):
+            return None
+        try:
+            value = evaluate(node, values.__getitem__)
+        except (MLXGraphError, ValueError, TypeError, IndexError, RuntimeError):
+            return None
+        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+            return None
+        name = str(value.dtype).rpartition(".")[2]
+        folded = Node(CONSTANT, (len(constants), tuple(value.shape), name))
+        constants.append(value)
+        values[folded] = value
+        return folded
+
+    new = rebuilt(graph, fold)
+    return graph if len(constants) == len(graph.constants) else new.replace(constants=constants)
+
+
+def _is_pure(node: Node) -> bool:
+    return node.op not in (APPLY, CALL, GRAD) and not node.op.startswith("mx.random.")
+
+
+def _if_changed(before: Graph, after: Graph) -> Graph:
+    """The graph itself where nothing changed, so that its notes are not wrapped once more."""
+    return before if before.roots == after.roots else after
