@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from io import BytesIO
 from typing import Any
 
 from mlxgraph.errors import MissingDependencyError
@@ -9,18 +11,16 @@ from mlxgraph.errors import MissingDependencyError
 _STILL = frozenset({"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"})
 
 
-def _pyplot() -> Any:
+def _matplotlib() -> Any:
     try:
-        import matplotlib.pyplot as plt  # optional, and slow to import: only who draws pays
+        import matplotlib  # optional, and slow to import: only who draws pays
     except ImportError as error:
         raise MissingDependencyError("matplotlib", "a picture", "mlxgraph[plot]") from error
-    return plt
+    return matplotlib
 
 
 def _backend() -> str:
-    import matplotlib
-
-    return str(matplotlib.get_backend()).lower()
+    return str(_matplotlib().get_backend()).lower()
 
 
 def _has_window() -> bool:
@@ -32,12 +32,28 @@ def new_figure(figsize: tuple[float, float]) -> Any:
 
     Raises: MissingDependencyError (an ImportError).
     """
-    plt = _pyplot()
     if _has_window():
+        import matplotlib.pyplot as plt
+
         return plt.figure(figsize=figsize, layout="constrained")
+    return _picture_class()(figsize=figsize, layout="constrained")
+
+
+@cache
+def _picture_class() -> Any:
+    _matplotlib()
     from matplotlib.figure import Figure
 
-    return Figure(figsize=figsize, layout="constrained")
+    class Picture(Figure):
+        """A figure that a notebook can show by itself: matplotlib's own way begins to work only
+        once a cell that imported pyplot has ended."""
+
+        def _repr_png_(self) -> bytes:
+            page = BytesIO()
+            self.savefig(page, format="png", dpi=72)
+            return page.getvalue()
+
+    return Picture
 
 
 def show(figure: Any) -> None:
@@ -51,10 +67,8 @@ def show(figure: Any) -> None:
 
 
 def colours(cmap: str, amounts: Any) -> Any:
-    """Colours of a colormap, amounts from 0 to 1.  Raises: ValueError for an unknown name."""
-    import matplotlib
-
-    return matplotlib.colormaps[cmap](amounts)
+    """Colours of a colormap, amounts from 0 to 1.  Raises: KeyError for an unknown name."""
+    return _matplotlib().colormaps[cmap](amounts)
 
 
 def ink(colour: Any) -> str:

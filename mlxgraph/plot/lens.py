@@ -30,7 +30,7 @@ def lens_heatmap(
         max_display_tokens: how many positions to show, counted from the end.
     Returns: a matplotlib Figure.  A cell in bold agrees with the topmost layer.
     Raises: MissingDependencyError, InputError (a ValueError) for nothing to show,
-        ValueError for an unknown colormap.
+        KeyError for an unknown colormap.
     """
     layers = sorted(predictions)
     shown = min(max_display_tokens, len(tokens))

@@ -28,7 +28,7 @@ def recovery_bars(
             default, blue is recovery and red is harm.
     Returns: a matplotlib Figure.
     Raises: MissingDependencyError, InputError (a ValueError) for nothing to show,
-        ValueError for an unknown colormap.
+        KeyError for an unknown colormap.
     """
     if not recovery:
         raise InputError("there is nothing to show: no layers")

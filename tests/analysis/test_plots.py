@@ -169,3 +169,21 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch, tiny):
 def test_importing_the_library_does_not_import_matplotlib():
     code = "import sys, mlxgraph; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_notebooks_first_picture_is_a_picture(monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    show = "lens = model.logit_lens('The capital of France is', plot=True, figsize=(7, 4))"
+    cells = ["import mlxgraph as mg\nmodel = mg.tiny()", show, "lens.plot(figsize=(7, 4))"]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(book, timeout=120, kernel_name="python3").execute()
+    for cell in book.cells[1:]:
+        assert [list(out.data).count("image/png") for out in cell.outputs] == [1]
+
+
+def test_a_figure_is_a_png_to_a_notebook():
+    figure = recovery_bars({0: 1.0}, figsize=(3, 2))
+    assert figure._repr_png_().startswith(b"\x89PNG")
