@@ -94,7 +94,7 @@ class PassFunction:
     def _record(self, prepared: Inputs, args: tuple, kwargs: dict[str, Any]) -> _Recorded:
         """Call the function on proxies."""
         count = iter(range(len(leaves((args, kwargs)))))
-        trace = Trace(self._model, prepared, None, None, self._compile, {})
+        trace = Trace(self._model, prepared, None, None, self._compile, {}, run=False)
         result: Any = None
 
         def body() -> None:

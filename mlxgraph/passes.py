@@ -91,7 +91,7 @@ class CompiledPass:
             return self.graph
         if self._resolved is None or self._resolved[0] != key:
             plain = self.model.without_edits()
-            trace = Trace(plain, prepared, None, self.graph, False, dict(kwargs))
+            trace = Trace(plain, prepared, None, self.graph, False, dict(kwargs), run=False)
             self._resolved = (key, trace.recorded())
         return self._resolved[1]
 

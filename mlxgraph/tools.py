@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from mlxgraph.errors import LookError
-from mlxgraph.graph.node import CALL, Node
+from mlxgraph.graph.nest import map_nested
+from mlxgraph.graph.node import APPLY, CALL, Node
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.where import here
 from mlxgraph.run.ops import evaluate, thaw
@@ -30,6 +31,8 @@ class ModelTools:
             module = self._model._runner.bare().modules[node.args[0]]
             args = [thaw(value, values) for value in node.args[1:]]
             return module(*args, **{name: thaw(v, values) for name, v in node.kwargs})
+        if node.op == APPLY:
+            return _opaque(node, values)
         return evaluate(node, values)
 
     @staticmethod
@@ -40,6 +43,22 @@ class ModelTools:
     def look(self, recording: Recording, node: Node) -> Any:
         """Refuse: a value can be looked at only where the inputs are all known."""
         raise LookError(
-            f"this value cannot be looked at yet: not all inputs are known here.\n  at {here()}\n"
-            "  Save it and look after the block, or open a trace of its own for this prompt."
+            "this value cannot be looked at: what is recorded here runs later, on inputs that are"
+            f" not known yet.\n  at {here()}\n"
+            "  Write mx.where(...) for a choice, mg.apply(fn, h) for a function that needs values,"
+            " or save it and look after the block."
         )
+
+
+def _opaque(node: Node, values: Callable[[Node], Any]) -> Any:
+    """A Python function's value; one that looks at placeholders is tried on zeros of their kind."""
+    try:
+        return evaluate(node, values)
+    except (RuntimeError, ValueError) as error:
+        if "without a primitive" not in str(error):
+            raise
+    return evaluate(node, lambda child: map_nested(values(child), _zeros))
+
+
+def _zeros(value: Any) -> Any:
+    return mx.zeros(value.shape, value.dtype) if isinstance(value, mx.array) else value
