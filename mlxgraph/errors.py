@@ -22,6 +22,9 @@ def close_matches(name: str, known: Iterable[str], most: int = 5) -> list[str]:
     names = list(dict.fromkeys(known))
     found = difflib.get_close_matches(name, names, n=most, cutoff=0.6)
     tail = name.rsplit(".", 1)[-1]
+    if not found:
+        tails = list(dict.fromkeys(n.rsplit(".", 1)[-1] for n in names))
+        tail = next(iter(difflib.get_close_matches(tail, tails, n=1, cutoff=0.6)), tail)
     return (found + [n for n in names if n.endswith("." + tail) and n not in found])[:most]
 
 

@@ -116,7 +116,7 @@ class Names:
         return self._all_forms
 
     def _relative(self, path: str) -> list[str]:
-        forms = [path, f"{ROOT}.{path}"]
+        forms = [path]
         if self.container is not None and path.startswith(self.container + "."):
             rest = path[len(self.container) + 1 :]
             forms += [f"{attr}.{rest}" for attr in dict.fromkeys((self.layer_attr, "layers"))]
@@ -127,7 +127,7 @@ class Names:
                 if called and (inner == part or inner.startswith(part + ".")):
                     tail = f"{block}.{alias}{inner[len(part) :]}"
                     forms += [f"{self.container}.{tail}", f"layers.{tail}"]
-        return forms
+        return forms + [f"{ROOT}.{form}" for form in forms]
 
     def site(self, name: str) -> Site:
         """The site that a name with or without a port (`.output`, `.input`) means."""

@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from mlxgraph.activations import Activations
-from mlxgraph.errors import EscapedError, OutsideTraceError, UnknownNameError
+from mlxgraph.errors import (
+    EscapedError,
+    OutsideTraceError,
+    UnboundParamError,
+    UnknownNameError,
+)
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import SITE, Node, walk
+from mlxgraph.graph.node import PARAM, SITE, Node, walk
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.record.apply import apply, apply_intervention
 from mlxgraph.record.handle import HANDLES
@@ -95,7 +100,8 @@ class Trace:
         with paused():
             census = runner.census(self._call, self._inputs.forward, self._inputs.kind)
         self._recording = recording = Recording(census, self._tools)
-        self._tools.look = self.look  # type: ignore[method-assign]
+        if self._runs:
+            self._tools.look = self.look  # type: ignore[method-assign]
         recording.owner = model
         self._open = intercepted(recording)
         try:
@@ -179,6 +185,12 @@ class Trace:
         """The real value of a node: one lazy run of what was recorded serves all looks until the
         next write."""
         graph = recording.graph()
+        missing = [n for n in graph.params if n not in self._params]
+        missing += [
+            n.args[0] for n in walk([node]) if n.op == PARAM and n.args[0] not in self._params
+        ]
+        if missing:
+            raise UnboundParamError(dict.fromkeys(missing))
         if self._looked is None or self._looked[0] != frozenset(graph.writes):
             before = random_state.current()
             drawn = [n for n in graph.nodes() if n.op.startswith("mx.random.")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import lru_cache
 from types import CodeType
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ class Place(NamedTuple):
     def __str__(self) -> str:
         if self.code is None:
             return "<unknown>"
-        lines = [position[0] for position in self.code.co_positions()]
+        lines = _lines(self.code)
         line = lines[self.instruction // 2] if self.instruction // 2 < len(lines) else None
         name = self.code.co_filename
         if "ipykernel" in name or name.startswith("<ipython"):
@@ -39,6 +40,12 @@ class Place(NamedTuple):
         else:
             name = os.path.basename(name)
         return f"{name}:{line or self.code.co_firstlineno}"
+
+
+@lru_cache(maxsize=256)
+def _lines(code: CodeType) -> list[int | None]:
+    """The line of each instruction."""
+    return [position[0] for position in code.co_positions()]
 
 
 NOWHERE = Place(None, 0)

@@ -7,6 +7,7 @@ compiled pass serves every mixture of lengths.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import mlx.core as mx
@@ -27,7 +28,15 @@ def padded_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
             "texts of several lengths need a cache of their own, and a cache was given.\n"
             "  Trace texts of one length, or pad and mask them yourself."
         )
+    if not _takes_cache(model):
+        raise _cannot_mask(f"{type(model).__name__}, which takes no cache,")
     return model(tokens, cache=[_batched(c, padding) for c in _own_caches(model)], **kwargs)
+
+
+def _takes_cache(model: Any) -> bool:
+    """Whether the model's own call (the hooked subclass's takes anything) has a `cache`."""
+    calls = [vars(kind)["__call__"] for kind in type(model).__mro__ if "__call__" in vars(kind)]
+    return any("cache" in inspect.signature(call).parameters for call in calls)
 
 
 def _own_caches(model: Any) -> list[Any]:
