@@ -24,6 +24,7 @@ from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.handles import ModuleHandle
 from mlxgraph.invokes import Invokes
 from mlxgraph.names import Names
+from mlxgraph.optimize import Optimize, for_saves, passes_named
 from mlxgraph.passes import CompiledPass, Result
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.recording import Recording
@@ -64,7 +65,7 @@ class InterpretableModel:
         put = object.__setattr__
         put(self, "_module", model)
         put(self, "tokenizer", tokenizer)
-        put(self, "_runner", Runner(model))
+        put(self, "_runner", Runner(model, for_saves, passes_named(True)))
         put(self, "_layer_attr", layer_attr)
         given = layer_attr != "layers"
         put(self, "_names", Names(self._runner.refresh(), layer_attr, given))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 import mlx.core as mx
@@ -21,7 +21,7 @@ from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nest import leaves, unflatten
 from mlxgraph.graph.node import PARAM, Node
-from mlxgraph.run import random_state, transform
+from mlxgraph.run import pushdown, random_state, transform
 from mlxgraph.run.census import take_census
 from mlxgraph.run.forward import Forward, call_model, run_plan
 from mlxgraph.run.ops import bind_leaves
@@ -31,6 +31,7 @@ from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
 CompileMode = bool | Literal["auto"]
+Simplify = Callable[[Graph, Sequence[Node], frozenset[str]], tuple[Graph, Sequence[Node]]]
 MOST_PASSES = 256
 MOST_CENSUSES = 64
 
@@ -141,13 +142,22 @@ def _as_input(node: Node, constants: Sequence[Any], params: dict[str, Any]) -> m
 class Runner:
     """Runs graphs on one model.  Keeps no state of a run, only what was worked out about it."""
 
-    def __init__(self, root: nn.Module):
+    def __init__(
+        self,
+        root: nn.Module,
+        simplify: Simplify | None = None,
+        passes: frozenset[str] = frozenset(),
+    ):
+        """`passes` are used where a run names none; `simplify` does those that rewrite a graph."""
         self.root = root
+        self.passes = passes
+        self._simplify = simplify
         self.added: dict[str, nn.Module] = {}
         self.compilations = 0
         self._tree: ModuleTree | None = None
         self._censuses: Recent[Any, Census] = Recent(MOST_CENSUSES)
         self._passes: Recent[Any, Pass] = Recent(MOST_PASSES)
+        self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self._bare: tuple[ModuleTree, StandIn] | None = None
         self._lock = threading.RLock()
 
@@ -163,6 +173,7 @@ class Runner:
                 self._tree = ModuleTree(self.root, self.added)
                 self._censuses.clear()
                 self._passes.clear()
+                self._cuts.clear()
             return self._tree
 
     def add(self, name: str, module: nn.Module) -> None:
@@ -203,6 +214,7 @@ class Runner:
         forward: Forward = call_model,
         kind: Any = None,
         census: Census | None = None,
+        passes: frozenset[str] | None = None,
     ) -> list[Any]:
         """The values of `saves` (the graph's own if left out), lazy, in one forward.
 
@@ -211,8 +223,10 @@ class Runner:
             params: values for the graph's holes.
             compile: `"auto"` compiles a structure that comes a second time; True and False force.
             kind: tells apart forwards that share inputs but not meaning (padded batches).
+            passes: the names of the passes to simplify with; the runner's own if left out.
         """
-        made = self._pass(graph, call, saves, forward, kind, census)
+        passes = self.passes if passes is None else passes
+        made = self._pass(graph, call, saves, forward, kind, census, passes)
         params = params or {}
         if transform.differentiated_ids(call):
             cut = transform.cut_ids(call)
@@ -245,19 +259,58 @@ class Runner:
         forward: Forward,
         kind: Any,
         census: Census | None,
+        passes: frozenset[str],
     ) -> Pass:
         nodes = tuple([node for _, node in graph.saves] if saves is None else saves)
         if not call.plain:
             census = census or self.census(call, forward, kind)
             return Pass(self, make_plan(graph, census, nodes), census, call, forward)
         stream = repr(mx.default_stream(mx.default_device()))
-        key = (frozenset(graph.writes), nodes, call.key, kind, self.root.training, stream)
+        key = (frozenset(graph.writes), nodes, call.key, kind, self.root.training, stream, passes)
         made = self._passes.get(key)
         if made is None:
             census = census or self.census(call, forward, kind)
-            plan = make_plan(graph, census, nodes)
+            plan = self.planned(graph, nodes, census, call, forward, kind, passes)
             made = self._passes.put(key, Pass(self, plan, census, call, forward))
         return made
+
+    def planned(
+        self,
+        graph: Graph,
+        saves: Sequence[Node],
+        census: Census,
+        call: Call,
+        forward: Forward,
+        kind: Any,
+        passes: frozenset[str],
+    ) -> Plan:
+        """The plan of a graph simplified by some passes.
+
+        What is wrong with the graph raises as it was written, before any pass.
+        """
+        plan = make_plan(graph, census, saves)
+        if not passes:
+            return plan
+        if self._simplify is not None:
+            graph, saves = self._simplify(graph.replace(writes=plan.writes.items()), saves, passes)
+            plan = make_plan(graph, census, saves)
+        if pushdown.NAME in passes:
+            pushed = self.pushed(graph, plan, census, call, forward, kind)
+            plan = plan if pushed is None else make_plan(pushed.graph, census, pushed.saves)
+        return plan
+
+    def pushed(
+        self, graph: Graph, plan: Plan, census: Census, call: Call, forward: Forward, kind: Any
+    ) -> pushdown.Pushed | None:
+        """The graph with its slice of the output pushed down, if that is sure to be the same."""
+        pushed = pushdown.push_down(graph, plan, census, self.tree)
+        if pushed is None:
+            return None
+        key = (call.key, kind, self.root.training, pushed.cut)
+        sure = self._cuts.get(key)
+        if sure is None:
+            sure = self._cuts.put(key, pushdown.holds(pushed, census, self.tree, call, forward))
+        return pushed if sure else None
 
     @staticmethod
     def _wants_compile(made: Pass, compile: CompileMode) -> bool:
