@@ -15,11 +15,13 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import AlignError, InterventionError, ShapeError
+from mlxgraph.graph import named
+from mlxgraph.graph.named import Named
+from mlxgraph.record.apply import normal_like
 from mlxgraph.record.where import here
 
 InterventionFn = Callable[[mx.array], mx.array]
 ALIGNMENTS = ("strict", "start", "end")
-_SIGMAS = 6.0  # further out than any float32 normal of MLX ever comes
 
 
 def zero_out(x: mx.array) -> mx.array:
@@ -43,7 +45,7 @@ def scale(factor: float | mx.array) -> InterventionFn:
         _check_fits(x, factor, "multiplied by an array of shape")
         return _like(x, x * factor)
 
-    return _named(scaled, f"scale({_shown(factor)})")
+    return Named("scale", (factor,), scaled)
 
 
 def add_vector(vector: mx.array) -> InterventionFn:
@@ -60,7 +62,7 @@ def add_vector(vector: mx.array) -> InterventionFn:
         _check_fits(x, vector, "steered with a vector of shape")
         return _like(x, x + vector)
 
-    return _named(steered, f"add_vector({_shown(vector)})")
+    return Named("add_vector", (vector,), steered)
 
 
 def replace_with(value: mx.array | float, align: str = "strict") -> InterventionFn:
@@ -88,7 +90,7 @@ def replace_with(value: mx.array | float, align: str = "strict") -> Intervention
             return _like(x, value)
         return _like(x, mx.zeros_like(x) + value)
 
-    return _named(replaced, f"replace_with({_shown(value)})")
+    return Named("replace_with", (value, align), replaced)
 
 
 def clamp(min_val: float | None = None, max_val: float | None = None) -> InterventionFn:
@@ -117,7 +119,7 @@ def clamp(min_val: float | None = None, max_val: float | None = None) -> Interve
             edited = mx.minimum(edited, high)
         return _like(x, edited)
 
-    return _named(clamped, f"clamp({_shown(low)}, {_shown(high)})")
+    return Named("clamp", (low, high), clamped)
 
 
 def noise(std: float = 0.1) -> InterventionFn:
@@ -131,13 +133,9 @@ def noise(std: float = 0.1) -> InterventionFn:
     std = _operand(std)
 
     def noisy(x: mx.array) -> mx.array:
-        # `normal` wants the shape as numbers, which would tie the graph to one input length;
-        # a normal truncated where no float32 draw ever falls takes it from its bounds.
-        bound = mx.zeros_like(x).astype(mx.float32)
-        drawn = mx.random.truncated_normal(bound - _SIGMAS, bound + _SIGMAS)
-        return _like(x, x + drawn * std)
+        return _like(x, x + normal_like(x) * std)
 
-    return _named(noisy, f"noise({_shown(std)})")
+    return Named("noise", (std,), noisy)
 
 
 class InterventionComposer:
@@ -166,8 +164,7 @@ class InterventionComposer:
                 x = fn(x)
             return x
 
-        names = " then ".join(getattr(fn, "__name__", "function") for fn in functions)
-        return _named(composed, names or "compose()")
+        return Named("compose", functions, composed)
 
     def __len__(self) -> int:
         return len(self._functions)
@@ -240,10 +237,11 @@ def _overlap(x: mx.array, value: Any, align: str) -> mx.array:
     return edited
 
 
-def _named(fn: InterventionFn, name: str) -> InterventionFn:
-    fn.__name__ = fn.__qualname__ = name
-    return fn
+def _composed(*functions: InterventionFn) -> InterventionFn:
+    return compose(*functions).build()
 
 
-def _shown(value: Any) -> str:
-    return f"array{tuple(value.shape)}" if isinstance(value, mx.array) else repr(value)
+for _maker in (scale, add_vector, replace_with, clamp, noise):
+    named.register(_maker.__name__, _maker)
+named.register("compose", _composed)
+named.register_plain("zero_out", zero_out)

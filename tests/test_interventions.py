@@ -260,5 +260,5 @@ def test_an_empty_composition_changes_nothing():
 
 def test_names_say_what_they_do():
     built = iv.compose(iv.scale(0.5), iv.zero_out).build()
-    assert built.__name__ == "scale(0.5) then zero_out"
+    assert built.__name__ == "compose(scale(0.5), zero_out)"
     assert iv.add_vector(VECTOR).__name__ == f"add_vector(array({WIDTH},))"
