@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,10 +47,10 @@ def edit(
             f"mg.edit takes a function of one array, not a {type(function).__name__};"
             " write iv.replace_with(value) to put a value in place"
         )
-    if heads is not None:
-        heads = (heads,) if isinstance(heads, int) else tuple(heads)
-    if positions is not None and not isinstance(positions, (int, slice)):
-        positions = tuple(positions)
+    where = _numbers(heads, "heads")
+    heads = (where,) if isinstance(where, int) else where
+    if not isinstance(positions, slice):
+        positions = _numbers(positions, "positions")
     return Graph(then=[Edit(name, function, positions, heads, expect, port, str(here()))])
 
 
@@ -63,6 +64,22 @@ def read(sites: str, name: str | None = None, *, expect: int | None = None) -> G
     """
     pattern, port = _parsed(sites)
     return Graph(then=[Read(pattern, name, expect, port, str(here()))])
+
+
+def _numbers(given: Any, what: str) -> int | tuple[int, ...] | None:
+    """One whole number or several, from whatever kind of sequence or array."""
+    if given is None:
+        return None
+    try:
+        return operator.index(given)
+    except TypeError:
+        pass
+    try:
+        return tuple([operator.index(k) for k in getattr(given, "tolist", lambda: given)()])
+    except TypeError:
+        raise TypeError(
+            f"{what}={given!r} are no whole numbers; write {what}=-1, {what}=[0, 3] or leave it out"
+        ) from None
 
 
 def _parsed(sites: str) -> tuple[str, str]:

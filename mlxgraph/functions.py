@@ -20,6 +20,7 @@ from mlxgraph.record.freeze import dtype_name
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.param import Param
 from mlxgraph.record.stack import paused
+from mlxgraph.resolve import rows_of
 from mlxgraph.run.runner import CompileMode, Recent
 from mlxgraph.run.signature import describe_call
 from mlxgraph.text import Inputs, prepare
@@ -66,8 +67,8 @@ class PassFunction:
         prepared = prepare(given, model.tokenizer)
         call = describe_call(prepared.args, {})
         values = leaves((args, kwargs))
-        key = (call.key, prepared.kind, model._names.tree, _shape((args, kwargs)),
-               tuple(_kind(value) for value in values))  # fmt: skip
+        given_as = (_shape((args, kwargs)), tuple([_kind(value) for value in values]))
+        key = (call.key, prepared.kind, rows_of(prepared.lengths), model._names.tree, given_as)
         made = self._recorded.get(key)
         if made is None:
             made = self._recorded.put(key, self._record(prepared, args, kwargs))

@@ -10,13 +10,16 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.record.stack import paused
-from mlxgraph.run.runner import CompileMode
+from mlxgraph.resolve import rows_of
+from mlxgraph.run.runner import CompileMode, Recent
 from mlxgraph.run.signature import describe_call
 from mlxgraph.text import Inputs, prepare
 from mlxgraph.trace import Trace
 
 if TYPE_CHECKING:
     from mlxgraph.model import InterpretableModel
+
+MOST_KINDS = 32
 
 
 class Result(NamedTuple):
@@ -41,7 +44,7 @@ class CompiledPass:
         self.model = model
         self.graph = model._edits >> graph if model._edits is not None else graph
         self._compile = compile
-        self._resolved: tuple[Any, Graph] | None = None
+        self._resolved: Recent[Any, Graph] = Recent(MOST_KINDS)
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Result:
         """Run the pass.
@@ -56,7 +59,7 @@ class CompiledPass:
         params = self._params(kwargs)
         call = describe_call(prepared.args, kwargs)
         model._refresh_names()
-        graph = self._resolve(prepared, kwargs, (call.key, prepared.kind, model._names.tree))
+        graph = self._resolve(prepared, kwargs, call.key)
         for name in graph.params:
             if name not in params:
                 raise UnknownNameError(
@@ -85,15 +88,17 @@ class CompiledPass:
             names |= {name for name in kwargs if name not in signature.parameters}
         return {name: kwargs.pop(name) for name in list(kwargs) if name in names}
 
-    def _resolve(self, prepared: Inputs, kwargs: dict[str, Any], key: Any) -> Graph:
+    def _resolve(self, prepared: Inputs, kwargs: dict[str, Any], call: Any) -> Graph:
         """The graph with its patterns resolved for inputs of this kind."""
         if not self.graph.then:
             return self.graph
-        if self._resolved is None or self._resolved[0] != key:
+        key = (call, prepared.kind, rows_of(prepared.lengths), self.model._names.tree)
+        known = self._resolved.get(key)
+        if known is None:
             plain = self.model.without_edits()
             trace = Trace(plain, prepared, None, self.graph, False, dict(kwargs), run=False)
-            self._resolved = (key, trace.recorded())
-        return self._resolved[1]
+            known = self._resolved.put(key, trace.recorded())
+        return known
 
     def __repr__(self) -> str:
         return f"<CompiledPass of {self.graph!r} on {self.model!r}>"

@@ -90,6 +90,8 @@ def _edit(
     recording: Recording, step: Edit, model: InterpretableModel, lengths: list[int] | None
 ) -> None:
     for path in _matched(step, model):
+        if step.heads == () or step.positions == ():
+            continue
         if step.heads is not None:
             handle = _heads(recording, model, path, step.heads, step.where)
         else:
@@ -108,6 +110,11 @@ def _edit(
 
 def _ragged(lengths: list[int] | None) -> bool:
     return lengths is not None and min(lengths) != max(lengths)
+
+
+def rows_of(lengths: list[int] | None) -> tuple[int, ...] | None:
+    """What about the lengths decides what positions mean: nothing, where all are the same."""
+    return tuple(lengths or ()) if _ragged(lengths) else None
 
 
 def _mask(positions: slice, lengths: list[int], ndim: int) -> mx.array:

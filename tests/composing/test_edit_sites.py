@@ -1,4 +1,4 @@
-"""`mg.edit` and `mg.read`: which modules a name or a pattern means, on which port, in which order."""
+"""`mg.edit` and `mg.read`: which modules a name or a pattern means, which port, which order."""
 
 import mlx.core as mx
 import mlx.nn as nn
