@@ -11,6 +11,7 @@ from mlxgraph.errors import InputError
 from mlxgraph.plot.figures import colours, ink, new_figure
 
 _WIDEST = 14  # characters of a token before it is cut
+_LABELS = 11  # points, of the tokens and layers along the axes
 _SIGNS = {"\n": "↵", "\t": "⇥", "\r": "↵"}
 
 
@@ -54,20 +55,21 @@ def lens_heatmap(
                 color=ink(palette[number[name]]),
                 fontweight="bold" if name == grid[-1][x] else "normal",
             )  # fmt: skip
-    _label_axes(axes, layers, [label(token) for token in tokens[-shown:]], len(tokens) - shown)
+    names = [label(token) for token in tokens[-shown:]]
+    fits = 72 * 0.9 * figsize[0] / shown / (0.62 * _LABELS)
+    _label_axes(axes, layers, names, len(tokens) - shown, tilted=max(map(len, names)) > fits)
     axes.set_title(title, fontsize=14)
     return figure
 
 
-def _label_axes(axes: Any, layers: list[int], names: list[str], hidden: int) -> None:
-    tilted = max(map(len, names)) * len(names) > 110
+def _label_axes(axes: Any, layers: list[int], names: list[str], hidden: int, tilted: bool) -> None:
     axes.set_xticks(
-        range(len(names)), names, fontsize=11, parse_math=False,
+        range(len(names)), names, fontsize=_LABELS, parse_math=False,
         rotation=45 if tilted else 0, ha="right" if tilted else "center",
     )  # fmt: skip
     step = 1 + (len(layers) - 1) // 40
     axes.set_yticks(
-        range(0, len(layers), step), [f"Layer {n}" for n in layers[::step]], fontsize=11
+        range(0, len(layers), step), [f"Layer {n}" for n in layers[::step]], fontsize=_LABELS
     )
     axes.set_xticks(np.arange(-0.5, len(names)), minor=True)
     axes.set_yticks(np.arange(-0.5, len(layers)), minor=True)

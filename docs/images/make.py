@@ -1,0 +1,72 @@
+"""Draw the pictures of the docs with the embedded model: `python docs/images/make.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import mlx.core as mx
+
+import mlxgraph as mg
+from mlxgraph import interventions as iv
+from mlxgraph.tiny.facts import POSITIVE
+
+FOLDER = Path(__file__).parent
+STRENGTHS = [-3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3]
+
+
+def share(model: mg.InterpretableModel, logits: mx.array, words: tuple[str, ...]) -> float:
+    """The probability that the next token is one of some words."""
+    tokens = mx.array([model.encode(f"is {word}")[-1] for word in words])
+    return mx.sum(mx.softmax(logits)[tokens]).item()
+
+
+def steering(model: mg.InterpretableModel) -> None:
+    """How the continuation of "This movie is" follows a steering vector's strength."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for layer, colour in ((0, "0.65"), (3, "tab:blue"), (4, "tab:orange")):
+        name = f"layers.{layer}"
+        with model.trace("I love this") as love, model.trace("I hate this") as hate:
+            pass
+        vector = love.activations[name] - hate.activations[name]
+        line = []
+        for strength in STRENGTHS:
+            edit = {name: iv.add_vector(strength * vector)}
+            with model.trace("This movie is", interventions=edit):
+                logits = model.output[0, -1].save()
+            line.append(100 * share(model, logits, POSITIVE))
+        axes.plot(STRENGTHS, line, "o-", color=colour, label=f"added after layer {layer}")
+    axes.axvline(0, color="0.8", zorder=0)
+    axes.set_ylim(0, 100)
+    axes.set_xlabel('strength of "I love this" minus "I hate this"', fontsize=11)
+    axes.set_ylabel('"This movie is" + a positive adjective (%)', fontsize=11)
+    axes.set_title("Steering: the continuation follows the vector", fontsize=13)
+    axes.legend(frameon=False)
+    axes.grid(color="0.92")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(FOLDER / "steering.png", dpi=90)
+
+
+def main() -> None:
+    """Draw them all."""
+    matplotlib.use("Agg")
+    model = mg.tiny()
+    text = "The Eiffel Tower is located in the city of"
+    lens = model.logit_lens(text, plot=True, max_display_tokens=10, figsize=(12, 5))
+    lens.figure.savefig(FOLDER / "logit_lens.png", dpi=80)
+    patching = model.activation_patching(
+        "The capital of France is",
+        "The capital of England is",
+        component="self_attn",
+        plot=True,
+        figsize=(8, 5),
+    )
+    patching.figure.savefig(FOLDER / "activation_patching.png", dpi=90)
+    steering(model)
+
+
+if __name__ == "__main__":
+    main()
