@@ -142,6 +142,10 @@ def _compared(value: Any) -> Any:
         return hole
     if is_array(value):
         return "array", tuple(value.shape), str(value.dtype)
+    if isinstance(value, (list, tuple)):
+        return type(value), tuple(_compared(item) for item in value)
+    if isinstance(value, slice):
+        return slice, tuple(_compared(item) for item in (value.start, value.stop, value.step))
     return value
 
 
