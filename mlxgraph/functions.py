@@ -41,17 +41,23 @@ class _Recorded(NamedTuple):
 class PassFunction:
     """A function of `(inputs, *args)` that runs the model with the function's edits.
 
-    Arrays and numbers among the arguments are inputs of the compiled pass: new values never
-    recompile, and `mx.grad`, `mx.value_and_grad` and `mx.vmap` go through them.
+    Arrays and floats among the arguments are inputs of the compiled pass: new values never
+    recompile, and `mx.grad`, `mx.value_and_grad` and `mx.vmap` go through them.  Everything else
+    is part of the pass: another layer number, position or flag is recorded as another pass.
     """
 
     def __init__(
-        self, model: InterpretableModel, function: Callable[..., Any], compile: CompileMode
+        self,
+        model: InterpretableModel,
+        function: Callable[..., Any],
+        compile: CompileMode,
+        passes: frozenset[str] | None = None,
     ):
         update_wrapper(self, function)
         self._model = model
         self._function = function
         self._compile = compile
+        self._passes = passes
         self._recorded: Recent[Any, _Recorded] = Recent(MOST_KINDS)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -77,7 +83,14 @@ class PassFunction:
         with paused():
             results = iter(
                 model._runner.run(
-                    made.graph, call, nodes, params, self._compile, prepared.forward, prepared.kind
+                    made.graph,
+                    call,
+                    nodes,
+                    params,
+                    self._compile,
+                    prepared.forward,
+                    prepared.kind,
+                    passes=self._passes,
                 )
             )
         filled = [
@@ -120,14 +133,15 @@ class PassFunction:
 
 
 def _is_input(value: Any) -> bool:
-    return isinstance(value, (mx.array, np.ndarray)) or type(value) in (int, float)
+    """Whether an argument is an input of the pass; whole numbers choose layers and positions."""
+    return isinstance(value, (mx.array, np.ndarray)) or isinstance(value, float)
 
 
 def _kind(value: Any) -> Any:
     if isinstance(value, (mx.array, np.ndarray)):
         return (tuple(value.shape), str(value.dtype))
-    if type(value) in (int, float):
-        return type(value)
+    if isinstance(value, float):
+        return float
     return (type(value), value if value.__hash__ is not None else id(value))
 
 
@@ -140,6 +154,6 @@ def _hole(index: int, value: Any) -> Any:
     if isinstance(value, (mx.array, np.ndarray)):
         dtype = dtype_name(value.dtype) if isinstance(value, mx.array) else str(value.dtype)
         return Param(f"p{index}", tuple(value.shape), dtype)._proxy()
-    if type(value) in (int, float):
+    if isinstance(value, float):
         return Param(f"p{index}", None, None)
     return value

@@ -52,8 +52,15 @@ class Invokes:
     batch.  Saved values have the shapes of their own prompt, unpadded.
     """
 
-    def __init__(self, model: InterpretableModel, compile: CompileMode, params: dict[str, Any]):
+    def __init__(
+        self,
+        model: InterpretableModel,
+        compile: CompileMode,
+        params: dict[str, Any],
+        passes: frozenset[str] | None = None,
+    ):
         self._model = model
+        self._passes = passes
         self._compile = compile
         self._params = params
         self._prompts: list[_Prompt] = []
@@ -78,6 +85,8 @@ class Invokes:
         Args: inputs: as for `model.trace`.
         Raises: InputError for keyword arguments of the model, which a batch cannot take apart.
         """
+        if not inputs:
+            raise InputError("an invoke needs a prompt.\n  Write `with t.invoke('a text'):`.")
         if kwargs:
             raise InputError(f"an invoke takes inputs only, not {', '.join(kwargs)}=")
         recording = self._recording
@@ -124,7 +133,14 @@ class Invokes:
             if not recording.saves or recording.unbound:
                 return
             results = self._model._runner.run(
-                graph, call, None, self._params, self._compile, inputs.forward, inputs.kind
+                graph,
+                call,
+                None,
+                self._params,
+                self._compile,
+                inputs.forward,
+                inputs.kind,
+                passes=self._passes,
             )
         recording.finish(results)
         self.saved_values = {

@@ -17,6 +17,7 @@ from mlxgraph.errors import (
     OutsideTraceError,
     UnknownSiteError,
 )
+from mlxgraph.explain import Explanation, explain
 from mlxgraph.functions import PassFunction
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import CALL
@@ -80,6 +81,7 @@ class InterpretableModel:
         graph: Graph | None = None,
         params: dict[str, Any] | None = None,
         compile: CompileMode = "auto",
+        optimize: Optimize = True,
         **forward_kwargs: Any,
     ) -> Any:
         """Open a block in which edits and saves are recorded; it runs once, when it ends.
@@ -92,6 +94,8 @@ class InterpretableModel:
             params: values for params, by name; those of `graph` may also be given as keywords.
                 A block that uses params without values is recorded and not run.
             compile: `"auto"` compiles what comes a second time; True and False force it.
+            optimize: True simplifies the graph for the run by every pass, False by none, and
+                names of passes by these: `optimize=("pushdown",)`.
             forward_kwargs: keyword arguments of the model, and values of the graph's params.
 
         Returns: a Trace; without any inputs, a trace of several prompts (`t.invoke`).
@@ -103,24 +107,49 @@ class InterpretableModel:
                     "a trace of several prompts takes no edits of its own.\n"
                     "  Give them to each: `with t.invoke(prompt, interventions=...)`."
                 )
-            return Invokes(self, compile, params or {})
+            return Invokes(self, compile, params or {}, passes_named(optimize))
         if len(inputs) == 2 and interventions is None and _is_interventions(inputs[1]):
             interventions = inputs[1]
             inputs = inputs[:1]
         prepared = prepare(inputs, self.tokenizer)
-        return Trace(self, prepared, interventions, graph, compile, dict(forward_kwargs), params)
+        return Trace(
+            self,
+            prepared,
+            interventions,
+            graph,
+            compile,
+            dict(forward_kwargs),
+            params,
+            passes=passes_named(optimize),
+        )
 
     def run(
-        self, graph: Graph, *inputs: Any, compile: CompileMode = "auto", **kwargs: Any
+        self,
+        graph: Graph,
+        *inputs: Any,
+        compile: CompileMode = "auto",
+        optimize: Optimize = True,
+        **kwargs: Any,
     ) -> Result:
-        """Run a graph once.  Args as for `CompiledPass.__call__`."""
-        return CompiledPass(self, graph, compile)(*inputs, **kwargs)
+        """Run a graph once.  Args as for `trace` and `CompiledPass.__call__`."""
+        return CompiledPass(self, graph, compile, passes_named(optimize))(*inputs, **kwargs)
 
-    def compile(self, graph: Graph) -> CompiledPass:
+    def compile(self, graph: Graph, *, optimize: Optimize = True) -> CompiledPass:
         """A graph as a compiled function of inputs and params."""
-        return CompiledPass(self, graph, True)
+        return CompiledPass(self, graph, True, passes_named(optimize))
 
-    def pass_(self, function: Any = None, *, compile: CompileMode = "auto") -> Any:
+    def explain(
+        self, graph: Graph, *inputs: Any, optimize: Optimize = True, **kwargs: Any
+    ) -> Explanation:
+        """What each pass makes of a graph, and what a run with these inputs will do.
+
+        Returns: a page of text; nothing is computed.
+        """
+        return explain(self, graph, inputs, passes_named(optimize), kwargs)
+
+    def pass_(
+        self, function: Any = None, *, compile: CompileMode = "auto", optimize: Optimize = True
+    ) -> Any:
         """A function of the proxied model as a compiled pass: `@model.pass_`.
 
         Example:
@@ -131,8 +160,8 @@ class InterpretableModel:
             >>> logits = steered("The capital of France is", 2.0, v)
         """
         if function is None:
-            return lambda function: PassFunction(self, function, compile)
-        return PassFunction(self, function, compile)
+            return lambda function: self.pass_(function, compile=compile, optimize=optimize)
+        return PassFunction(self, function, compile, passes_named(optimize))
 
     def edit(self, graph: Graph | None = None, *example: Any) -> Any:
         """A model with edits that stay: weights are shared, this model is untouched.

@@ -40,10 +40,17 @@ class CompiledPass:
     Weights are live: training, loading and exchanging modules are seen at the next call.
     """
 
-    def __init__(self, model: InterpretableModel, graph: Graph, compile: CompileMode = True):
+    def __init__(
+        self,
+        model: InterpretableModel,
+        graph: Graph,
+        compile: CompileMode = True,
+        passes: frozenset[str] | None = None,
+    ):
         self.model = model
         self.graph = model._edits >> graph if model._edits is not None else graph
         self._compile = compile
+        self._passes = passes
         self._resolved: Recent[Any, Graph] = Recent(MOST_KINDS)
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Result:
@@ -70,7 +77,14 @@ class CompiledPass:
         ]
         with paused():
             values = model._runner.run(
-                graph, call, nodes, params, self._compile, prepared.forward, prepared.kind
+                graph,
+                call,
+                nodes,
+                params,
+                self._compile,
+                prepared.forward,
+                prepared.kind,
+                passes=self._passes,
             )
         if not graph.saves:
             return Result({}, values[0])

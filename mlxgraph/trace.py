@@ -69,6 +69,7 @@ class Trace:
         kwargs: dict[str, Any],
         params: dict[str, Any] | None = None,
         run: bool = True,
+        passes: frozenset[str] | None = None,
     ):
         self.tokens = inputs.tokens
         self.lengths = inputs.lengths
@@ -81,6 +82,7 @@ class Trace:
         self._logged: list[list[Any]] = []
         self._runs = run
         self._compile = compile
+        self._passes = passes
         self._params = {
             name: kwargs.pop(name) for name in (graph.params if graph else ()) if name in kwargs
         } | (params or {})
@@ -143,10 +145,12 @@ class Trace:
             return
         if recording.saves:
             results = self._run(graph, None)
+            logged = {id(value) for values in self._logged for value in values}
             recording.finish(results)
             self.saved_values = {
                 name: handle if isinstance(handle, mx.array) else handle.value
                 for (name, _), (_, handle) in zip(graph.saves, recording.saves, strict=True)
+                if id(handle) not in logged
             }
         for values in self._logged:
             sys.stdout.write(" ".join(map(str, values)) + "\n")
@@ -177,6 +181,7 @@ class Trace:
                 compile=self._compile if compile is None else compile,
                 forward=self._inputs.forward,
                 kind=self._inputs.kind,
+                passes=self._passes,
             )
 
     # -- looks inside the block --------------------------------------------------------------
