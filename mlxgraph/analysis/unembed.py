@@ -126,7 +126,7 @@ def get_token_predictions(
 
     Example:
         >>> with model.trace("The capital of France is") as t:
-        ...     h = t.activations["layers.4"][0, -1]
+        ...     h = model.layers[4].output[0, -1].save()
         >>> [model.token_to_str(token) for token in model.get_token_predictions(h, top_k=3)]
     """
     if getattr(type(hidden_state), "_is_handle", False):  # a proxy in its block: look at it
