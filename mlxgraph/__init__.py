@@ -10,9 +10,12 @@ from mlxgraph.edits import edit, read
 from mlxgraph.errors import MLXGraphError
 from mlxgraph.graph import named as _named
 from mlxgraph.graph.graph import Graph, chain, diff, merge
+from mlxgraph.graph.node import Node
 from mlxgraph.model import InterpretableModel
+from mlxgraph.optimize import simplify
 from mlxgraph.record.apply import apply
 from mlxgraph.record.param import Param, param
+from mlxgraph.rewrite.driver import rewrite
 from mlxgraph.run import arrays as _arrays  # noqa: F401 - tells graph.file what arrays are
 from mlxgraph.tiny import tiny
 from mlxgraph.trace import Trace
@@ -29,6 +32,7 @@ __all__ = [
     "Graph",
     "InterpretableModel",
     "MLXGraphError",
+    "Node",
     "Trace",
     "apply",
     "batch_get_activations",
@@ -41,6 +45,8 @@ __all__ = [
     "merge",
     "param",
     "read",
+    "rewrite",
+    "simplify",
     "tiny",
 ]
 __version__ = "0.1.0"
