@@ -110,8 +110,12 @@ class Writer:
     def view(self, source: int | None = None, how: tuple | None = None) -> int:
         source = self.some() if source is None else source
         known = self.known[source]
-        name, args = how or self.draw(st.sampled_from(self._views(known.shape)))
-        if name == "index" and args == ():
+        if how is None:
+            views = self._views(known.shape)
+            chosen = self.draw(st.sampled_from(sorted({name for name, _ in views})))
+            how = self.draw(st.sampled_from([view for view in views if view[0] == chosen]))
+        name, args = how
+        if name == "index":
             args = (self.index(known.shape),)
         where = VIEWS[name](known.positions, *args)
         if not where.size:
@@ -128,7 +132,7 @@ class Writer:
         found: list[tuple[str, tuple]] = [("expand_dims", (k,)) for k in range(n + 1)]
         if not n:
             return found
-        found += [("index", ()), ("index", ()), ("flatten", ()), ("T", ())]
+        found += [("index", ()), ("flatten", ()), ("T", ())]
         found += [("transpose", (tuple(self.draw(st.permutations(range(n)))),))]
         found += [("swapaxes", (0, n - 1)), ("moveaxis", (0, n - 1)), ("moveaxis", (-1, 0))]
         found += [("squeeze", (k,)) for k in range(n) if shape[k] == 1]
@@ -139,7 +143,7 @@ class Writer:
                     found += [("split", (parts, axis, k)) for k in range(parts)]
                     found += [("unflatten", (axis, (parts, size // parts)))]
         if n >= 2 and shape[-1] % 2 == 0:
-            found += [("heads", (2,))] * 2
+            found += [("heads", (2,))]
         return found
 
     def index(self, shape: tuple) -> Any:
@@ -148,7 +152,9 @@ class Writer:
             rows = self.draw(st.sets(st.integers(0, shape[0] - 1), min_size=1))
             return list(rows)
         parts: list[Any] = []
-        for size in shape[: self.draw(st.integers(1, len(shape)))]:
+        count = self.draw(st.integers(1, len(shape)))
+        from_the_end = self.draw(st.booleans())
+        for size in shape[len(shape) - count :] if from_the_end else shape[:count]:
             kind = self.draw(st.integers(0, 3))
             if kind == 0:
                 parts.append(self.draw(st.integers(-size, size - 1)))
@@ -158,8 +164,10 @@ class Writer:
                 start = self.draw(st.integers(0, size - 1))
                 stop = self.draw(st.sampled_from([None, size, min(size, start + 2)]))
                 parts.append(slice(start, stop, self.draw(st.sampled_from([None, 1, 2]))))
-        if len(parts) < len(shape) and self.draw(st.booleans()):
-            parts.insert(self.draw(st.sampled_from([0, len(parts)])), ...)
+        if from_the_end:
+            parts.insert(0, ...)
+        elif self.draw(st.booleans()):
+            parts.append(...)
         if self.draw(st.integers(0, 5)) == 0:
             parts.insert(0, None)
         return parts[0] if len(parts) == 1 else tuple(parts)
@@ -283,11 +291,11 @@ class Writer:
 
 
 @st.composite
-def programs(draw: Any, order: list[Site], shapes: dict[Site, tuple], most: int = 10) -> list[Any]:
+def programs(draw: Any, order: list[Site], shapes: dict[Site, tuple], most: int = 14) -> list[Any]:
     """Programs that every rule allows; they always save something."""
     writer = Writer(draw, order, shapes)
-    verbs = [writer.read, writer.view, writer.view, writer.compute, writer.compute, writer.set,
-             writer.set, writer.augment, writer.replace, writer.save, writer.copy]
+    verbs = [writer.read, *[writer.view] * 4, *[writer.compute] * 2, *[writer.set] * 3,
+             *[writer.augment] * 2, writer.replace, writer.save, writer.copy]
     for _ in range(draw(st.integers(2, most))):
         draw(st.sampled_from(verbs))()
     writer.save()
@@ -306,7 +314,6 @@ def perform(model: Any, program: list[Any], inputs: tuple, compile: Any = False)
             made = play(model, handles, step)
             if isinstance(step, Save):
                 kept.append(made)
-        t.output.save("the output") if False else None
     return kept, t.output, t
 
 
