@@ -32,6 +32,24 @@ def _suggest(matches: list[str]) -> str:
     return f"\n  Did you mean {' or '.join(repr(m) for m in matches)}?" if matches else ""
 
 
+_LATER = "{} is not part of this version."
+ELSEWHERE = {  # what people know from other libraries, and what it is here
+    "invoke": "Several prompts go into `with model.trace() as t:`, opened without inputs.",
+    "scan": "Shapes are known inside every block: h.shape runs nothing.",
+    "session": "Values that are saved flow from one trace into the next; no session is needed.",
+    "next": "Write `module.calls[k]` for the k-th call in one forward.",
+    "source": "Only modules' inputs and outputs are sites.",
+    "run_with_cache": "Write `with model.trace(x) as t:` and look values up in t.activations.",
+    "run_with_hooks": "Write model.trace(x, interventions={name: function}).",
+    "generate": _LATER.format("Generation under edits"),
+    "sweep": _LATER.format("A batched sweep") + " Run the graphs in a loop.",
+    **{
+        port: _LATER.format(f"`.{port}` inside attention")
+        for port in ("queries", "keys", "values", "scores", "pattern", "heads")
+    },
+}
+
+
 class UnknownSiteError(MLXGraphError, AttributeError, KeyError):
     """A name that no module of the model has."""
 
@@ -41,8 +59,10 @@ class UnknownSiteError(MLXGraphError, AttributeError, KeyError):
         if not hint:
             shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
             hint = f"\n  It has: {shown or 'no modules'}."
+        known_elsewhere = ELSEWHERE.get(name.rpartition(".")[2])
         super().__init__(
-            f"{owner} has no module {name!r}.{hint}\n  model.named_modules() lists every name."
+            f"{owner} has no module {name!r}.{hint}\n"
+            f"  {known_elsewhere or 'model.named_modules() lists every name.'}"
         )
 
 
@@ -60,7 +80,12 @@ class UnknownNameError(MLXGraphError, KeyError):
 class NeverCalledError(MLXGraphError, ValueError):
     """A module that this forward does not call, so that nothing can be read or written there."""
 
-    def __init__(self, site: str, where: str, called: Iterable[str], times: int = 0):
+    def __init__(
+        self, site: str, where: str, called: Iterable[str], times: int = 0, reason: str = ""
+    ):
+        if reason:
+            MLXGraphError.__init__(self, f"{site} has no value: {reason}\n  at {where}")
+            return
         nearby = _suggest(close_matches(site, called))
         how = (
             f"the forward calls it {times} time{'s' if times != 1 else ''} with these inputs"
@@ -134,10 +159,11 @@ class NotSavedError(MLXGraphError, RuntimeError):
 class OutsideTraceError(MLXGraphError, RuntimeError):
     """A site used where no trace of its model is open."""
 
-    def __init__(self, what: str):
+    def __init__(self, what: str, advice: str = ""):
         super().__init__(
             f"{what} is only known while the model runs.\n"
             "  Write `with model.trace(inputs) as t:` and use it inside that block."
+            f"{advice and chr(10) + '  ' + advice}"
         )
 
 

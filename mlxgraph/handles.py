@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.nn as nn
 
-from mlxgraph.errors import BoundsError, UnknownSiteError
+from mlxgraph.errors import BoundsError, NeverCalledError, UnknownSiteError
+from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
-from mlxgraph.names import ALIASES
 from mlxgraph.record.where import here
 
 if TYPE_CHECKING:
@@ -69,7 +69,20 @@ class ModuleHandle:
         recording, site = self._recording("output"), self._site(OUTPUT)
         if site.path in recording.by_hand and site not in recording.census.order:
             return recording.by_hand[site.path]
+        self._check_added(recording, site)
         return recording.read(site)
+
+    def _check_added(self, recording: Any, site: Site) -> None:
+        """The parts of an added module run inside it, out of reach of the forward's hooks."""
+        name = site.path.partition(".")[0]
+        if name in self._model._runner.added and "." in site.path:
+            raise NeverCalledError(
+                str(site),
+                str(here()),
+                (),
+                reason=f"{name} is called by hand, as a whole.  Call its parts by hand to see"
+                f" their values: `f = model.{site.path}(h)`.",
+            )
 
     @output.setter
     def output(self, value: Any) -> None:

@@ -10,20 +10,10 @@ Never: guesses.  What no rule reads is an UnknownSiteError with close matches.
 from __future__ import annotations
 
 from mlxgraph.errors import LayersError, UnknownSiteError
-from mlxgraph.graph.pattern import is_pattern, matches
+from mlxgraph.graph.pattern import ALIASES, is_pattern, matches
 from mlxgraph.graph.site import MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.run.tree import ModuleTree
 
-ALIASES = {
-    "attn": (
-        "self_attn", "attention", "self_attention", "attn", "linear_attn", "mixer",
-        "temporal_block", "self_attention_block",
-    ),
-    "mlp": (
-        "mlp", "feed_forward", "ffn", "ff", "block_sparse_moe", "moe", "feedforward", "ffn_block",
-        "mlp_block", "dense",
-    ),
-}  # fmt: skip
 ROOT = "model"
 
 

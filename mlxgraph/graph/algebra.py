@@ -21,6 +21,7 @@ from mlxgraph.graph.node import (
     site_of,
     substitute,
 )
+from mlxgraph.graph.pattern import may_meet
 from mlxgraph.graph.site import MODEL_OUTPUT, Site
 from mlxgraph.graph.step import Edit, Read
 
@@ -110,6 +111,7 @@ def sequence(first: Graph, second: Graph) -> Graph:
     """
     if not second.writes and not second.saves and not second.then:
         return first
+    _check_saves(first, second)
     if first.then:
         middle = (second.replace(then=()),) if second.writes or second.saves else ()
         return first.replace(then=(*first.then, *middle, *second.then))
@@ -121,7 +123,6 @@ def sequence(first: Graph, second: Graph) -> Graph:
 
     moved = rebuilt(shifted, current)
     written.update(moved.writes)
-    _check_saves(first, second)
     return canonical(
         first.replace(
             writes=_dropping_idle(written),
@@ -165,8 +166,18 @@ def shifted_by(graph: Graph, constants: int, drawn: int) -> Graph:
     return rebuilt(graph, shift)
 
 
+def _save_names(graph: Graph) -> set[str]:
+    names = {name for name, _ in graph.saves}
+    for step in graph.then:
+        if is_graph(step):
+            names |= _save_names(step)
+        elif isinstance(step, Read) and step.name is not None:
+            names.add(step.name)
+    return names
+
+
 def _check_saves(first: Graph, second: Graph) -> None:
-    shared = {name for name, _ in first.saves} & {name for name, _ in second.saves}
+    shared = _save_names(first) & _save_names(second)
     if shared:
         raise MergeError(
             f"both graphs save {sorted(shared)[0]!r}.\n"
@@ -191,39 +202,46 @@ def merge(graphs: Sequence[Graph], on_conflict: str) -> Graph:
 
 
 def _check_disjoint(first: Graph, second: Graph) -> None:
-    if first.then or second.then:
-        mine, theirs = touched(first), touched(second)
-        both = (written_names(first) & theirs) | (written_names(second) & mine)
-        conflict = sorted(both)
-    else:
-        one, two = {s for s, _ in first.writes}, {s for s, _ in second.writes}
-        clash = (one & set(second.sites)) | (two & set(first.sites))
-        conflict = [str(site) for site in sorted(clash, key=site_key)]
-    if conflict:
-        raise MergeError(
-            f"both graphs touch {conflict[0]}, and one writes it.\n"
-            "  Write `g1 >> g2` to say which comes first, or merge(..., on_conflict='sequence')."
-        )
+    """Compare what is written with what is touched; patterns conflict where they could meet."""
+    for written, others in ((written_places(first), touched(second)),
+                            (written_places(second), touched(first))):  # fmt: skip
+        for path, port in sorted(written):
+            for other, its_port in sorted(others):
+                if port == its_port and may_meet(path, other):
+                    raise MergeError(
+                        f"both graphs touch {path or MODEL_OUTPUT}.{port}, and one writes it.\n"
+                        "  Write `g1 >> g2` to say which comes first, or"
+                        " merge(..., on_conflict='sequence')."
+                    )
 
 
-def written_names(graph: Graph) -> set[str]:
-    """What a graph writes, patterns included, as text."""
-    names = {str(site) for site, _ in graph.writes}
+def written_places(graph: Graph) -> set[tuple[str, str]]:
+    """The paths or patterns that a graph writes, with their ports."""
+    places = {(site.path, _port(site)) for site, _ in graph.writes}
     for step in graph.then:
-        names |= (
-            written_names(step)
-            if is_graph(step)
-            else ({f"{step.pattern}.{step.port}"} if isinstance(step, Edit) else set())
-        )
-    return names
+        if is_graph(step):
+            places |= written_places(step)
+        elif isinstance(step, Edit):
+            places.add((step.pattern, "heads" if step.heads else step.port.rstrip("s")))
+    return places
 
 
-def touched(graph: Graph) -> set[str]:
-    """What a graph reads or writes, patterns included, as text."""
-    names = {str(site) for site in graph.sites}
+def touched(graph: Graph) -> set[tuple[str, str]]:
+    """The paths or patterns that a graph reads or writes, with their ports."""
+    places = {(site.path, _port(site)) for site in graph.sites}
     for step in graph.then:
-        names |= touched(step) if is_graph(step) else {f"{step.pattern}.{step.port}"}
-    return names
+        if is_graph(step):
+            places |= touched(step)
+        else:
+            heads = getattr(step, "heads", None)
+            places.add((step.pattern, "heads" if heads else step.port.rstrip("s")))
+    return places
+
+
+def _port(site: Site) -> str:
+    """The port without its call, and `input` for all inputs."""
+    call = f"#{site.call}" if site.call else ""
+    return site.port.rstrip("s") + call
 
 
 # -- aim, fill, cut -----------------------------------------------------------------------------
@@ -240,15 +258,15 @@ def retarget(graph: Graph, places: Mapping[str, str]) -> Graph:
     used: set[str] = set()
 
     def aim(path: str) -> str:
-        best = max(
-            (old for old in places if path == old or path.startswith(old + ".")),
-            key=len,
-            default=None,
-        )
-        if best is None:
+        found = [(part, old) for old in places if (part := part_named(path, old)) is not None]
+        if not found:
             return path
-        used.add(best)
-        return places[best] + path[len(best) :]
+        part, old = max(found, key=lambda pair: pair[0].stop - pair[0].start)
+        used.add(old)
+        new = places[old]
+        if not part.start and not path.startswith(old):
+            new = new.removeprefix(ROOT)
+        return path[: part.start] + new + path[part.stop :]
 
     def site(old: Site) -> Site:
         if not old.path and MODEL_OUTPUT in places:
@@ -283,6 +301,20 @@ def retarget(graph: Graph, places: Mapping[str, str]) -> Graph:
             known = dict.fromkeys([*(s.path for s in graph.sites), *_patterns(graph)])
             raise UnknownNameError("place in the graph", old, known)
     return result
+
+
+ROOT = "model."
+
+
+def part_named(path: str, name: str) -> slice | None:
+    """Where in a path a name stands: from its start, relative (`layers.5` in `model.layers.5.mlp`),
+    or, of a name with the root prefix, without that prefix."""
+    padded = f".{path}."
+    for form in (name, name.removeprefix(ROOT)):
+        at = padded.find(f".{form}.")
+        if form and at >= 0:
+            return slice(at, at + len(form))
+    return None
 
 
 def _renamed(name: str, aim: Callable[[str], str]) -> str:
@@ -359,10 +391,10 @@ def without(graph: Graph, name: str) -> Graph:
     then = tuple(
         without(s, name) if is_graph(s) and _uses(s, name) else s
         for s in graph.then
-        if not (isinstance(s, Edit) and name in (s.pattern, f"{s.pattern}.{s.port}"))
+        if not (isinstance(s, Edit) and _names_edit(name, s))
     )
     if len(kept) == len(graph.writes) and then == graph.then:
-        raise UnknownNameError("write at", name, sorted(written_names(graph)))
+        raise UnknownNameError("write at", name, sorted(path for path, _ in written_places(graph)))
     return canonical(graph.replace(writes=kept, then=then))
 
 
@@ -373,16 +405,24 @@ def only(graph: Graph, name: str) -> Graph:
         s
         for s in graph.then
         if isinstance(s, Read)
-        or (isinstance(s, Edit) and name in (s.pattern, f"{s.pattern}.{s.port}"))
+        or (isinstance(s, Edit) and _names_edit(name, s))
         or (is_graph(s) and _uses(s, name))
     )
     if not kept and not any(not isinstance(s, Read) for s in then):
-        raise UnknownNameError("write at", name, sorted(written_names(graph)))
+        raise UnknownNameError("write at", name, sorted(path for path, _ in written_places(graph)))
     return canonical(graph.replace(writes=kept, then=then))
 
 
 def _names_site(name: str, site: Site) -> bool:
-    return name in (str(site), site.name, site.path)
+    forms = (str(site), site.name, site.path)
+    relative = name.removeprefix(ROOT)
+    return name in forms or any(f == relative or f.endswith("." + relative) for f in forms)
+
+
+def _names_edit(name: str, step: Edit) -> bool:
+    names = {name, name.removeprefix(ROOT)}
+    pattern = step.pattern.removeprefix(ROOT)
+    return bool(names & {step.pattern, pattern, f"{step.pattern}.{step.port}"})
 
 
 def _uses(graph: Graph, name: str) -> bool:

@@ -21,7 +21,7 @@ from mlxgraph.graph import algebra, file, picture
 from mlxgraph.graph.diff import Diff, difference
 from mlxgraph.graph.node import NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.text import listing
+from mlxgraph.graph.text import headline, listing
 
 FIELDS = ("writes", "saves", "constants", "notes", "then")
 
@@ -196,7 +196,7 @@ class Graph:
         return listing(self)
 
     def __repr__(self) -> str:
-        return f"<Graph: {len(self.writes)} writes, {len(self.saves)} saves>"
+        return f"<{headline(self).capitalize()}>"
 
 
 def chain(*graphs: Graph) -> Graph:

@@ -87,14 +87,16 @@ class Node:
     @property
     def inputs(self) -> tuple[Node, ...]:
         """The nodes this one reads, in order of appearance, each once."""
-        if self._inputs is None:
+        inputs = self._inputs
+        if inputs is None:
             found: dict[Node, None] = {}
             for argument in self.args:
                 _collect(argument, found)
             for _, argument in self.kwargs:
                 _collect(argument, found)
-            object.__setattr__(self, "_inputs", tuple(found))
-        return self._inputs
+            inputs = tuple(found)
+            object.__setattr__(self, "_inputs", inputs)
+        return inputs
 
     def __repr__(self) -> str:
         return f"<node {self.op} of {len(self.inputs)}>" if self.inputs else f"<node {self.op}>"

@@ -72,3 +72,41 @@ def matches(pattern: str, names: dict[str, str]) -> list[str]:
     expression = compiled(pattern)
     found = dict.fromkeys(path for name, path in names.items() if expression.fullmatch(name))
     return list(found)
+
+
+ALIASES = {
+    "attn": (
+        "self_attn", "attention", "self_attention", "attn", "linear_attn", "mixer",
+        "temporal_block", "self_attention_block",
+    ),
+    "mlp": (
+        "mlp", "feed_forward", "ffn", "ff", "block_sparse_moe", "moe", "feedforward", "ffn_block",
+        "mlp_block", "dense",
+    ),
+}  # fmt: skip
+
+
+def may_meet(first: str, second: str) -> bool:
+    """Whether two names or patterns can mean one module, whatever model they meet.
+
+    One of them may be relative, so they are compared from their ends.
+    """
+    one, two = _split(first)[::-1], _split(second)[::-1]
+    for a, b in zip(one, two, strict=False):
+        if "**" in (a, b):
+            return True
+        if not _part_meets(a, b):
+            return False
+    return bool(one and two) or one == two
+
+
+def _part_meets(a: str, b: str) -> bool:
+    if a == b or b in ALIASES.get(a, ()) or a in ALIASES.get(b, ()):
+        return True
+    if is_pattern(a) and is_pattern(b):
+        found = [n for n in (_RANGE.fullmatch(a), _RANGE.fullmatch(b)) if n]
+        if len(found) == 2:
+            mine, theirs = (set(numbers(n.group(1), n.group(0))) for n in found)
+            return bool(mine & theirs)
+        return True
+    return bool(compiled(a).fullmatch(b) or compiled(b).fullmatch(a))

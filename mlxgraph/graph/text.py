@@ -173,7 +173,7 @@ def _constant(node: Node, constants: Sequence[Any]) -> str:
         return repr(value) if value is not None else f"#{index}"
     if value is None:
         return f"${index}"
-    dtype = str(getattr(value, "dtype", "")).removeprefix("mlx.core.")
+    dtype = str(getattr(value, "dtype", "")).rpartition(".")[2]
     return f"${index}:{dtype}{list(getattr(value, 'shape', ()))}".replace(" ", "")
 
 

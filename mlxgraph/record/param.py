@@ -6,11 +6,14 @@ in is whichever is open where it is used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
-from mlxgraph.errors import OutsideTraceError
+from mlxgraph.errors import OutsideTraceError, ParamError, UnknownNameError
+from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import PARAM, Node
 from mlxgraph.record.freeze import dtype_name
 from mlxgraph.record.handle import HANDLES
@@ -38,7 +41,10 @@ class Param:
     def _recording(self) -> Any:
         recording = current()
         if recording is None:
-            raise OutsideTraceError(f"param {self.name!r}")
+            raise OutsideTraceError(
+                f"arithmetic on param {self.name!r}",
+                "Or leave it to a function: mg.edit(site, lambda h: h + alpha * vector).",
+            )
         recording.has_params = True
         return recording
 
@@ -114,3 +120,66 @@ def param(
     if isinstance(shape, int):
         shape = (shape,)
     return Param(name, None if shape is None else tuple(shape), dtype and dtype_name(dtype))
+
+
+# -- values -------------------------------------------------------------------------------------
+
+
+def holes(graph: Graph) -> dict[str, Node]:
+    """The params of a graph by name.
+
+    Raises: ParamError where two of one name are not alike.
+    """
+    found: dict[str, Node] = {}
+    for node in graph.nodes():
+        if node.op == PARAM and found.setdefault(node.args[0], node) is not node:
+            name, shape, dtype = node.args
+            raise ParamError(name, shape, f"another declaration: {_kind(*found[name].args[1:])}")
+    return found
+
+
+def filled(wanted: Mapping[str, Node], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as their params declare them: numbers as floats, arrays of the shape and dtype.
+
+    So a run gets what the recording was checked against, and 2, 2.0 and `np.float32(2)` meet one
+    compiled pass.
+
+    Raises: UnknownNameError for a name that is no param, ParamError for a value that does not
+        fit.
+    """
+    for name in given:
+        if name not in wanted:
+            raise UnknownNameError("param", name, wanted)
+    return {name: _fitted(value, *wanted[name].args) for name, value in given.items()}
+
+
+def _fitted(value: Any, name: str, shape: tuple[int, ...] | None, dtype: str | None) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if shape is None and isinstance(value, (bool, int, float)):
+        return float(value)
+    if isinstance(value, (np.ndarray, list, tuple, bool, int, float)):
+        value = mx.array(value)
+    if not isinstance(value, mx.array):
+        raise ParamError(name, shape, f"a {type(value).__name__}")
+    if value.shape != (shape or ()):
+        raise ParamError(name, shape, f"an array of shape {value.shape}")
+    return _cast(value, getattr(mx, dtype or "float32"), name, shape)
+
+
+def _cast(value: mx.array, dtype: mx.Dtype, name: str, shape: tuple[int, ...] | None) -> mx.array:
+    """The value in the declared dtype, if that loses no more than precision."""
+    if value.dtype == dtype:
+        return value
+    order = (mx.bool_, mx.integer, mx.floating, mx.complexfloating)
+    have, want = (
+        next(k for k, kind in enumerate(order) if d == kind or k and mx.issubdtype(d, kind))
+        for d in (value.dtype, dtype)
+    )
+    if have > want:
+        raise ParamError(name, shape, f"an array of {value.dtype}, which is no {dtype}")
+    return value.astype(dtype)
+
+
+def _kind(shape: tuple[int, ...] | None, dtype: str | None) -> str:
+    return "a number" if shape is None else f"shape {shape}, {dtype or 'float32'}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import mlx.core as mx
@@ -155,9 +156,13 @@ class Proxy(mx.array):
 
     # -- gradients ------------------------------------------------------------------------
 
-    def backward(self) -> None:
-        """Take this scalar as the loss: from here on `h.grad` is its gradient at `h`."""
+    def backward(self) -> nullcontext[None]:
+        """Take this scalar as the loss: from here on `h.grad` is its gradient at `h`.
+
+        It may also be written as a block, `with loss.backward():`.
+        """
         open_recording(self).loss = self
+        return nullcontext()
 
     @property
     def grad(self) -> Any:

@@ -135,7 +135,8 @@ class Recording:
     def _check_visited(self, site: Site) -> None:
         for prefix, where in self.skipped.items():
             if site.path.startswith(prefix):
-                raise NeverCalledError(f"{site} (skipped at {where})", str(here()), ())
+                reason = f"{prefix[:-1]} was skipped at {where}, and nothing in it runs."
+                raise NeverCalledError(str(site), str(here()), (), reason=reason)
         if site not in self.census.order:
             called = dict.fromkeys(s.path for s in self.census.order)
             times = self.census.calls(site.path)

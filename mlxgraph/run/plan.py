@@ -77,7 +77,8 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
     skipped = tuple(site.path + "." for site in writes if site.port == SKIP)
     for site in read:
         if skipped and site.path.startswith(skipped):
-            raise NeverCalledError(str(site), _where(graph, site), ())
+            reason = "it is part of a module that is skipped in this block."
+            raise NeverCalledError(str(site), _where(graph, site), (), reason=reason)
     nodes = list(walk([*saves, *writes.values()]))
     stops = read | set(writes)
     return Plan(
