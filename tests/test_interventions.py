@@ -147,6 +147,17 @@ def test_noise_is_drawn_anew_and_follows_the_seed(tied, tokens):
     assert all(same(run(), before, 1e-5) for before in drawn)
 
 
+def test_gradients_pass_through_noise(tied, tokens):
+    def score(vector):
+        edit = iv.compose(iv.add_vector(vector), iv.noise(0.1)).build()
+        with tied.trace(tokens, interventions={"layers.1": edit}):
+            score = tied.output[:, -1, 7].save()
+        return mx.sum(score)
+
+    gradient = mx.grad(score)(mx.zeros((WIDTH,)))
+    assert not mx.any(mx.isnan(gradient)).item() and mx.linalg.norm(gradient).item() > 1e-3
+
+
 def test_two_noises_of_one_trace_differ(tied, tokens):
     with tied.trace(tokens):
         zeros = mx.zeros_like(tied.layers[0].output)

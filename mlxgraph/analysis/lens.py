@@ -18,7 +18,7 @@ from mlxgraph.analysis.inputs import (
     one_row,
     token_strings,
 )
-from mlxgraph.analysis.unembed import token_scores, top_tokens
+from mlxgraph.analysis.unembed import check_head, token_scores, top_tokens
 from mlxgraph.model import InterpretableModel
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.lens import lens_heatmap
@@ -124,6 +124,7 @@ def _best_of(
     with model.trace(row):
         logits = first_array(model.output)
         vocabulary = logits.shape[-1]
+        check_head(model, logits, first_array(model.layers[-1].output).shape[-1])
         if early:
             streams = [first_array(model.layers[layer].output)[0, place] for layer in early]
             states = mx.stack(streams).save()

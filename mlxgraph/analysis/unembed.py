@@ -42,7 +42,7 @@ def token_scores(model: InterpretableModel, states: mx.array, apply_norm: bool =
             )
         stream[:, 0] = states
         scores = first_array(model.output)
-        _check_head(model, scores, stream.shape[-1])
+        check_head(model, scores, stream.shape[-1])
         scores = scores[:, 0].save()
     return scores
 
@@ -79,7 +79,7 @@ def _is_norm(name: str, model: InterpretableModel) -> bool:
     return "norm" in kind or "norm" in called or called.startswith("ln_")
 
 
-def _check_head(model: InterpretableModel, scores: mx.array, width: int) -> None:
+def check_head(model: InterpretableModel, scores: mx.array, width: int) -> None:
     """A bare stack of layers ends in states, not in scores."""
     if scores.shape[-1] != width:
         return

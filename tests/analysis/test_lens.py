@@ -7,7 +7,13 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.analysis import lens as lens_module
-from mlxgraph.errors import BoundsError, InputError, NoTokenizerError, PositionError
+from mlxgraph.errors import (
+    BoundsError,
+    InputError,
+    NoTokenizerError,
+    PositionError,
+    UnembeddingError,
+)
 from tests.models import same
 
 TEXT = "The capital of France is"
@@ -109,6 +115,10 @@ def test_what_does_not_exist_raises(tied, tiny):
         tied.logit_lens(mx.zeros((2, 3), dtype=mx.int32))
     with pytest.raises(InputError):
         tied.logit_lens([])
+    headless = mg.InterpretableModel(tied.module.model)
+    for layers in (None, [2]):
+        with pytest.raises(UnembeddingError, match="no head"):
+            headless.logit_lens(IDS, layers=layers)
     with pytest.raises(InputError, match="top_k"):
         tied.logit_lens(IDS, top_k=0)
 

@@ -103,7 +103,8 @@ def test_a_lambda_that_returns_an_array_replaces(llama, tokens):
     assert same(found, edited(llama, tokens, {"layers.1.mlp": iv.replace_with(clean)}), 1e-6)
 
 
-def test_other_containers_go_by_layers_too():
+@pytest.mark.parametrize("given", [{}, {"layer_attr": "h"}])
+def test_other_containers_go_by_layers_too(given):
 
     from mlx_lm.models import gpt2
 
@@ -112,11 +113,11 @@ def test_other_containers_go_by_layers_too():
     module = gpt2.Model(
         gpt2.ModelArgs(model_type="gpt2", layer_norm_epsilon=1e-5, num_key_value_heads=4, **args)
     )
-    model = mg.InterpretableModel(module, layer_attr="h")
+    model = mg.InterpretableModel(module, **given)
     tokens = mx.array([[1, 2, 3]])
     with model.trace(tokens):
         attention = model.layers[1].attn.output.save()
     assert attention.shape == (1, 3, 32) and len(model.layers) == 2
     plain = edited(model, tokens, {})
-    for name in ("layers.1.mlp", "h.1.mlp", "model.h.1.mlp"):
+    for name in ("layers.1.mlp", "model.h.1.mlp", "model.model.h.1.mlp"):
         assert not same(edited(model, tokens, {name: iv.zero_out}), plain, 1e-4)
