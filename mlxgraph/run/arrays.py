@@ -45,7 +45,8 @@ class ArrayCodec:
         except (RuntimeError, ValueError) as error:
             raise GraphFileError(
                 f"an array of shape {tuple(array.shape)} cannot be computed, and so not saved: "
-                f"{error}\n  Save the graph outside of mx.compile, mx.grad and mx.vmap."
+                f"{error}\n  Compute it with mx.eval first, in the thread that made it, not inside"
+                " mx.compile, mx.grad or mx.vmap."
             ) from error
 
     def from_bytes(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> mx.array:
