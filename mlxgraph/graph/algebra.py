@@ -1,4 +1,4 @@
-"""The algebra of graphs: sequence, merge, retarget, bind, without, only, diff.
+"""The algebra of graphs: sequence, retarget, bind, without, only.
 
 Every function takes graphs and returns a new one.  Nothing here needs a model: a graph recorded
 on one can be composed, aimed elsewhere and filled in before any model is at hand.
@@ -6,7 +6,7 @@ on one can be composed, aimed elsewhere and filled in before any model is at han
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlxgraph.errors import MergeError, ParamError, UnknownNameError
@@ -21,7 +21,6 @@ from mlxgraph.graph.node import (
     site_of,
     substitute,
 )
-from mlxgraph.graph.pattern import may_meet
 from mlxgraph.graph.site import MODEL_OUTPUT, Site
 from mlxgraph.graph.step import Edit, Read
 
@@ -101,7 +100,7 @@ class Moved(dict):
         return default if found is None else found
 
 
-# -- sequence and merge -------------------------------------------------------------------------
+# -- sequence -----------------------------------------------------------------------------------
 
 
 def sequence(first: Graph, second: Graph) -> Graph:
@@ -183,65 +182,6 @@ def _check_saves(first: Graph, second: Graph) -> None:
             f"both graphs save {sorted(shared)[0]!r}.\n"
             "  Save it under another name: `h.save('other')` or mg.read(..., name='other')."
         )
-
-
-def merge(graphs: Sequence[Graph], on_conflict: str) -> Graph:
-    """Graphs side by side: none reads what another writes.
-
-    Args: on_conflict: what happens where two graphs touch a site that one of them writes:
-        `"error"` raises MergeError, `"sequence"` lets the later graph see the earlier one.
-    """
-    if on_conflict not in ("error", "sequence"):
-        raise ValueError(f"on_conflict is 'error' or 'sequence', not {on_conflict!r}")
-    whole = graphs[0]
-    for graph in graphs[1:]:
-        if on_conflict == "error":
-            _check_disjoint(whole, graph)
-        whole = sequence(whole, graph)
-    return whole
-
-
-def _check_disjoint(first: Graph, second: Graph) -> None:
-    """Compare what is written with what is touched; patterns conflict where they could meet."""
-    for written, others in ((written_places(first), touched(second)),
-                            (written_places(second), touched(first))):  # fmt: skip
-        for path, port in sorted(written):
-            for other, its_port in sorted(others):
-                if port == its_port and may_meet(path, other):
-                    raise MergeError(
-                        f"both graphs touch {path or MODEL_OUTPUT}.{port}, and one writes it.\n"
-                        "  Write `g1 >> g2` to say which comes first, or"
-                        " merge(..., on_conflict='sequence')."
-                    )
-
-
-def written_places(graph: Graph) -> set[tuple[str, str]]:
-    """The paths or patterns that a graph writes, with their ports."""
-    places = {(site.path, _port(site)) for site, _ in graph.writes}
-    for step in graph.then:
-        if is_graph(step):
-            places |= written_places(step)
-        elif isinstance(step, Edit):
-            places.add((step.pattern, "heads" if step.heads else step.port.rstrip("s")))
-    return places
-
-
-def touched(graph: Graph) -> set[tuple[str, str]]:
-    """The paths or patterns that a graph reads or writes, with their ports."""
-    places = {(site.path, _port(site)) for site in graph.sites}
-    for step in graph.then:
-        if is_graph(step):
-            places |= touched(step)
-        else:
-            heads = getattr(step, "heads", None)
-            places.add((step.pattern, "heads" if heads else step.port.rstrip("s")))
-    return places
-
-
-def _port(site: Site) -> str:
-    """The port without its call, and `input` for all inputs."""
-    call = f"#{site.call}" if site.call else ""
-    return site.port.rstrip("s") + call
 
 
 # -- aim, fill, cut -----------------------------------------------------------------------------
@@ -394,7 +334,7 @@ def without(graph: Graph, name: str) -> Graph:
         if not (isinstance(s, Edit) and _names_edit(name, s))
     )
     if len(kept) == len(graph.writes) and then == graph.then:
-        raise UnknownNameError("write at", name, sorted(path for path, _ in written_places(graph)))
+        raise UnknownNameError("write at", name, _written(graph))
     return canonical(graph.replace(writes=kept, then=then))
 
 
@@ -409,7 +349,7 @@ def only(graph: Graph, name: str) -> Graph:
         or (is_graph(s) and _uses(s, name))
     )
     if not kept and not any(not isinstance(s, Read) for s in then):
-        raise UnknownNameError("write at", name, sorted(path for path, _ in written_places(graph)))
+        raise UnknownNameError("write at", name, _written(graph))
     return canonical(graph.replace(writes=kept, then=then))
 
 
@@ -423,6 +363,14 @@ def _names_edit(name: str, step: Edit) -> bool:
     names = {name, name.removeprefix(ROOT)}
     pattern = step.pattern.removeprefix(ROOT)
     return bool(names & {step.pattern, pattern, f"{step.pattern}.{step.port}"})
+
+
+def _written(graph: Graph) -> list[str]:
+    """What a graph writes, by name, for an error's text."""
+    names = [str(site) for site, _ in graph.writes]
+    for step in graph.then:
+        names += _written(step) if is_graph(step) else [step.pattern]
+    return names
 
 
 def _uses(graph: Graph, name: str) -> bool:

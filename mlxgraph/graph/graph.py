@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from mlxgraph.graph import algebra, file, picture
 from mlxgraph.graph.diff import Diff, difference
+from mlxgraph.graph.merge import side_by_side
 from mlxgraph.graph.node import NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.text import headline, listing
@@ -166,8 +167,10 @@ class Graph:
             GraphFileError for what a file cannot hold; OSError as `open` does.
 
         Example:
-            >>> t.graph.save("refusal.mlxg")
-            >>> graph = mg.Graph.load("refusal.mlxg")
+            >>> quiet = mg.edit("layers.*.mlp", iv.scale(0.5))
+            >>> quiet.save("quiet.mlxg")
+            >>> mg.Graph.load("quiet.mlxg") == quiet
+            True
         """
         file.save(self, path, Graph, Note)
 
@@ -213,7 +216,7 @@ def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
     Args: on_conflict: where two graphs touch a site that one of them writes, `"error"` raises
         MergeError and `"sequence"` lets the later graph see what the earlier one wrote.
     """
-    return algebra.merge([Graph(), *graphs], on_conflict)
+    return side_by_side([Graph(), *graphs], on_conflict)
 
 
 def diff(first: Graph, second: Graph) -> Diff:

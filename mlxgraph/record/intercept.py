@@ -39,9 +39,9 @@ _LEFT_ALONE = frozenset(
     get_cache_memory set_memory_limit get_memory_limit set_cache_limit set_wired_limit clear_cache
     load jvp vjp value_and_grad grad vmap compile disable_compile enable_compile checkpoint
     export_function import_function exporter set_printoptions get_printoptions printoptions
-    metal_kernel cuda_kernel precompiled_cuda_kernel __getattr__ seed key from_dlpack
-    quantize average_gradients fully_shard""".split()
+    metal_kernel cuda_kernel precompiled_cuda_kernel __getattr__ seed key from_dlpack""".split()
 )
+_OF_MODELS = frozenset("quantize average_gradients fully_shard value_and_grad".split())  # in nn
 _FILES = frozenset("save savez savez_compressed save_safetensors save_gguf export_to_dot".split())
 _EVALUATE = frozenset({"eval", "async_eval"})
 _LIFTING = frozenset(
@@ -194,13 +194,15 @@ def _wrapped(prefix: str, name: str, real: Callable[..., Any]) -> Callable[..., 
 
 
 def _functions(namespace: ModuleType, prefix: str) -> dict[str, Callable[..., Any]]:
+    """The functions of a namespace that compute: native ones, and those of `nn` in Python."""
+    of_nn = prefix.startswith("nn")
+    left = _LEFT_ALONE | _OF_MODELS if of_nn else _LEFT_ALONE
     found = {}
     for name, value in vars(namespace).items():
-        if name in _LEFT_ALONE or name.startswith("_"):
+        if name in left or name.startswith("_"):
             continue
-        if isinstance(value, (_NATIVE, _COMPILED)) or (
-            isinstance(value, FunctionType) and prefix == "nn"
-        ):
+        in_python = of_nn and isinstance(value, FunctionType) and value.__module__.startswith("mlx")
+        if isinstance(value, (_NATIVE, _COMPILED)) or in_python:
             found[name] = value
     return found
 
@@ -220,7 +222,7 @@ def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
         (nn.layers, "nn"),
     ]
     for namespace, prefix in places:
-        names = _functions(namespace, prefix.partition(".")[0] if prefix == "nn.losses" else prefix)
+        names = _functions(namespace, prefix)
         table: dict[str, Any] = {}
         for name, real in names.items():
             if getattr(real, "__module__", "").endswith(".quantized"):
