@@ -24,6 +24,7 @@ from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Slice
 from mlxgraph.record.apply import apply_intervention
 from mlxgraph.record.intercept import intercepted
+from mlxgraph.record.param import filled, holes
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
 from mlxgraph.resolve import take_in
@@ -129,14 +130,16 @@ class Invokes:
         with paused():
             census = self._model._runner.census(call, inputs.forward, inputs.kind)
             self._graph = graph = self._joined(recording.graph(), census)
-            recording.unbound = tuple(n for n in graph.params if n not in self._params)
+            wanted = holes(graph)
+            params = filled(wanted, self._params)
+            recording.unbound = tuple(name for name in wanted if name not in params)
             if not recording.saves or recording.unbound:
                 return
             results = self._model._runner.run(
                 graph,
                 call,
                 None,
-                self._params,
+                params,
                 self._compile,
                 inputs.forward,
                 inputs.kind,

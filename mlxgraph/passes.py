@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxgraph.errors import UnknownNameError
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import site_node
+from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
+from mlxgraph.record.param import filled, holes
 from mlxgraph.record.stack import paused
 from mlxgraph.resolve import rows_of
 from mlxgraph.run.runner import CompileMode, Recent
@@ -51,7 +53,9 @@ class CompiledPass:
         self.graph = model._edits >> graph if model._edits is not None else graph
         self._compile = compile
         self._passes = passes
-        self._resolved: Recent[Any, Graph] = Recent(MOST_KINDS)
+        self._ready = None if self.graph.then else _ready(self.graph)
+        self._resolved: Recent[Any, _Ready] = Recent(MOST_KINDS)
+        self._params = _param_names(self.graph, model)
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Result:
         """Run the pass.
@@ -59,22 +63,21 @@ class CompiledPass:
         Args: inputs: as for `model.trace`; kwargs: the graph's params by name, and the model's
             own keyword arguments.
         Returns: a Result, lazy.
-        Raises: UnknownNameError for a param without a value.
+        Raises: UnknownNameError for a param without a value, or a value without a param;
+            ParamError for a value that does not fit.
         """
         model = self.model
         prepared = prepare(inputs, model.tokenizer)
-        params = self._params(kwargs)
+        given = {name: kwargs.pop(name) for name in list(kwargs) if self._params(name)}
         call = describe_call(prepared.args, kwargs)
         model._refresh_names()
-        graph = self._resolve(prepared, kwargs, call.key)
-        for name in graph.params:
+        graph, nodes, wanted = self._ready or self._resolve(prepared, kwargs, call.key)
+        params = filled(wanted, given)
+        for name in wanted:
             if name not in params:
                 raise UnknownNameError(
                     "value for the param", name, params, f"Write fast(x, {name}=...)."
                 )
-        nodes = [node for _, node in graph.saves] or [
-            dict(graph.writes).get(Site("")) or site_node("")
-        ]
         with paused():
             values = model._runner.run(
                 graph,
@@ -90,29 +93,43 @@ class CompiledPass:
             return Result({}, values[0])
         return Result(dict(zip([name for name, _ in graph.saves], values, strict=True)))
 
-    def _params(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Take the graph's params out of the keywords.
-
-        An edit by pattern shows its params only once it is resolved, so there whatever the
-        model's own call does not name is a param.
-        """
-        names = set(self.graph.params)
-        if self.graph.then:
-            signature = inspect.signature(type(self.model.module).__call__)
-            names |= {name for name in kwargs if name not in signature.parameters}
-        return {name: kwargs.pop(name) for name in list(kwargs) if name in names}
-
-    def _resolve(self, prepared: Inputs, kwargs: dict[str, Any], call: Any) -> Graph:
+    def _resolve(self, prepared: Inputs, kwargs: dict[str, Any], call: Any) -> _Ready:
         """The graph with its patterns resolved for inputs of this kind."""
-        if not self.graph.then:
-            return self.graph
         key = (call, prepared.kind, rows_of(prepared.lengths), self.model._names.tree)
         known = self._resolved.get(key)
         if known is None:
             plain = self.model.without_edits()
             trace = Trace(plain, prepared, None, self.graph, False, dict(kwargs), run=False)
-            known = self._resolved.put(key, trace.recorded())
+            known = self._resolved.put(key, _ready(trace.recorded()))
         return known
 
     def __repr__(self) -> str:
         return f"<CompiledPass of {self.graph!r} on {self.model!r}>"
+
+
+class _Ready(NamedTuple):
+    """A resolved graph, what to compute, and the params that need values."""
+
+    graph: Graph
+    nodes: list[Node]
+    holes: dict[str, Node]
+
+
+def _ready(graph: Graph) -> _Ready:
+    output = dict(graph.writes).get(Site("")) or site_node("")
+    return _Ready(graph, [node for _, node in graph.saves] or [output], holes(graph))
+
+
+def _param_names(graph: Graph, model: InterpretableModel) -> Callable[[str], bool]:
+    """Which keywords of a call are params.
+
+    An edit by pattern may show its params only once it is resolved, so there whatever the
+    model's own call does not take is one.
+    """
+    named = frozenset(graph.params)
+    if not graph.then:
+        return named.__contains__
+    own = inspect.signature(type(model.module).__call__).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in own.values()):
+        return named.__contains__
+    return lambda name: name in named or name not in own
