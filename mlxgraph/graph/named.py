@@ -76,6 +76,7 @@ class Named:
     name: str
     arguments: tuple
     function: Function
+    _key: tuple
 
     def __init__(self, name: str, arguments: tuple, function: Function):
         put = object.__setattr__
@@ -105,7 +106,7 @@ class Named:
     @property
     def params(self) -> tuple[str, ...]:
         """The names of the holes among the arguments, in order of appearance."""
-        names = []
+        names: list[str] = []
         for value in self.arguments:
             hole = param_node(value)
             names += [hole.args[0]] if hole else getattr(value, "params", ())

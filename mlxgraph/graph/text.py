@@ -98,9 +98,11 @@ def around(
         constants, notes: for bare nodes, what their graph would know.
     Returns: the lines; where the node is in no row (a number, say), `""`.
     """
-    if hasattr(where, "nodes"):
-        where, constants, notes = where.nodes(), where.constants, where.notes
-    found, _ = rows(where, constants, notes)
+    if isinstance(where, Iterable):
+        nodes: Iterable[Node] = where
+    else:
+        nodes, constants, notes = where.nodes(), where.constants, where.notes
+    found, _ = rows(nodes, constants, notes)
     at = next((index for index, row in enumerate(found) if row.node is node), None)
     if at is None:
         return ""

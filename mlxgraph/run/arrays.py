@@ -6,6 +6,7 @@ Importing this module tells `graph.file` about both; the graph's own room knows 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import mlx.core as mx
@@ -25,7 +26,7 @@ _DTYPES = {str(d).rpartition(".")[2]: d for d in vars(mx).values() if isinstance
 class ArrayCodec:
     """`mx.array` and bytes; numpy arrays among the constants come back as `mx.array`."""
 
-    operations = frozenset(SPECIAL) | ARRAY_FUNCTIONS
+    operations: Collection[str] = frozenset(SPECIAL) | ARRAY_FUNCTIONS
 
     def describe(self, array: Any) -> tuple[str, tuple[int, ...]]:
         """The dtype's name and the shape."""
