@@ -66,6 +66,16 @@ class UnknownSiteError(MLXGraphError, AttributeError, KeyError):
         )
 
 
+class MissingParamError(MLXGraphError, KeyError):
+    """A run without a value for one of the graph's params."""
+
+    def __init__(self, name: str):
+        super().__init__(
+            f"the graph needs a value for its param {name!r}.\n  Write fast(x, {name}=...), or"
+            f" model.run(g, x, {name}=...); g.bind({name}=...) fixes it."
+        )
+
+
 class UnknownNameError(MLXGraphError, KeyError):
     """A save, parameter or step that does not exist."""
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlxgraph.errors import UnknownNameError
+from mlxgraph.errors import MissingParamError, UnknownNameError
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
@@ -63,7 +63,7 @@ class CompiledPass:
         Args: inputs: as for `model.trace`; kwargs: the graph's params by name, and the model's
             own keyword arguments.
         Returns: a Result, lazy.
-        Raises: UnknownNameError for a param without a value, or a value without a param;
+        Raises: MissingParamError for a param without a value, UnknownNameError for a value without a param,
             ParamError for a value that does not fit.
         """
         model = self.model
@@ -75,9 +75,7 @@ class CompiledPass:
         params = filled(wanted, given)
         for name in wanted:
             if name not in params:
-                raise UnknownNameError(
-                    "value for the param", name, params, f"Write fast(x, {name}=...)."
-                )
+                raise MissingParamError(name)
         with paused():
             values = model._runner.run(
                 graph,

@@ -13,7 +13,7 @@ import mlx.core as mx
 from mlxgraph.errors import BoundsError, CountError, HeadsError
 from mlxgraph.graph.algebra import draws, is_graph, rebuilt, shifted_by
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import SITE, Node, site_of
+from mlxgraph.graph.node import PARAM, SITE, Node, site_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.graph.step import Edit, Positions, Read
 from mlxgraph.record.apply import changed, first_array
@@ -34,7 +34,6 @@ def take_in(
     shifted = shifted_by(graph.replace(then=()), len(recording.constants), recording.draws)
     recording.draws += draws(graph)
     recording.constants.extend(graph.constants)
-    recording.has_params |= bool(graph.params)
     cells = recording.cells
 
     def current(node: Node) -> Node | None:
@@ -47,6 +46,8 @@ def take_in(
         if note is not None and note.where:
             recording.places.setdefault(node, note.where)
         recording.info(node)
+        if node.op == PARAM:
+            recording.params.setdefault(node.args[0], node)
     for site, _ in moved.writes:
         recording.cell(site)
     for site, node in moved.writes:

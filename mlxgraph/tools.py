@@ -12,6 +12,7 @@ from mlxgraph.graph.nest import map_nested
 from mlxgraph.graph.node import APPLY, CALL, Node
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.where import here
+from mlxgraph.run import random_state
 from mlxgraph.run.ops import evaluate, thaw
 from mlxgraph.run.placeholder import placeholder
 
@@ -26,7 +27,17 @@ class ModelTools:
         self._model = model
 
     def evaluate(self, node: Node, values: Callable[[Node], Any]) -> Any:
-        """The value of one node, given its inputs' values: on placeholders, or real ones."""
+        """The value of one node, given its inputs' values: on placeholders, or real ones.
+
+        What is drawn here is drawn for its shape, and leaves the random state as it was.
+        """
+        key = random_state.current()
+        try:
+            return self._value(node, values)
+        finally:
+            random_state.restore(key)
+
+    def _value(self, node: Node, values: Callable[[Node], Any]) -> Any:
         if node.op == CALL:
             module = self._model._runner.bare().modules[node.args[0]]
             args = [thaw(value, values) for value in node.args[1:]]

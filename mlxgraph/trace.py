@@ -25,6 +25,7 @@ from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.record.apply import apply, apply_intervention
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.intercept import intercepted
+from mlxgraph.record.param import filled, holes
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
 from mlxgraph.resolve import take_in
@@ -139,8 +140,10 @@ class Trace:
         recording.check_escapes()
         self._graph = graph = recording.graph()
         self._key = random_state.current()
-        if recording.has_params:
-            recording.unbound = tuple(n for n in graph.params if n not in self._params)
+        if recording.params or self._params:
+            wanted = holes(graph)
+            self._params = filled({**recording.params, **wanted}, self._params)
+            recording.unbound = tuple(name for name in wanted if name not in self._params)
         if recording.unbound or not self._runs:
             return
         if recording.saves:

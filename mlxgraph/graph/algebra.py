@@ -290,13 +290,17 @@ def bind(graph: Graph, values: Mapping[str, Any]) -> Graph:
         return places[node]
 
     new = rebuilt(graph, fill)
-    then = tuple(
-        bind(step, {n: v for n, v in values.items() if n in step.params})
-        if is_graph(step)
-        else step
-        for step in graph.then
-    )
+    then = tuple(_bind_step(step, values) for step in graph.then)
     return canonical(new.replace(constants=constants, then=then))
+
+
+def _bind_step(step: Any, values: Mapping[str, Any]) -> Any:
+    own = {name: value for name, value in values.items() if name in step.params}
+    if not own:
+        return step
+    if is_graph(step):
+        return bind(step, own)
+    return step._replace(function=step.function.bound(own))
 
 
 def plain_number(value: Any) -> Any:

@@ -13,7 +13,7 @@ Never: imports what it names.  The table holds what was put in, and nothing else
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mlxgraph.graph.node import PARAM, Node
@@ -111,6 +111,17 @@ class Named:
             hole = param_node(value)
             names += [hole.args[0]] if hole else getattr(value, "params", ())
         return tuple(dict.fromkeys(names))
+
+    def bound(self, values: Mapping[str, Any]) -> Function:
+        """The function with holes among its arguments filled in."""
+
+        def fill(value: Any) -> Any:
+            hole = param_node(value)
+            if hole is not None:
+                return values.get(hole.args[0], value)
+            return value.bound(values) if isinstance(value, Named) else value
+
+        return make(self.name, tuple(fill(value) for value in self.arguments))
 
     def arrays(self) -> Iterator[Any]:
         """The arrays among the arguments, those of inner functions included."""

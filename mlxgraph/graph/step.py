@@ -67,6 +67,11 @@ class Read(NamedTuple):
     port: str = OUTPUT
     where: str = ""
 
+    @property
+    def params(self) -> tuple[str, ...]:
+        """A read has no holes."""
+        return ()
+
     def _identity(self) -> tuple:
         return (self.pattern, self.name, self.expect, self.port)
 

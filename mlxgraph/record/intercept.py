@@ -20,6 +20,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxgraph.errors import LookError
+from mlxgraph.record import einops_backend
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.operators import BINARY, COMPARE
 from mlxgraph.record.proxy import Proxy
@@ -137,11 +138,17 @@ def _refuser(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
     return refuse
 
 
-class _ArrayType:
-    """Stands for `mx.array` while a block is open: the same type to every test, but
-    `mx.array(proxy)` is a recorded copy."""
+class _ArrayType(type):
+    """What `mx.array` is while a block is open: the same type to every test, and the base of the
+    same subclasses, but `mx.array(proxy)` is a recorded copy."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __new__(mcs, name: str, bases: tuple, members: dict[str, Any]) -> Any:
+        if not bases:
+            return super().__new__(mcs, name, bases, members)
+        real = tuple(_ARRAY if isinstance(base, _ArrayType) else base for base in bases)
+        return type(_ARRAY)(name, real, members)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         proxy = proxy_in(args) if args else None
         if proxy is None or proxy._recording is None:
             return _ARRAY(*args, **kwargs)
@@ -149,29 +156,29 @@ class _ArrayType:
             return proxy._copied()
         return proxy._recording.call("array.make", args, kwargs)
 
-    def __instancecheck__(self, value: Any) -> bool:
+    def __instancecheck__(cls, value: Any) -> bool:
         return isinstance(value, _ARRAY)
 
-    def __subclasscheck__(self, kind: Any) -> bool:
+    def __subclasscheck__(cls, kind: Any) -> bool:
         return issubclass(kind, _ARRAY)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattribute__(cls, name: str) -> Any:
         return getattr(_ARRAY, name)
 
-    def __mro_entries__(self, bases: tuple) -> tuple:
-        return (_ARRAY,)
-
-    def __or__(self, other: Any) -> Any:
+    def __or__(cls, other: Any) -> Any:
         return _ARRAY | other
 
-    def __ror__(self, other: Any) -> Any:
+    def __ror__(cls, other: Any) -> Any:
         return other | _ARRAY
 
-    def __eq__(self, other: object) -> bool:
-        return other is self or other is _ARRAY
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is _ARRAY
 
-    def __hash__(self) -> int:
+    def __hash__(cls) -> int:
         return hash(_ARRAY)
+
+    def __repr__(cls) -> str:
+        return repr(_ARRAY)
 
 
 def _wrapped(prefix: str, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -231,11 +238,12 @@ def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
                 wrappers[id(real)] = _wrapped(prefix, name, real)
             table[name] = wrappers[id(real)]
         if namespace is mx:
-            table["array"] = _ArrayType()
+            table["array"] = _ArrayType("array", (), {})
         tables.append((vars(namespace), table))
     return tables
 
 
+einops_backend.register()
 _lock = threading.Lock()
 _depth = 0
 _installed: list[tuple[dict[str, Any], dict[str, Any]]] = []

@@ -35,7 +35,7 @@ COMPARE = {
     "eq": "mx.equal",
     "ne": "mx.not_equal",
 }
-UNARY = {"neg": "mx.negative", "abs": "mx.abs", "invert": "array.invert"}
+UNARY = {"neg": "mx.negative", "pos": "mx.positive", "abs": "mx.abs", "invert": "array.invert"}
 
 
 METHODS = (

@@ -6,7 +6,7 @@ in is whichever is open where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -22,14 +22,17 @@ from mlxgraph.record.proxy import wrap
 from mlxgraph.record.stack import current
 
 
-class Param:
-    """A named hole: a number, or an array if it has a shape.  See `mlxgraph.param`."""
+class Param(mx.array):
+    """A named hole: a number, or an array if it has a shape.  See `mlxgraph.param`.
+
+    It is an `mx.array` that holds nothing, so that `vector @ param` comes here and not to MLX.
+    """
 
     _is_handle = True
     __array_ufunc__ = None
-    __hash__ = object.__hash__
 
     def __init__(self, name: str, shape: tuple[int, ...] | None, dtype: str | None):
+        super().__init__(_hollow(shape or (), getattr(mx, dtype or "float32")))
         self.name = name
         self._shape = shape
         self._dtype = dtype
@@ -45,7 +48,7 @@ class Param:
                 f"arithmetic on param {self.name!r}",
                 "Or leave it to a function: mg.edit(site, lambda h: h + alpha * vector).",
             )
-        recording.has_params = True
+        recording.params.setdefault(self.name, self._node)
         return recording
 
     def _describe(self) -> str:
@@ -54,47 +57,74 @@ class Param:
     def _birth(self) -> str:
         return "its declaration"
 
-    def _proxy(self) -> Any:
+    def _proxy(self, what: str = "value") -> Any:
+        """The array that it stands for, in the block that is open."""
+        if self._shape is None:
+            raise AttributeError(f"param {self.name!r} is a number and has no {what!r}")
         recording = self._recording
         return wrap(recording, self._node, recording.info(self._node).value)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or self._shape is None:
-            raise AttributeError(f"param {self.name!r} is a number and has no {name!r}")
-        return getattr(self._proxy(), name)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The declared shape, `()` for a number."""
-        return self._shape or ()
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
-
-    @property
-    def dtype(self) -> mx.Dtype:
-        """The declared dtype; float32 if none was given."""
-        return getattr(mx, self._dtype or "float32")
 
     def astype(self, dtype: mx.Dtype) -> Any:
         """The param in another dtype; a number takes the dtype of what it meets as it is."""
         return self if self._shape is None else self._proxy().astype(dtype)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._proxy()[index]
+        return self._proxy("item")[index]
 
-    def __bool__(self) -> bool:
-        raise TypeError(f"param {self.name!r} has no value while the graph is recorded")
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            f"param {self.name!r} cannot be written; write into a copy, mx.array({self.name})"
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._proxy("iterator"))
+
+    def __copy__(self) -> Param:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Param:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Param, (self.name, self._shape, self._dtype)
 
     def __repr__(self) -> str:
         shape = f", shape={self._shape}" if self._shape is not None else ""
         return f"param({self.name!r}{shape})"
 
+    __str__ = __repr__
 
+
+def _hollow(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+    """An array that can never be evaluated, whatever gets hold of it: a tracer of a trace that is
+    over."""
+    seen: list[mx.array] = []
+    mx.vmap(lambda x: seen.append(x) or x)(mx.zeros((1, *shape), dtype))
+    return seen[0]
+
+
+def _delegated(name: str) -> property:
+    """What an array has, of the array that the param stands for."""
+    return property(lambda self: getattr(self._proxy(name), name))
+
+
+def _no_value(self: Param, *_: Any, **__: Any) -> Any:
+    raise TypeError(
+        f"param {self.name!r} has no value while the graph is recorded.\n"
+        "  Write mx.where(alpha > 0, a, b) for a choice that depends on it."
+    )
+
+
+for _name in dir(mx.array):
+    if not _name.startswith("_") and _name not in {*vars(Param), "shape", "dtype", "ndim", "size"}:
+        setattr(Param, _name, _delegated(_name))
+for _name in ("bool", "float", "int", "index", "complex", "array"):
+    setattr(Param, f"__{_name}__", _no_value)
 for _name, _operator in operators(both_ways=False).items():
     setattr(Param, _name, _operator)
+for _name in [name for name in dir(mx.array) if name.startswith("__i")]:
+    if hasattr(Param, f"__{_name[3:]}"):  # `p += 1` makes a value of its own
+        setattr(Param, _name, getattr(Param, f"__{_name[3:]}"))
 Param.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]
 HANDLES.add(Param)
 

@@ -52,6 +52,10 @@ def wrap(
     return handle
 
 
+def _itself(array: mx.array) -> mx.array:
+    return array
+
+
 class Saved(mx.array):
     """A saved value after its block: an `mx.array`, still lazy, with nothing attached."""
 
@@ -66,11 +70,8 @@ class Saved(mx.array):
         """The block is over and the value is kept: nothing more to do."""
         return self
 
-    def __reduce__(self) -> Any:
-        return mx.array(self).__reduce__()
-
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return mx.array(self).__reduce_ex__(protocol)
+        return _itself, (self.__copy__(),)  # comes back as a plain array
 
 
 class Proxy(mx.array):

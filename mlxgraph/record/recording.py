@@ -66,7 +66,7 @@ class Recording:
         self.unbound: tuple[str, ...] = ()
         self.saved_in_place: list[tuple[Any, Any]] = []
         self.draws = 0
-        self.has_params = False
+        self.params: dict[str, Node] = {}  # those that were touched, used in the graph or not
         self.loss: Any = None
         self.scope: str | None = ""
         self.skipped: dict[str, Any] = {}
