@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import NotSavedError, ParamError, UnboundParamError, UnknownNameError
+from mlxgraph.errors import (
+    MissingParamError,
+    NotSavedError,
+    ParamError,
+    UnboundParamError,
+    UnknownNameError,
+)
 from tests.composing.helpers import apart, exact, plain
 from tests.models import WIDTH, make_llama
 
@@ -188,18 +194,23 @@ def test_whole_numbers_are_not_made_of_floats(tied, tokens):
 
 
 def test_two_params_of_one_name_must_be_alike(tied, tokens):
-    with tied.trace(tokens) as t:
-        tied.layers[1].output += mg.param("v", shape=(WIDTH,))
-        tied.layers[2].output *= mg.param("v")
+    v, number = mg.param("v", shape=(WIDTH,)), mg.param("v")
     with pytest.raises(ParamError, match="another declaration"):
-        tied.run(t.graph, tokens, v=mx.ones(WIDTH))
+        with tied.trace(tokens):
+            tied.layers[1].output += v
+            tied.layers[2].output *= number
+    both = mg.edit("layers.1", iv.add_vector(v)) >> mg.edit("layers.2", iv.scale(number))
+    with pytest.raises(ParamError, match="another declaration"):
+        tied.run(both, tokens, v=mx.ones(WIDTH))
+    again = mg.edit("layers.1", iv.add_vector(v)) >> mg.edit("layers.2", iv.add_vector(v))
+    assert tied.run(again, tokens, v=mx.ones(WIDTH)).output.shape[:2] == (2, 6)
 
 
 def test_a_missing_value_is_named(tied, tokens):
     graph = mg.edit("layers.1", iv.scale(mg.param("alpha")))
-    with pytest.raises(UnknownNameError, match="alpha="):
+    with pytest.raises(MissingParamError, match="alpha="):
         tied.run(graph, tokens)
-    with pytest.raises(UnknownNameError, match="alpha="):
+    with pytest.raises(MissingParamError, match="alpha="):
         tied.compile(graph)(tokens)
     assert tied.run(graph, tokens, alpha=1.0).output is not None
 
@@ -258,6 +269,50 @@ def test_binding_some_params_leaves_the_others_open(tied, tokens):
 def test_a_param_has_a_name_that_can_be_a_keyword(name):
     with pytest.raises(ValueError, match="keyword"):
         mg.param(name)
+
+
+def test_params_meet_arrays_from_either_side(tied, tokens):
+    v, alpha = mx.arange(WIDTH, dtype=mx.float32), mg.param("alpha")
+    Q = mg.param("Q", shape=(WIDTH, 2))
+    with tied.trace(tokens, params={"alpha": 2.0, "Q": mx.ones((WIDTH, 2))}):
+        values = [v * alpha, alpha * v, v - alpha, np.ones(WIDTH) / alpha, v @ Q, Q.T @ v,
+                  2 - alpha, mx.add(v, alpha), mx.where(alpha > 1, v, -v), Q.sum(), Q[3], alpha ** 2, -alpha,
+                  v < alpha, mx.concatenate([Q, Q], axis=1)]  # fmt: skip
+        saved = [value.save() for value in values]
+        a = alpha
+        a += 1  # makes a value of its own
+        more = (a * 1).save()
+    two, ones = mx.array(2.0), mx.ones((WIDTH, 2))
+    wanted = [v * 2, 2 * v, v - 2, mx.ones(WIDTH) / 2, v @ ones, ones.T @ v, two * 0,
+              v + 2, v, ones.sum(), ones[3], two * 2, -two,
+              v < 2, mx.ones((WIDTH, 4))]  # fmt: skip
+    for got, want in zip(saved, wanted, strict=True):
+        assert exact(got, want), (got, want)
+    assert more.item() == 3.0
+
+
+def test_a_param_cannot_be_written_or_turned_into_a_number(tied, tokens):
+    v = mg.param("v", shape=(WIDTH,))
+    with tied.trace(tokens, params={"v": mx.ones(WIDTH)}):
+        with pytest.raises(TypeError, match="copy"):
+            v[0] = 1.0
+        for turn in (float, int, bool, np.array):
+            with pytest.raises(TypeError, match="no value"):
+                turn(v)
+        mine = mx.array(v)
+        mine[0] = 5.0
+        mine, v = mine.save(), v.sum().save()
+    assert mine[0].item() == 5.0 and v.item() == WIDTH
+
+
+def test_a_param_used_outside_of_a_block_holds_nothing():
+    v = mg.param("v", shape=(WIDTH,))
+    with pytest.raises(RuntimeError):
+        mx.eval(mx.exp(v))  # MLX's own function, which nothing intercepts here
+    import copy
+    import pickle
+
+    assert copy.deepcopy(v) is v and repr(pickle.loads(pickle.dumps(v))) == repr(v)
 
 
 def test_a_param_is_a_value_only_in_a_block():
