@@ -19,8 +19,8 @@ from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import ALL
 from mlxgraph.run import pushdown
 from mlxgraph.run.plan import Plan, make_plan
-from mlxgraph.run.signature import Call, describe_call
-from mlxgraph.text import Inputs, prepare
+from mlxgraph.run.signature import Call
+from mlxgraph.text import Inputs
 
 if TYPE_CHECKING:
     from mlxgraph.model import InterpretableModel
@@ -74,13 +74,7 @@ def _resolved(
     model: InterpretableModel, graph: Graph, inputs: tuple, kwargs: dict[str, Any]
 ) -> tuple[Graph, Inputs, Call]:
     """The graph with its patterns resolved and something to compute, and the call."""
-    whole = CompiledPass(model, graph)
-    prepared = prepare(inputs, model.tokenizer)
-    kwargs = dict(kwargs)
-    whole._params(kwargs)
-    call = describe_call(prepared.args, kwargs)
-    model._refresh_names()
-    written = whole._resolve(prepared, kwargs, call.key)
+    written, prepared, call = CompiledPass(model, graph).resolved(*inputs, **kwargs)
     if not written.saves:
         output = dict(written.writes).get(Site("", OUTPUT)) or site_node("")
         written = written.replace(saves=[("output", output)])

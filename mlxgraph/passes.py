@@ -14,7 +14,7 @@ from mlxgraph.record.param import filled, holes
 from mlxgraph.record.stack import paused
 from mlxgraph.resolve import rows_of
 from mlxgraph.run.runner import CompileMode, Recent
-from mlxgraph.run.signature import describe_call
+from mlxgraph.run.signature import Call, describe_call
 from mlxgraph.text import Inputs, prepare
 from mlxgraph.trace import Trace
 
@@ -63,8 +63,8 @@ class CompiledPass:
         Args: inputs: as for `model.trace`; kwargs: the graph's params by name, and the model's
             own keyword arguments.
         Returns: a Result, lazy.
-        Raises: MissingParamError for a param without a value, UnknownNameError for a value without a param,
-            ParamError for a value that does not fit.
+        Raises: MissingParamError for a param without a value, UnknownNameError for a value
+            without a param, ParamError for a value that does not fit.
         """
         model = self.model
         prepared = prepare(inputs, model.tokenizer)
@@ -90,6 +90,15 @@ class CompiledPass:
         if not graph.saves:
             return Result({}, values[0])
         return Result(dict(zip([name for name, _ in graph.saves], values, strict=True)))
+
+    def resolved(self, *inputs: Any, **kwargs: Any) -> tuple[Graph, Inputs, Call]:
+        """The graph as a run with these inputs sees it, and the run's call; nothing runs."""
+        prepared = prepare(inputs, self.model.tokenizer)
+        own = {name: value for name, value in kwargs.items() if not self._params(name)}
+        call = describe_call(prepared.args, own)
+        self.model._refresh_names()
+        ready = self._ready or self._resolve(prepared, own, call.key)
+        return ready[0], prepared, call
 
     def _resolve(self, prepared: Inputs, kwargs: dict[str, Any], call: Any) -> _Ready:
         """The graph with its patterns resolved for inputs of this kind."""
