@@ -62,7 +62,9 @@ def x():
     """A float input, shape (2, 4, 6)."""
     import mlx.core as mx
 
-    return mx.arange(48, dtype=mx.float32).reshape(2, 4, 6) / 24 - 1
+    value = mx.arange(48, dtype=mx.float32).reshape(2, 4, 6) / 24 - 1
+    mx.eval(value)  # a lazy array belongs to the thread that made it
+    return value
 
 
 def _model(maker: str, *args):

@@ -208,7 +208,7 @@ class Remembering(nn.Module):
 
 
 class Interrupting(nn.Module):
-    """Raises what it is told to on its n-th call."""
+    """Raises what it is told to on its n-th call, and on every call from then on."""
 
     def __init__(self, width: int = 6, error: type[BaseException] | None = None, on: int = 1):
         super().__init__()
@@ -216,15 +216,15 @@ class Interrupting(nn.Module):
         object.__setattr__(self, "error", error)
         object.__setattr__(self, "left", [on])
 
-    def arm(self, error: type[BaseException], on: int) -> None:
-        """Raise `error` at the `on`-th call from now."""
+    def arm(self, error: type[BaseException] | None, on: int) -> None:
+        """Raise `error` from the `on`-th call on; never, where `error` is None."""
         object.__setattr__(self, "error", error)
         self.left[0] = on
 
     def __call__(self, x: mx.array) -> mx.array:
         if self.error is not None:
             self.left[0] -= 1
-            if self.left[0] == 0:
+            if self.left[0] <= 0:
                 raise self.error("told to")
         return self.inner(x)
 
