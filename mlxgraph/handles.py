@@ -15,6 +15,7 @@ import mlx.nn as nn
 from mlxgraph.errors import BoundsError, NeverCalledError, UnknownSiteError
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.record.stack import stack
 from mlxgraph.record.where import here
 
 if TYPE_CHECKING:
@@ -107,11 +108,7 @@ class ModuleHandle:
 
     @input.setter
     def input(self, value: Any) -> None:
-        whole = self.inputs
-        if len(whole[0]):
-            whole[0][0] = value
-        else:
-            whole[1][next(iter(whole[1]))] = value
+        self._recording("input").replace_input(self._site(INPUTS), value)
 
     def skip(self, value: Any) -> None:
         """Do not run this module: `value`, known by then and of its output's shape, goes on."""
@@ -215,6 +212,8 @@ class Calls:
 
     def __getitem__(self, number: int) -> ModuleHandle:
         handle = self._handle
+        if number >= 0 and not stack.open:  # how many there are is known inside a trace
+            return ModuleHandle(handle._model, handle._path, handle._trace, number)
         count = len(self)
         if not -count <= number < count:
             raise BoundsError(number, 0, count, (count,), str(here()))

@@ -90,7 +90,7 @@ class Encoder:
     def _function(self, function: Any, where: str, depth: int) -> list[Any]:
         known = spec(function)
         if known is None or depth > DEEPEST:
-            raise opaque(function_name(function), where)
+            raise opaque(function_name(function), where, OF_A_STEP)
         name, arguments = known
         if arguments is None:
             return [name]
@@ -107,13 +107,21 @@ class Encoder:
         return _value(_frozen(value), {}, where)
 
 
-def opaque(name: str, where: str) -> OpaqueError:
+OF_A_STEP = (
+    "Resolve the edit on a model, which records what the function does: `with model.trace(x,"
+    " graph=g) as t: pass`, and save t.graph; or use one of mlxgraph.interventions."
+)
+OF_A_NODE = (
+    "Write it with functions of mlx.core, so that what it does is recorded, or use one of"
+    " mlxgraph.interventions."
+)
+
+
+def opaque(name: str, where: str, advice: str = OF_A_NODE) -> OpaqueError:
     """The error for a Python function in a graph that is to be saved."""
     return OpaqueError(
         f"this graph holds {name}, a Python object that a file cannot hold.\n"
-        f"  at {where or 'an unknown line'}\n"
-        "  Write it with functions of mlx.core, so that what it does is recorded, or use one of"
-        " mlxgraph.interventions."
+        f"  at {where or 'an unknown line'}\n  {advice}"
     )
 
 

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mlxgraph.errors import BoundsError
 from mlxgraph.record.where import here
 
 
 def check_bounds(index: Any, shape: tuple[int, ...]) -> None:
-    """Static indices are checked here: MLX reads rubbish and ignores writes out of bounds."""
-    if type(index) is int:
-        if not shape or not -shape[0] <= index < shape[0]:
-            raise BoundsError(index, 0, shape[0] if shape else 0, shape, str(here()))
-        return
-    if type(index) is not tuple:
-        if type(index) is list:
-            _check_list(index, 0, shape)
-        return
+    """Raise BoundsError where a static index leaves the array: ints, lists, numpy's of both."""
+    kind = type(index)
+    if kind is int:
+        _check_one(index, 0, shape)
+    elif kind is tuple:
+        _check_axes(index, shape)
+    else:
+        _check_part(index, 0, shape)
+
+
+def _check_axes(index: tuple, shape: tuple[int, ...]) -> None:
     taken = sum(1 for part in index if part is not None and part is not Ellipsis)
     axis = 0
     for part in index:
@@ -31,16 +35,25 @@ def check_bounds(index: Any, shape: tuple[int, ...]) -> None:
             continue
         if axis >= len(shape):
             raise BoundsError(axis, axis, 0, shape, str(here()))
-        if type(part) is int and not -shape[axis] <= part < shape[axis]:
-            raise BoundsError(part, axis, shape[axis], shape, str(here()))
-        if type(part) is list:
-            _check_list(part, axis, shape)
+        _check_part(part, axis, shape)
         axis += 1
 
 
-def _check_list(part: list, axis: int, shape: tuple[int, ...]) -> None:
-    for number in part:
-        if type(number) is int and not -shape[axis] <= number < shape[axis]:
-            raise BoundsError(number, axis, shape[axis], shape, str(here()))
-        if type(number) is list:
-            _check_list(number, axis, shape)
+def _check_part(part: Any, axis: int, shape: tuple[int, ...]) -> None:
+    kind = type(part)
+    if kind is int:
+        _check_one(part, axis, shape)
+    elif kind is list:
+        for number in part:
+            _check_part(number, axis, shape)
+    elif isinstance(part, np.integer):
+        _check_one(int(part), axis, shape)
+    elif isinstance(part, np.ndarray) and np.issubdtype(part.dtype, np.integer) and part.size:
+        _check_one(int(part.min()), axis, shape)
+        _check_one(int(part.max()), axis, shape)
+
+
+def _check_one(number: int, axis: int, shape: tuple[int, ...]) -> None:
+    size = shape[axis] if axis < len(shape) else 0
+    if not -size <= number < size:
+        raise BoundsError(number, axis, size, shape, str(here()))

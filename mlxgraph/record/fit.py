@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mlxgraph.errors import ShapeError
 from mlxgraph.graph.nest import is_container, leaves
 from mlxgraph.graph.node import Node
@@ -29,6 +31,8 @@ def fitted(recording: Any, value: Any, like: Node, what: Any) -> Node:
         return _fitted_nest(recording, value, like, target, what)
     if not isinstance(target, ARRAY):
         raise ShapeError(f"{told(what)} holds {target!r}, not an array", str(here()))
+    if isinstance(value, np.generic):
+        value = value.item()
     if type(value) in NUMBER_KINDS:
         return recording.build("full_like", (like, recording.operand(value)))
     if isinstance(value, list):

@@ -256,8 +256,34 @@ class Recording:
 
     def update(self, handle: Any, step: Any, value: Any) -> None:
         """`handle[index] = value`, without making the view a handle of its own."""
+        if step.back == "update" and self._is_mask(step.args[0]):
+            self._update_masked(handle, step, value)
+            return
         view = wrap(self, *self._taken(handle, step), base=handle, step=step)
         self.write(view, value)
+
+    def _is_mask(self, index: Any) -> bool:
+        """Whether an index is an array of bools: MLX writes through those, and does not read."""
+        value = self.info(index).value if type(index) is Node else None
+        return isinstance(value, ARRAY) and value.dtype == mx.bool_
+
+    def _update_masked(self, handle: Any, step: Any, value: Any) -> None:
+        chain, node = self._chain(handle)
+        for view in reversed(chain[:-1]):
+            node = view._step.take(self.build, node)
+        handle._node = node
+        self.write(handle, self.result("update", (node, step.args[0], self.operand(value))))
+
+    def replace_input(self, site: Site, value: Any) -> None:
+        """`module.input = value`: older handles on the inputs are stale from here on."""
+        cell = self.cell(site)
+        before = cell.node
+        whole = self.read(site)
+        arguments = whole[0] if len(whole[0]) else whole[1]
+        arguments[next(iter(arguments.keys())) if arguments.is_dict() else 0] = value
+        if cell.node is not before:
+            cell.epoch += 1
+            cell.replaced_at = here()
 
     def _taken(self, handle: Any, step: Any) -> tuple[Node, Any]:
         node = step.take(self.build, handle._node)

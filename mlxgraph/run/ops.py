@@ -50,7 +50,8 @@ def _split_part(base: mx.array, how: Any, axis: int, number: int) -> mx.array:
 
 
 def _full_like(base: mx.array, value: Any) -> mx.array:
-    return _NAMESPACES["mx"]["full"](base.shape, value, dtype=base.dtype)
+    # MLX 0.32 leaves a float in an integer array a float
+    return _NAMESPACES["mx"]["full"](base.shape, value, dtype=base.dtype).astype(base.dtype)
 
 
 SPECIAL: dict[str, Callable[..., Any]] = {

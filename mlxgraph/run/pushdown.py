@@ -103,7 +103,7 @@ def _cut_inputs(inputs: Node, cut: Cut) -> Node:
 def final_norm(census: Census, tree: ModuleTree) -> Site | None:
     """Where the residual stream enters the final norm, if all that follows is known.
 
-    From there on the forward may call one head and leave the modules that hold it and the norm,
+    From there on the forward may call heads, and leave the modules that hold them and the norm,
     and nothing else; these have to be mlx-lm's own.
     """
     output = census.values.get(WHOLE)

@@ -27,10 +27,14 @@ class Call(NamedTuple):
 
 
 def describe_call(args: tuple, kwargs: dict[str, Any]) -> Call:
-    """The signature of a call."""
+    """The signature of a call, and handles on its arrays as they are now."""
     if len(args) == 1 and not kwargs and isinstance(args[0], mx.array):
-        array = args[0]
+        array = args[0].__copy__()
+        args = (array,)
         return Call(args, kwargs, (array.shape, array.dtype), [array], True)
+    args, kwargs = map_nested(
+        (args, kwargs), lambda v: v.__copy__() if isinstance(v, mx.array) else v
+    )
     arrays: list[mx.array] = []
     plain = True
 
