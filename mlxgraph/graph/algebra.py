@@ -321,10 +321,11 @@ def constant_leaf(index: int, value: Any, param: Node) -> Node:
         raise ParamError(name, shape, f"a {type(value).__name__}")
     if shape is not None and tuple(given) != tuple(shape):
         raise ParamError(name, shape, f"an array of shape {tuple(given)}")
-    return Node(CONSTANT, (index, tuple(given), _dtype_name(value)))
+    return Node(CONSTANT, (index, tuple(given), dtype_name_of(value)))
 
 
-def _dtype_name(array: Any) -> str:
+def dtype_name_of(array: Any) -> str:
+    """The name under which `mlx.core` knows an array's dtype."""
     name = str(array.dtype).rpartition(".")[2]
     return "bool_" if name == "bool" else name
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlxgraph.errors import MLXGraphError
-from mlxgraph.graph.algebra import canonical, rebuilt
+from mlxgraph.graph.algebra import canonical, dtype_name_of, rebuilt
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import APPLY, CALL, CONSTANT, GRAD, NUMBER, Node, site_node
 
@@ -92,8 +92,7 @@ def fold_constants(graph: Graph, evaluate: Evaluate) -> Graph:
             return None
         if not hasattr(value, "shape") or not hasattr(value, "dtype"):
             return None
-        name = str(value.dtype).rpartition(".")[2]
-        folded = Node(CONSTANT, (len(constants), tuple(value.shape), name))
+        folded = Node(CONSTANT, (len(constants), tuple(value.shape), dtype_name_of(value)))
         constants.append(value)
         values[folded] = value
         return folded
