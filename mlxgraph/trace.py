@@ -27,7 +27,7 @@ from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.param import filled, holes
 from mlxgraph.record.recording import Recording
-from mlxgraph.record.stack import paused
+from mlxgraph.record.stack import paused, stack
 from mlxgraph.resolve import take_in
 from mlxgraph.run import random_state
 from mlxgraph.run.ops import Values, bind_leaves
@@ -41,6 +41,20 @@ if TYPE_CHECKING:
     from mlxgraph.model import InterpretableModel
 
 Interventions = Mapping[str, Callable[[Any], Any]]
+
+
+METHODS_ELSEWHERE = {  # PyTorch's methods, and what they are in MLX
+    "clone": "mx.array(h)",
+    "detach": "mx.stop_gradient(h)",
+    "unsqueeze": "mx.expand_dims(h, axis)",
+    "permute": "h.transpose(...)",
+    "view": "h.reshape(...)",
+    "to": "h.astype(dtype)",
+    "float": "h.astype(mx.float32)",
+    "numpy": "np.array(h)",
+    "cpu": "h",
+    "norm": "mx.linalg.norm(h)",
+}
 
 
 class StopBlock(Exception):  # noqa: N818 - not an error: the way out of a block
@@ -107,6 +121,7 @@ class Trace:
             self._tools.look = self.look  # type: ignore[method-assign]
         recording.owner = model
         self._open = intercepted(recording)
+        self._paused = stack.paused
         try:
             self._open.__enter__()
             if model._edits is not None:
@@ -129,6 +144,7 @@ class Trace:
         finally:
             recording.close()
             self._looked = None
+            stack.paused = self._paused  # whatever an interrupt in mid-run has left
         if error is not None and kind is not StopBlock:
             _explain_escape(error)
             return False
@@ -349,6 +365,11 @@ def _explain_escape(error: BaseException) -> None:
     """`softmax(h).save()` with an escaped softmax fails as 'array has no attribute save'."""
     array = getattr(error, "obj", None)
     if not isinstance(error, AttributeError) or not isinstance(array, mx.array):
+        return
+    if type(array) in HANDLES:  # a method that arrays do not have
+        hint = METHODS_ELSEWHERE.get(error.name or "")
+        if hint:
+            error.add_note(f"Write `{hint}`.")
         return
     try:
         mx.async_eval(array)

@@ -243,11 +243,30 @@ def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return tables
 
 
+class _Namespace:
+    """The functions of one module, and what stands in for them while a block is open.
+
+    A name that somebody else has exchanged, before the block or in it, is left as it is.
+    """
+
+    __slots__ = ("names", "wrappers", "originals")
+
+    def __init__(self, names: dict[str, Any], wrappers: dict[str, Any]):
+        self.names = names
+        self.wrappers = wrappers
+        self.originals = {name: names[name] for name in wrappers}
+
+    def exchange(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        """Put `new` where `old` stands."""
+        if not old.items() <= self.names.items():
+            new = {name: new[name] for name in new if self.names.get(name) is old[name]}
+        self.names.update(new)
+
+
 einops_backend.register()
 _lock = threading.Lock()
 _depth = 0
-_installed: list[tuple[dict[str, Any], dict[str, Any]]] = []
-_TABLES = _tables()
+_NAMESPACES = [_Namespace(names, wrappers) for names, wrappers in _tables()]
 
 
 def install() -> None:
@@ -256,20 +275,18 @@ def install() -> None:
     with _lock:
         _depth += 1
         if _depth == 1:
-            for namespace, table in _TABLES:
-                _installed.append((namespace, dict(namespace)))
-                namespace.update(table)
+            for namespace in _NAMESPACES:
+                namespace.exchange(namespace.originals, namespace.wrappers)
 
 
 def uninstall() -> None:
-    """The last block to close puts back what was there when the first one opened."""
+    """The last block to close puts the originals back."""
     global _depth
     with _lock:
         _depth -= 1
         if _depth == 0:
-            for namespace, before in _installed:
-                namespace.update(before)
-            _installed.clear()
+            for namespace in _NAMESPACES:
+                namespace.exchange(namespace.wrappers, namespace.originals)
 
 
 class intercepted:  # noqa: N801 - used as a statement: `with intercepted(recording):`

@@ -15,6 +15,7 @@ import numpy as np
 from mlxgraph.errors import (
     EscapedError,
     GradientError,
+    GradientOrderError,
     NeverCalledError,
     OrderError,
     OutsideTraceError,
@@ -298,7 +299,7 @@ class Recording:
         if self.info(node).when <= self.census.position(site):
             return
         if any(n.op == GRAD for n in walk([node])):
-            raise OrderError(str(site), "a gradient", str(here()), "")
+            raise GradientOrderError(str(site), str(here()))
         late = [n for n in walk([node]) if n.op == SITE]
         worst = max(late, key=lambda n: self.info(n).when)
         read_at = self.places.get(worst)
@@ -319,13 +320,25 @@ class Recording:
                 f"a gradient is taken of one number, and this loss is {describe(value)}.\n"
                 f"  at {here()}\n  Reduce it first: `.sum()` or `.mean()`."
             )
+        if any(below.op == GRAD for below in walk([node])):
+            raise GradientError(
+                f"this loss holds a gradient, and a gradient of a gradient is not recorded.\n"
+                f"  at {here()}\n  Take it around the trace: `mx.grad` of a function with this block."
+            )
         if value.ndim:
             node = self.build("mx.squeeze", (node, None))
         chain = []
         while handle._base is not None:
             chain.append(handle._step)
             handle = handle._base
-        result = self.result(GRAD, (node, freeze(handle, self)))
+        place = freeze(handle, self)
+        if not any(_is_float(leaf) for leaf in leaves(self.info(place).value)):
+            raise GradientError(
+                f"{handle._describe()} holds {describe(self.info(place).value)}: there is no"
+                f" gradient at whole numbers.\n  at {here()}\n"
+                "  Take it where they have become vectors: at the embedding's output."
+            )
+        result = self.result(GRAD, (node, place))
         for step in reversed(chain):
             result = self.view(result, step)
         return result
