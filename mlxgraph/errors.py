@@ -305,6 +305,18 @@ class GradientError(MLXGraphError, ValueError):
     """A gradient that has no meaning where it was asked for."""
 
 
+class GradientOrderError(OrderError):
+    """A write that needs a gradient, which is known only when the forward is over."""
+
+    def __init__(self, write: str, where: str):
+        MLXGraphError.__init__(
+            self,
+            f"cannot write {write} with a gradient: gradients are known when the whole forward is"
+            f" over.\n  written at {where}\n"
+            "  Save the gradient, and write with it in a later trace.",
+        )
+
+
 class TokenGradientError(MLXGraphError, TypeError):
     """A gradient with respect to token ids."""
 

@@ -32,10 +32,19 @@ if TYPE_CHECKING:
 MOST_KINDS = 32
 
 
+SAVED = -1
+
+
 class _Recorded(NamedTuple):
+    """What a kind of arguments recorded.
+
+    `sources` says where each leaf of the result comes from: a save, the argument of a number, or
+    (None) the template itself.
+    """
+
     graph: Graph
     template: Any
-    kept: list[bool]
+    sources: list[int | None]
 
 
 class PassFunction:
@@ -72,6 +81,7 @@ class PassFunction:
         given = inputs if isinstance(inputs, tuple) else (inputs,)
         prepared = prepare(given, model.tokenizer)
         call = describe_call(prepared.args, {})
+        args, kwargs = map_nested((args, kwargs), _plain)
         values = leaves((args, kwargs))
         given_as = (_shape((args, kwargs)), tuple([_kind(value) for value in values]))
         key = (call.key, prepared.kind, rows_of(prepared.lengths), model._names.tree, given_as)
@@ -94,8 +104,8 @@ class PassFunction:
                 )
             )
         filled = [
-            next(results) if kept else value
-            for kept, value in zip(made.kept, leaves(made.template), strict=True)
+            value if source is None else next(results) if source == SAVED else values[source]
+            for source, value in zip(made.sources, leaves(made.template), strict=True)
         ]
         return unflatten(made.template, filled)
 
@@ -103,6 +113,7 @@ class PassFunction:
         """The graph that these arguments record; nothing is run."""
         given = inputs if isinstance(inputs, tuple) else (inputs,)
         self._model._refresh_names()
+        args, kwargs = map_nested((args, kwargs), _plain)
         return self._record(prepare(given, self._model.tokenizer), args, kwargs).graph
 
     def _record(self, prepared: Inputs, args: tuple, kwargs: dict[str, Any]) -> _Recorded:
@@ -110,23 +121,22 @@ class PassFunction:
         count = iter(range(len(leaves((args, kwargs)))))
         trace = Trace(self._model, prepared, None, None, self._compile, {}, run=False)
         result: Any = None
+        first = 0
 
         def body() -> None:
-            nonlocal result
+            nonlocal result, first
             holes = map_nested((args, kwargs), lambda value: _hole(next(count), value))
             result = self._function(self._model, *holes[0], **holes[1])
             recording = trace._recording_or_raise("the pass")
-            before = len(recording.saves)
-            kept.extend(type(v) in HANDLES for v in leaves(result))
+            first = len(recording.saves)
             for value in leaves(result):
-                if type(value) in HANDLES:
-                    recording.save(value, f"result{len(recording.saves) - before}")
+                if _source(value) == SAVED:
+                    recording.save(value, f"result{len(recording.saves) - first}")
 
-        kept: list[bool] = []
         graph = trace.recorded(body)
-        saves = [(name, node) for name, node in graph.saves if name.startswith("result")]
-        template = map_nested(result, lambda v: None if type(v) in HANDLES else v)
-        return _Recorded(graph.replace(saves=saves), template, kept)
+        template = map_nested(result, lambda v: v if _source(v) is None else None)
+        sources = [_source(value) for value in leaves(result)]
+        return _Recorded(graph.replace(saves=graph.saves[first:]), template, sources)
 
     def __repr__(self) -> str:
         return f"<pass {inspect.unwrap(self._function).__name__} of {self._model!r}>"
@@ -134,15 +144,42 @@ class PassFunction:
 
 def _is_input(value: Any) -> bool:
     """Whether an argument is an input of the pass; whole numbers choose layers and positions."""
-    return isinstance(value, (mx.array, np.ndarray)) or isinstance(value, float)
+    return isinstance(value, (mx.array, float))
+
+
+def _plain(value: Any) -> Any:
+    """numpy's arrays and numbers as MLX's and Python's."""
+    if isinstance(value, np.ndarray):
+        return mx.array(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _source(value: Any) -> int | None:
+    """Where a leaf of the function's result comes from."""
+    if type(value) is Param and value._shape is None:
+        return int(value.name[1:])
+    return SAVED if type(value) in HANDLES else None
+
+
+class _Itself:
+    """An argument that cannot be hashed, known by what it is and kept as long as its key."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _Itself and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
 
 
 def _kind(value: Any) -> Any:
-    if isinstance(value, (mx.array, np.ndarray)):
-        return (tuple(value.shape), str(value.dtype))
+    if isinstance(value, mx.array):
+        return (value.shape, value.dtype)
     if isinstance(value, float):
         return float
-    return (type(value), value if value.__hash__ is not None else id(value))
+    return (type(value), value if value.__hash__ is not None else _Itself(value))
 
 
 def _shape(value: Any) -> str:
@@ -151,9 +188,8 @@ def _shape(value: Any) -> str:
 
 
 def _hole(index: int, value: Any) -> Any:
-    if isinstance(value, (mx.array, np.ndarray)):
-        dtype = dtype_name(value.dtype) if isinstance(value, mx.array) else str(value.dtype)
-        return Param(f"p{index}", tuple(value.shape), dtype)._proxy()
+    if isinstance(value, mx.array):
+        return Param(f"p{index}", value.shape, dtype_name(value.dtype))._proxy()
     if isinstance(value, float):
         return Param(f"p{index}", None, None)
     return value

@@ -14,7 +14,6 @@ import numpy as np
 
 from mlxgraph.errors import (
     EscapedError,
-    GradientError,
     GradientOrderError,
     NeverCalledError,
     OrderError,
@@ -32,6 +31,7 @@ from mlxgraph.record.freeze import dtype_name, freeze
 from mlxgraph.record.nest import Nest
 from mlxgraph.record.notes import Notes
 from mlxgraph.record.proxy import Proxy, wrap
+from mlxgraph.record.slope import slope
 from mlxgraph.record.where import ARRAY, Place, here
 
 
@@ -223,6 +223,12 @@ class Recording:
             chain.append(chain[-1]._base)
         root = chain[-1]
         cell = root._cell
+        if cell is None and root._node.op == GRAD:
+            raise GradientError(
+                f"a gradient cannot be written: nothing reads it.\n  at {here()}\n"
+                "  Copy it to change it, `g = mx.array(h.grad)`; to change what flows back, write"
+                " the forward with mx.stop_gradient or mx.custom_function."
+            )
         if cell is None:
             return chain, root._node
         if root._epoch != cell.epoch:
@@ -313,35 +319,7 @@ class Recording:
 
     def gradient(self, loss: Any, handle: Any) -> Any:
         """The gradient of a scalar loss at a handle's value, of the same shape."""
-        node = freeze(loss, self)
-        value = self.info(node).value
-        if not isinstance(value, ARRAY) or value.size != 1:
-            raise GradientError(
-                f"a gradient is taken of one number, and this loss is {describe(value)}.\n"
-                f"  at {here()}\n  Reduce it first: `.sum()` or `.mean()`."
-            )
-        if any(below.op == GRAD for below in walk([node])):
-            raise GradientError(
-                f"this loss holds a gradient, and a gradient of a gradient is not recorded.\n"
-                f"  at {here()}\n  Take it around the trace: `mx.grad` of a function with this block."
-            )
-        if value.ndim:
-            node = self.build("mx.squeeze", (node, None))
-        chain = []
-        while handle._base is not None:
-            chain.append(handle._step)
-            handle = handle._base
-        place = freeze(handle, self)
-        if not any(_is_float(leaf) for leaf in leaves(self.info(place).value)):
-            raise GradientError(
-                f"{handle._describe()} holds {describe(self.info(place).value)}: there is no"
-                f" gradient at whole numbers.\n  at {here()}\n"
-                "  Take it where they have become vectors: at the embedding's output."
-            )
-        result = self.result(GRAD, (node, place))
-        for step in reversed(chain):
-            result = self.view(result, step)
-        return result
+        return slope(self, loss, handle)
 
     # -- saves and looks ----------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def _backward(
     filled = [next(rest) if isinstance(v, mx.array) else v for v in leaves(templates)]
     known = dict(zip(carried, unflatten(templates, filled), strict=True))
     for node, gradient in zip(nodes, _spread(gradients, wanted), strict=True):
-        known[Node(GRAD, (loss, node))] = gradient
+        known[Node(GRAD, (loss, node))] = _with_zeros(gradient, shapes[node])
     return known
 
 
@@ -80,6 +80,17 @@ def _zero(value: Any) -> mx.array | None:
     if isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.floating):
         return mx.zeros(value.shape, value.dtype)
     return None
+
+
+def _with_zeros(gradient: Any, value: Any) -> Any:
+    """A gradient with zeros where the value holds whole numbers."""
+    parts = iter(leaves(gradient))
+    return map_nested(
+        value,
+        lambda v: (
+            mx.zeros_like(v) if (g := next(parts)) is None and isinstance(v, mx.array) else g
+        ),
+    )
 
 
 def _spread(arrays: list[mx.array], wanted: list[Any]) -> list[Any]:

@@ -276,8 +276,8 @@ def test_params_meet_arrays_from_either_side(tied, tokens):
     Q = mg.param("Q", shape=(WIDTH, 2))
     with tied.trace(tokens, params={"alpha": 2.0, "Q": mx.ones((WIDTH, 2))}):
         values = [v * alpha, alpha * v, v - alpha, np.ones(WIDTH) / alpha, v @ Q, Q.T @ v,
-                  2 - alpha, mx.add(v, alpha), mx.where(alpha > 1, v, -v), Q.sum(), Q[3], alpha ** 2, -alpha,
-                  v < alpha, mx.concatenate([Q, Q], axis=1)]  # fmt: skip
+                  2 - alpha, mx.add(v, alpha), mx.where(alpha > 1, v, -v), Q.sum(), Q[3],
+                  alpha ** 2, -alpha, v < alpha, mx.concatenate([Q, Q], axis=1)]  # fmt: skip
         saved = [value.save() for value in values]
         a = alpha
         a += 1  # makes a value of its own

@@ -1,0 +1,62 @@
+"""Gradients as they are recorded: of one number, at a handle's value.
+
+In: a loss and a handle of one recording.  Out: a handle on the gradient, known when the whole
+forward is over.  Never: differentiates; that is the running side's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.errors import GradientError
+from mlxgraph.graph.nest import leaves
+from mlxgraph.graph.node import GRAD, walk
+from mlxgraph.record.fit import describe
+from mlxgraph.record.freeze import freeze
+from mlxgraph.record.where import ARRAY, here
+
+
+def slope(recording: Any, loss: Any, handle: Any) -> Any:
+    """The gradient of a scalar loss at a handle's value, of the same shape.
+
+    At a view it is that part of the whole value's gradient.
+
+    Raises: GradientError for a loss of several numbers, one that holds a gradient itself, or a
+        value of whole numbers.
+    """
+    node = freeze(loss, recording)
+    value = recording.info(node).value
+    if not isinstance(value, ARRAY) or value.size != 1:
+        raise GradientError(
+            f"a gradient is taken of one number, and this loss is {describe(value)}.\n"
+            f"  at {here()}\n  Reduce it first: `.sum()` or `.mean()`."
+        )
+    if any(below.op == GRAD for below in walk([node])):
+        raise GradientError(
+            "this loss holds a gradient, and a gradient of a gradient cannot be recorded.\n"
+            f"  at {here()}\n  Take the second one around the block: `mx.grad` of a function that"
+            " opens the trace."
+        )
+    if value.ndim:
+        node = recording.build("mx.squeeze", (node, None))
+    chain = []
+    while handle._base is not None:
+        chain.append(handle._step)
+        handle = handle._base
+    place = freeze(handle, recording)
+    if not any(map(_is_float, leaves(recording.info(place).value))):
+        raise GradientError(
+            f"{handle._describe()} is {describe(recording.info(place).value)}: there is no"
+            f" gradient at whole numbers.\n  at {here()}\n"
+            "  Take it where they have become vectors: at the embedding's output, say."
+        )
+    result = recording.result(GRAD, (node, place))
+    for step in reversed(chain):
+        result = recording.view(result, step)
+    return result
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, ARRAY) and mx.issubdtype(value.dtype, mx.floating)
