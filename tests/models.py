@@ -22,7 +22,7 @@ def make_llama(tied: bool = True, layers: int = LAYERS, seed: int = 0) -> llama.
             model_type="llama",
             hidden_size=WIDTH,
             num_hidden_layers=layers,
-            intermediate_size=48,
+            intermediate_size=64,
             num_attention_heads=HEADS,
             num_key_value_heads=2,
             rms_norm_eps=1e-5,

@@ -1,0 +1,569 @@
+"""Any `mlx.nn.Module` can be traced: several inputs, nested values, shared and odd modules."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+
+import mlxgraph as mg
+from mlxgraph.errors import BoundsError, CompileError, NeverCalledError, ShapeError
+from tests import models
+
+
+def made(module):
+    mx.random.seed(6)
+    module = module() if isinstance(module, type) else module
+    mx.eval(module.parameters())
+    return mg.InterpretableModel(module)
+
+
+@pytest.fixture
+def mixed():
+    return made(models.Mixed)
+
+
+@pytest.fixture
+def y(x):
+    return mx.tanh(x[::-1] * 2)
+
+
+# -- inputs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_several_inputs_and_keyword_inputs(mixed, x, y, compile):
+    gain = mx.full((6,), 2.0)
+    with mixed.trace(x, y, gain=gain, compile=compile):
+        args, kwargs = mixed.inputs
+        assert len(args) == 2 and list(kwargs) == ["gain"]
+        mixed.inputs[1]["gain"][0] = 10.0
+        args[1][:, 0] = 0.0
+        second = mixed.inputs[0][1].save()
+        out = mixed.output.save()
+    changed, zeroed = mx.array(gain), mx.array(y)
+    changed[0] = 10.0
+    zeroed[:, 0] = 0.0
+    plain = mixed.module(x, zeroed, gain=changed)
+    assert models.same(second, zeroed)
+    assert models.same(out["main"], plain["main"], 1e-5)
+    assert models.same(out["extras"][0], plain["extras"][0], 1e-5)
+
+
+def test_keyword_inputs_of_inner_modules(mixed, x, y):
+    with mixed.trace(x, y):
+        args, kwargs = mixed["parts.left"].inputs
+        other = kwargs["other"].save()
+        kwargs["other"] = mx.zeros((2, 4, 6))
+        pair = mixed["parts.left"].output
+        second = pair[1].save()
+    assert len(args) == 1
+    assert models.same(other, y)
+    assert models.same(second, mixed.module.parts["left"].proj(mx.zeros((2, 4, 6))))
+
+
+def test_a_module_called_by_keyword_only_has_an_input(x):
+    class Inner(nn.Module):
+        def __call__(self, *, value):
+            return value * 2
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner()
+
+        def __call__(self, x):
+            return self.inner(value=x)
+
+    model = made(Outer)
+    with model.trace(x):
+        model.inner.input += 1
+        given = model.inner.input.save()
+        out = model.output.save()
+    assert models.same(given, x + 1) and models.same(out, (x + 1) * 2)
+
+
+def test_plain_python_inputs_are_seen(x):
+    class Chooser(nn.Module):
+        def __call__(self, x, times=1, mode="add", flags=(True, None)):
+            return x * times if mode == "times" and flags[0] else x + times
+
+    model = made(Chooser)
+    for kwargs in ({}, {"times": 3}, {"times": 3, "mode": "times"},
+                   {"times": 2, "mode": "times", "flags": (False, 1)}):
+        for compile in (False, True):
+            with model.trace(x, compile=compile, **kwargs):
+                out = model.output.save()
+            assert models.same(out, model.module(x, **kwargs), 1e-6), kwargs
+
+
+# -- nested values --------------------------------------------------------------------------------
+
+
+def test_tuple_and_dict_outputs_are_reached_by_index(mixed, x, y):
+    with mixed.trace(x, y):
+        a, b = mixed["parts.left"].output
+        assert len(mixed["parts.left"].output) == 2
+        a, b = a.save(), b.save()
+        named = mixed["parts.right"].output
+        assert set(named) == {"sum", "difference"} and len(named) == 2
+        total = named["sum"].save()
+        out = mixed.output
+        deep = out["extras"][1][0].save()
+    left = mixed.module.parts["left"]
+    assert models.same(a, left.proj(x)) and models.same(b, left.proj(y))
+    assert models.same(total, mixed.module.parts["right"](a)["sum"])
+    assert models.same(deep, a)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_parts_of_nested_values_are_written(mixed, x, y, compile):
+    with mixed.trace(x, y, compile=compile):
+        mixed["parts.left"].output[0] += 1
+        mixed["parts.left"].output[1][:, 0] = 0.0
+        mixed["parts.right"].output["sum"] = mixed["parts.right"].output["sum"] * 2
+        mixed.output["extras"][1][0][...] = 7.0
+        mixed.output["main"][:, -1] = 5.0
+        out = mixed.output.save()
+        given = mixed["parts.right"].input.save()
+        first = mixed["nested.0.0"].input.save()
+        shared = mixed.shared.input.save()
+    left, right = mixed.module.parts["left"], mixed.module.parts["right"]
+    assert models.same(given, left.proj(x) + 1, 1e-6)
+    assert bool(mx.all(first[:, 0] == 0))
+    assert models.same(shared, right(given)["sum"] * 2, 1e-6)
+    assert bool(mx.all(out["extras"][1][0] == 7.0)) and bool(mx.all(out["main"][:, -1] == 5.0))
+
+
+def test_a_nested_value_is_saved_whole(mixed, x, y):
+    with mixed.trace(x, y):
+        saved = mixed.output.save()
+        pair = mixed["parts.left"].output.save()
+    plain = mixed.module(x, y)
+    value = saved.value
+    assert set(value) == {"main", "extras"} and isinstance(value["extras"], list)
+    assert isinstance(value["extras"][1], tuple)
+    assert models.same(value["main"], plain["main"], 1e-6)
+    assert models.same(saved["main"], plain["main"], 1e-6)
+    first, second = pair
+    assert models.same(first, mixed.module.parts["left"].proj(x), 1e-6)
+    mx.eval(value, second)
+
+
+def test_a_nested_value_is_replaced_whole(mixed, x, y):
+    new = (mx.ones((2, 4, 6)), mx.zeros((2, 4, 6)))
+    with mixed.trace(x, y):
+        mixed["parts.left"].output = new
+        pair = mixed["parts.left"].output.save()
+        given = mixed["parts.right"].input.save()
+    assert models.same(pair[0], new[0]) and models.same(pair[1], new[1])
+    assert models.same(given, new[0])
+    with mixed.trace(x, y):
+        a, b = mixed["parts.left"].output
+        mixed["parts.left"].output = (b, a)
+        given = mixed["parts.right"].input.save()
+    assert models.same(given, mixed.module.parts["left"].proj(y))
+
+
+def test_a_nested_value_of_another_form_is_refused(mixed, x, y):
+    with mixed.trace(x, y):
+        for wrong in (mx.ones((2, 4, 6)), (mx.ones((2, 4, 6)),), 3.0):
+            with pytest.raises(ShapeError) as caught:
+                mixed["parts.left"].output = wrong
+            assert "test_modules.py" in str(caught.value)
+        with pytest.raises(ShapeError):
+            mixed["parts.left"].output[0] = mx.ones((5,))
+        with pytest.raises(BoundsError):
+            mixed["parts.left"].output[2]
+        with pytest.raises(KeyError) as caught:
+            mixed["parts.right"].output["product"]
+        assert "sum" in str(caught.value)
+
+
+# -- the tree -------------------------------------------------------------------------------------
+
+
+def test_modules_in_dicts_and_nested_lists_have_paths(mixed, x, y):
+    names = [name for name, _ in mixed.named_modules()]
+    assert {"parts.left.proj", "parts.right", "nested.0.1", "nested.1.0", "shared"} <= set(names)
+    with mixed.trace(x, y):
+        by_attribute = mixed.nested[0][1].output.save()
+        by_name = mixed["nested.0.1"].output.save()
+        in_dict = mixed.parts["left"].proj.output.save()
+        as_attribute = mixed.parts.left.proj.output.save()
+    assert models.same(by_attribute, by_name)
+    assert models.same(in_dict, as_attribute)
+
+
+def test_a_shared_module_is_one_module_with_two_names(mixed, x, y):
+    with mixed.trace(x, y):
+        assert len(mixed.shared.calls) == 2
+        first = mixed.shared.calls[0].output.save()
+        second = mixed.also_shared.calls[1].output.save()
+        bare = mixed.also_shared.output.save()
+        mixed.also_shared.calls[1].output += 1
+        again = mixed.shared.calls[1].output.save()
+    assert models.same(second, first * 1.5) and models.same(bare, first)
+    assert models.same(again, second + 1)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_each_call_of_a_module_is_a_site(compile, x):
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.step = nn.Linear(6, 6)
+
+        def __call__(self, x):
+            for _ in range(4):
+                x = mx.tanh(self.step(x))
+            return x
+
+    model = made(Loop)
+    with model.trace(x, compile=compile):
+        calls = model.step.calls
+        assert len(calls) == 4
+        calls[1].output += 1.0
+        inputs = [call.input.save() for call in calls]
+        last = calls[-1].output.save()
+        first = model.step.output.save()
+        with pytest.raises(BoundsError):
+            calls[4]
+    assert models.same(first, model.module.step(x), 1e-6)
+    assert models.same(inputs[2], mx.tanh(model.module.step(inputs[1]) + 1.0), 1e-5)
+    assert models.same(last, model.module.step(inputs[3]), 1e-5)
+
+
+def test_rotary_modules_are_called_twice_per_attention(tied, tokens):
+    with tied.trace(tokens):
+        rope = tied.layers[0].attn.rope
+        assert len(rope.calls) == 2
+        q, k = rope.calls[0].output.save(), rope.calls[1].output.save()
+    assert q.shape == (2, 4, 6, 8) and k.shape == (2, 2, 6, 8)
+
+
+def test_a_module_that_the_forward_does_not_call_is_an_error(mixed, tied, tokens, x, y):
+    with mixed.trace(x, y):
+        for use in (
+            lambda: mixed.unused.output,
+            lambda: setattr(mixed.unused, "output", 1.0),
+            lambda: mixed.unused.input,
+        ):
+            with pytest.raises(NeverCalledError) as caught:
+                use()
+            assert "unused" in str(caught.value) and "test_modules.py" in str(caught.value)
+            assert isinstance(caught.value, ValueError)
+
+
+def test_a_call_that_depends_on_the_inputs(x, y):
+    class Optional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.always, self.sometimes = models.Scale(6, 2.0), models.Scale(6, 3.0)
+
+        def __call__(self, x, extra=None):
+            x = self.always(x)
+            return x if extra is None else x + self.sometimes(extra)
+
+    model = made(Optional)
+    with model.trace(x, extra=y):
+        value = model.sometimes.output.save()
+    assert models.same(value, y * 3)
+    with model.trace(x), pytest.raises(NeverCalledError):
+        model.sometimes.output
+
+
+def test_dispatch_on_the_type_of_a_child_sees_the_users_types(x):
+    model = made(models.Dispatching)
+    for compile in (False, True):
+        with model.trace(x, compile=compile):
+            for k in range(3):
+                model.steps[k].output += 0.0
+            model.steps[0].input *= 1.0
+            out = model.output.save()
+        assert models.same(out, model.module(x), 1e-5)
+    with model.trace(x):
+        model.steps[0].output += 1.0
+        moved = model.output.save()
+    assert not models.same(moved, model.module(x), 1e-3)
+
+
+# -- modules of MLX -------------------------------------------------------------------------------
+
+
+def test_multi_head_attention(x):
+    model = made(nn.MultiHeadAttention(6, 2))
+    mask = nn.MultiHeadAttention.create_additive_causal_mask(4)
+    for compile in (False, True):
+        with model.trace(x, x, x, mask=mask, compile=compile):
+            model.value_proj.output[:, 0] = 0.0
+            out = model.output.save()
+            queries = model.query_proj.output.save()
+        assert queries.shape == (2, 4, 6)
+        assert models.same(out[:, 0], mx.zeros((2, 6)), 1e-6)
+        assert not models.same(out, model.module(x, x, x, mask=mask), 1e-3)
+
+
+def test_transformer_encoder(x):
+    model = made(nn.TransformerEncoder(2, 6, 2, mlp_dims=12))
+    mask = nn.MultiHeadAttention.create_additive_causal_mask(4)
+    for compile in (False, True):
+        with model.trace(x, mask, compile=compile):
+            model.layers[0].attention.output[:, -1, :2] += 1.0
+            middle = model.layers[0].output.save()
+            linear = model.layers[1].linear1.output.save()
+            out = model.output.save()
+        plain = model.module(x, mask)
+        assert linear.shape == (2, 4, 12) and middle.shape == (2, 4, 6)
+        assert models.same(out[:, :-1], plain[:, :-1], 1e-5)
+        assert not models.same(out[:, -1], plain[:, -1], 1e-3)
+
+
+def test_sequential_and_layers_of_it(x):
+    model = made(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    with model.trace(x):
+        assert len(model.layers) == 3
+        model.layers[1].output[..., 0] = 9.0
+        hidden = model.layers[2].input.save()
+        out = model.output.save()
+    assert bool(mx.all(hidden[..., 0] == 9.0))
+    assert models.same(out, model.module.layers[2](hidden), 1e-5)
+
+
+def test_convolutions_embeddings_and_norms():
+    class Picture(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+            self.norm = nn.GroupNorm(2, 4)
+            self.pool = nn.MaxPool2d(2)
+            self.table = nn.Embedding(10, 4)
+
+        def __call__(self, image, label):
+            h = self.pool(nn.relu(self.norm(self.conv(image))))
+            return h.mean((1, 2)) + self.table(label)
+
+    model = made(Picture)
+    image = mx.random.normal((2, 8, 8, 3))
+    label = mx.array([3, 4])
+    with model.trace(image, label):
+        model.conv.output[..., 0] = 0.0
+        model.table.output *= 0.0
+        pooled = model.pool.output.save()
+        out = model.output.save()
+    assert pooled.shape == (2, 4, 4, 4)
+    assert models.same(out, pooled.mean((1, 2)), 1e-5)
+
+
+def test_recurrent_modules(x):
+    model = made(nn.LSTM(6, 5))
+    with model.trace(x):
+        hidden, cell = model.output
+        hidden[:, -1] = 0.0
+        hidden, cell = hidden.save(), cell.save()
+    plain = model.module(x)
+    assert models.same(cell, plain[1], 1e-5) and bool(mx.all(hidden[:, -1] == 0))
+    assert models.same(hidden[:, :-1], plain[0][:, :-1], 1e-5)
+
+
+def test_quantised_models(fresh, tokens):
+    module = models.make_llama(False)
+    nn.quantize(module, group_size=32, bits=4)
+    model = mg.InterpretableModel(module)
+    plain = module(tokens)
+    for compile in (False, True):
+        with model.trace(tokens, compile=compile):
+            model.layers[0].mlp.output = model.layers[0].mlp.output
+            same = model.output.save()
+        assert models.same(same, plain, 1e-4 if compile else 0.0)
+        with model.trace(tokens, compile=compile):
+            model.layers[1].attn.q_proj.output[:, -1] *= -1
+            logits = model.lm_head(model["model.norm"](model.layers[-1].output)).save()
+            out = model.output.save()
+        assert models.same(logits, out, 1e-5)
+        assert models.same(out[:, :-1], plain[:, :-1], 1e-4)
+        assert not models.same(out[:, -1], plain[:, -1], 1e-3)
+
+
+# -- calling modules ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_calling_a_handle_bypasses_the_models_own_edits(chain, x, compile):
+    with chain.trace(x, compile=compile):
+        chain.layers[1].output = 0.0
+        chain.layers[0].output += 1
+        h = chain.layers[0].output.save()
+        by_handle = chain.layers[1](h).save()
+        by_call = chain.layers[1](chain.layers[1].input).save()
+        given = chain.layers[1].input.save()
+        own = chain.layers[1].output.save()
+    assert models.same(by_handle, chain.module.layers[1](h), 1e-6)
+    assert models.same(by_call, chain.module.layers[1](given), 1e-6)
+    assert bool(mx.all(own == 0.0))
+
+
+def test_calling_a_raw_module_of_the_model_or_a_foreign_one_on_a_proxy(chain, x):
+    foreign = nn.Linear(6, 3)
+    stack = nn.Sequential(nn.LayerNorm(6), nn.GELU(), foreign)
+    with chain.trace(x):
+        h = chain.layers[0].output.save()
+        own = chain.module.layers[1](h).save()
+        outside = foreign(h).save()
+        several = stack(h).save()
+    assert models.same(own, chain.module.layers[1](h), 1e-6)
+    assert models.same(outside, foreign(h), 1e-6)
+    assert models.same(several, stack(h), 1e-5)
+
+
+def test_calling_the_whole_model_and_a_container_of_arrays(chain, mixed, x, y):
+    with chain.trace(x):
+        whole = chain(chain.input * 2).save()
+    assert models.same(whole, chain.module(x * 2), 1e-6)
+    with mixed.trace(x, y):
+        pair = mixed.parts.left(mixed.inputs[0][0], other=mixed.inputs[0][1])
+        first = pair[0].save()
+    assert models.same(first, mixed.module.parts["left"].proj(x), 1e-6)
+
+
+def test_calling_a_module_with_a_shape_it_does_not_take_raises_at_the_line(chain, x):
+    with chain.trace(x), pytest.raises(ValueError) as caught:
+        chain.layers[1](chain.layers[0].output[..., :3])
+    assert "test_modules.py" in str(caught.value)
+
+
+def test_a_call_that_was_recorded_sees_weights_of_the_run(chain, x):
+    for compile in (True, True):
+        with chain.trace(x, compile=compile):
+            out = chain.layers[2](chain.layers[0].output).save()
+            h = chain.layers[0].output.save()
+        assert models.same(out, chain.module.layers[2](h), 1e-5)
+        chain.module.layers[2].weight = chain.module.layers[2].weight * 2 + 1
+
+
+def test_handles_work_on_plain_arrays_outside_a_trace(chain, x):
+    assert models.same(chain.layers[1](x), chain.module.layers[1](x))
+    assert models.same(chain(x), chain.module(x))
+
+
+# -- awkward models -------------------------------------------------------------------------------
+
+
+def test_a_model_that_branches_on_values_stays_eager(x):
+    model = made(models.Branching)
+    for given, taken, other in ((x + 2, "up", "down"), (x - 2, "down", "up"), (x + 3, "up", "down")):
+        for _ in range(3):
+            with model.trace(given):
+                getattr(model, taken).output += 1.0
+                out = model.output.save()
+            expected = model.module.out(getattr(model.module, taken)(given) + 1.0)
+            assert models.same(out, expected, 1e-6)
+    assert model._runner.compilations == 0
+
+
+def test_forcing_a_model_that_branches_to_compile_says_what_to_write(x):
+    model = made(models.Branching)
+    with pytest.raises(CompileError) as caught, model.trace(x, compile=True):
+        model.output.save()
+    assert "compile=False" in str(caught.value) and isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("compile", [False, True, "auto"])
+def test_a_forward_that_stores_state_in_a_module_leaves_the_users_module_alone(x, compile):
+    model = made(models.Remembering)
+    module = model.module
+    for _ in range(3):
+        with model.trace(x, compile=compile):
+            model.inner.output += 1.0
+            out = model.output.save()
+        assert models.same(out, module.inner(x) + 2.0, 1e-5)
+    assert module.last is None and module.count.item() == 0 and module.history == []
+
+
+def test_in_place_residual_streams_are_read_as_they_were(x):
+    """`x += y` in the model changes the array object that a module gave out."""
+    model = made(models.InPlace)
+    for compile in (False, True):
+        with model.trace(x, compile=compile):
+            embedded = model.embed.output.save()
+            given = [layer.input.save() for layer in model.layers]
+            out = model.output.save()
+        assert models.same(embedded, model.module.embed(x), 1e-6)
+        stream = embedded
+        for k, layer in enumerate(model.module.layers):
+            assert models.same(given[k], stream, 1e-5)
+            stream = stream + mx.tanh(layer(stream))
+        assert models.same(out, stream, 1e-5)
+
+
+def test_an_edit_does_not_change_the_users_arrays_in_place(x):
+    model = made(models.InPlace)
+    patch = mx.ones((2, 4, 6))
+    given = mx.array(x)
+    with model.trace(given, compile=False):
+        model.embed.output = patch
+        model.input += 1
+        model.output.save()
+    assert bool(mx.all(patch == 1.0)) and models.same(given, x)
+
+
+def test_attributes_and_methods_of_modules_are_reached_through_handles(fresh):
+    assert fresh.layers[0].attn.n_heads == 4
+    assert fresh.layers[0].attn.q_proj.weight.shape == (32, 32)
+    assert fresh.args.num_hidden_layers == 3
+    assert callable(fresh.make_cache) if hasattr(fresh.module, "make_cache") else True
+
+
+def test_a_module_with_a_submodule_named_like_a_port(x):
+    class Ports(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output = nn.Linear(6, 6)
+            self.input = nn.Linear(6, 6)
+
+        def __call__(self, x):
+            return self.output(mx.tanh(self.input(x)))
+
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Ports()
+
+        def __call__(self, x):
+            return self.inner(x)
+
+    model = made(Wrapped)
+    with model.trace(x):
+        first = model["inner.input"].output.save()
+        whole = model["inner"].output.save()
+    assert models.same(first, model.module.inner["input"](x), 1e-6)
+    assert models.same(whole, model.module(x), 1e-6)
+
+
+def test_a_model_of_one_module(x):
+    model = made(nn.Linear(6, 6))
+    with model.trace(x):
+        model.input += 1
+        model.output *= 2
+        out = model.output.save()
+    assert models.same(out, model.module(x + 1) * 2, 1e-6)
+
+
+def test_models_that_return_none_or_plain_values(x):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(6, 6)
+
+        def __call__(self, x):
+            return self.inner(x), None, 3, "text"
+
+    model = made(Odd)
+    for compile in (False, True):
+        with model.trace(x, compile=compile):
+            out = model.output
+            assert out[1] is None and out[2] == 3 and out[3] == "text"
+            first = out[0].save()
+            whole = out.save()
+        assert models.same(first, model.module.inner(x), 1e-6)
+        assert whole[1:] == (None, 3, "text") and models.same(whole[0], first, 1e-6)
