@@ -1,0 +1,189 @@
+"""R12: randomness in a pass draws anew on every call and follows the seed, compiled or not."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+
+import mlxgraph as mg
+from tests import models
+
+MODES = [False, True, "auto"]
+
+
+def noisy(model, x, compile):
+    with model.trace(x, compile=compile):
+        h = model.layers[0].output
+        h += mx.random.normal(h.shape)
+        h = h.save()
+        out = model.output.save()
+    return h, out
+
+
+@pytest.mark.parametrize("compile", MODES)
+def test_each_run_draws_anew(chain, x, compile):
+    seen = [noisy(chain, x, compile) for _ in range(4)]
+    for k in range(3):
+        assert not models.same(seen[k][0], seen[k + 1][0], 1e-3)
+        assert not models.same(seen[k][1], seen[k + 1][1], 1e-3)
+
+
+@pytest.mark.parametrize("compile", MODES)
+def test_draws_follow_the_seed(chain, x, compile):
+    for _ in range(3):
+        mx.random.seed(7)
+        first = noisy(chain, x, compile)[0]
+        second = noisy(chain, x, compile)[0]
+        mx.random.seed(7)
+        assert models.same(noisy(chain, x, compile)[0], first, 1e-6)
+        assert models.same(noisy(chain, x, compile)[0], second, 1e-6)
+        assert not models.same(first, second, 1e-3)
+
+
+def test_compiled_and_eager_draw_the_same(chain, x):
+    results = []
+    for compile in (False, True, True):
+        mx.random.seed(11)
+        results.append(noisy(chain, x, compile)[0])
+    assert models.same(results[0], results[1], 1e-6) and models.same(results[1], results[2])
+
+
+@pytest.mark.parametrize("compile", MODES)
+def test_the_state_moves_on_after_a_run(chain, x, compile):
+    mx.random.seed(5)
+    noisy(chain, x, compile)
+    after = mx.random.normal((4,))
+    mx.random.seed(5)
+    assert not models.same(mx.random.normal((4,)), after)
+
+
+def test_a_run_without_draws_leaves_the_state_alone(chain, x):
+    for compile in MODES:
+        mx.random.seed(5)
+        with chain.trace(x, compile=compile):
+            chain.layers[0].output += 1
+            out = chain.output.save()
+        mx.eval(out)
+        after = mx.random.normal((4,))
+        mx.random.seed(5)
+        assert models.same(mx.random.normal((4,)), after)
+
+
+def test_two_draws_of_one_block_differ(chain, x):
+    for compile in (False, True):
+        with chain.trace(x, compile=compile):
+            a = mx.random.uniform(shape=(3,)).save()
+            b = mx.random.uniform(shape=(3,)).save()
+            c = (chain.layers[0].output[0, 0, :3] * 0 + mx.random.uniform(shape=(3,))).save()
+        assert not models.same(a, b) and not models.same(b, c)
+
+
+def test_a_draw_used_twice_is_one_draw(chain, x):
+    for compile in (False, True):
+        with chain.trace(x, compile=compile):
+            noise = mx.random.normal((6,))
+            first = (chain.layers[0].output * 0 + noise).save()
+            second = (chain.layers[1].output * 0 + noise).save()
+        assert models.same(first, second)
+
+
+DRAWS = {
+    "uniform": lambda h: mx.random.uniform(0.0, 2.0, h.shape),
+    "normal": lambda h: mx.random.normal(h.shape, loc=1.0, scale=0.5),
+    "normal by keyword": lambda h: mx.random.normal(shape=h.shape),
+    "bernoulli": lambda h: mx.random.bernoulli(mx.sigmoid(h)),
+    "bernoulli plain": lambda h: mx.random.bernoulli(0.5, h.shape),
+    "categorical": lambda h: mx.random.categorical(h),
+    "truncated": lambda h: mx.random.truncated_normal(h - 1, h + 1),
+    "gumbel": lambda h: mx.random.gumbel(h.shape),
+    "laplace": lambda h: mx.random.laplace(h.shape),
+    "randint": lambda h: mx.random.randint(0, 1000, h.shape),
+    "permutation": lambda h: mx.random.permutation(24),
+    "permuted": lambda h: mx.random.permutation(h, axis=2),
+    "dropout": lambda h: nn.Dropout(0.5)(h),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_every_kind_of_draw_is_plain_mlxs_after_the_same_seed(chain, x, name):
+    with chain.trace(x):
+        base = chain.layers[0].output.save()
+    base = mx.array(base)
+    mx.eval(base)
+    mx.random.seed(21)
+    plain = DRAWS[name](base)
+    mx.random.seed(21)
+    with chain.trace(x, compile=False):
+        ours = DRAWS[name](chain.layers[0].output).save()
+    assert models.same(ours, plain, 1e-6)
+    with chain.trace(x, compile=False):
+        other = DRAWS[name](chain.layers[0].output).save()
+    assert not models.same(other, plain)
+
+
+def test_draws_with_a_key_are_the_same_each_time(chain, x):
+    key = mx.random.key(3)
+    for compile in (False, True, True):
+        with chain.trace(x, compile=compile):
+            h = chain.layers[0].output
+            noise = mx.random.normal(h.shape, key=key)
+            base = mx.array(h).save()
+            h += noise
+            moved = h.save()
+        assert models.same(moved, base + noise, 1e-6)
+        assert models.same(noise, mx.random.normal((2, 4, 6), key=key), 1e-6)
+
+
+def test_a_models_own_draws_are_its_own(x):
+    module = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5))
+    mx.eval(module.parameters())
+    module.train()
+    model = mg.InterpretableModel(module)
+    for compile in (False, True):
+        outs = []
+        for _ in range(2):
+            with model.trace(x, compile=compile):
+                outs.append(model.output.save())
+        assert not models.same(*outs)
+    mx.random.seed(4)
+    plain = module(x)
+    mx.random.seed(4)
+    with model.trace(x, compile=False):
+        model.layers[0].output += 0.0
+        out = model.output.save()
+    assert models.same(out, plain, 1e-6)
+
+
+def test_looks_do_not_use_up_draws(chain, x):
+    """A look runs what has been recorded; the run at the end draws the same numbers."""
+    mx.random.seed(9)
+    with chain.trace(x, compile=False):
+        h = chain.layers[0].output
+        h += mx.random.normal(h.shape)
+        looked = h.tolist()
+        kept = h.save()
+    assert kept.tolist() == looked
+    mx.random.seed(9)
+    assert models.same(noisy(chain, x, False)[0], kept, 1e-6)
+
+
+def test_what_is_computed_after_the_block_is_from_the_same_draws(chain, x):
+    with chain.trace(x, compile=False) as t:
+        h = chain.layers[0].output
+        h += mx.random.normal(h.shape)
+        kept = h.save()
+        out = chain.output.save()
+    assert models.same(t.activations["layers.0"], kept)
+    assert models.same(t.output, out, 1e-6)
+    mx.random.normal((3,))
+    assert models.same(t.activations["layers.1"], t.activations["layers.1"])
+
+
+def test_reseeding_inside_a_block_is_not_part_of_it(chain, x):
+    """The pass draws when it runs, at the end of the block, from the state there is then."""
+    with chain.trace(x, compile=False):
+        noise = mx.random.normal((3,)).save()
+        mx.random.seed(33)
+    mx.random.seed(33)
+    assert models.same(noise, mx.random.normal((3,)))

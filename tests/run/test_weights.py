@@ -1,0 +1,170 @@
+"""R11: weights are live, and a module replaced in the tree is seen, compiled or not."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import pytest
+from mlx.utils import tree_flatten, tree_map
+
+import mlxgraph as mg
+from tests import models
+
+
+def run(model, given, compile=True):
+    with model.trace(given, compile=compile):
+        h = model.layers[0].output
+        h[:, -1] *= 2
+        out = model.output.save()
+        called = model.layers[1](h).save()
+    return out, called
+
+
+def by_hand(module, x):
+    h = module.layers[0](x)
+    h[:, -1] *= 2
+    stream = x + mx.tanh(h)
+    for layer in module.layers[1:]:
+        stream = stream + mx.tanh(layer(stream))
+    return stream, module.layers[1](h)
+
+
+def check(model, x, compile=True):
+    for ours, theirs in zip(run(model, x, compile), by_hand(model.module, x), strict=True):
+        assert models.same(ours, theirs, 1e-5)
+
+
+CHANGES = {
+    "assigned": lambda m: setattr(m.layers[1], "weight", m.layers[1].weight * -2 + 1),
+    "in place": lambda m: m.layers[1].weight.__setitem__(0, 3.0),
+    "augmented": lambda m: setattr(m.layers[0], "bias", m.layers[0].bias + 5),
+    "update": lambda m: m.update(tree_map(lambda p: p * 0.5, m.parameters())),
+    "load_weights": lambda m: m.load_weights(
+        [(k, v + 0.25) for k, v in tree_flatten(m.parameters())]
+    ),
+    "quantised": lambda m: None,
+    "replaced": lambda m: m.layers.__setitem__(1, nn.Linear(6, 6)),
+    "replaced by another type": lambda m: m.layers.__setitem__(1, models.Scale(6, 3.0)),
+    "appended": lambda m: m.layers.append(nn.Linear(6, 6)),
+    "removed": lambda m: m.layers.pop(),
+    "no bias": lambda m: m.layers[0].pop("bias"),
+    "another class": lambda m: setattr(m.layers[1], "__class__", Doubled),
+}
+
+
+class Doubled(nn.Linear):
+    """A linear layer that doubles."""
+
+    def __call__(self, x):
+        return super().__call__(x) * 2
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_compiled_pass_sees_changed_weights_and_modules(chain, x, name):
+    check(chain, x)
+    check(chain, x)
+    before = run(chain, x)[0]
+    CHANGES[name](chain.module)
+    mx.eval(chain.module.parameters())
+    check(chain, x)
+    check(chain, x, compile=False)
+    check(chain, x)
+    if name != "quantised":
+        assert not models.same(run(chain, x)[0], before, 1e-3)
+
+
+def test_weights_alone_do_not_compile_anew(chain, x):
+    for turn in range(5):
+        chain.module.layers[1].weight = chain.module.layers[1].weight + turn
+        check(chain, x)
+    assert chain._runner.compilations == 1
+
+
+def test_quantising_in_place_is_seen(tokens):
+    module = models.make_llama(False)
+    model = mg.InterpretableModel(module)
+
+    def logits():
+        with model.trace(tokens, compile=True):
+            model.layers[0].output += 0.0
+            out = model.output.save()
+        return out
+
+    assert models.same(logits(), module(tokens), 1e-4)
+    full = module(tokens)
+    nn.quantize(module, group_size=32, bits=4)
+    assert models.same(logits(), module(tokens), 1e-4)
+    assert not models.same(logits(), full, 1e-3)
+    assert "QuantizedLinear" in repr(model.lm_head)
+
+
+def test_a_change_of_dtype_is_seen(tokens):
+    module = models.make_llama(False)
+    model = mg.InterpretableModel(module)
+    for dtype in (mx.float32, mx.bfloat16, mx.float16, mx.float32):
+        module.set_dtype(dtype)
+        for compile in (False, True):
+            with model.trace(tokens, compile=compile):
+                h = model.layers[1].output
+                assert h.dtype == dtype
+                h += 0.5
+                h = h.save()
+                out = model.output.save()
+            assert h.dtype == dtype and out.dtype == dtype
+
+
+def test_a_change_of_shape_in_place_is_seen(x):
+    module = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    mx.eval(module.parameters())
+    model = mg.InterpretableModel(module)
+    for width in (6, 3, 9):
+        module.layers[1].weight = mx.ones((width, 6))
+        module.layers[1].bias = mx.ones((width,))
+        for compile in (False, True):
+            with model.trace(x, compile=compile):
+                out = model.output
+                assert out.shape == (2, 4, width)
+                out = out.save()
+            assert models.same(out, module(x), 1e-5)
+
+
+def test_training_between_passes_is_seen(chain, x):
+    optimizer = optim.SGD(learning_rate=0.5)
+
+    def loss(module, x):
+        return (module(x) ** 2).mean()
+
+    step = nn.value_and_grad(chain.module, loss)
+    for _ in range(4):
+        check(chain, x)
+        _, gradients = step(chain.module, x)
+        optimizer.update(chain.module, gradients)
+        mx.eval(chain.module.parameters())
+    check(chain, x)
+    assert chain._runner.compilations == 1
+
+
+def test_a_compiled_graph_sees_weights_too(chain, x):
+    with chain.trace(x) as t:
+        chain.layers[0].output += 1
+        chain.output.save("out")
+    fast = chain.compile(t.graph)
+    first = fast(x).saves["out"]
+    chain.module.layers[2].weight = chain.module.layers[2].weight * 3
+    second = fast(x).saves["out"]
+    with chain.trace(x, compile=False):
+        chain.layers[0].output += 1
+        expected = chain.output.save()
+    assert models.same(second, expected, 1e-5) and not models.same(first, second, 1e-3)
+
+
+def test_names_follow_the_tree(chain, x):
+    chain.module.layers.append(nn.Linear(6, 6))
+    assert len(chain.layers) == 4
+    with chain.trace(x):
+        last = chain.layers[3].output.save()
+    assert last.shape == (2, 4, 6)
+    chain.module.extra = nn.Linear(6, 2)
+    assert "extra" in [name for name, _ in chain.named_modules()]
+    assert "extra.weight" in chain.parameters()
