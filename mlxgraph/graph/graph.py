@@ -43,12 +43,13 @@ class Graph:
     another vector is an equal graph; `same_arrays` tells those apart.
     """
 
-    __slots__ = ("writes", "saves", "constants", "notes", "then", "_hash", "__weakref__")
+    __slots__ = ("writes", "saves", "constants", "notes", "then", "_hash", "_form", "__weakref__")
     writes: tuple[tuple[Site, Node], ...]
     saves: tuple[tuple[str, Node], ...]
     constants: tuple[Any, ...]
     notes: Mapping[Node, Note]
     _hash: int | None
+    _form: Graph | bool  # the canonical graph; True if this is it, False if nobody asked yet
     then: tuple[Any, ...]  # of Edit, Read and Graph
 
     def __init__(
@@ -66,6 +67,7 @@ class Graph:
         put(self, "notes", notes if notes is not None else {})
         put(self, "then", tuple(then))
         put(self, "_hash", None)
+        put(self, "_form", False)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Graph is immutable; build another one instead of setting {name!r}")
@@ -98,20 +100,32 @@ class Graph:
         used = sorted(node.args[0] for node in self.nodes() if node.op == NUMBER)
         return {k: (type(self.constants[k]).__name__, repr(self.constants[k])) for k in used}
 
+    def _canonical(self) -> Graph:
+        """The graph with its constants numbered by their use: what is compared."""
+        if self._form is False:
+            form = algebra.canonical(self)
+            object.__setattr__(self, "_form", form is self or form)
+        return self if self._form is True else self._form  # type: ignore[return-value]
+
     @property
     def key(self) -> tuple:
         """What decides what the graph does; the order of writes and of saves does not."""
-        return frozenset(self.writes), frozenset(self.saves), self.then
+        form = self._canonical()
+        return frozenset(form.writes), frozenset(form.saves), form.then
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Graph):
             return NotImplemented
+        if self is other:
+            return True
+        if hash(self) != hash(other):
+            return False
+        one, two = self._canonical(), other._canonical()
         return (
-            hash(self) == hash(other)
-            and dict(self.writes) == dict(other.writes)
-            and dict(self.saves) == dict(other.saves)
-            and self.then == other.then
-            and self._numbers() == other._numbers()
+            dict(one.writes) == dict(two.writes)
+            and dict(one.saves) == dict(two.saves)
+            and one.then == two.then
+            and one._numbers() == two._numbers()
         )
 
     def __hash__(self) -> int:
@@ -121,9 +135,12 @@ class Graph:
 
     def same_arrays(self, other: Graph) -> bool:
         """Whether an equal graph also holds the very same arrays (by identity)."""
-        return self == other and all(
+        if self != other:
+            return False
+        one, two = self._canonical(), other._canonical()
+        return all(
             a is b or type(a) is type(b) and isinstance(a, (int, float, complex)) and a == b
-            for a, b in zip(self.constants, other.constants, strict=True)
+            for a, b in zip(one.constants, two.constants, strict=True)
         )
 
     def replace(self, **fields: Any) -> Graph:
