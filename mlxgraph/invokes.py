@@ -8,7 +8,7 @@ one invoke can be written in another, and the result equals separate runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -158,8 +158,10 @@ class Invokes:
             raise OutsideTraceError("the graph of several prompts, before the block's end,")
         return self._graph
 
-    def barrier(self, *_: Any) -> None:
+    @staticmethod
+    def barrier(*_: Any) -> Callable[[], None]:
         """Nothing to wait for: values flow between invokes in any order the forward allows."""
+        return lambda: None
 
     # -- the batch --------------------------------------------------------------------------
 

@@ -200,6 +200,7 @@ class Trace:
                 compile=self._compile if compile is None else compile,
                 forward=self._inputs.forward,
                 kind=self._inputs.kind,
+                census=self._recording.census if self._recording is not None else None,
                 passes=self._passes,
             )
 
@@ -320,8 +321,10 @@ class Trace:
         recording = self._recording_or_raise("trace.log")
         self._logged.append([recording.save(v, "log") if type(v) in HANDLES else v for v in values])
 
-    def barrier(self, *_: Any) -> None:
-        """Nothing to wait for: sites may be read in any order."""
+    @staticmethod
+    def barrier(*_: Any) -> Callable[[], None]:
+        """Nothing to wait for: sites may be read in any order.  Calling the result does nothing."""
+        return lambda: None
 
     # -- gradients ------------------------------------------------------------------------
 

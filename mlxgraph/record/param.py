@@ -18,11 +18,11 @@ from mlxgraph.graph.node import PARAM, Node
 from mlxgraph.record.freeze import dtype_name
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.operators import operators
-from mlxgraph.record.proxy import wrap
+from mlxgraph.record.proxy import Saved, wrap
 from mlxgraph.record.stack import current
 
 
-class Param(mx.array):
+class Param(Saved):
     """A named hole: a number, or an array if it has a shape.  See `mlxgraph.param`.
 
     It is an `mx.array` that holds nothing, so that `vector @ param` comes here and not to MLX.
@@ -99,7 +99,12 @@ def _hollow(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
     """An array that can never be evaluated, whatever gets hold of it: a tracer of a trace that is
     over."""
     seen: list[mx.array] = []
-    mx.vmap(lambda x: seen.append(x) or x)(mx.zeros((1, *shape), dtype))
+
+    def trace(x: mx.array) -> mx.array:
+        seen.append(x)
+        return x
+
+    mx.vmap(trace)(mx.zeros((1, *shape), dtype))
     return seen[0]
 
 

@@ -74,14 +74,16 @@ class Saved(mx.array):
         return _itself, (self.__copy__(),)  # comes back as a plain array
 
 
-class Proxy(mx.array):
+class Proxy(Saved):
     """A recorded array.  `shape`, `dtype`, `len` and iteration are known; nothing is computed.
 
     `float()`, `int()`, `bool()`, `.item()`, `.tolist()` and `np.array()` run what has been
     recorded so far and give the real value.
     """
 
-    __slots__ = SLOTS
+    # A subclass of `Saved`, so that Python asks a proxy first in `saved - proxy`, as it does in
+    # `array - proxy`; without slots of its own, so that its class can be exchanged for `Saved`.
+    __slots__ = ()
     __array_ufunc__ = None  # numpy leaves `ndarray + proxy` to us
     _is_handle = True
     _describe = describe

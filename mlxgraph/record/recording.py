@@ -14,6 +14,7 @@ import numpy as np
 
 from mlxgraph.errors import (
     EscapedError,
+    GradientError,
     GradientOrderError,
     NeverCalledError,
     OrderError,
@@ -145,7 +146,7 @@ class Recording:
 
     def cell(self, site: Site) -> Cell:
         """The site's current value."""
-        site = self._scoped(site)
+        site = self.scoped(site)
         cell = self.cells.get(site)
         if cell is None:
             self._check_visited(site)
@@ -153,7 +154,7 @@ class Recording:
             self.cells[site] = cell
         return cell
 
-    def _scoped(self, site: Site) -> Site:
+    def scoped(self, site: Site) -> Site:
         """The site of the invoke that is open, where there are several prompts."""
         if self.scope == "":
             return site
@@ -169,17 +170,18 @@ class Recording:
     def replace(self, site: Site, value: Any) -> None:
         """`module.output = value`"""
         cell = self.cell(site)
+        site = cell.site
         if self._already_there(value, cell):
             return
         node = self.fitted(value, cell.node, site)
-        self.check_order(site, node)
+        self.check_order(cell.site, node)
         cell.node = node
         cell.epoch += 1
         cell.replaced_at = cell.written_at = here()
 
     def skip(self, site: Site, value: Any) -> None:
         """Do not run the module that `site` is the output of; `value` is its output."""
-        site = self._scoped(site)
+        site = self.scoped(site)
         self._check_visited(site)
         target = self.census.values[site]
         node = freeze(value, self)
@@ -191,6 +193,10 @@ class Recording:
                 "Give a value of the same shape and dtype, such as the module's input.",
             )
         skipped = site._replace(port=SKIP)
+        if self.scope:  # the module runs for the other prompts' rows
+            self.replace(site, value)
+            self.skipped[site.path + "."] = here()
+            return
         self.check_order(skipped, node)
         cell = self.cells.setdefault(skipped, Cell(skipped, node))
         cell.node = node
@@ -363,9 +369,9 @@ class Recording:
     @staticmethod
     def _default_name(handle: Any) -> str:
         if handle._cell is not None and handle._base is None:
-            return str(handle._cell.site)
+            return str(handle._cell.site.unscoped)
         node = handle._node
-        return str(site_of(node)) if node.op == SITE else node.op.rpartition(".")[2]
+        return str(site_of(node).unscoped) if node.op == SITE else node.op.rpartition(".")[2]
 
     def finish(self, results: list[Any]) -> None:
         """Fill every saved handle with its value: from now on it is an array like any other."""

@@ -87,9 +87,7 @@ def _with_zeros(gradient: Any, value: Any) -> Any:
     parts = iter(leaves(gradient))
     return map_nested(
         value,
-        lambda v: (
-            mx.zeros_like(v) if (g := next(parts)) is None and isinstance(v, mx.array) else g
-        ),
+        lambda v: mx.zeros_like(v) if (g := next(parts)) is None and isinstance(v, mx.array) else g,
     )
 
 

@@ -200,7 +200,7 @@ class Runner:
         if known is None:
             args, kwargs = untouched(call)
             known = take_census(tree, forward, args, kwargs, traceable=call.plain)
-            if call.plain:
+            if known.traceable:  # what branches on values may go another way next time
                 self._censuses.put(key, known)
         return known
 
@@ -271,7 +271,9 @@ class Runner:
         if made is None:
             census = census or self.census(call, forward, kind)
             plan = self.planned(graph, nodes, census, call, forward, kind, passes)
-            made = self._passes.put(key, Pass(self, plan, census, call, forward))
+            made = Pass(self, plan, census, call, forward)
+            if census.traceable:
+                self._passes.put(key, made)
         return made
 
     def planned(

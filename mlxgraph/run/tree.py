@@ -9,11 +9,15 @@ Never: changes a module.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from operator import getitem, is_
+from itertools import chain
+from operator import attrgetter, getitem, is_
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+
+
+_KIND = attrgetter("shape", "dtype")
 
 
 class ModuleTree:
@@ -36,6 +40,9 @@ class ModuleTree:
             self._add(module, name)
         self._lengths = list(map(len, self._holders))
         self._types = list(map(type, self._holders))
+        self._kinds = list(map(_KIND, self.weights()))
+        self._attributes = [vars(module) for module in self.modules.values()]
+        self._plain = list(chain.from_iterable(map(dict.values, self._attributes)))
         self._child_owners = [owner for owner, _, _ in self._children]
         self._child_keys = [key for _, key, _ in self._children]
         self._child_values = [value for _, _, value in self._children]
@@ -78,10 +85,17 @@ class ModuleTree:
                 self._alias(value, below)
 
     def holds(self) -> bool:
-        """Whether the tree is still made of the same modules (weights may have changed)."""
+        """Whether the tree is still made of the same modules with the same plain attributes.
+
+        The values of weights may have changed: those are inputs of a pass.
+        """
+        plain = list(chain.from_iterable(map(dict.values, self._attributes)))
         try:
             return (
                 list(map(len, self._holders)) == self._lengths
+                and list(map(_KIND, self.weights())) == self._kinds
+                and len(plain) == len(self._plain)
+                and all(map(is_, plain, self._plain))
                 and all(map(is_, map(type, self._holders), self._types))
                 and all(
                     map(is_, map(getitem, self._child_owners, self._child_keys), self._child_values)
