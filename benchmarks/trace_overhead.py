@@ -235,18 +235,11 @@ def early_saves(rounds: int) -> None:
             out = model.output.save()
         return out
 
-    def last() -> mx.array:
-        with model.trace(tokens):
-            out = model.output[:, -1].save()
-        return out
-
     marks = [0, 2, 5, 8, layers - 1]
-    ways = {"all": whole, "last": last, **{str(k): save_at(k) for k in marks}}
-    times = in_turns(ways, rounds)
+    times = in_turns({"all": whole, **{str(k): save_at(k) for k in marks}}, rounds)
     for k in marks:
         part = (k + 1) / layers
         print(f"| layer {k} | {part:.2f} | {ratio(times, str(k), 'all'):.2f} |")
-    print(f"| the last position's logits | 1.00 | {ratio(times, 'last', 'all'):.2f} |")
 
 
 def compilations(traces: int) -> None:
