@@ -68,7 +68,7 @@ class ModuleHandle:
         hand in this block.
         """
         recording, site = self._recording("output"), self._site(OUTPUT)
-        if site.path in recording.by_hand and site not in recording.census.order:
+        if site.path in recording.by_hand and not recording.census.visits(recording.scoped(site)):
             return recording.by_hand[site.path]
         self._check_added(recording, site)
         return recording.read(site)
@@ -157,7 +157,8 @@ class ModuleHandle:
         module = self.module
         if isinstance(module, nn.Module) and (name in module or hasattr(module, name)):
             return getattr(module, name)
-        raise UnknownSiteError(name, self._children(), self._name)
+        aliases = [part for part in ALIASES if self._model._names.alias(self._path, part)]
+        raise UnknownSiteError(name, [*self._children(), *aliases, *PORTS], self._name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("output", "input", "inputs"):
@@ -221,7 +222,7 @@ class Calls:
 
     def __len__(self) -> int:
         recording = self._handle._recording("calls")
-        return recording.census.calls(self._handle._site(OUTPUT).path)
+        return recording.census.calls(recording.scoped(self._handle._site(OUTPUT)).path)
 
     def __iter__(self) -> Iterator[ModuleHandle]:
         return (self[i] for i in range(len(self)))

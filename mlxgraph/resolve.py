@@ -14,7 +14,7 @@ from mlxgraph.errors import BoundsError, CountError, HeadsError
 from mlxgraph.graph.algebra import draws, is_graph, rebuilt, shifted_by
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import PARAM, SITE, Node, site_of
-from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.graph.step import Edit, Positions, Read
 from mlxgraph.record.apply import changed, first_array
 from mlxgraph.record.proxy import wrap
@@ -34,11 +34,9 @@ def take_in(
     shifted = shifted_by(graph.replace(then=()), len(recording.constants), recording.draws)
     recording.draws += draws(graph)
     recording.constants.extend(graph.constants)
-    cells = recording.cells
 
     def current(node: Node) -> Node | None:
-        cell = cells.get(site_of(node)) if node.op == SITE else None
-        return cell.node if cell is not None else None
+        return recording.cell(site_of(node)).node if node.op == SITE else None
 
     moved = rebuilt(shifted, current)
     for node in moved.nodes():
@@ -48,11 +46,15 @@ def take_in(
         recording.info(node)
         if node.op == PARAM:
             recording.params.setdefault(node.args[0], node)
-    for site, _ in moved.writes:
-        recording.cell(site)
     for site, node in moved.writes:
-        recording.check_order(site, node)
-        cells[site].node = node
+        if site.port != SKIP:
+            cell = recording.cell(site)
+            recording.check_order(cell.site, node)
+            cell.node = node
+    for site, node in moved.writes:
+        if site.port == SKIP:  # last: nothing inside the module can be named from here on
+            value = wrap(recording, node, recording.info(node).value)
+            recording.skip(site._replace(port=OUTPUT), value)
     for name, node in moved.saves:
         recording.saves.append((name, wrap(recording, node, recording.info(node).value)))
     for step in graph.then:

@@ -209,6 +209,7 @@ class Trace:
     def look(self, recording: Recording, node: Node) -> Any:
         """The real value of a node: one lazy run of what was recorded serves all looks until the
         next write."""
+        recording.check_escapes()
         graph = recording.graph()
         missing = [n for n in graph.params if n not in self._params]
         missing += [

@@ -11,6 +11,7 @@ from typing import NamedTuple
 MODEL_OUTPUT = "__model_output__"
 OUTPUT = "output"
 INPUTS = "inputs"
+SCOPE = "@"  # while several prompts are recorded, their sites are `@number:path`
 SKIP = "skip"  # written only: the module is not run, and this is its output
 
 
@@ -25,12 +26,20 @@ class Site(NamedTuple):
     call: int = 0
 
     def __str__(self) -> str:
+        if self.path.startswith(SCOPE):
+            return f"{self.unscoped} in invoke {self.path[1:].partition(':')[0]}"
         call = f".calls[{self.call}]" if self.call else ""
         if not self.path:
             if self.port == OUTPUT and not self.call:
                 return MODEL_OUTPUT
             return f"__model__{call}.{self.port}"
         return f"{self.path}{call}.{self.port}"
+
+    @property
+    def unscoped(self) -> Site:
+        """The site without the number of its invoke, where there are several prompts."""
+        scoped = self.path.startswith(SCOPE)
+        return self._replace(path=self.path.partition(":")[2]) if scoped else self
 
     @property
     def name(self) -> str:

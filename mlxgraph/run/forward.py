@@ -13,11 +13,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.graph.nest import map_nested
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.run.gradient import Deltas, add_delta, with_gradients
-from mlxgraph.run.ops import Lookup, Values, thaw
+from mlxgraph.run.ops import Lookup, Values, handle_on, thaw
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -35,11 +34,6 @@ class Stop(BaseException):
 def call_model(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """The plain forward."""
     return model(*args, **kwargs)
-
-
-def handle_on(value: Any) -> Any:
-    """A new handle on the same data: models change arrays in place with `x += y`."""
-    return map_nested(value, lambda v: v.__copy__() if isinstance(v, mx.array) else v)
 
 
 def run_plan(
@@ -131,7 +125,7 @@ class Run:
     def _call_module(self, node: Node, lookup: Lookup) -> Any:
         """A module called by hand: as it is, without this run's edits."""
         module = self.modules[node.args[0]]
-        args = [thaw(value, lookup) for value in node.args[1:]]
+        args = handle_on([thaw(value, lookup) for value in node.args[1:]])
         kwargs = {name: thaw(value, lookup) for name, value in node.kwargs}
         outer, self.bypass = self.bypass, True
         try:

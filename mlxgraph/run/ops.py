@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxgraph.errors import OperationError
-from mlxgraph.graph.nest import leaves, replace_item, unflatten
+from mlxgraph.graph.nest import leaves, map_nested, replace_item, unflatten
 from mlxgraph.graph.node import APPLY, CONSTANT, LEAVES, NUMBER, PARAM, Node
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 
@@ -29,6 +29,13 @@ _NAMESPACES = {
     "nn": {**vars(nn.layers.activations), **vars(nn)},
     "nn.losses": dict(vars(nn.losses)),
 }
+
+
+def handle_on(value: Any) -> Any:
+    """A new handle on the same data: models and functions change arrays in place (`x += y`)."""
+    return map_nested(value, lambda v: v.__copy__() if isinstance(v, _ARRAY) else v)
+
+
 Lookup = Callable[[Node], Any]
 
 
@@ -126,8 +133,9 @@ def evaluate(node: Node, lookup: Lookup) -> Any:
         args = _weakly_typed(node, args)
     kwargs = {name: thaw(value, lookup) for name, value in node.kwargs}
     op = node.op
-    if op == APPLY:
-        return args[0](*args[1:], **kwargs)
+    if op == APPLY:  # on handles of its own: what it does in place stays with it
+        inputs, named = handle_on((args[1:], kwargs))
+        return args[0](*inputs, **named)
     if op.startswith(_DRAW) and type(node.args[0]) is int:
         args = args[1:]  # the first argument only tells one draw from another
     return function(op)(*args, **kwargs)

@@ -16,7 +16,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-
 _KIND = attrgetter("shape", "dtype")
 
 
