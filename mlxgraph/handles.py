@@ -73,6 +73,10 @@ class ModuleHandle:
         self._check_added(recording, site)
         return recording.read(site)
 
+    @output.setter
+    def output(self, value: Any) -> None:
+        self._recording("output").replace(self._site(OUTPUT), value)
+
     def _check_added(self, recording: Any, site: Site) -> None:
         """The parts of an added module run inside it, out of reach of the forward's hooks."""
         name = site.path.partition(".")[0]
@@ -84,10 +88,6 @@ class ModuleHandle:
                 reason=f"{name} is called by hand, as a whole.  Call its parts by hand to see"
                 f" their values: `f = model.{site.path}(h)`.",
             )
-
-    @output.setter
-    def output(self, value: Any) -> None:
-        self._recording("output").replace(self._site(OUTPUT), value)
 
     @property
     def inputs(self) -> Any:

@@ -22,7 +22,9 @@ class ProxyBackend(_backends.MLXBackend):  # type: ignore[misc]
         """Whether a tensor is a proxy."""
         return type(tensor) is Proxy
 
-    def add_axes(self, x: Any, n_axes: int, pos2len: dict[int, int]) -> Any:
+    def add_axes(  # type: ignore[override] - the form that einops calls
+        self, x: Any, n_axes: int, pos2len: dict[int, int]
+    ) -> Any:
         """`x` repeated along new axes: their positions in the result, and their lengths."""
         repeats = [1] * n_axes
         for position, length in pos2len.items():
