@@ -22,7 +22,8 @@ class ProxyBackend(_backends.MLXBackend):  # type: ignore[misc]
         """Whether a tensor is a proxy."""
         return type(tensor) is Proxy
 
-    def add_axes(  # type: ignore[override] - the form that einops calls
+    # einops calls it in this form, which its own MLX backend does not have
+    def add_axes(  # type: ignore[override]
         self, x: Any, n_axes: int, pos2len: dict[int, int]
     ) -> Any:
         """`x` repeated along new axes: their positions in the result, and their lengths."""

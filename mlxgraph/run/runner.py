@@ -26,7 +26,7 @@ from mlxgraph.run.census import take_census
 from mlxgraph.run.forward import Forward, call_model, run_plan
 from mlxgraph.run.ops import bind_leaves
 from mlxgraph.run.plan import Plan, make_plan
-from mlxgraph.run.signature import Call, fill, untouched
+from mlxgraph.run.signature import Call, fill, untouched, without_values
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
@@ -84,7 +84,7 @@ class Pass:
         self.compilable = census.traceable and call.plain
         self._runner = runner
         # Kept for the trace only: which places of the inputs hold arrays, and what the others are.
-        self._call = call
+        self._call = without_values(call)
         self._forward = forward
         self._compiled: Any = None
         self._template: Any = None

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxgraph.graph.nest import is_container, map_nested
+from mlxgraph.run.placeholder import placeholder
 
 _PLAIN = (int, float, str, bool, bytes, type(None))
 
@@ -61,6 +62,15 @@ def fill(call: Call, arrays: Any) -> tuple[tuple, dict[str, Any]]:
     return map_nested(
         (call.args, call.kwargs), lambda v: next(rest) if isinstance(v, mx.array) else v
     )
+
+
+def without_values(call: Call) -> Call:
+    """The call with placeholders for its arrays: what a pass may keep of its first inputs."""
+    if not call.plain:
+        return call
+    arrays = [placeholder(array.shape, array.dtype) for array in call.arrays]
+    args, kwargs = fill(call, arrays)
+    return call._replace(args=args, kwargs=kwargs, arrays=arrays)
 
 
 def untouched(call: Call) -> tuple[tuple, dict[str, Any]]:
