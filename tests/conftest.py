@@ -14,6 +14,7 @@ _COMMON = dict(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.register_profile("mlxgraph", derandomize=True, max_examples=50, **_COMMON)
+settings.register_profile("few", derandomize=True, max_examples=5, **_COMMON)
 settings.register_profile("explore", max_examples=500, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "mlxgraph"))
 os.environ.setdefault("MPLBACKEND", "Agg")
