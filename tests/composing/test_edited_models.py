@@ -1,4 +1,4 @@
-"""`model.edit(...)`: edits that stay, on a model that shares its weights; modules that are added."""
+"""`model.edit`: edits that stay, on a model that shares its weights; modules that are added."""
 
 import mlx.core as mx
 import mlx.nn as nn
