@@ -30,7 +30,8 @@ def edit(
             `**.q_proj`; `.input` at the end means the module's first argument.
         function: of one array, of the output's shape or that of the part that is chosen.
         positions: the positions of the sequence (axis 1) to edit; all if left out.  They count
-            from each row's real ends, whatever the padding.
+            from each row's real ends, whatever the padding, and the function sees them alone;
+            rows that have different numbers of them come one by one.
         heads: for an attention module: the heads whose outputs, before the output projection,
             are edited; the function sees (batch, length, heads, head width).
         expect: how many modules must match; another number raises CountError on use.

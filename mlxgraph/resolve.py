@@ -6,6 +6,7 @@ Out: nothing; the recording goes on from where the graph leaves it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -84,9 +85,10 @@ def _read(recording: Recording, step: Read, model: InterpretableModel) -> None:
 
 
 def _port(recording: Recording, path: str, port: str) -> Any:
-    if port == "input":
-        return recording.read(Site(path, INPUTS))[0][0]
-    return recording.read(Site(path, port))
+    if port != "input":
+        return recording.read(Site(path, port))
+    args, kwargs = recording.read(Site(path, INPUTS))
+    return args[0] if len(args) else kwargs[next(iter(kwargs.keys()))]
 
 
 def _edit(
@@ -99,16 +101,12 @@ def _edit(
             handle = _heads(recording, model, path, step.heads, step.where)
         else:
             handle = first_array(_port(recording, path, step.port))
-        if _ragged(lengths) and isinstance(step.positions, slice):
-            mask = _mask(step.positions, lengths or [], handle.ndim)
-            value = mx.where(mask, changed(step.function, handle), handle)
-        else:
-            handle = at_positions(handle, step.positions, lengths)
-            value = changed(step.function, handle)
-        if handle._base is None:
-            recording.replace(Site(path, OUTPUT), value)
-        else:
-            recording.write(handle, value)
+        for part in at_positions(handle, step.positions, lengths):
+            value = changed(step.function, part)
+            if part._base is None:
+                recording.replace(Site(path, OUTPUT), value)
+            else:
+                recording.write(part, value)
 
 
 def _ragged(lengths: list[int] | None) -> bool:
@@ -120,35 +118,45 @@ def rows_of(lengths: list[int] | None) -> tuple[int, ...] | None:
     return tuple(lengths or ()) if _ragged(lengths) else None
 
 
-def _mask(positions: slice, lengths: list[int], ndim: int) -> mx.array:
-    """Which columns of a left-padded batch a slice of each row's real positions means: rows take
-    different numbers of them, so the edit is made everywhere and kept there."""
-    longest = max(lengths)
-    rows = []
-    for length in lengths:
-        chosen = set(range(*positions.indices(length)))
-        rows.append([column - (longest - length) in chosen for column in range(longest)])
-    return mx.array(rows).reshape(len(lengths), longest, *[1] * (ndim - 2))
+def at_positions(handle: Any, positions: Positions, lengths: list[int] | None) -> Iterator[Any]:
+    """Views of some positions of the sequence axis (axis 1), counted from each row's real ends.
 
-
-def at_positions(handle: Any, positions: Positions, lengths: list[int] | None) -> Any:
-    """A view of some positions of the sequence axis (axis 1), counted from each row's real ends."""
+    One view, as a rule.  Of a slice that means different numbers of positions in rows of several
+    lengths, one for each row that has any; of nothing, none.
+    """
     if positions is None:
-        return handle
-    if lengths is None or not _ragged(lengths) or isinstance(positions, slice):
-        return handle[:, list(positions) if isinstance(positions, tuple) else positions]
-    longest = max(lengths)
-    wanted = [positions] if isinstance(positions, int) else list(positions)
-    columns = []
+        yield handle
+    elif lengths is None or not _ragged(lengths):
+        if isinstance(positions, slice) and not range(*positions.indices(handle.shape[1])):
+            return
+        yield handle[:, list(positions) if isinstance(positions, tuple) else positions]
+    elif isinstance(positions, int):
+        columns = _columns(handle, (positions,), lengths)
+        yield handle[mx.arange(len(lengths)), mx.array([row[0] for row in columns])]
+    else:
+        columns = _columns(handle, positions, lengths)
+        if len({len(row) for row in columns}) == 1 and columns[0]:
+            yield handle[mx.arange(len(lengths))[:, None], mx.array(columns)]
+            return
+        for row, chosen in enumerate(columns):
+            if chosen:
+                yield handle[row : row + 1, chosen]
+
+
+def _columns(
+    handle: Any, positions: slice | tuple[int, ...], lengths: list[int]
+) -> list[list[int]]:
+    """For each row of a left-padded batch the columns that it means by these positions."""
+    longest, columns = max(lengths), []
     for length in lengths:
-        for p in wanted:
+        if isinstance(positions, slice):
+            columns.append([longest - length + p for p in range(*positions.indices(length))])
+            continue
+        for p in positions:
             if not -length <= p < length:
                 raise BoundsError(p, 1, length, tuple(handle.shape), "mg.edit")
-        columns.append([longest - length + p if p >= 0 else longest + p for p in wanted])
-    rows = mx.arange(len(lengths))
-    if isinstance(positions, int):
-        return handle[rows, mx.array([row[0] for row in columns])]
-    return handle[rows[:, None], mx.array(columns)]
+        columns.append([longest - length + p % length for p in positions])
+    return columns
 
 
 def _heads(

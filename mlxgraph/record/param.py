@@ -21,6 +21,8 @@ from mlxgraph.record.operators import operators
 from mlxgraph.record.proxy import Saved, wrap
 from mlxgraph.record.stack import current
 
+TAKEN = {"self", "graph", "compile", "optimize"}  # keywords that a run has of its own
+
 
 class Param(Saved):
     """A named hole: a number, or an array if it has a shape.  See `mlxgraph.param`.
@@ -150,8 +152,11 @@ def param(
         >>> with model.trace(x, params={"alpha": 2.0}):
         ...     model.layers[5].mlp.output *= alpha
     """
-    if not isinstance(name, str) or not name.isidentifier():
-        raise ValueError(f"a param is given by keyword, so {name!r} cannot name one")
+    if not isinstance(name, str) or not name.isidentifier() or name in TAKEN:
+        raise ValueError(
+            f"a param is given by keyword, so {name!r} cannot name one.\n"
+            f"  Any other word than {', '.join(sorted(TAKEN))} can."
+        )
     if isinstance(shape, int):
         shape = (shape,)
     return Param(name, None if shape is None else tuple(shape), dtype and dtype_name(dtype))

@@ -83,6 +83,41 @@ def test_in_a_padded_batch_other_ports_and_functions_count_alike(tiny, positions
         assert apart(alone, tiny.run(OUT, text)["out"][0]) > 1e-2
 
 
+def in_place(h):
+    h[:, -1] = 0
+    h += 1
+    return h
+
+
+def mixing(h):
+    return h - h.mean(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("positions", [slice(None), slice(0, 2), slice(1, None), [0, -1],
+                                       slice(4, None)], ids=str)  # fmt: skip
+@pytest.mark.parametrize("function", [in_place, mixing])
+def test_in_a_padded_batch_a_function_sees_the_chosen_positions_alone(tiny, positions, function):
+    graph = mg.edit("layers.1", function, positions=positions) >> OUT
+    batch = tiny.run(graph, TEXTS)["out"]
+    for row, text in enumerate(TEXTS):
+        alone = tiny.run(graph, text)["out"][0]
+        assert apart(batch[row, -alone.shape[0] :], alone) < 1e-4
+    clean = tiny.run(OUT, TEXTS)["out"]
+    assert apart(batch, clean) > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["list", "slice"])
+def test_a_function_that_writes_in_place_writes_its_part(tied, tokens, kind):
+    positions = [0, 2, 4] if kind == "list" else slice(0, 5, 2)
+    with tied.trace(tokens):
+        h = tied.layers[1].output
+        h[:, 4] = 0
+        h[:, positions] += 1
+        want = tied.output.save()
+    got = tied.run(mg.edit("layers.1", in_place, positions=positions), tokens).output
+    assert exact(got, want)
+
+
 def test_a_position_that_a_row_does_not_have_raises(tiny, tied, tokens):
     for positions in (3, [0, 3], -4):
         with pytest.raises(BoundsError):  # "Rome is" has three tokens, the others more

@@ -96,6 +96,33 @@ def test_a_read_of_an_input_is_what_the_module_was_given(tied, tokens):
     assert not exact(saves["x"], tied.run(mg.read("layers.1", name="z"), tokens)["z"])
 
 
+class Keyword(nn.Module):
+    """Calls its module by keyword, and gets a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Doubling()
+
+    def __call__(self, x):
+        return self.inner(x=x)[0]
+
+
+class Doubling(nn.Module):
+    def __call__(self, x=None):
+        return 2 * x, x
+
+
+def test_an_input_given_by_keyword_and_an_output_that_is_a_tuple():
+    model, x = mg.InterpretableModel(Keyword()), mx.ones((1, 3, 4))
+    halved = model.run(mg.edit("inner.input", iv.scale(0.5)) >> mg.read("inner", "out"), x)
+    assert exact(halved["out"][0], x) and exact(halved["out"][1], 0.5 * x)
+    first = model.run(mg.edit("inner", iv.zero_out, positions=0), x).output
+    assert first[0, :, 0].tolist() == [0, 2, 2]
+    assert exact(model.run(mg.read("inner.input", "x"), x)["x"], x)
+    args, kwargs = model.run(mg.read("inner.inputs", "all"), x)["all"]
+    assert len(args) == 0 and exact(kwargs["x"], x)
+
+
 def test_reads_by_pattern_are_named_by_their_modules(tied, tokens):
     saves = tied.run(mg.read("layers.*.mlp", name="m", expect=3), tokens).saves
     assert list(saves) == [f"m.model.layers.{i}.mlp" for i in range(3)]

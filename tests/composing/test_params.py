@@ -265,7 +265,7 @@ def test_binding_some_params_leaves_the_others_open(tied, tokens):
         half.bind(alpha=1.0)
 
 
-@pytest.mark.parametrize("name", ["", "2a", "a b", "a.b", 3])
+@pytest.mark.parametrize("name", ["", "2a", "a b", "a.b", 3, "compile", "graph"])
 def test_a_param_has_a_name_that_can_be_a_keyword(name):
     with pytest.raises(ValueError, match="keyword"):
         mg.param(name)
