@@ -19,8 +19,9 @@ A, B, C = Site("a"), Site("b"), Site("c")
 def steer(number: float = 2.0, array=None, site: Site = A) -> Graph:
     """`site += number * array`, and a save of `b`."""
     array = array if array is not None else FakeArray((6,))
-    scaled = Node("mx.multiply", (Node(NUMBER, (0, "float")),
-                                  Node(CONSTANT, (1, array.shape, "float32"))))
+    scaled = Node(
+        "mx.multiply", (Node(NUMBER, (0, "float")), Node(CONSTANT, (1, array.shape, "float32")))
+    )
     write = Node("mx.add", (site_node(*site), scaled))
     return Graph([(site, write)], [("b", site_node("b"))], [number, array])
 

@@ -153,7 +153,10 @@ def trees():
         leaf,
         lambda child: st.builds(
             lambda op, x, y, k: Node(op, (x, (y, k))),
-            st.sampled_from(["f", "g"]), child, child, st.integers(0, 2),
+            st.sampled_from(["f", "g"]),
+            child,
+            child,
+            st.integers(0, 2),
         ),
         max_leaves=12,
     )

@@ -122,7 +122,7 @@ class Set(NamedTuple):
 
 
 class Aug(NamedTuple):
-    """`h_handle += value` and the like"""
+    """`h_handle += value` and the like: from what the place holds now"""
 
     handle: int
     op: str
@@ -240,13 +240,18 @@ class Store:
             source = self.handles[step.src]
             self._plain(step.dst, source.value, source.shape)
         elif kind is Set:
-            self._write(self.handles[step.handle], step.index, self.operand(step.value),
-                        isinstance(step.value, H))
+            self._write(
+                self.handles[step.handle],
+                step.index,
+                self.operand(step.value),
+                isinstance(step.value, H),
+            )
         elif kind is Aug:
             handle = self.handles[step.handle]
             b = self.operand(step.value)
-            missing = handle.value is None or (isinstance(step.value, H) and b is None)
-            value = None if missing else OPS[step.op](handle.value, b)
+            here = self._current(handle)
+            missing = here is None or (isinstance(step.value, H) and b is None)
+            value = None if missing else OPS[step.op](here, b)
             self._write(handle, ..., value, True)
         elif kind is Replace:
             value = self.operand(step.value)
@@ -258,6 +263,12 @@ class Store:
         elif kind is Save:
             self.handles[step.dst] = copy(self.handles[step.src])
             self.kept.append(step.dst)
+
+    def _current(self, handle: Handle) -> Any:
+        """What the handle's place holds now, whoever wrote it."""
+        root = handle.root or handle
+        base = self.value(root.site) if root.site is not None else root.value
+        return None if base is None else _take(base, handle.positions)
 
     def _plain(self, number: int, value: Any, shape: tuple) -> None:
         where = np.arange(int(np.prod(shape))).reshape(shape)

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tests.laws.interpreter import (
+    VIEWS,
     Aug,
     Compute,
     Copy,
@@ -18,7 +19,6 @@ from tests.laws.interpreter import (
     Save,
     Set,
     Site,
-    VIEWS,
     View,
 )
 
@@ -28,7 +28,7 @@ BINARY = ("add", "subtract", "multiply", "radd", "rsub", "maximum")
 
 
 class Known:
-    """What the writer of a program knows of a handle: shape, when, where, and whether fresh."""
+    """What the writer of a program knows of a handle: its shape, since when, and where."""
 
     def __init__(self, shape: tuple, when: int, positions: Any, root: Any, parent: Any = None):
         self.shape = shape
@@ -36,7 +36,6 @@ class Known:
         self.positions = positions
         self.root = root  # a Site, or the Known whose value it is
         self.parent = parent
-        self.versions: Any = None
 
 
 class Writer:
@@ -48,21 +47,13 @@ class Writer:
         self.shapes = shapes
         self.program: list[Any] = []
         self.known: dict[int, Known] = {}
-        self.versions: dict[Any, Any] = {}
         self.epochs: dict[Site, int] = {}
-        self.clock = 0
 
     # -- knowledge --------------------------------------------------------------------------------
-
-    def _versions(self, root: Any, size: int) -> Any:
-        return self.versions.setdefault(root, np.zeros(size, int))
 
     def _add(self, known: Known) -> int:
         number = len(self.known)
         self.known[number] = known
-        size = int(np.prod(self.shapes[known.root] if isinstance(known.root, tuple)
-                           else known.root.shape))
-        known.versions = self._versions(known.root, size)[known.positions].copy()
         return number
 
     def _plain(self, shape: tuple, when: int) -> int:
@@ -70,25 +61,16 @@ class Writer:
         known.root = known
         return self._add(known)
 
-    def fresh(self, number: int) -> bool:
-        """Whether the handle shows what its place holds now."""
-        known = self.known[number]
-        return bool(np.array_equal(self.versions[known.root][known.positions], known.versions))
-
     def may_write(self, number: int, when: int) -> bool:
         known = self.known[number]
         return not isinstance(known.root, tuple) or when <= self.order[known.root]
 
-    def _wrote(self, number: int, index: Any, when: int) -> None:
+    def _wrote(self, number: int, when: int) -> None:
         known = self.known[number]
-        self.clock += 1
-        versions = self.versions[known.root]
-        versions[known.positions[index]] = self.clock
         if not isinstance(known.root, tuple):
             known.root.when = max(known.root.when, when)
         seen: Known | None = known
         while seen is not None:
-            seen.versions = versions[seen.positions].copy()
             seen.when = max(seen.when, when)
             seen = seen.parent
 
@@ -121,9 +103,6 @@ class Writer:
         if not where.size:
             return source
         number = self._add(Known(where.shape, known.when, where, known.root, known))
-        # A view shows what its source shows, which may be older than the place.
-        offsets = VIEWS[name](np.arange(known.positions.size).reshape(known.shape), *args)
-        self.known[number].versions = known.versions.reshape(-1)[offsets].copy()
         self.program.append(View(number, source, name, args))
         return number
 
@@ -203,7 +182,8 @@ class Writer:
     def value_for(self, shape: tuple, when: int) -> Any:
         """A number, or a handle that fits and is early enough (`when` None: at any time)."""
         fits = [
-            k for k, known in self.known.items()
+            k
+            for k, known in self.known.items()
             if known.when <= when and (known.shape == shape or known.shape == shape[-1:])
         ]
         if fits and self.draw(st.integers(0, 2)):
@@ -213,15 +193,6 @@ class Writer:
     def _limit(self, number: int) -> int:
         root = self.known[number].root
         return self.order[root] if isinstance(root, tuple) else len(self.order)
-
-    def _whole(self, number: int) -> bool:
-        """Whether writing here is allowed: its site has not been replaced since."""
-        known = self.known[number]
-        epoch = getattr(known, "epoch", 0)
-        return not isinstance(known.root, tuple) or self._root_epoch(known) == epoch
-
-    def _root_epoch(self, known: Known) -> int:
-        return self.epochs.get(known.root, 0)
 
     def set(self) -> None:
         number = self.some()
@@ -235,11 +206,11 @@ class Writer:
         value = self.value_for(shape, self._limit(number))
         when = self.known[value.number].when if isinstance(value, H) else -1
         self.program.append(Set(number, index, value))
-        self._wrote(number, index, when)
+        self._wrote(number, when)
 
     def augment(self) -> None:
         number = self.some()
-        if not self.writable(number) or not self.fresh(number):
+        if not self.writable(number):
             return
         value = self.value_for(self.known[number].shape, self._limit(number))
         when = self.known[value.number].when if isinstance(value, H) else -1
@@ -247,7 +218,7 @@ class Writer:
             return
         op = self.draw(st.sampled_from(["add", "subtract", "multiply"]))
         self.program.append(Aug(number, op, value))
-        self._wrote(number, ..., when)
+        self._wrote(number, when)
 
     def writable(self, number: int) -> bool:
         """Not a handle whose site was replaced since it was read."""
@@ -276,17 +247,15 @@ class Writer:
         value = self.value_for(self.shapes[site], self.order[site])
         self.program.append(Replace(site, value))
         self.epochs[site] = self.epochs.get(site, 0) + 1
-        self.clock += 1
-        self._versions(site, int(np.prod(self.shapes[site])))[:] = self.clock
 
     def save(self) -> None:
         source = self.some()
         known = self.known[source]
-        number = self._add(Known(known.shape, known.when, known.positions, known.root, known.parent))
+        number = self._add(
+            Known(known.shape, known.when, known.positions, known.root, known.parent)
+        )
         if known.root is known:  # a saved computed value is a handle of its own
             self.known[number].root = self.known[number]
-            self.versions[self.known[number]] = self.versions[known].copy()
-        self.known[number].versions = known.versions.copy()
         self.program.append(Save(number, source))
 
 
@@ -294,8 +263,16 @@ class Writer:
 def programs(draw: Any, order: list[Site], shapes: dict[Site, tuple], most: int = 14) -> list[Any]:
     """Programs that every rule allows; they always save something."""
     writer = Writer(draw, order, shapes)
-    verbs = [writer.read, *[writer.view] * 4, *[writer.compute] * 2, *[writer.set] * 3,
-             *[writer.augment] * 2, writer.replace, writer.save, writer.copy]
+    verbs = [
+        writer.read,
+        *[writer.view] * 4,
+        *[writer.compute] * 2,
+        *[writer.set] * 3,
+        *[writer.augment] * 2,
+        writer.replace,
+        writer.save,
+        writer.copy,
+    ]
     for _ in range(draw(st.integers(2, most))):
         draw(st.sampled_from(verbs))()
     writer.save()

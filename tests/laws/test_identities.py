@@ -21,7 +21,8 @@ def _cases():
     for name, tied in (("tied", True), ("untied", False)):
         model = mg.InterpretableModel(models.make_llama(tied))
         sites = [
-            site for site, value in sites_of(model.module, (TOKENS,)).items()
+            site
+            for site, value in sites_of(model.module, (TOKENS,)).items()
             if value.dtype == mx.float32 and value.ndim == 3
         ]
         found[name] = (model, sites, model.module(TOKENS))
@@ -200,8 +201,9 @@ EDITS = {
     "nothing": lambda m: None,
     "steer": lambda m: m.layers[1].output[:, -1].__iadd__(2.0),
     "scale": lambda m: setattr(m.layers[0].mlp, "output", 0.5 * m.layers[0].mlp.output),
-    "head": lambda m: m.layers[1].attn.q_proj.output.reshape(2, LENGTH, 4, 8)[:, :, 1]
-    .__setitem__(..., 0.0),
+    "head": lambda m: (
+        m.layers[1].attn.q_proj.output.reshape(2, LENGTH, 4, 8)[:, :, 1].__setitem__(..., 0.0)
+    ),
     "input": lambda m: m.layers[2].input.__imul__(1.5),
     "logits": lambda m: setattr(m, "output", mx.softmax(m.output, axis=-1)),
     "bypass": lambda m: setattr(m.layers[2], "output", m.layers[0](m.layers[1].output)),

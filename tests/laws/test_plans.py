@@ -101,7 +101,9 @@ def naive(graph, module: nn.Module, inputs: tuple) -> tuple[list[Any], Any]:
         number = calls[path]
         calls[path] += 1
         args, kwargs = visit((path, "inputs", number), (args, kwargs))
-        return visit((path, "output", number), type(self).__mro__[1].__call__(self, *args, **kwargs))
+        return visit(
+            (path, "output", number), type(self).__mro__[1].__call__(self, *args, **kwargs)
+        )
 
     parts = list({id(m): m for _, m in module.named_modules()}.values())
     own = [type(part) for part in parts]

@@ -59,9 +59,14 @@ REDUCTIONS = {
     count_nonzero""".split()
 }
 BINARY = {
-    name: (lambda h, name=name: (getattr(mx, name)(h, 2.5), getattr(mx, name)(1.5, h),
-                                 getattr(mx, name)(h, mx.ones((6,))),
-                                 getattr(mx, name)(mx.ones((4, 1)), h)))
+    name: (
+        lambda h, name=name: (
+            getattr(mx, name)(h, 2.5),
+            getattr(mx, name)(1.5, h),
+            getattr(mx, name)(h, mx.ones((6,))),
+            getattr(mx, name)(mx.ones((4, 1)), h),
+        )
+    )
     for name in """add subtract multiply divide floor_divide remainder maximum minimum equal
     not_equal less less_equal greater greater_equal arctan2 atan2 logaddexp logical_and logical_or
     logical_xor divmod""".split()
@@ -114,7 +119,8 @@ OTHER: dict[str, Case] = {
     "gather_qmm": lambda h: mx.gather_qmm(
         mx.tile(h, (1, 1, 6))[..., :32],
         *mx.quantize(mx.ones((3, 8, 32)) * mx.arange(32), group_size=32),
-        rhs_indices=mx.array([1, 0]), group_size=32,
+        rhs_indices=mx.array([1, 0]),
+        group_size=32,
     ),
     "hadamard_transform": lambda h: mx.hadamard_transform(h[..., :4]),
     "identity": lambda h: mx.identity(4) @ h,
@@ -137,7 +143,8 @@ OTHER: dict[str, Case] = {
     "quantize": lambda h: mx.quantize(mx.tile(h[0], (1, 6))[:, :32], group_size=32),
     "quantized_matmul": lambda h: mx.quantized_matmul(
         mx.tile(h, (1, 1, 6))[..., :32],
-        *mx.quantize(mx.ones((8, 32)) * mx.arange(32), group_size=32), group_size=32,
+        *mx.quantize(mx.ones((8, 32)) * mx.arange(32), group_size=32),
+        group_size=32,
     ),
     "repeat": lambda h: mx.repeat(h, 2, axis=1),
     "reshape": lambda h: mx.reshape(h, (4, -1)),
@@ -152,8 +159,10 @@ OTHER: dict[str, Case] = {
     "squeeze": lambda h: mx.squeeze(h[:1], 0),
     "stack": lambda h: mx.stack([h, h + 1], axis=1),
     "swapaxes": lambda h: mx.swapaxes(h, 0, 2),
-    "take": lambda h: (mx.take(h, mx.array([0, 2, 2]), axis=1),
-                       mx.take(mx.ones((9, 2)), mx.abs(_ints(h)), axis=0)),
+    "take": lambda h: (
+        mx.take(h, mx.array([0, 2, 2]), axis=1),
+        mx.take(mx.ones((9, 2)), mx.abs(_ints(h)), axis=0),
+    ),
     "take_along_axis": lambda h: mx.take_along_axis(h, mx.argsort(h, axis=-1), axis=-1),
     "tensordot": lambda h: mx.tensordot(h, mx.ones((4, 6, 2)), axes=([1, 2], [0, 1])),
     "tile": lambda h: mx.tile(h, (1, 2, 1)),
@@ -169,7 +178,13 @@ OTHER: dict[str, Case] = {
     "unique": lambda h: mx.unique(_ints(h), size=12),
 }
 MLX_CORE: dict[str, Case] = {
-    **ELEMENTWISE, **ON_UNIT, **ON_POSITIVE, **REDUCTIONS, **BINARY, **BITWISE, **OTHER,
+    **ELEMENTWISE,
+    **ON_UNIT,
+    **ON_POSITIVE,
+    **REDUCTIONS,
+    **BINARY,
+    **BITWISE,
+    **OTHER,
 }
 # No array among their arguments, or no array out.
 NOT_OF_ARRAYS = set(
@@ -221,9 +236,7 @@ def _heads(h: Any) -> Any:
 MLX_FAST: dict[str, Case] = {
     "layer_norm": lambda h: FAST.layer_norm(h, mx.ones((6,)), mx.zeros((6,)), 1e-5),
     "rms_norm": lambda h: (FAST.rms_norm(h, mx.ones((6,)), 1e-5), FAST.rms_norm(h, None, 1e-5)),
-    "rope": lambda h: FAST.rope(
-        _heads(h), 8, traditional=False, base=10000.0, scale=1.0, offset=2
-    ),
+    "rope": lambda h: FAST.rope(_heads(h), 8, traditional=False, base=10000.0, scale=1.0, offset=2),
     "scaled_dot_product_attention": lambda h: (
         FAST.scaled_dot_product_attention(_heads(h), _heads(h), _heads(h), scale=0.5),
         FAST.scaled_dot_product_attention(
@@ -235,8 +248,10 @@ MLX_FAST: dict[str, Case] = {
 NOT_FAST = {"cuda_kernel", "metal_kernel", "precompiled_cuda_kernel", "gated_delta_update"}
 
 MLX_FFT: dict[str, Case] = {
-    **{name: (lambda h, name=name: getattr(FFT, name)(h)) for name in
-       "fft fft2 fftn fftshift ifft ifft2 ifftn ifftshift rfft rfft2 rfftn".split()},
+    **{
+        name: (lambda h, name=name: getattr(FFT, name)(h))
+        for name in "fft fft2 fftn fftshift ifft ifft2 ifftn ifftshift rfft rfft2 rfftn".split()
+    },
     "irfft": lambda h: FFT.irfft(FFT.rfft(h)),
     "irfft2": lambda h: FFT.irfft2(FFT.rfft2(h)),
     "irfftn": lambda h: FFT.irfftn(FFT.rfftn(h)),
@@ -264,10 +279,13 @@ MLX_RANDOM: dict[str, Case] = {
 NOT_RANDOM = {"__getattr__", "key", "seed"}
 
 NN_FUNCTIONS: dict[str, Case] = {
-    **{name: (lambda h, name=name: getattr(NN, name)(h)) for name in
-       """sigmoid relu relu2 relu6 leaky_relu log_softmax elu softmax softplus softsign softshrink
+    **{
+        name: (lambda h, name=name: getattr(NN, name)(h))
+        for name in """sigmoid relu relu2 relu6 leaky_relu log_softmax elu softmax softplus
+       softsign softshrink
        celu silu log_sigmoid gelu gelu_approx gelu_fast_approx glu step selu mish hardswish
-       hard_tanh hard_shrink softmin tanh""".split()},
+       hard_tanh hard_shrink softmin tanh""".split()
+    },
     "prelu": lambda h: NN.prelu(h, mx.array([0.2])),
 }
 
@@ -294,20 +312,34 @@ NN_LOSSES: dict[str, Case] = {
 }
 
 METHODS: dict[str, Case] = {
-    **{name: (lambda h, name=name: getattr(h, name)()) for name in
-       """abs conj cos exp sin square round reciprocal flatten transpose""".split()},
-    **{name: (lambda h, name=name: getattr(_positive(h), name)()) for name in
-       "log log10 log1p log2 rsqrt sqrt".split()},
-    **{name: (lambda h, name=name: (getattr(h, name)(axis=-1), getattr(h, name)())) for name in
-       "all any argmax argmin logsumexp max mean min prod std sum var".split()},
-    **{name: (lambda h, name=name: getattr(h, name)(axis=1)) for name in
-       "cummax cummin cumprod cumsum logcumsumexp".split()},
+    **{
+        name: (lambda h, name=name: getattr(h, name)())
+        for name in """abs conj cos exp sin square round reciprocal flatten transpose""".split()
+    },
+    **{
+        name: (lambda h, name=name: getattr(_positive(h), name)())
+        for name in "log log10 log1p log2 rsqrt sqrt".split()
+    },
+    **{
+        name: (lambda h, name=name: (getattr(h, name)(axis=-1), getattr(h, name)()))
+        for name in "all any argmax argmin logsumexp max mean min prod std sum var".split()
+    },
+    **{
+        name: (lambda h, name=name: getattr(h, name)(axis=1))
+        for name in "cummax cummin cumprod cumsum logcumsumexp".split()
+    },
     "T": lambda h: h.T,
     "mT": lambda h: h.mT,
     "real": lambda h: h.real,
     "imag": lambda h: h.imag,
-    "at": lambda h: (h.at[0].add(2.0), h.at[:, 1].multiply(h[:, 0]), h.at[..., 0].maximum(0),
-                     h.at[0, 1].subtract(1), h.at[1].divide(2), h.at[1].minimum(0.5)),
+    "at": lambda h: (
+        h.at[0].add(2.0),
+        h.at[:, 1].multiply(h[:, 0]),
+        h.at[..., 0].maximum(0),
+        h.at[0, 1].subtract(1),
+        h.at[1].divide(2),
+        h.at[1].minimum(0.5),
+    ),
     "astype": lambda h: (h.astype(mx.float16), h.astype(mx.int32), h.astype(mx.bool_)),
     "diag": lambda h: h[0].diag(),
     "diagonal": lambda h: h.diagonal(0, 1, 2),

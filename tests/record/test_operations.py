@@ -114,12 +114,16 @@ def test_no_function_of_this_mlx_is_left_out(namespace, known):
 
 def test_no_activation_loss_or_method_is_left_out():
     public = {
-        name for name, value in vars(activations).items()
+        name
+        for name, value in vars(activations).items()
         if callable(value) and not isinstance(value, type) and not name.startswith("_")
     }
     assert public == set(cases.NN_FUNCTIONS)
-    losses = {name for name, value in vars(nn.losses).items()
-              if callable(value) and getattr(value, "__module__", "") == nn.losses.__name__}
+    losses = {
+        name
+        for name, value in vars(nn.losses).items()
+        if callable(value) and getattr(value, "__module__", "") == nn.losses.__name__
+    }
     assert {name for name in losses if not name.startswith("_")} == set(cases.NN_LOSSES)
     methods = {name for name in dir(mx.array) if not name.startswith("_")}
     assert methods == {*cases.METHODS, *cases.NOT_RECORDED}

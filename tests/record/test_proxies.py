@@ -160,7 +160,7 @@ def test_the_other_operators_record(chain, x):
         lambda h: (abs(h) + 1) ** 0.5,
         lambda h: 2.0**h,
         lambda h: mx.full((6,), 2.0) ** h,
-        lambda h: h**h.astype(mx.int32),
+        lambda h: h ** h.astype(mx.int32),
         lambda h: -h,
         lambda h: +h,
         lambda h: abs(h),
