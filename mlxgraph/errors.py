@@ -123,15 +123,18 @@ class OrderError(MLXGraphError, ValueError):
 class ShapeError(MLXGraphError, ValueError):
     """Shapes that do not fit, at the line that wrote them together."""
 
-    def __init__(self, what: str, where: str, advice: str = ""):
-        super().__init__(f"{what}\n  at {where}{advice and chr(10) + '  ' + advice}")
+    def __init__(self, what: str, where: str, advice: str = "", listing: str = ""):
+        lines = [what, f"  at {where}", advice and f"  {advice}", listing]
+        super().__init__("\n".join(filter(None, lines)))
 
 
 class OperationError(MLXGraphError, TypeError, ValueError):
     """An operation that MLX does not accept for these values."""
 
-    def __init__(self, op: str, shapes: str, where: str, reason: str):
-        super().__init__(f"{op} does not accept {shapes}: {reason}\n  at {where}")
+    def __init__(self, op: str, shapes: str, where: str, reason: str, listing: str = ""):
+        super().__init__(
+            f"{op} does not accept {shapes}: {reason}\n  at {where}{listing and chr(10) + listing}"
+        )
 
 
 class BoundsError(MLXGraphError, IndexError):

@@ -143,6 +143,16 @@ class Graph:
             for a, b in zip(one.constants, two.constants, strict=True)
         )
 
+    def __copy__(self) -> Graph:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Graph:
+        return self
+
+    def __reduce__(self) -> Any:
+        notes = {node: self.notes.get(node) for node in self.nodes()}
+        return Graph, (self.writes, self.saves, self.constants, notes, self.then)
+
     def replace(self, **fields: Any) -> Graph:
         """The graph with some of its fields exchanged."""
         whole = {name: getattr(self, name) for name in FIELDS}

@@ -17,7 +17,9 @@ from mlxgraph.graph.census import Census, Info
 from mlxgraph.graph.nest import map_nested
 from mlxgraph.graph.node import CONSTANT, GRAD, NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
+from mlxgraph.graph.text import around
 from mlxgraph.record.fit import describe
+from mlxgraph.record.notes import Notes
 from mlxgraph.record.stack import paused
 from mlxgraph.record.where import ARRAY, here
 
@@ -42,9 +44,16 @@ class Tools(Protocol):
 class Book:
     """Nodes with their placeholders, the census position from which they are known, and lines."""
 
-    def __init__(self, census: Census, tools: Tools, check: Callable[[Site], None]):
+    def __init__(
+        self,
+        census: Census,
+        tools: Tools,
+        check: Callable[[Site], None],
+        constants: list[Any],
+    ):
         self.census = census
         self.tools = tools
+        self.constants = constants
         self.infos = census.infos
         self.places: dict[Node, Any] = {}
         self._check = check
@@ -112,7 +121,10 @@ class Book:
         shapes = " and ".join(describe(self.infos[child].value) for child in node.inputs)
         reason = str(error).split("\n")[0]
         op = node.op.removeprefix("mx.")
-        where = str(self.places.get(node) or here())
+        where = self.places.setdefault(node, here())
+        notes = Notes(self.places, self.infos)
+        listing = around(walk([*self.places]), node, 2, self.constants, notes)
+        del self.places[node]
         if isinstance(error, TypeError):
-            raise OperationError(op, shapes, where, reason) from error
-        raise ShapeError(f"{op} of {shapes}: {reason}", where) from error
+            raise OperationError(op, shapes, str(where), reason, listing) from error
+        raise ShapeError(f"{op} of {shapes}: {reason}", str(where), listing=listing) from error

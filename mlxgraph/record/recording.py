@@ -56,14 +56,14 @@ class Recording:
         self.census = census
         self.tools = tools
         self.owner: Any = None
-        self.book = Book(census, tools, self._check_visited)
+        self.constants: list[Any] = []
+        self.book = Book(census, tools, self._check_visited, self.constants)
         self.infos = self.book.infos
         self.places = self.book.places
         self.build = self.book.build
         self.info = self.book.info
         self.open = True
         self.cells: dict[Site, Cell] = {}
-        self.constants: list[Any] = []
         self.saves: list[tuple[str | None, Any]] = []
         self.unbound: tuple[str, ...] = ()
         self.saved_in_place: list[tuple[Any, Any]] = []

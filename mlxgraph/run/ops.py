@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxgraph.errors import OperationError
+from mlxgraph.errors import MLXGraphError, OperationError
 from mlxgraph.graph.nest import leaves, map_nested, replace_item, unflatten
 from mlxgraph.graph.node import APPLY, CONSTANT, LEAVES, NUMBER, PARAM, Node
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
@@ -177,6 +177,15 @@ def _met(number: mx.Dtype, partner: mx.Dtype) -> mx.Dtype:
     return partner if mx.issubdtype(partner, mx.inexact) else mx.float32
 
 
+class NodeFailure(Exception):  # noqa: N818 - never leaves this room
+    """A node that MLX cannot compute from these values; whoever has the graph says it in full."""
+
+    def __init__(self, node: Node, error: Exception):
+        super().__init__(node, error)
+        self.node = node
+        self.error = error
+
+
 class Values:
     """Node values of one run, computed on demand and each once."""
 
@@ -218,7 +227,12 @@ class Values:
     def _one(self, node: Node) -> Any:
         if node.op == "call" and self._call is not None:
             return self._call(node, self.known.__getitem__)
-        return evaluate(node, self.known.__getitem__)
+        try:
+            return evaluate(node, self.known.__getitem__)
+        except (ValueError, TypeError, IndexError) as error:
+            if node.op == APPLY or isinstance(error, MLXGraphError):
+                raise  # the user's own function, or said already
+            raise NodeFailure(node, error) from error
 
 
 def bind_leaves(nodes: Iterable[Node], constants: Any, params: dict[str, Any]) -> dict[Node, Any]:

@@ -16,15 +16,16 @@ from typing import Any, Generic, Literal, TypeVar
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxgraph.errors import CompileError
+from mlxgraph.errors import CompileError, ShapeError
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nest import leaves, unflatten
 from mlxgraph.graph.node import PARAM, Node
+from mlxgraph.graph.text import around
 from mlxgraph.run import pushdown, random_state, transform
 from mlxgraph.run.census import take_census
 from mlxgraph.run.forward import Forward, call_model, run_plan
-from mlxgraph.run.ops import bind_leaves
+from mlxgraph.run.ops import NodeFailure, bind_leaves
 from mlxgraph.run.plan import Plan, make_plan
 from mlxgraph.run.signature import Call, fill, untouched, without_values
 from mlxgraph.run.standin import StandIn
@@ -241,15 +242,17 @@ class Runner:
         params: dict[str, Any],
         compile: CompileMode,
     ) -> list[Any]:
-        if self._wants_compile(made, compile):
-            try:
+        try:
+            if self._wants_compile(made, compile):
                 return made.compiled(call, graph.constants, params)
-            except ValueError as error:
-                if compile is True and "eval" in str(error):
-                    raise _untraceable(str(error)) from error
-                raise
-        made.runs += 1
-        return made.eager(call, graph.constants, params)
+            made.runs += 1
+            return made.eager(call, graph.constants, params)
+        except NodeFailure as failure:
+            raise _said(failure, graph) from failure.error
+        except ValueError as error:
+            if compile is True and "eval" in str(error):
+                raise _untraceable(str(error)) from error
+            raise
 
     def _pass(
         self,
@@ -327,6 +330,18 @@ class Runner:
 
 def _no_hook(path: str, original: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     return original(*args, **kwargs)
+
+
+def _said(failure: NodeFailure, graph: Graph) -> ShapeError:
+    """What a node could not compute, with its line and its neighbours in the graph."""
+    note = graph.notes.get(failure.node)
+    reason = str(failure.error).split("\n")[0]
+    return ShapeError(
+        f"{failure.node.op.removeprefix('mx.')} does not fit these inputs: {reason}",
+        (note and note.where) or "a step of the graph",
+        "It was recorded with inputs of another shape; record it again with these.",
+        around(graph, failure.node, 2),
+    )
 
 
 def _untraceable(reason: str) -> CompileError:
