@@ -6,9 +6,12 @@ holds on every model, for every input, with every value of the graph's constants
 
 from __future__ import annotations
 
+from typing import Any
+
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType
 from mlxgraph.rewrite.alike import (
+    DEPTH,
     RESHAPES,
     are_apart,
     is_node,
@@ -94,10 +97,24 @@ def read_back(node: Node) -> Node | None:
 def read_beside(node: Node) -> Node | None:
     """update(x, i, v)[j]  ->  x[j], if i and j have nothing in common"""
     match node:
-        case Node("getitem", (Node("update", (x, here, _)), there)) if (
-            is_static(here) and is_static(there) and are_apart(here, there)
-        ):
-            return Node("getitem", (x, there))
+        case Node("getitem", (Node("update") as written, there)) if is_static(there):
+            x = _below_writes_apart(written, there)
+            return Node("getitem", (x, there)) if x is not None and x is not written else None
+    return None
+
+
+def _below_writes_apart(node: Node, index: Any) -> Node | None:
+    """The value below the writes that do not concern an index; None if there are too many.
+
+    One step of the rule passes all of them, and gives up early, or a read behind each of many
+    writes would make the cost grow with their square.
+    """
+    for _ in range(DEPTH):
+        match node:
+            case Node("update", (x, here, _)) if is_static(here) and are_apart(here, index):
+                node = x
+            case _:
+                return node
     return None
 
 
@@ -112,12 +129,29 @@ def read_all(node: Node) -> Node | None:
 def read_item_back(node: Node) -> Node | None:
     """item(put(x, k, v), k)  ->  v, and another item is x's own"""
     match node:
-        case Node("item", (Node("put", (x, here, v)), there)) if type(here) is type(there):
-            if here == there:
-                return v if is_node(v) else None
-            if type(here) is str or min(here, there) >= 0:
-                return Node("item", (x, there))
+        case Node("item", (Node("put", (_, here, v)), there)) if here == there and is_node(v):
+            return v
+        case Node("item", (Node("put") as written, there)):
+            x = _below_other_items(written, there)
+            return Node("item", (x, there)) if x is not None and x is not written else None
     return None
+
+
+def _below_other_items(node: Node, key: Any) -> Node | None:
+    """The nest below the writes of other items; None if there are too many (as above)."""
+    for _ in range(DEPTH):
+        match node:
+            case Node("put", (x, here, _)) if _other_item(here, key):
+                node = x
+            case _:
+                return node
+    return None
+
+
+def _other_item(one: Any, other: Any) -> bool:
+    if type(one) is not type(other) or one == other:
+        return False
+    return type(one) is str or (type(one) is int and min(one, other) >= 0)
 
 
 def read_leaf_back(node: Node) -> Node | None:

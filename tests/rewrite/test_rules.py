@@ -106,6 +106,40 @@ def test_a_read_after_a_chain_of_writes_finds_its_own():
     assert "update" not in {n.op for n in Graph(saves=[("r", done)]).nodes()}
 
 
+def chain_of_writes(count: int) -> list[Node]:
+    """Reads of one place each, each behind all the writes so far."""
+    node, reads = X, []
+    for k in range(count):
+        index = (examples.ALL, k)
+        reads.append(getitem(node, index))
+        node = update(node, index, mx_("multiply", reads[-1], N))
+    return [*reads, node]
+
+
+def test_a_read_sees_through_the_writes_beside_it_within_reach():
+    *reads, node = chain_of_writes(4)
+    done = rewrite(Graph(saves=[(str(k), read) for k, read in enumerate(reads)]), *rules.RULES)
+    assert list(done.roots) == [getitem(X, (examples.ALL, k)) for k in range(4)]
+    del node
+
+
+def test_ten_thousand_writes_one_behind_the_other_cost_as_ten_do():
+    """A rule is asked about each node a bounded number of times, and always comes to rest."""
+    asked = []
+    for count in (100, 3000):
+        seen = []
+        *_, node = chain_of_writes(count)
+        watch = [lambda n, seen=seen: seen.append(n)]
+        done = rewrite(Graph(saves=[("n", node)]), *watch, *rules.RULES)
+        assert len(done.nodes()) > 2 * count
+        asked.append(len(seen) / count)
+    assert asked[1] < asked[0] * 1.1
+    keys = examples.NEST
+    for k in range(3000):
+        keys = examples.put(keys, k % 2, examples.item(keys, 2))
+    rewrite(Graph(saves=[("n", keys)]), *rules.RULES)
+
+
 def test_all_rules_together_come_to_rest_on_every_example():
     for _, before, after in CASES:
         known = values(mx.float32)
