@@ -82,6 +82,8 @@ class Pass:
         self.plan = plan
         self.census = census
         self.runs = 0
+        self.asked: tuple[Node, ...] = plan.saves  # before any pass
+        self.passes: frozenset[str] = frozenset()
         self.compilable = census.traceable and call.plain
         self._runner = runner
         # Kept for the trace only: which places of the inputs hold arrays, and what the others are.
@@ -248,11 +250,17 @@ class Runner:
             made.runs += 1
             return made.eager(call, graph.constants, params)
         except NodeFailure as failure:
-            raise _said(failure, graph) from failure.error
+            raise _said(failure, self._as_run(made, graph)) from failure.error
         except ValueError as error:
             if compile is True and "eval" in str(error):
                 raise _untraceable(str(error)) from error
             raise
+
+    def _as_run(self, made: Pass, graph: Graph) -> Graph:
+        """The graph that a pass runs, lines of the user's included, to show what failed in it."""
+        if self._simplify is None or not made.passes:
+            return graph
+        return self._simplify(graph, made.asked, made.passes)[0]
 
     def _pass(
         self,
@@ -275,6 +283,7 @@ class Runner:
             census = census or self.census(call, forward, kind)
             plan = self.planned(graph, nodes, census, call, forward, kind, passes)
             made = Pass(self, plan, census, call, forward)
+            made.asked, made.passes = nodes, passes
             if census.traceable:
                 self._passes.put(key, made)
         return made

@@ -11,6 +11,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import mlxgraph as mg
+from mlxgraph.errors import ShapeError
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.values import DType, FrozenList, Slice
@@ -286,3 +287,18 @@ def test_the_rules_hold_under_gradients():
 def test_rules_are_all_in_some_pass():
     groups = (rules.UPDATES, rules.NOOPS, rules.READS, rules.VIEWS, rules.CASTS)
     assert sum(map(len, groups)) == len(rules.RULES) == len(set(rules.RULES))
+
+
+def test_what_fails_in_a_run_is_told_by_the_users_line(x=CASES["chain"].inputs[0]):
+    """The passes leave the lines of what they rewrite in place, for errors to point at."""
+    model = CASES["chain"].model
+    with model.trace(x) as t:
+        h = model.layers[0].output
+        h[:, 0] = h[:, 0] * 2
+        h[:, 0] = h[:, 0] + mx.ones((2, 6))  # two rows, and so the graph wants two
+        model.output.sum().save("s")
+    for optimize in (False, True):
+        with pytest.raises(ShapeError) as caught:
+            model.run(t.graph, mx.concatenate([x, x[:1]]), optimize=optimize, compile=False)
+        assert "test_preserving.py" in str(caught.value) and "add" in str(caught.value)
+        assert "->" in str(caught.value)
