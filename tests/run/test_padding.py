@@ -1,0 +1,103 @@
+"""R16: rows of several lengths in one batch equal their single runs, or the batch is refused."""
+
+from __future__ import annotations
+
+import importlib
+
+import mlx.core as mx
+import pytest
+
+import mlxgraph as mg
+from mlxgraph.errors import InputError
+from tests import models
+
+ROWS = [[1, 2, 3, 4, 5], [7, 8], [9, 10, 11]]
+COMMON = dict(
+    hidden_size=32,
+    num_hidden_layers=2,
+    intermediate_size=64,
+    num_attention_heads=4,
+    num_key_value_heads=3 - 1,
+    rms_norm_eps=1e-5,
+    vocab_size=50,
+)
+KINDS = {
+    "llama": COMMON,
+    "gemma2": {**COMMON, "head_dim": 8},
+    "gemma3_text": {**COMMON, "head_dim": 8, "sliding_window": 4, "sliding_window_pattern": 2},
+    "mamba": dict(
+        vocab_size=50, hidden_size=32, intermediate_size=64, state_size=8, num_hidden_layers=2,
+        conv_kernel=4, use_bias=False, use_conv_bias=True, time_step_rank=4,
+    ),
+    "gpt2": dict(
+        n_ctx=32, n_embd=32, n_head=4, n_layer=2, n_positions=32, layer_norm_epsilon=1e-5,
+        vocab_size=50,
+    ),
+}  # fmt: skip
+
+
+def make(kind: str):
+    module = importlib.import_module(f"mlx_lm.models.{kind}")
+    mx.random.seed(0)
+    model = module.Model(module.ModelArgs.from_dict({"model_type": kind, **KINDS[kind]}))
+    mx.eval(model.parameters())
+    return mg.InterpretableModel(model, layer_attr="h" if kind == "gpt2" else "layers")
+
+
+@pytest.mark.parametrize("rows", [ROWS[:2], ROWS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_row_equals_its_single_run_or_the_batch_is_refused(kind, rows):
+    model = make(kind)
+    try:
+        with model.trace(rows) as t:
+            out = model.output.save()
+    except InputError as error:
+        assert kind in ("gemma2", "mamba"), str(error)
+        assert "one by one" in str(error) or "one length" in str(error)
+        return
+    assert list(t.lengths) == [len(row) for row in rows]
+    for k, row in enumerate(rows):
+        alone = model.module(mx.array([row]))
+        assert float(mx.abs(out[k, -len(row) :] - alone[0]).max()) < 1e-4, f"row {k}"
+
+
+def test_the_last_position_is_every_rows_last_token(tied):
+    with tied.trace(ROWS) as t:
+        h = tied.layers[1].output[:, -1].save()
+        logits = tied.output[:, -1].save()
+    assert t.tokens.shape == (3, 5)
+    for k, row in enumerate(ROWS):
+        with tied.trace(row):
+            alone = tied.layers[1].output[:, -1].save()
+            alone_logits = tied.output[:, -1].save()
+        assert models.same(h[k : k + 1], alone, 1e-4)
+        assert models.same(logits[k : k + 1], alone_logits, 1e-4)
+
+
+def test_without_the_mask_a_padded_row_is_wrong(tied):
+    """The positive control: the same padded tokens with nothing hidden give other logits."""
+    padded = mx.array([[0] * (5 - len(row)) + row for row in ROWS])
+    alone = tied.module(mx.array([ROWS[1]]))
+    assert float(mx.abs(tied.module(padded)[1, -2:] - alone[0]).max()) > 1e-2
+
+
+def test_one_compiled_pass_serves_every_mixture_of_lengths(tied):
+    before = tied._runner.compilations
+    for rows in (ROWS, [ROWS[1], ROWS[0], ROWS[2]], [[3, 4], [5, 6, 7, 8, 9], [1]]):
+        with tied.trace(rows, compile=True):
+            tied.layers[0].output[:, -1] += 1.0
+            out = tied.output[:, -1].save()
+        for k, row in enumerate(rows):
+            with tied.trace(row, compile=False):
+                tied.layers[0].output[:, -1] += 1.0
+                alone = tied.output[:, -1].save()
+            assert models.same(out[k : k + 1], alone, 1e-4)
+    assert tied._runner.compilations == before + 1
+
+
+def test_lengths_without_a_cache_to_hide_them_are_refused():
+    model = mg.InterpretableModel(models.make_llama(True))
+    with pytest.raises(InputError) as caught:
+        with model.trace(ROWS, cache=[None] * 3):
+            raise AssertionError("the block must not begin")
+    assert "cache" in str(caught.value) and isinstance(caught.value, ValueError)
