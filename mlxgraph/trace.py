@@ -107,7 +107,7 @@ class Trace:
         self._open: intercepted | None = None
         self._key: mx.array | None = None
         self._looked: tuple[Any, Values] | None = None
-        self._activations = Activations(self)
+        self._activations: Activations | None = None
 
     # -- the block -------------------------------------------------------------------------------
 
@@ -144,6 +144,7 @@ class Trace:
         finally:
             recording.close()
             self._looked = None
+            vars(self._tools).pop("look", None)
             stack.paused = self._paused  # whatever an interrupt in mid-run has left
         if error is not None and kind is not StopBlock:
             _explain_escape(error)
@@ -254,6 +255,8 @@ class Trace:
     @property
     def activations(self) -> Activations:
         """Every module's output by name, in forward order; listing names computes nothing."""
+        if self._activations is None:
+            self._activations = Activations(self)
         return self._activations
 
     def get(self, name: str) -> Any:
@@ -277,7 +280,7 @@ class Trace:
 
     def get_activation(self, name: str) -> Any:
         """A module's output in the edited run, by any form of its name."""
-        return self._activations[name]
+        return self.activations[name]
 
     def _value_at(self, site: Site) -> Any:
         """The value that a site had at the end of the block, computed now."""

@@ -41,6 +41,10 @@ class Tools(Protocol):
         """The real value of a node, from a run of what was recorded so far."""
 
 
+def _closed(site: Site) -> None:
+    """The check of a book whose recording is over: what it holds was checked when it was open."""
+
+
 class Book:
     """Nodes with their placeholders, the census position from which they are known, and lines."""
 
@@ -59,6 +63,10 @@ class Book:
         self._check = check
         if len(self.infos) > MOST_INFOS:
             self.infos.clear()
+
+    def close(self) -> None:
+        """Let go of the recording."""
+        self._check = _closed
 
     def build(self, op: str, args: tuple, kwargs: tuple = ()) -> Node:
         """The node for an operation, checked against its inputs' shapes and dtypes."""

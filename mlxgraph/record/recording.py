@@ -384,7 +384,15 @@ class Recording:
                 results_of[id(handle)] = None
         for (_, kept), result in zip(self.saves, results, strict=True):
             kept._fill(result)
+        self.saved_in_place.clear()
 
     def close(self) -> None:
-        """No operation is recorded after this."""
+        """No operation is recorded after this.
+
+        What referred back to the recording lets go of it, so that a trace is freed when its last
+        user is gone and not by the garbage collector, whose rounds would cost more than the trace.
+        """
         self.open = False
+        self.book.close()
+        self.by_hand.clear()
+        self.loss = None
