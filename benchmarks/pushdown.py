@@ -7,7 +7,8 @@ position's are used; what is saved is that share of the forward.
 
 Found, two cores of a shared Linux machine, OpenBLAS, the default sizes: 205 ms with the push-down
 off, 150 ms with it on, tied and untied alike; the bare model, sliced after, 204 ms.  That is the
-head's 55 ms and nothing else.  With the wheel's own BLAS, whose products are slow, it is more.
+head's 55 ms and nothing else.  With the wheel's own BLAS, whose products are slow, and 128 tokens:
+1,666 ms off, 500 ms on, and not a bit of difference between the results.
 """
 
 from __future__ import annotations
