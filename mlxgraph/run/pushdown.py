@@ -53,7 +53,8 @@ def push_down(graph: Graph, plan: Plan, census: Census, tree: ModuleTree) -> Pus
     if norm is None or not _left_alone(plan, census, norm):
         return None
     shape = census.values[WHOLE].shape
-    indices = _uses(plan, site_node(*WHOLE))
+    flat = substitute(plan.saves, lambda node: _at_once(node, shape))
+    indices = _uses([flat[node] for node in plan.saves])
     ranges = [_positions(index, shape) for index in indices or ()]
     if not ranges or any(r is None for r in ranges):
         return None
@@ -61,7 +62,7 @@ def push_down(graph: Graph, plan: Plan, census: Census, tree: ModuleTree) -> Pus
     stop = max(max(r) for r in ranges if r is not None) + 1
     if stop - start == shape[1]:
         return None
-    return _pushed(graph, plan, Cut(norm, start, stop), shape)
+    return _pushed(graph, plan, flat, Cut(norm, start, stop), shape)
 
 
 class Pushed(NamedTuple):
@@ -72,8 +73,13 @@ class Pushed(NamedTuple):
     cut: Cut
 
 
-def _pushed(graph: Graph, plan: Plan, cut: Cut, shape: tuple[int, ...]) -> Pushed:
-    """Cut the stream, and count the saves' positions from the cut on."""
+def _pushed(
+    graph: Graph, plan: Plan, flat: dict[Node, Node], cut: Cut, shape: tuple[int, ...]
+) -> Pushed:
+    """Cut the stream, and count the saves' positions from the cut on.
+
+    Args: flat: each node -> the one that indexes the output at once.
+    """
     output = site_node(*WHOLE)
 
     def shifted(node: Node) -> Node | None:
@@ -81,7 +87,8 @@ def _pushed(graph: Graph, plan: Plan, cut: Cut, shape: tuple[int, ...]) -> Pushe
             return Node("getitem", (output, _shifted(node.args[1], shape, cut.start)))
         return None
 
-    new = substitute(plan.saves, shifted)
+    moved = substitute([flat[node] for node in plan.saves], shifted)
+    new = {node: moved[flat[node]] for node in plan.saves}
     write = _cut_inputs(plan.writes.get(cut.norm) or site_node(*cut.norm), cut)
     kept = [(site, node) for site, node in graph.writes if site != cut.norm]
     saves = [(name, new.get(node, node)) for name, node in graph.saves]
@@ -161,12 +168,13 @@ def _left_alone(plan: Plan, census: Census, norm: Site) -> bool:
 # -- which positions ------------------------------------------------------------------------------
 
 
-def _uses(plan: Plan, output: Node) -> list[Any] | None:
+def _uses(saves: Sequence[Node]) -> list[Any] | None:
     """The indices with which the output is read, or None if it is used in any other way."""
     found = []
-    if output in plan.saves:
+    output = site_node(*WHOLE)
+    if output in saves:
         return None
-    for node in walk([*plan.saves, *plan.writes.values()]):
+    for node in walk(saves):
         if output in node.inputs:
             if node.op != "getitem" or node.args[0] is not output:
                 return None
@@ -199,6 +207,33 @@ def _positions(index: Any, shape: tuple[int, ...]) -> range | None:
         return None
     taken = range(*slice(*bounds).indices(length))
     return taken if taken and taken.step > 0 else None
+
+
+def _at_once(node: Node, shape: tuple[int, ...]) -> Node | None:
+    """output[i][j]  ->  output[k], where i takes ranges: the rows of one prompt among several"""
+    output = site_node(*WHOLE)
+    match node:
+        case Node("getitem", (Node("getitem", (base, first)), second)) if base is output:
+            outer, inner = _by_axis(first, len(shape)), _by_axis(second, len(shape))
+            if outer is None or inner is None or any(type(part) is not Slice for part in outer):
+                return None
+            parts = [_within(*three) for three in zip(outer, inner, shape, strict=True)]
+            return None if None in parts else Node("getitem", (output, tuple(parts)))
+    return None
+
+
+def _within(outer: Slice, inner: Any, size: int) -> Any:
+    """The part of an axis that an index takes of what a slice takes; None where that is unsure."""
+    bounds = [*outer.value, *(inner.value if type(inner) is Slice else ())]
+    if any(type(bound) is not int and bound is not None for bound in bounds):
+        return None
+    taken = range(size)[slice(*outer.value)]
+    if type(inner) is int:
+        return taken[inner] if -len(taken) <= inner < len(taken) else None
+    if type(inner) is not Slice:
+        return inner if outer == EVERYTHING else None
+    taken = taken[slice(*inner.value)]
+    return Slice(taken.start, taken.stop, taken.step) if taken and taken.step > 0 else None
 
 
 def _shifted(index: Any, shape: tuple[int, ...], start: int) -> Any:

@@ -193,7 +193,7 @@ def test_the_stream_before_the_norm_can_be_saved_beside(model):
     agree(model, graph)
 
 
-def test_texts_of_several_lengths_equal_the_run_without(seen):
+def test_texts_of_several_lengths_equal_the_run_without():
     tiny = mg.tiny()
     texts = ["The capital of France is", "The capital of Japan", "The"]
     with tiny.trace(texts, optimize=False) as t:
@@ -364,3 +364,44 @@ def test_cuts_hold_under_transformations(model):
 
 def scaled(m):
     m.layers[1].mlp.output *= mg.param("alpha")
+
+
+def test_prompts_of_one_trace_are_pushed_down_together():
+    """Each prompt's rows are a slice of the batch, and its positions a slice of the padded ones."""
+    tiny = mg.tiny()
+    texts = ["The capital of France is", "The capital of Japan", "The"]
+    found = {}
+    for optimize in (False, True):
+        with tiny.trace(compile=False, optimize=optimize) as t:
+            for text in texts:
+                with t.invoke(text):
+                    tiny.layers[1].output *= 1.5
+                    last = tiny.output[:, -1].save()
+                    found.setdefault(optimize, []).append(last)
+    assert PUSHED in t.graph.explain(tiny, texts)
+    for plain, done in zip(found[False], found[True], strict=True):
+        assert models.same(plain, done, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "both",
+    [
+        lambda out: out[0:1][:, -1],
+        lambda out: out[1:2, 1:6][:, -1],
+        lambda out: out[:, 2:5][0, -2:],
+        lambda out: out[:, ::2][:, 1:],
+        lambda out: out[:, 1:][:, 1:][:, -1],
+        lambda out: out[:, 3:][:, 0, 4:9],
+        lambda out: out[:, 3:][..., [2, 4]][:, 1],
+    ],
+)
+def test_an_index_of_a_slice_is_pushed_down_as_one(model, both):
+    graph = graph_of(model, lambda out: [both(out)])
+    assert is_pushed(model, graph)
+    agree(model, graph)
+
+
+def test_a_slice_that_is_also_kept_whole_is_not_cut(model):
+    graph = graph_of(model, lambda out: [out[0:1], out[0:1][:, -1]])
+    assert not is_pushed(model, graph)
+    agree(model, graph, 0.0, compile=False)
