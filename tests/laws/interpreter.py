@@ -23,31 +23,42 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-Site = tuple[str, str, int]  # module path, "output" or "input", call number
+# Module path, port, call number, then the keys that lead to an array in a nested value.  The port is
+# "output"; "input" for the first positional argument; "inputs" with keys for the others.
+Site = tuple
 
 
 # -- hooks of our own ---------------------------------------------------------------------------
 
+Visit = Callable[[list[tuple[Site, mx.array]]], list[mx.array]]
 
-def hooked_forward(
-    module: nn.Module, inputs: tuple, visit: Callable[[Site, mx.array], mx.array]
-) -> Any:
-    """The model's output when `visit` may replace each module's first input and its output."""
-    paths = {id(m): path for path, m in _modules(module)}
+
+def hooked_forward(module: nn.Module, inputs: tuple, visit: Visit) -> Any:
+    """The model's output when `visit` may replace the arrays that go into and out of each call."""
+    paths = {id(m): path for path, m in modules_of(module)}
     calls: Counter[str] = Counter()
     worn: list[tuple[nn.Module, type]] = []
+
+    def through(value: Any, where: Callable[[tuple], Site]) -> Any:
+        found = list(_arrays(value, ()))
+        changed = iter(visit([(where(keys), array) for keys, array in found]))
+        return _with_arrays(value, changed)
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         path = paths[id(self)]
         number = calls[path]
         calls[path] += 1
-        if args and isinstance(args[0], mx.array):
-            args = (visit((path, "input", number), args[0]), *args[1:])
+
+        def at_input(keys: tuple) -> Site:
+            first = keys == (0, 0)
+            return (path, "input", number) if first else (path, "inputs", number, *keys)
+
+        args, kwargs = through((args, kwargs), at_input)
         result = type(self).__mro__[1].__call__(self, *args, **kwargs)
-        return visit((path, "output", number), result) if isinstance(result, mx.array) else result
+        return through(result, lambda keys: (path, "output", number, *keys))
 
     try:
-        for _, part in _modules(module):
+        for _, part in modules_of(module):
             own = type(part)
             part.__class__ = type(own.__name__, (own,), {"__call__": call})
             worn.append((part, own))
@@ -57,7 +68,27 @@ def hooked_forward(
             part.__class__ = own
 
 
-def _modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
+def _arrays(value: Any, keys: tuple) -> Any:
+    """Every array in a nested value, with the keys that lead to it."""
+    if isinstance(value, mx.array):
+        yield keys, value
+    elif type(value) in (tuple, list, dict):
+        items = value.items() if type(value) is dict else enumerate(value)
+        for key, item in items:
+            yield from _arrays(item, (*keys, key))
+
+
+def _with_arrays(value: Any, arrays: Any) -> Any:
+    if isinstance(value, mx.array):
+        return next(arrays)
+    if type(value) is dict:
+        return {key: _with_arrays(item, arrays) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)([_with_arrays(item, arrays) for item in value])
+    return value
+
+
+def modules_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
     found: dict[int, tuple[str, nn.Module]] = {}
     for path, part in module.named_modules():
         if id(part) not in found or len(path) < len(found[id(part)][0]):
@@ -69,13 +100,26 @@ def sites_of(module: nn.Module, inputs: tuple) -> dict[Site, mx.array]:
     """Every site of a forward with its plain value, in forward order."""
     seen: dict[Site, mx.array] = {}
 
-    def visit(site: Site, value: mx.array) -> mx.array:
-        seen[site] = mx.array(value)
-        return value
+    def visit(found: list[tuple[Site, mx.array]]) -> list[mx.array]:
+        for site, value in found:
+            seen[site] = mx.array(value)
+        return [value for _, value in found]
 
     hooked_forward(module, inputs, visit)
     mx.eval(list(seen.values()))
     return seen
+
+
+def positions_of(sites: Any) -> dict[Site, int]:
+    """When each site is reached; the parts of one nested value are reached together."""
+    found: dict[Site, int] = {}
+    before = None
+    for site in sites:
+        path, port, call, *_ = site
+        together = (path, port == "output", call)
+        found[site] = max(found.values(), default=-1) + (together != before)
+        before = together
+    return found
 
 
 # -- programs -------------------------------------------------------------------------------------
@@ -307,11 +351,12 @@ def interpret(module: nn.Module, inputs: tuple, program: list[Any]) -> tuple[lis
     shapes = {site: value.shape for site, value in sites_of(module, inputs).items()}
     raw: dict[Site, Any] = {}
 
-    def visit(site: Site, value: mx.array) -> mx.array:
-        raw[site] = mx.array(value)
-        given = Store(raw, shapes).run(program).value(site)
-        assert given is not None, f"the program needs more than the forward has at {site}"
-        return mx.array(given)  # the model may change it in place
+    def visit(found: list[tuple[Site, mx.array]]) -> list[mx.array]:
+        raw.update((site, mx.array(value)) for site, value in found)
+        store = Store(raw, shapes).run(program)
+        given = [store.value(site) for site, _ in found]
+        assert all(value is not None for value in given), f"{found[0][0]} needs a later site"
+        return [mx.array(value) for value in given]  # the model may change it in place
 
     output = hooked_forward(module, inputs, visit)
     return Store(raw, shapes).run(program).saves, output

@@ -41,9 +41,9 @@ class Known:
 class Writer:
     """Draws one program, instruction by instruction, keeping to the rules of the house."""
 
-    def __init__(self, draw: Any, order: list[Site], shapes: dict[Site, tuple]):
+    def __init__(self, draw: Any, order: dict[Site, int], shapes: dict[Site, tuple]):
         self.draw = draw
-        self.order = {site: k for k, site in enumerate(order)}
+        self.order = order
         self.shapes = shapes
         self.program: list[Any] = []
         self.known: dict[int, Known] = {}
@@ -192,7 +192,7 @@ class Writer:
 
     def _limit(self, number: int) -> int:
         root = self.known[number].root
-        return self.order[root] if isinstance(root, tuple) else len(self.order)
+        return self.order[root] if isinstance(root, tuple) else max(self.order.values())
 
     def set(self) -> None:
         number = self.some()
@@ -260,7 +260,9 @@ class Writer:
 
 
 @st.composite
-def programs(draw: Any, order: list[Site], shapes: dict[Site, tuple], most: int = 14) -> list[Any]:
+def programs(
+    draw: Any, order: dict[Site, int], shapes: dict[Site, tuple], most: int = 14
+) -> list[Any]:
     """Programs that every rule allows; they always save something."""
     writer = Writer(draw, order, shapes)
     verbs = [
@@ -301,9 +303,8 @@ def play(model: Any, handles: dict[int, Any], step: Any) -> Any:
         return handles[value.number] if isinstance(value, H) else value
 
     match step:
-        case Read(dst, (path, port, call)):
-            place = model if not path and port == "output" else model[path].calls[call]
-            handles[dst] = getattr(place, port)
+        case Read(dst, site):
+            handles[dst] = read(model, site)
         case View(dst, src, how, args):
             handles[dst] = view(handles[src], how, args)
         case Compute(dst, op, a, b):
@@ -322,12 +323,27 @@ def play(model: Any, handles: dict[int, Any], step: Any) -> Any:
                 h *= operand(value)
             assert h is handles[handle]
         case Replace((path, port, call), value):
-            place = model if not path and port == "output" else model[path].calls[call]
-            setattr(place, port, operand(value))
+            setattr(place(model, path, port, call), port, operand(value))
+        case Replace(site, value):
+            read(model, site[:-1])[site[-1]] = operand(value)
         case Save(dst, src):
             handles[dst] = handles[src].save()
             return handles[dst]
     return None
+
+
+def place(model: Any, path: str, port: str, call: int) -> Any:
+    """Where the port of a call is an attribute."""
+    return model if not path and port == "output" else model[path].calls[call]
+
+
+def read(model: Any, site: Site) -> Any:
+    """A site, or the part of its nested value that its keys lead to."""
+    path, port, call, *keys = site
+    value = getattr(place(model, path, port, call), port)
+    for key in keys:
+        value = value[key]
+    return value
 
 
 def view(h: Any, how: str, args: tuple) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import mlxgraph as mg
 from tests import models
-from tests.laws.interpreter import interpret, sites_of
+from tests.laws.interpreter import interpret, positions_of, sites_of
 from tests.laws.programs import perform, programs
 
 X = mx.arange(48, dtype=mx.float32).reshape(2, 4, 6) / 24 - 1
@@ -25,7 +26,11 @@ class Case:
         self.inputs = inputs
         self.model = mg.InterpretableModel(module)
         plain = sites_of(module, inputs)
-        self.order = [site for site, value in plain.items() if value.dtype == mx.float32]
+        self.order = {
+            site: when
+            for site, when in positions_of(plain).items()
+            if plain[site].dtype == mx.float32 and plain[site].ndim
+        }
         self.shapes = {site: plain[site].shape for site in plain}
         self.programs = programs(self.order, self.shapes)
 
@@ -44,7 +49,12 @@ def _llama():
     return Case(models.make_llama(False, layers=2), (TOKENS,))
 
 
-CASES = {"chain": _chain(), "in place": _in_place(), "llama": _llama()}
+def _mixed():
+    mx.random.seed(3)
+    return Case(models.Mixed(), (X, mx.tanh(X[::-1] * 2), mx.arange(6) / 3 + 0.5))
+
+
+CASES = {"mixed": _mixed(), "chain": _chain(), "in place": _in_place(), "llama": _llama()}
 
 
 def agree(case: Case, program: list, compile) -> None:
@@ -53,8 +63,14 @@ def agree(case: Case, program: list, compile) -> None:
     expected, output = interpret(case.module, case.inputs, program)
     saves, given, _ = perform(case.model, program, case.inputs, compile)
     assert len(saves) == len(expected)
-    for number, (ours, theirs) in enumerate(zip([*saves, given], [*expected, output], strict=True)):
+    pairs = zip([*saves, *arrays(given)], [*expected, *arrays(output)], strict=True)
+    for number, (ours, theirs) in enumerate(pairs):
         assert models.same(ours, theirs, 2e-5), f"save {number}:\n{ours}\nshould be\n{theirs}"
+
+
+def arrays(value) -> list[mx.array]:
+    """The arrays of a nested value, from left to right."""
+    return [array for _, array in nn.utils.tree_flatten(value)]
 
 
 @pytest.mark.parametrize("name", CASES)
