@@ -32,7 +32,7 @@ from mlxgraph.resolve import take_in
 from mlxgraph.run import random_state
 from mlxgraph.run.ops import Values, bind_leaves
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.run.signature import describe_call
+from mlxgraph.run.signature import again, describe_call
 from mlxgraph.text import Inputs
 from mlxgraph.tools import ModelTools
 
@@ -102,6 +102,7 @@ class Trace:
             name: kwargs.pop(name) for name in (graph.params if graph else ()) if name in kwargs
         } | (params or {})
         self._call = describe_call(inputs.args, kwargs)
+        self._as_given = again(self._call)  # a cache among the inputs is advanced by the block
         self._recording: Recording | None = None
         self._graph: Graph | None = None
         self._open: intercepted | None = None
@@ -189,16 +190,15 @@ class Trace:
             self._open.__exit__()
             recording.close()
 
-    def _run(
-        self, graph: Graph, saves: list[Node] | None, compile: CompileMode | None = None
-    ) -> list[Any]:
+    def _run(self, graph: Graph, saves: list[Node] | None, beside: bool = False) -> list[Any]:
+        """Run a graph: as the block's own run, or beside it, eagerly and leaving no mark."""
         with paused():
             return self._model._runner.run(
                 graph,
-                self._call,
+                again(self._as_given) if beside else self._call,
                 saves,
                 params=self._params,
-                compile=self._compile if compile is None else compile,
+                compile=False if beside else self._compile,
                 forward=self._inputs.forward,
                 kind=self._inputs.kind,
                 census=self._recording.census if self._recording is not None else None,
@@ -222,7 +222,7 @@ class Trace:
             before = random_state.current()
             drawn = [n for n in graph.nodes() if n.op.startswith("mx.random.")]
             sites = [Node(SITE, tuple(site)) for site in recording.census.order]
-            values = self._run(graph, [*sites, *drawn], compile=False)
+            values = self._run(graph, [*sites, *drawn], beside=True)
             known = dict(zip([*sites, *drawn], values, strict=True))
             self._looked = (frozenset(graph.writes), Values(known, self._tools.evaluate))
             random_state.restore(before)
@@ -294,7 +294,7 @@ class Trace:
         assert self._key is not None
         random_state.restore(self._key)
         try:
-            return self._run(graph, nodes, compile=False)
+            return self._run(graph, nodes, beside=True)
         finally:
             random_state.restore(now)
 

@@ -14,6 +14,9 @@ import mlx.core as mx
 from mlx_lm.models import cache as caches
 
 from mlxgraph.errors import InputError
+from mlxgraph.graph.nest import leaves
+
+NOISE = 0.02  # of the largest logit: half precision and other kernels stay below, padding does not
 
 
 def padded_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -31,6 +34,28 @@ def padded_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     if not _takes_cache(model):
         raise _cannot_mask(f"{type(model).__name__}, which takes no cache,")
     return model(tokens, cache=[_batched(c, padding) for c in _own_caches(model)], **kwargs)
+
+
+def check_masks(model: Any) -> None:
+    """Try on three tokens whether this model really hides its padding.
+
+    Some models take a batch cache and mask wrongly, or not at all; wrong numbers would be all
+    that shows.  One short row is compared with its own single run.
+
+    Raises: InputError where they differ, or the model fails on the batch.
+    """
+    tokens, padding = mx.array([[0, 1, 0], [1, 0, 1]]), mx.array([1, 0])
+    name = type(model).__name__
+    try:
+        batch = leaves(padded_forward(model, (tokens, padding), {}))[0][0, 1:]
+    except (ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise _cannot_mask(name) from error
+    alone = leaves(model(tokens[:1, 1:]))[0][0]
+    batch, alone = batch.astype(mx.float32), alone.astype(mx.float32)
+    if mx.abs(batch - alone).max().item() > NOISE * max(mx.abs(alone).max().item(), 1e-6):
+        raise _cannot_mask(name)
 
 
 def _takes_cache(model: Any) -> bool:

@@ -26,6 +26,7 @@ from mlxgraph.run import pushdown, random_state, transform
 from mlxgraph.run.census import take_census
 from mlxgraph.run.forward import Forward, call_model, run_plan
 from mlxgraph.run.ops import NodeFailure, bind_leaves
+from mlxgraph.run.padded import check_masks, padded_forward
 from mlxgraph.run.plan import Plan, make_plan
 from mlxgraph.run.signature import Call, fill, untouched, without_values
 from mlxgraph.run.standin import StandIn
@@ -162,6 +163,7 @@ class Runner:
         self._passes: Recent[Any, Pass] = Recent(MOST_PASSES)
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self._bare: tuple[ModuleTree, StandIn] | None = None
+        self._padding_checked: ModuleTree | None = None
         self._lock = threading.RLock()
 
     @property
@@ -192,6 +194,18 @@ class Runner:
             self._bare = (tree, StandIn(tree, (), _no_hook))
         return self._bare[1]
 
+    def _check_padding(self, tree: ModuleTree) -> None:
+        """Once for a tree: a model that cannot hide padding must not be given any."""
+        if self._padding_checked is tree:
+            return
+        try:
+            check_masks(self.bare().root)
+        except ValueError as error:
+            if "graph transformation" in str(error):
+                return  # nothing can be evaluated here; the next trace outside of it asks again
+            raise
+        self._padding_checked = tree
+
     def census(self, call: Call, forward: Forward = call_model, kind: Any = None) -> Census:
         """Which sites a forward with such inputs visits; taken once per kind of input.
 
@@ -201,6 +215,8 @@ class Runner:
         key = (call.key, kind, self.root.training)
         known = self._censuses.get(key) if call.plain else None
         if known is None:
+            if forward is padded_forward:
+                self._check_padding(tree)
             args, kwargs = untouched(call)
             known = take_census(tree, forward, args, kwargs, traceable=call.plain)
             if known.traceable:  # what branches on values may go another way next time

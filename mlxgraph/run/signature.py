@@ -81,3 +81,11 @@ def untouched(call: Call) -> tuple[tuple, dict[str, Any]]:
         (call.args, call.kwargs),
         lambda v: v if isinstance(v, (mx.array, *_PLAIN)) else copy.deepcopy(v),
     )
+
+
+def again(call: Call) -> Call:
+    """The call for another run: with copies of whatever a forward may change."""
+    if call.plain:
+        return call
+    args, kwargs = untouched(call)
+    return call._replace(args=args, kwargs=kwargs)
