@@ -98,7 +98,7 @@ def test_a_chain_is_the_same_however_it_is_grouped(tied, tokens, program, data):
     assert apart(t.saved_values["here"], first["out"]) < 1e-4
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(programs)
 def test_compiled_and_unsimplified_runs_agree(tied, tokens, program):
     whole = mg.chain(*[graph_of(tied, tokens, step, k) for k, step in enumerate(program)])
@@ -123,8 +123,8 @@ def test_nothing_of_a_chain_stays_on_the_model(tied, tokens, program):
 def test_chains_of_edits_act_on_each_row_of_a_padded_batch_as_on_its_text(tiny, program):
     texts = [FRANCE, ROME, GERMANY]
     whole = mg.chain(*[graph_of(tiny, None, step, k) for k, step in enumerate(program)])
-    batch = results(tiny, whole, texts)["out"]
+    batch = results(tiny, whole, texts, compile=False)["out"]
     for row, text in enumerate(texts):
-        alone = results(tiny, whole, text)["out"][0]
+        alone = results(tiny, whole, text, compile=False)["out"][0]
         scale = 1 + float(mx.abs(alone).max())
         assert apart(batch[row, -alone.shape[0] :], alone) < 1e-4 * scale
