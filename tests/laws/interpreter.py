@@ -23,8 +23,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-# Module path, port, call number, then the keys that lead to an array in a nested value.  The port is
-# "output"; "input" for the first positional argument; "inputs" with keys for the others.
+# Module path, port, call number, then the keys that lead to an array in a nested value.  The port
+# is "output"; "input" for the first positional argument; "inputs" with keys for the others.
 Site = tuple
 
 

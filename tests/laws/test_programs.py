@@ -9,9 +9,10 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 import mlxgraph as mg
+from mlxgraph.errors import OrderError
 from tests import models
-from tests.laws.interpreter import interpret, positions_of, sites_of
-from tests.laws.programs import perform, programs
+from tests.laws.interpreter import H, Replace, interpret, positions_of, sites_of
+from tests.laws.programs import perform, play, programs, read
 
 X = mx.arange(48, dtype=mx.float32).reshape(2, 4, 6) / 24 - 1
 TOKENS = mx.array([[1, 7, 3, 9], [5, 11, 0, 8]])
@@ -98,3 +99,26 @@ def test_the_interpreter_notices_a_wrong_answer():
     saves, given_output, _ = perform(case.model, wrong, case.inputs)
     assert not models.same(saves[0], expected[0], 2e-5)
     assert not models.same(given_output, output, 2e-5)
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_a_write_that_needs_a_later_site_is_refused_and_changes_nothing(data):
+    case = CASES[data.draw(st.sampled_from(sorted(CASES)))]
+    early, late = data.draw(
+        st.tuples(st.sampled_from(list(case.order)), st.sampled_from(list(case.order))).filter(
+            lambda pair: case.order[pair[0]] < case.order[pair[1]]
+        )
+    )
+    with case.model.trace(*case.inputs, compile=False):
+        before = mx.array(read(case.model, early)).save()
+        value = read(case.model, late).sum() * 2
+        with pytest.raises(OrderError) as caught:
+            h = read(case.model, early)
+            h += value
+        with pytest.raises(OrderError):
+            play(case.model, {0: value}, Replace(early, H(0)))
+        play(case.model, {0: h.mean()}, Replace(late, H(0)))  # the other way round is allowed
+        after, moved = read(case.model, early).save(), read(case.model, late).save()
+    assert "test_programs.py" in str(caught.value)
+    assert models.same(before, after) and models.same(moved, mx.full(moved.shape, after.mean()))
