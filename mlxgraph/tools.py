@@ -10,11 +10,11 @@ import mlx.core as mx
 from mlxgraph.errors import LookError
 from mlxgraph.graph.nest import map_nested
 from mlxgraph.graph.node import APPLY, CALL, Node
+from mlxgraph.placeholder import placeholder
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.where import here
 from mlxgraph.run import random_state
 from mlxgraph.run.ops import evaluate, thaw
-from mlxgraph.run.placeholder import placeholder
 
 if TYPE_CHECKING:
     from mlxgraph.model import InterpretableModel

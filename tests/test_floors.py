@@ -20,6 +20,7 @@ MOST_LINES = 400
 
 FLOORS = {
     "errors": 0,
+    "placeholder": 0,
     "graph": 1,
     "record": 2,
     "rewrite": 2,

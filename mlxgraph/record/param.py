@@ -15,6 +15,7 @@ import numpy as np
 from mlxgraph.errors import OutsideTraceError, ParamError, UnknownNameError
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import PARAM, Node
+from mlxgraph.placeholder import placeholder
 from mlxgraph.record.freeze import dtype_name
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.operators import operators
@@ -34,7 +35,7 @@ class Param(Saved):
     __array_ufunc__ = None
 
     def __init__(self, name: str, shape: tuple[int, ...] | None, dtype: str | None):
-        super().__init__(_hollow(shape or (), getattr(mx, dtype or "float32")))
+        super().__init__(placeholder(shape or (), getattr(mx, dtype or "float32")))
         self.name = name
         self._shape = shape
         self._dtype = dtype
@@ -95,19 +96,6 @@ class Param(Saved):
         return f"param({self.name!r}{shape})"
 
     __str__ = __repr__
-
-
-def _hollow(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
-    """An array that can never be evaluated, whatever gets hold of it: a tracer of a trace that is
-    over."""
-    seen: list[mx.array] = []
-
-    def trace(x: mx.array) -> mx.array:
-        seen.append(x)
-        return x
-
-    mx.vmap(trace)(mx.zeros((1, *shape), dtype))
-    return seen[0]
 
 
 def _delegated(name: str) -> property:

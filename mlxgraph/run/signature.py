@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxgraph.graph.nest import is_container, map_nested
-from mlxgraph.run.placeholder import placeholder
+from mlxgraph.placeholder import placeholder
 
 _PLAIN = (int, float, str, bool, bytes, type(None))
 
