@@ -236,9 +236,9 @@ class Handle:
 class Store:
     """The program's own state while it runs through once."""
 
-    def __init__(self, raw: dict[Site, Any], shapes: dict[Site, tuple]):
+    def __init__(self, raw: dict[Site, Any], plain: dict[Site, mx.array]):
         self.raw = raw
-        self.shapes = shapes
+        self.plain = plain  # for shapes and dtypes
         self.now: dict[Site, Any] = {}
         self.handles: dict[int, Handle] = {}
         self.kept: list[int] = []
@@ -258,7 +258,7 @@ class Store:
     def _one(self, step: Any) -> None:
         kind = type(step)
         if kind is Read:
-            shape = self.shapes[step.site]
+            shape = self.plain[step.site].shape
             where = np.arange(int(np.prod(shape))).reshape(shape)
             self.handles[step.dst] = Handle(self.value(step.site), shape, None, where, step.site)
         elif kind is View:
@@ -298,11 +298,11 @@ class Store:
             value = None if missing else OPS[step.op](here, b)
             self._write(handle, ..., value, True)
         elif kind is Replace:
-            value = self.operand(step.value)
+            value, like = self.operand(step.value), self.plain[step.site]
             if not isinstance(step.value, H):
-                value = mx.full(self.shapes[step.site], value)
+                value = mx.full(like.shape, value, dtype=like.dtype)
             elif value is not None:
-                value = mx.broadcast_to(value, self.shapes[step.site])
+                value = mx.broadcast_to(value, like.shape).astype(like.dtype)
             self.now[step.site] = value
         elif kind is Save:
             self.handles[step.dst] = copy(self.handles[step.src])
@@ -348,15 +348,15 @@ def _take(value: mx.array, where: Any) -> mx.array:
 
 def interpret(module: nn.Module, inputs: tuple, program: list[Any]) -> tuple[list[Any], Any]:
     """The program's saves and the model's output, by running the program at every site."""
-    shapes = {site: value.shape for site, value in sites_of(module, inputs).items()}
+    plain = sites_of(module, inputs)
     raw: dict[Site, Any] = {}
 
     def visit(found: list[tuple[Site, mx.array]]) -> list[mx.array]:
         raw.update((site, mx.array(value)) for site, value in found)
-        store = Store(raw, shapes).run(program)
+        store = Store(raw, plain).run(program)
         given = [store.value(site) for site, _ in found]
         assert all(value is not None for value in given), f"{found[0][0]} needs a later site"
         return [mx.array(value) for value in given]  # the model may change it in place
 
     output = hooked_forward(module, inputs, visit)
-    return Store(raw, shapes).run(program).saves, output
+    return Store(raw, plain).run(program).saves, output
