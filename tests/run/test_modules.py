@@ -571,3 +571,57 @@ def test_models_that_return_none_or_plain_values(x):
             whole = out.save()
         assert models.same(first, model.module.inner(x), 1e-6)
         assert whole[1:] == (None, 3, "text") and models.same(whole[0], first, 1e-6)
+
+
+def _closure(module):
+    module.fn = lambda v: module.b(v)
+
+
+def _method(module):
+    module.fn = module.b.__call__
+
+
+def _listed(module):
+    module.fns = [module.b.__call__]
+    module.fn = lambda v: module.fns[0](v)
+
+
+def _in_a_dict(module):
+    module.table = {"step": module.b.__call__}
+    module.fn = lambda v: module.table["step"](v)
+
+
+def _default(module):
+    module.fn = lambda v, b=module.b: b(v)
+
+
+class Holding(nn.Module):
+    """Calls a child by way of something that holds on to it."""
+
+    def __init__(self, hold):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+        hold(self)
+
+    def __call__(self, x):
+        return self.fn(self.a(x))
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("hold", [_closure, _method, _listed, _in_a_dict, _default])
+def test_a_child_held_by_a_function_is_edited_and_its_weights_are_live(x, hold, compile):
+    """Or refused: but never a wrong number."""
+    model = made(Holding(hold))
+    module = model.module
+    for _ in range(3):
+        with model.trace(x, compile=compile):
+            model.a.output += 1.0
+            try:
+                model.b.output *= 2.0
+            except NeverCalledError:
+                factor = 1.0
+            else:
+                factor = 2.0
+            out = model.output.save()
+        assert models.same(out, module.b(module.a(x) + 1.0) * factor, 1e-5)
+        module.b.weight = module.b.weight * 2
