@@ -625,3 +625,4 @@ def test_a_child_held_by_a_function_is_edited_and_its_weights_are_live(x, hold, 
             out = model.output.save()
         assert models.same(out, module.b(module.a(x) + 1.0) * factor, 1e-5)
         module.b.weight = module.b.weight * 2
+        mx.eval(module.b.weight)
