@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlxgraph.errors import MLXGraphError, OperationError, ShapeError
 from mlxgraph.graph.census import Census, Info
 from mlxgraph.graph.nest import map_nested
-from mlxgraph.graph.node import CONSTANT, GRAD, NUMBER, PARAM, SITE, Node, site_of, walk
+from mlxgraph.graph.node import APPLY, CONSTANT, GRAD, NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.text import around
 from mlxgraph.record.fit import describe
@@ -118,6 +118,10 @@ class Book:
             raise
         except (ValueError, TypeError, IndexError) as error:
             self._refuse(node, error)
+        except RuntimeError as error:
+            if node.op == APPLY or "[eval]" in str(error):
+                raise  # a function that looks at values: whoever called it runs it on real ones
+            self._refuse(node, error)
         return map_nested(result, self._abstract)
 
     def _abstract(self, value: Any) -> Any:
@@ -133,6 +137,6 @@ class Book:
         notes = Notes(self.places, self.infos)
         listing = around(walk([*self.places]), node, 2, self.constants, notes)
         del self.places[node]
-        if isinstance(error, TypeError):
+        if isinstance(error, (TypeError, RuntimeError)):
             raise OperationError(op, shapes, str(where), reason, listing) from error
         raise ShapeError(f"{op} of {shapes}: {reason}", str(where), listing=listing) from error

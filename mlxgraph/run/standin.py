@@ -14,13 +14,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
-from types import MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxgraph.graph.nest import is_container, map_nested
+from mlxgraph.graph.nest import is_container, leaves, map_nested
 from mlxgraph.run.tree import ModuleTree
 
 Hook = Callable[[str, Callable[..., Any], tuple, dict[str, Any]], Any]
@@ -94,18 +94,23 @@ class StandIn:
         return value
 
     def _rebind(self) -> None:
-        """Whatever a module keeps outside the tree and refers back into it, refers to the copy."""
+        """Whatever refers back into the tree from outside of it, refers to the copies."""
         for module in self.modules.values():
             for name, value in module.__dict__.items():
                 if name != "_no_grad":
                     twin = self._rebound(value)
                     if twin is not value:
                         module.__dict__[name] = twin
+            for key, value in module.items():
+                if is_container(value) and any(map(_is_function, leaves(value))):
+                    dict.__setitem__(module, key, map_nested(value, self._rebound))
 
     def _rebound(self, value: Any) -> Any:
         if isinstance(value, MethodType):
             owner = self._copies.get(id(value.__self__))
             return value if owner is None else MethodType(value.__func__, owner)
+        if isinstance(value, FunctionType):
+            return self._rebound_function(value)
         if isinstance(value, partial):
             return partial(
                 self._rebound(value.func),
@@ -125,3 +130,35 @@ class StandIn:
                 value = copy.copy(value)
                 value.__dict__.update(changed)
         return value
+
+    def _rebound_function(self, function: FunctionType) -> Any:
+        """A function that holds modules of the tree, in its closure or its defaults."""
+        cells = [self._of_cell(cell) for cell in function.__closure__ or ()]
+        defaults = [self._held(value) for value in function.__defaults__ or ()]
+        held = [*(cell.cell_contents for cell in function.__closure__ or () if _is_full(cell)),
+                *(function.__defaults__ or ())]  # fmt: skip
+        if not any(self._held(value) is not value for value in held):
+            return function
+        twin = FunctionType(
+            function.__code__, function.__globals__, function.__name__,
+            tuple(defaults) or None, tuple(cells) or None,
+        )  # fmt: skip
+        twin.__kwdefaults__ = function.__kwdefaults__
+        return twin
+
+    def _held(self, value: Any) -> Any:
+        return self._copies.get(id(value), value) if isinstance(value, nn.Module) else value
+
+    def _of_cell(self, cell: CellType) -> CellType:
+        return CellType(self._held(cell.cell_contents)) if _is_full(cell) else cell
+
+
+def _is_full(cell: CellType) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a name that was never assigned
+        return False
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, (MethodType, FunctionType, partial))

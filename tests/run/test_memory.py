@@ -28,7 +28,8 @@ def test_recordings_do_not_outlive_their_traces(chain, x, compile):
     before = alive(Recording, Proxy)
     kept = [steer(chain, x + k, float(k), compile)[0] for k in range(20)]
     mx.eval(kept)
-    assert alive(Recording, Proxy) == before, "a saved value keeps its recording alive"
+    assert alive(Recording, Proxy) <= before, "a saved value keeps its recording alive"
+    before = alive(Recording)
     _, t = steer(chain, x, 1.0, compile)
     assert alive(Recording) == before + 1, "the control: a trace that is held is alive"
     del t
