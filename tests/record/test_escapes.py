@@ -190,3 +190,46 @@ def test_custom_gradients_inside_apply_are_kept(chain, x):
         return out.sum()
 
     assert models.same(mx.grad(loss)(mx.ones((6,)) * 0.3), mx.full((6,), 8.0))
+
+
+TRANSFORMED = {
+    "grad": lambda f, v: mx.grad(f)(v),
+    "value_and_grad": lambda f, v: mx.value_and_grad(f)(v)[1],
+    "vjp": lambda f, v: mx.vjp(f, [v], [mx.array(1.0)])[1][0],
+    "jvp": lambda f, v: mx.jvp(f, [v], [v])[1][0],
+    "vmap": lambda f, v: mx.vmap(f)(mx.stack([v, v])),
+    "compile": lambda f, v: mx.compile(f)(v),
+    "checkpoint": lambda f, v: mx.checkpoint(f)(v),
+}
+
+
+@pytest.mark.parametrize("closing", [True, False])
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_a_transformation_opened_in_a_block_gives_the_right_number_or_none(
+    chain, x, name, closing
+):
+    """Of a function that uses a proxy by closure, or of a proxy as its argument."""
+    v = mx.ones((6,)) * 2
+
+    def loss(v, h=None):
+        return (v * v * h).sum()
+
+    with chain.trace(x):
+        h = mx.array(chain.layers[0].output[0, 0]).save()
+    h = mx.array(h)
+    expected = TRANSFORMED[name](lambda v: loss(v, h), v if closing else h)
+    mx.eval(expected)
+    try:
+        with chain.trace(x):
+            proxy = chain.layers[0].output[0, 0]
+            if closing:
+                result = TRANSFORMED[name](lambda v: loss(v, proxy), v)
+            else:
+                result = TRANSFORMED[name](lambda v: loss(v, h), proxy)
+            if hasattr(result, "save"):
+                result = result.save()
+            chain.output.save()
+        mx.eval(result)
+    except (RuntimeError, TypeError, ValueError):
+        return
+    assert models.same(result, expected, 1e-5), f"{result} should be {expected}"

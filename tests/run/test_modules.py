@@ -607,7 +607,7 @@ class Holding(nn.Module):
         return self.fn(self.a(x))
 
 
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compile", [False, "auto"])
 @pytest.mark.parametrize("hold", [_closure, _method, _listed, _in_a_dict, _default])
 def test_a_child_held_by_a_function_is_edited_and_its_weights_are_live(x, hold, compile):
     """Or refused: but never a wrong number."""
