@@ -37,22 +37,22 @@ def padded_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 
 def check_masks(model: Any) -> None:
-    """Try on three tokens whether this model really hides its padding.
+    """Try on a few tokens whether this model really hides its padding.
 
     Some models take a batch cache and mask wrongly, or not at all; wrong numbers would be all
     that shows.  One short row is compared with its own single run.
 
     Raises: InputError where they differ, or the model fails on the batch.
     """
-    tokens, padding = mx.array([[0, 1, 0], [1, 0, 1]]), mx.array([1, 0])
+    tokens, padding = mx.array([[0] * 4 + [1, 0, 1, 1, 0], [1, 0, 1] * 3]), mx.array([4, 0])
     name = type(model).__name__
     try:
-        batch = leaves(padded_forward(model, (tokens, padding), {}))[0][0, 1:]
+        batch = leaves(padded_forward(model, (tokens, padding), {}))[0][0, 4:]
     except (ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
         raise _cannot_mask(name) from error
-    alone = leaves(model(tokens[:1, 1:]))[0][0]
+    alone = leaves(model(tokens[:1, 4:]))[0][0]
     batch, alone = batch.astype(mx.float32), alone.astype(mx.float32)
     if mx.abs(batch - alone).max().item() > NOISE * max(mx.abs(alone).max().item(), 1e-6):
         raise _cannot_mask(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from typing import Any
 
 import mlx.core as mx
@@ -98,10 +99,22 @@ WRAPPED = (  # models of text and pictures: the text part's fields are in a dict
     "qwen3_vl", "qwen3_vl_moe",
 )  # fmt: skip
 
-NOT_MODELS = {  # files beside the models: parts and tools
-    "activations", "base", "bitlinear_layers", "cache", "gated_delta", "mla", "pipeline",
-    "rope_utils", "ssm", "switch_layers",
-}  # fmt: skip
+KNOWN = """
+    Klear afm7 afmoe apertus baichuan_m1 bailing_hybrid bailing_moe bailing_moe_linear
+    bailing_moe_v3 cohere cohere2 dbrx deepseek deepseek_v2 deepseek_v3 deepseek_v32
+    deepseek_v41 dots1 ernie4_5 ernie4_5_moe exaone exaone4 exaone_moe falcon_h1 gear
+    gemma gemma2 gemma3 gemma3_text gemma3n gemma4 gemma4_text glm glm4 glm4_moe
+    glm4_moe_lite glm_moe_dsa gpt2 gpt_bigcode gpt_neox gpt_oss gptj granite granitemoe
+    granitemoehybrid helium hunyuan hunyuan_v1_dense internlm2 internlm3 iquestloopcoder
+    jamba kimi_k25 kimi_k3 kimi_linear kimi_vl laguna lfm2 lfm2-vl lfm2_moe lille-130m
+    llama llama4 llama4_text longcat_flash longcat_flash_ngram mamba mamba2 mellum mimo
+    mimo_v2_flash minicpm minicpm3 minimax minimax_m3_vl ministral3 mistral3 mistral4
+    mixtral muse_glimmer nanbeige nanochat nemotron nemotron-nas nemotron_h olmo2 olmo3
+    olmo_hybrid olmoe openelm phi phi3 phimoe phixtral pixtral plamo plamo2
+    plamo3 qwen qwen2 qwen2_moe qwen2_vl qwen3 qwen3_5 qwen3_5_moe qwen3_moe qwen3_next
+    qwen3_vl qwen3_vl_moe recurrent_gemma rwkv7 seed_oss smollm3 solar_open spark2_5
+    stablelm starcoder2 step3p5 talkie telechat3 youtu_llm
+"""  # phi3small masks out tokens beyond 100,000: no tiny model
 
 NOT_HERE = {  # name -> (the error, a part of its message): why it cannot run on a CPU
     "bitnet": (RuntimeError, "No Metal back-end"),
@@ -111,10 +124,10 @@ NOT_HERE = {  # name -> (the error, a part of its message): why it cannot run on
 }
 
 
-def files() -> list[str]:
-    """Every model file of the installed mlx-lm, by name."""
-    found = {entry.name for entry in pkgutil.iter_modules(models.__path__)}
-    return sorted(found - NOT_MODELS)
+def installed(names: Iterable[str]) -> list[str]:
+    """Those of these architectures that the installed mlx-lm has."""
+    files = {entry.name for entry in pkgutil.iter_modules(models.__path__)}
+    return [name for name in names if name in files]
 
 
 def config(name: str) -> dict[str, Any]:
@@ -128,10 +141,15 @@ def build(name: str) -> nn.Module:
     module = importlib.import_module(f"mlx_lm.models.{name}")
     mx.random.seed(0)
     model = module.Model(module.ModelArgs.from_dict(config(name)))
-    model.update(tree_map(_float32, model.parameters()))
+    model.update(tree_map(_weight, model.parameters()))
     mx.eval(model.parameters())
     return model.eval()
 
 
-def _float32(weight: mx.array) -> mx.array:
-    return weight.astype(mx.float32) if mx.issubdtype(weight.dtype, mx.floating) else weight
+def _weight(weight: mx.array) -> mx.array:
+    """In float32; what starts at zero would hide whatever is multiplied by it."""
+    if not mx.issubdtype(weight.dtype, mx.floating):
+        return weight
+    if not mx.any(weight).item():
+        return 0.1 * mx.random.normal(weight.shape)
+    return weight.astype(mx.float32)

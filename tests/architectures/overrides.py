@@ -119,6 +119,7 @@ OWN: dict[str, dict[str, Any]] = {
     },
     "gpt_bigcode": {"n_inner": 128},
     "gpt_neox": {"rotary_emb_base": 10000, "rotary_pct": 0.25},
+    "gpt_oss": MIXED,
     "gptj": {"rotary_dim": 8},
     "granitemoehybrid": MAMBA | {
         "layer_types": ["mamba", "attention", "mamba"],

@@ -51,8 +51,34 @@ def of(name: str, block: int) -> tuple[str | None, str | None]:
 # The number of layers in the container, where mlx-lm's `layers` joins two lists.
 BLOCKS = {"afm7": 2}
 
-# Architectures that cannot hide padding: their rows of several lengths are refused.
-CANNOT_MASK: dict[str, str] = {}
+# Architectures that cannot hide padding: rows of several lengths are refused.
+CANNOT_MASK = {
+    "afm7": "its last layers rotate queries by the cache's length, padding included",
+    "baichuan_m1": "its convolutions over keys and values see the padding",
+    "bailing_moe_linear": "its linear attention sees the padding",
+    "deepseek_v41": "its cache is its own kind",
+    "gemma2": "it masks wrongly in a batch",
+    "gemma3n": "it masks wrongly in a batch",
+    "gpt_bigcode": "its learned positions take one offset for all rows",
+    "jamba": "its state space layers see the padding",
+    "llama4": "its chunked cache has no batch form",
+    "mamba": "its state space layers see the padding",
+    "olmo_hybrid": "its linear attention sees the padding",
+    "recurrent_gemma": "its recurrent layers see the padding",
+    "rwkv7": "its recurrent layers see the padding",
+}
 
-# Architectures whose layers pass on something else than one residual stream.
-NO_LENS: dict[str, str] = {}
+# Architectures whose layers pass on something else than one residual stream (batch, length, width).
+NO_LENS = {"gemma3n": "several streams, stacked"}
+
+# Architectures whose layers return tuples.
+TUPLES = ("deepseek_v41", "gemma4", "gemma4_text", "hunyuan", "kimi_k3", "rwkv7")
+
+# Architectures that look at values in their forward: nothing of theirs can be compiled.
+NOT_COMPILED = {"dbrx": "its experts are chosen with `.tolist()`"}
+
+# Architectures that run their layers' parts by hand, so that no layer is ever called.
+NO_CALLS = {"iquestloopcoder": "two loops over the parts of its layers"}
+
+# Where the part of the usual name only holds the one that is called.
+HOLDS = {("exaone", "attn"): "attention"}
