@@ -183,13 +183,16 @@ class OutsideTraceError(MLXGraphError, RuntimeError):
 class EscapedError(MLXGraphError, TypeError):
     """A proxy went through code that the recording cannot see."""
 
-    def __init__(self, where: str, name: str = ""):
+    def __init__(self, where: str, advice: str = ""):
         super().__init__(
-            f"a recorded value went through {name or 'a function'} that the recording cannot see"
-            f" (imported by name before the trace, or under mx.compile), and came out as an"
-            f" array that holds nothing.\n  used at {where}\n"
-            "  Write `mx.softmax(h)` instead of a `softmax` imported earlier, or"
-            " `mg.apply(fn, h)` to run any function as it is."
+            "a recorded value went through a function that the recording cannot see (imported by"
+            " name before the trace, or transformed by MLX), and came out as an array that holds"
+            f" nothing.\n  used at {where}\n  "
+            + (
+                advice
+                or "Write `mx.softmax(h)` instead of a `softmax` imported earlier, or"
+                " `mg.apply(fn, h)` to run any function as it is."
+            )
         )
 
 

@@ -11,6 +11,8 @@ from functools import lru_cache
 
 import mlx.core as mx
 
+_vmap = mx.vmap  # MLX's own, also while a block is open
+
 
 @lru_cache(maxsize=4096)
 def placeholder(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
@@ -21,5 +23,5 @@ def placeholder(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         seen.append(x)
         return x
 
-    mx.vmap(trace)(mx.zeros((1, *shape), dtype))
+    _vmap(trace)(mx.zeros((1, *shape), dtype))
     return seen[0]

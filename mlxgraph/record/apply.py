@@ -11,8 +11,7 @@ from mlxgraph.errors import LookError, MLXGraphError
 from mlxgraph.graph.node import APPLY
 from mlxgraph.graph.values import Opaque
 from mlxgraph.record.freeze import freeze
-from mlxgraph.record.handle import open_recording
-from mlxgraph.record.intercept import proxy_in
+from mlxgraph.record.handle import open_recording, proxy_in
 from mlxgraph.record.nest import Nest
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.where import ARRAY

@@ -59,3 +59,20 @@ def save(handle: Any, name: str | None = None) -> Any:
     Args: name: how `trace.saved_values` lists it; a site's own name if left out.
     """
     return open_recording(handle).save(handle, name)
+
+
+def proxy_in(values: Any) -> Any:
+    """The first proxy among arguments, lists and tuples of them included."""
+    for value in values:
+        kind = type(value)
+        if kind in HANDLES:
+            return value
+        if kind is list or kind is tuple:
+            found = proxy_in(value)
+            if found is not None:
+                return found
+        elif kind is dict:
+            found = proxy_in(value.values())
+            if found is not None:
+                return found
+    return None

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import wraps
 from types import FunctionType, ModuleType
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxgraph.errors import LookError
+from mlxgraph.errors import EscapedError, LookError
 from mlxgraph.record import einops_backend
-from mlxgraph.record.handle import HANDLES
+from mlxgraph.record.apply import apply
+from mlxgraph.record.handle import proxy_in
 from mlxgraph.record.operators import BINARY, COMPARE
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.shapes import VIEWS, view_call
@@ -38,12 +40,13 @@ _LEFT_ALONE = frozenset(
     set_default_stream new_stream new_thread_unsafe_stream new_thread_local_stream clear_streams
     stream synchronize get_active_memory get_array_buffer_size get_peak_memory reset_peak_memory
     get_cache_memory set_memory_limit get_memory_limit set_cache_limit set_wired_limit clear_cache
-    load jvp vjp value_and_grad grad vmap compile disable_compile enable_compile checkpoint
+    load disable_compile enable_compile
     export_function import_function exporter set_printoptions get_printoptions printoptions
     metal_kernel cuda_kernel precompiled_cuda_kernel __getattr__ seed key from_dlpack""".split()
 )
 _OF_MODELS = frozenset("quantize average_gradients fully_shard value_and_grad".split())  # in nn
 _FILES = frozenset("save savez savez_compressed save_safetensors save_gguf export_to_dot".split())
+_TRANSFORM = frozenset("grad value_and_grad vjp jvp vmap compile checkpoint".split())
 _EVALUATE = frozenset({"eval", "async_eval"})
 _LIFTING = frozenset(
     {*BINARY.values(), *COMPARE.values(), "mx.maximum", "mx.minimum", "mx.where", "mx.logaddexp"}
@@ -52,23 +55,6 @@ _DRAWS = frozenset(
     """uniform normal multivariate_normal randint bernoulli truncated_normal gumbel categorical
     laplace permutation""".split()
 )
-
-
-def proxy_in(values: Any) -> Any:
-    """The first proxy among arguments, lists and tuples of them included."""
-    for value in values:
-        kind = type(value)
-        if kind in HANDLES:
-            return value
-        if kind is list or kind is tuple:
-            found = proxy_in(value)
-            if found is not None:
-                return found
-        elif kind is dict:
-            found = proxy_in(value.values())
-            if found is not None:
-                return found
-    return None
 
 
 def _recorder(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,6 +98,44 @@ def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
         return recording.draw(op, args, kwargs)
 
     return draw
+
+
+def _transformer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    """`mx.grad` and its like, opened in a block: what they make may be called on proxies, which
+    runs it as it is; a function that reaches for a proxy from inside is refused."""
+
+    def transform(*args: Any, **kwargs: Any) -> Any:
+        if current() is None or not args or not callable(args[0]):
+            return real(*args, **kwargs)
+        if proxy_in(args[1:]) is not None:  # vjp and jvp take their arguments at once
+            return apply(real, *args, **kwargs)
+        made = real(_refusing(args[0], op), *args[1:], **kwargs)
+        if not callable(made):
+            return made
+
+        def transformed(*inputs: Any, **named: Any) -> Any:
+            if proxy_in(inputs) is None and proxy_in(named.values()) is None:
+                return made(*inputs, **named)
+            return apply(real(*args, **kwargs), *inputs, **named)
+
+        return transformed
+
+    return transform
+
+
+def _refusing(function: Callable[..., Any], op: str) -> Callable[..., Any]:
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if proxy_in((result,)) is not None:
+            raise EscapedError(
+                str(here()),
+                f"{op} cannot follow a value that is only recorded. Open the trace inside the"
+                " function, take `t.grad(loss, h)`, or give the value as an argument.",
+            )
+        return result
+
+    return checked
 
 
 def _has_key(args: tuple) -> bool:
@@ -185,6 +209,8 @@ def _wrapped(prefix: str, name: str, real: Callable[..., Any]) -> Callable[..., 
     op = f"{prefix}.{name}"
     if prefix == "mx" and name in _EVALUATE:
         wrapper = _evaluator(real)
+    elif prefix == "mx" and name in _TRANSFORM:
+        wrapper = _transformer(op, real)
     elif prefix == "mx" and name in _FILES:
         wrapper = _refuser(op, real)
     elif prefix == "mx.random" and name in _DRAWS:

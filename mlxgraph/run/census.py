@@ -22,6 +22,8 @@ from mlxgraph.run.forward import Forward
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
+_compile = mx.compile  # MLX's own, also while a block is open
+
 
 def take_census(
     tree: ModuleTree, forward: Forward, args: tuple, kwargs: dict[str, Any], traceable: bool = True
@@ -59,7 +61,7 @@ def _traced(
         return []
 
     try:
-        mx.compile(trace)(*[mx.zeros(a.shape, a.dtype) for a in arrays])
+        _compile(trace)(*[mx.zeros(a.shape, a.dtype) for a in arrays])
     except Exception:  # the plain forward that follows raises what is the model's own
         return None
     return census

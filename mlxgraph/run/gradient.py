@@ -20,6 +20,8 @@ from mlxgraph.graph.node import GRAD, LEAVES, Node, walk
 from mlxgraph.run.ops import Values
 from mlxgraph.run.plan import Plan
 
+_value_and_grad = mx.value_and_grad  # MLX's own, also while a block is open
+
 Deltas = dict[Node, Any]
 
 
@@ -67,7 +69,7 @@ def _backward(
 
     wanted = [map_nested(shapes[node], _zero) for node in nodes]
     zeros = [v for v in leaves(wanted) if v is not None]
-    (_, arrays), gradients = mx.value_and_grad(forward)(zeros)
+    (_, arrays), gradients = _value_and_grad(forward)(zeros)
     rest = iter(arrays)
     filled = [next(rest) if isinstance(v, mx.array) else v for v in leaves(templates)]
     known = dict(zip(carried, unflatten(templates, filled), strict=True))

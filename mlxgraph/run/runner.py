@@ -32,6 +32,8 @@ from mlxgraph.run.signature import Call, fill, untouched, without_values
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
+_compile = mx.compile  # MLX's own, also while a block is open
+
 CompileMode = bool | Literal["auto"]
 Simplify = Callable[[Graph, Sequence[Node], frozenset[str]], tuple[Graph, Sequence[Node]]]
 MOST_PASSES = 256
@@ -103,7 +105,7 @@ class Pass:
         """Replay the compiled forward, compiling it first if need be."""
         if self._compiled is None:
             state = {"inputs": mx.random.state, "outputs": mx.random.state} if self._draws else {}
-            self._compiled = mx.compile(self._trace, **state)
+            self._compiled = _compile(self._trace, **state)
         lifted = [_as_input(node, constants, params) for node in self.plan.leaves]
         key = random_state.current() if self._draws else None
         try:
