@@ -51,21 +51,23 @@ def of(name: str, block: int) -> tuple[str | None, str | None]:
 # The number of layers in the container, where mlx-lm's `layers` joins two lists.
 BLOCKS = {"afm7": 2}
 
+DIFFERS = "a padded row gives other numbers than its single run"
+
 # Architectures that cannot hide padding: rows of several lengths are refused.
 CANNOT_MASK = {
     "afm7": "its last layers rotate queries by the cache's length, padding included",
-    "baichuan_m1": "its convolutions over keys and values see the padding",
-    "bailing_moe_linear": "its linear attention sees the padding",
+    "baichuan_m1": DIFFERS,
+    "bailing_moe_linear": DIFFERS,
     "deepseek_v41": "its cache is its own kind",
-    "gemma2": "it masks wrongly in a batch",
-    "gemma3n": "it masks wrongly in a batch",
+    "gemma2": "its mask's batch axis meets the axis of key-value heads",
+    "gemma3n": DIFFERS,
     "gpt_bigcode": "its learned positions take one offset for all rows",
-    "jamba": "its state space layers see the padding",
+    "jamba": DIFFERS,
     "llama4": "its chunked cache has no batch form",
-    "mamba": "its state space layers see the padding",
-    "olmo_hybrid": "its linear attention sees the padding",
-    "recurrent_gemma": "its recurrent layers see the padding",
-    "rwkv7": "its recurrent layers see the padding",
+    "mamba": "its state space layers take no mask",
+    "olmo_hybrid": DIFFERS,
+    "recurrent_gemma": DIFFERS,
+    "rwkv7": "its recurrent layers take no mask",
 }
 
 # Architectures whose layers pass on something else than one residual stream (batch, length, width).
