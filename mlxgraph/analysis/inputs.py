@@ -63,7 +63,8 @@ def check_position(position: int, length: int, what: str = "the text") -> int:
 def first_array(value: Any) -> Any:
     """The array itself, or the first of a module's several outputs."""
     while not isinstance(value, mx.array):
-        value = value[next(iter(value.keys()))] if hasattr(value, "keys") else value[0]
+        by_key = isinstance(value, dict) or getattr(value, "is_dict", bool)()  # a nest tells
+        value = value[next(iter(value.keys()))] if by_key else value[0]
     return value
 
 

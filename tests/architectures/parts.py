@@ -71,10 +71,13 @@ CANNOT_MASK = {
 }
 
 # Architectures whose layers pass on something else than one residual stream (batch, length, width).
-NO_LENS = {"gemma3n": "several streams, stacked"}
+NO_LENS = {
+    "deepseek_v41": "several streams, stacked",
+    "gemma3n": "several streams, stacked",
+}
 
-# Architectures whose layers return tuples.
-TUPLES = ("deepseek_v41", "gemma4", "gemma4_text", "hunyuan", "kimi_k3", "rwkv7")
+# Architectures whose layers pass on more than the stream: a state alone does not give the logits.
+CARRIED = {"kimi_k3": "its layers return a tuple whose other parts go into the logits"}
 
 # Architectures that look at values in their forward: nothing of theirs can be compiled.
 NOT_COMPILED = {"dbrx": "its experts are chosen with `.tolist()`"}
