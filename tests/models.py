@@ -8,6 +8,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models import llama
 
+import mlxgraph as mg
+
 VOCABULARY = 50
 WIDTH = 32
 HEADS = 4
@@ -242,15 +244,6 @@ class InterruptedChain(nn.Module):
         return x
 
 
-def as_numpy(array: Any) -> Any:
-    """A numpy copy, bfloat16 included."""
-    import numpy as np
-
-    if array.dtype == mx.bfloat16:
-        array = array.astype(mx.float32)
-    return np.array(array)
-
-
 def same(a: Any, b: Any, tolerance: float = 0.0) -> bool:
     """Whether two arrays have one shape and dtype and differ by at most `tolerance`."""
     if a.shape != b.shape or a.dtype != b.dtype:
@@ -268,3 +261,11 @@ def identity_of(module: nn.Module) -> list[tuple[str, int, int]]:
     parameters = nn.utils.tree_flatten(module.parameters())
     found += [(path, id(type(array)), id(array)) for path, array in parameters]
     return sorted(found)
+
+
+def made(module: Any) -> Any:
+    """A module, or an instance of a module class, with its random weights computed, to trace."""
+    mx.random.seed(6)
+    module = module() if isinstance(module, type) else module
+    mx.eval(module.parameters())
+    return mg.InterpretableModel(module)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests import models
 from tests.laws.interpreter import modules_of
-from tests.laws.programs import perform
+from tests.laws.play import perform
 from tests.laws.test_programs import CASES, arrays
 
 SITE, CONSTANT, NUMBER = "site", "constant", "number"

@@ -12,7 +12,8 @@ import mlxgraph as mg
 from mlxgraph.errors import OrderError
 from tests import models
 from tests.laws.interpreter import H, Replace, interpret, positions_of, sites_of
-from tests.laws.programs import perform, play, programs, read
+from tests.laws.play import perform, play, read
+from tests.laws.programs import programs
 
 X = mx.arange(48, dtype=mx.float32).reshape(2, 4, 6) / 24 - 1
 TOKENS = mx.array([[1, 7, 3, 9], [5, 11, 0, 8]])

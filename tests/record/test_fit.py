@@ -1,0 +1,87 @@
+"""R9: shapes that do not fit and indices out of bounds raise at the user's line."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxgraph.errors import (
+    BoundsError,
+    MLXGraphError,
+    ShapeError,
+)
+
+FILE = "test_fit.py"
+
+
+def line_of(error) -> str:
+    """The message, checked to name a line of this file."""
+    text = str(error.value)
+    assert f"{FILE}:" in text, text
+    return text
+
+
+MISSHAPEN = {
+    "operation": lambda m: m.layers[0].output + mx.ones((5,)),
+    "reflected": lambda m: mx.ones((5,)) + m.layers[0].output,
+    "product": lambda m: m.layers[0].output @ mx.ones((5, 2)),
+    "function": lambda m: mx.concatenate([m.layers[0].output, mx.ones((2, 4))]),
+    "reshape": lambda m: m.layers[0].output.reshape(7, 7),
+    "replace": lambda m: setattr(m.layers[0], "output", mx.ones((2, 4, 5))),
+    "replace too big": lambda m: setattr(m.layers[0], "output", mx.ones((3, 2, 4, 6))),
+    "item": lambda m: m.layers[0].output.__setitem__((slice(None), -1), mx.ones((5,))),
+    "augmented": lambda m: m.layers[0].output.__iadd__(mx.ones((5,))),
+    "module": lambda m: m.layers[1](mx.ones((2, 5)) + m.layers[0].output.sum()),
+}
+
+
+@pytest.mark.parametrize("name", MISSHAPEN)
+def test_a_shape_that_does_not_fit_raises_at_the_users_line(chain, x, name):
+    with chain.trace(x), pytest.raises(MLXGraphError) as caught:
+        MISSHAPEN[name](chain)
+    text = line_of(caught)
+    number = MISSHAPEN[name].__code__.co_firstlineno
+    assert f"{FILE}:{number}" in text, f"line {number}:\n{text}"
+    assert "5" in text or "7" in text or "3" in text
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_shape_error_shows_both_shapes(chain, x):
+    with chain.trace(x), pytest.raises(ShapeError) as caught:
+        chain.layers[0].output[:, -1] = mx.ones((2, 5))
+    assert "(2, 6)" in str(caught.value) and "(2, 5)" in str(caught.value)
+
+
+OUT_OF_BOUNDS = {
+    "read": lambda h: h[2],
+    "read negative": lambda h: h[-3],
+    "read axis 1": lambda h: h[:, 4],
+    "read after ellipsis": lambda h: h[..., 6],
+    "read new axis": lambda h: h[None, 2],
+    "write": lambda h: h.__setitem__((0, 9), 1.0),
+    "list": lambda h: h[:, [0, 4]],
+    "tuple of lists": lambda h: h[[0, 1], [0, 5]],
+    "too many": lambda h: h[0, 0, 0, 0],
+    "numpy int": lambda h: h[np.int64(5)],
+    "numpy array": lambda h: h[:, np.array([0, -5])],
+    "on a view": lambda h: h[:, 1:3][:, 2],
+    "at": lambda h: h.at[5].add(1.0),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_BOUNDS)
+def test_a_static_index_out_of_bounds_raises_at_the_users_line(chain, x, name):
+    with chain.trace(x), pytest.raises(IndexError) as caught:
+        OUT_OF_BOUNDS[name](chain.layers[0].output)
+    text = line_of(caught)
+    assert isinstance(caught.value, BoundsError)
+    assert "out of bounds" in text and "(2, 4, 6)" in text or "(2, 2, 6)" in text
+
+
+def test_slices_are_cut_at_the_ends_as_in_python(chain, x):
+    with chain.trace(x):
+        h = chain.layers[0].output
+        assert h[:, 2:99].shape == (2, 2, 6)
+        assert h[:, -99:1].shape == (2, 1, 6)
+        assert h[:, 5:].shape == (2, 0, 6)

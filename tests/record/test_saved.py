@@ -1,0 +1,114 @@
+"""R7: after the block a saved value is an array, and an unsaved one says so."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxgraph.errors import MLXGraphError, NotSavedError
+from tests import models
+
+
+def test_a_saved_proxy_is_an_array_after_the_block(chain, x):
+    with chain.trace(x):
+        h = chain.layers[0].output.save()
+        inside = h
+    assert inside is h
+    assert isinstance(h, mx.array)
+    mx.eval(h)
+    assert h.value is h or models.same(h.value, h)
+    assert np.array(h).shape == (2, 4, 6)
+    assert models.same(mx.softmax(h, axis=-1) + h @ mx.eye(6), mx.softmax(+h, axis=-1) + h, 1e-6)
+    assert type(mx.exp(h)) is mx.array and type(h + 1) is mx.array and type(h[0]) is mx.array
+    assert models.same(pickle.loads(pickle.dumps(h)), mx.array(h))
+    assert type(pickle.loads(pickle.dumps(h))) is mx.array
+    assert models.same(copy.deepcopy(h), h) and models.same(copy.copy(h), h)
+    assert repr(h).startswith("array(") and str(h) == str(mx.array(h))
+    assert float(h.sum()) == pytest.approx(float(mx.array(h).sum()))
+    assert [row.shape for row in h] == [(4, 6), (4, 6)]
+    h[0] = 0
+    h += 1
+    assert h[0, 0, 0].item() == 1.0
+
+
+def test_mx_functions_and_gradients_take_saved_values(chain, x):
+    with chain.trace(x):
+        h = chain.layers[0].output.save()
+    gradient = mx.grad(lambda v: (v * v).sum())(h)
+    assert models.same(gradient, 2 * h, 1e-6)
+    assert models.same(mx.vmap(lambda v: v.sum())(h), h.sum((1, 2)), 1e-5)
+    assert models.same(mx.compile(lambda v: v + 1)(h), h + 1)
+
+
+def test_saves_go_into_the_next_trace(chain, x):
+    with chain.trace(x):
+        clean = chain.layers[0].output.save()
+    with chain.trace(x * 0):
+        chain.layers[0].output = clean
+        out = chain.layers[0].output.save()
+    assert models.same(out, clean)
+
+
+def test_saves_can_be_kept_in_any_python_structure(chain, x):
+    with chain.trace(x):
+        kept = {k: layer.output[:, -1].save() for k, layer in enumerate(chain.layers)}
+        listed = [layer.output.mean().save() for layer in chain.layers]
+    assert [kept[k].shape for k in range(3)] == [(2, 6)] * 3
+    assert all(isinstance(value.item(), float) for value in listed)
+
+
+USES = {
+    "arithmetic": lambda h: h + 1,
+    "reflected": lambda h: 1 + h,
+    "array on the left": lambda h: mx.ones((6,)) * h,
+    "function": lambda h: mx.softmax(h),
+    "stack": lambda h: mx.stack([h, h]),
+    "method": lambda h: h.sum(),
+    "index": lambda h: h[0],
+    "write": lambda h: h.__setitem__(0, 1.0),
+    "numpy": np.array,
+    "list": lambda h: h.tolist(),
+    "item": lambda h: h.item(),
+    "float": float,
+    "bool": bool,
+    "eval": mx.eval,
+    "save": lambda h: h.save(),
+    "value": lambda h: h.value,
+    "iteration": list,
+    "pickle": pickle.dumps,
+    "copy": lambda h: mx.array(h),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_an_unsaved_proxy_says_so_after_the_block(chain, x, use):
+    with chain.trace(x):
+        h = chain.layers[0].output * 2
+        chain.layers[1].output.save()
+    with pytest.raises(Exception) as caught:
+        mx.eval(USES[use](h))
+    error = caught.value
+    if isinstance(error, NotSavedError):
+        assert "test_saved.py" in str(error) and ".save()" in str(error)
+        assert isinstance(error, RuntimeError) and isinstance(error, MLXGraphError)
+    else:  # MLX's own functions get no chance to say more once interception is over
+        assert use in ("function", "stack", "eval", "array on the left", "copy"), repr(error)
+        assert "without a primitive" in str(error)
+
+
+def test_module_calls_and_functions_of_unsaved_proxies_never_give_numbers(chain, x):
+    with chain.trace(x):
+        h = chain.layers[0].output * 2
+    for use in (mx.softmax, mx.exp, mx.array):
+        with pytest.raises((NotSavedError, RuntimeError)):
+            mx.eval(use(h))
+
+
+def test_repr_of_an_unsaved_proxy_after_the_block_still_works(chain, x):
+    with chain.trace(x):
+        h = chain.layers[0].output * 2
+    assert "layers.0" in repr(h)
