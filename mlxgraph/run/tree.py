@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from operator import attrgetter, getitem, is_
+from operator import attrgetter, call, getitem, is_
 from typing import Any
+from weakref import ref
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -39,6 +40,7 @@ class ModuleTree:
             self._add(module, name)
         self._lengths = list(map(len, self._holders))
         self._types = list(map(type, self._holders))
+        self._seen = list(map(ref, self.weights()))  # weak: nothing here keeps weights alive
         self._kinds = list(map(_KIND, self.weights()))
         self._attributes = [vars(module) for module in self.modules.values()]
         self._plain = list(chain.from_iterable(map(dict.values, self._attributes)))
@@ -92,7 +94,7 @@ class ModuleTree:
         try:
             return (
                 list(map(len, self._holders)) == self._lengths
-                and list(map(_KIND, self.weights())) == self._kinds
+                and self._same_kinds()
                 and len(plain) == len(self._plain)
                 and all(map(is_, plain, self._plain))
                 and all(map(is_, map(type, self._holders), self._types))
@@ -102,6 +104,14 @@ class ModuleTree:
             )
         except (KeyError, IndexError):
             return False
+
+    def _same_kinds(self) -> bool:
+        """Whether every weight has the shape and dtype it had: most often it is the same array."""
+        now = self.weights()
+        if all(map(is_, now, map(call, self._seen))):
+            return True
+        self._seen = list(map(ref, now))
+        return list(map(_KIND, now)) == self._kinds
 
     def weights(self) -> list[mx.array]:
         """The arrays as they are now, in the order of `weight_names`."""
