@@ -21,7 +21,7 @@ from mlxgraph.rewrite.driver import rewrite
 from mlxgraph.rewrite.pipeline import ALL, NAMES, simplify
 from mlxgraph.run.ops import NodeFailure, Values, bind_leaves, evaluate, thaw
 from tests import models
-from tests.laws.programs import perform
+from tests.laws.play import perform
 from tests.laws.test_programs import CASES
 
 SITES = {
