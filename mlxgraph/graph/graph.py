@@ -23,6 +23,7 @@ from mlxgraph.graph.merge import side_by_side
 from mlxgraph.graph.node import NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.text import headline, listing
+from mlxgraph.graph.values import map_frozen
 
 FIELDS = ("writes", "saves", "constants", "notes", "then")
 
@@ -130,8 +131,25 @@ class Graph:
 
     def __hash__(self) -> int:
         if self._hash is None:
-            object.__setattr__(self, "_hash", hash(self.key))
+            object.__setattr__(self, "_hash", self._structure())
         return self._hash  # type: ignore[return-value]
+
+    def _structure(self) -> int:
+        """A hash of what the nodes say, not of who they are: equal graphs that never lived at one
+        time have the same."""
+        form = self._canonical()
+        known: dict[Node, int] = {}
+
+        def leaf(value: Any) -> Any:
+            return known[value] if type(value) is Node else value
+
+        for node in walk(form.roots):
+            args = map_frozen(node.args, leaf)
+            kwargs = tuple([(name, map_frozen(value, leaf)) for name, value in node.kwargs])
+            known[node] = hash((node.op, args, kwargs))
+        writes = frozenset([(site, known[node]) for site, node in form.writes])
+        saves = frozenset([(name, known[node]) for name, node in form.saves])
+        return hash((writes, saves, form.then))
 
     def same_arrays(self, other: Graph) -> bool:
         """Whether an equal graph also holds the very same arrays (by identity)."""

@@ -170,3 +170,17 @@ def test_a_census_keeps_forward_order_and_counts_calls():
     assert [census.order[s] for s in (Site("a", INPUTS), A, B)] == [0, 1, 4]
     assert census.calls("a") == 2 and census.calls("b") == 1 and census.calls("c") == 0
     assert list(census.outputs()) == [A, Site("a", "output", 1), B]
+
+
+def test_the_hash_says_what_a_graph_does_and_not_when_its_nodes_lived():
+    def built(number: int) -> int:
+        base = site_node("a")
+        node = Node("mx.add", (Node("mx.multiply", (base, number)), base))
+        return hash(Graph([(Site("a"), node)], [("x", Node("mx.abs", (node,)))]))
+
+    hashes, kept = set(), []
+    for round in range(20):
+        kept.append([object() for _ in range(round)])  # so that freed nodes' places are taken
+        hashes.add(built(2))
+    assert len(hashes) == 1
+    assert built(3) not in hashes
