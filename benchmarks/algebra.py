@@ -30,7 +30,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Slice
-from mlxgraph.optimize import for_run, passes_named
+from mlxgraph.model.optimize import for_run, passes_named
 
 ALL = Slice(None, None, None)
 

@@ -247,7 +247,7 @@ def compilations(traces: int) -> None:
     model = mg.InterpretableModel(llama(64, 4))
     for length in (8, 16):
         tokens = mx.arange(length)[None]
-        before = model._runner.compilations
+        before = model.compilations
         last: list[float] = []
         for number in range(traces):
             steer = mx.full((64,), number / traces)
@@ -255,7 +255,7 @@ def compilations(traces: int) -> None:
                 model.layers[2].output[:, -1] += (0.1 * number) * steer
                 logits = model.output[0, -1].save()
             last.append(logits[0].item())
-        count = model._runner.compilations - before
+        count = model.compilations - before
         print(f"| {length} | {traces} | {len(set(last))} | {count} |")
 
 

@@ -11,14 +11,14 @@ from mlxgraph.errors import MLXGraphError
 from mlxgraph.graph import named as _named
 from mlxgraph.graph.graph import Graph, chain, diff, merge
 from mlxgraph.graph.node import Node
-from mlxgraph.model import InterpretableModel
-from mlxgraph.optimize import simplify
+from mlxgraph.model.model import InterpretableModel
+from mlxgraph.model.optimize import simplify
 from mlxgraph.record.apply import apply
 from mlxgraph.record.param import Param, param
 from mlxgraph.rewrite.driver import rewrite
-from mlxgraph.run import arrays as _arrays  # noqa: F401 - tells graph.file what arrays are
+from mlxgraph.run import codec as _codec  # noqa: F401 - tells graph.file what arrays are
 from mlxgraph.tiny import tiny
-from mlxgraph.trace import Trace
+from mlxgraph.trace.trace import Trace
 
 _named.register_hole(Param)  # what a param among a saved function's arguments becomes
 

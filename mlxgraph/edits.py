@@ -6,11 +6,11 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mlxgraph.errors.source_line import here
+from mlxgraph.graph.deferred import Edit, Read
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.pattern import compiled, is_pattern
 from mlxgraph.graph.site import OUTPUT
-from mlxgraph.graph.step import Edit, Read
-from mlxgraph.record.where import here
 
 PORTS = ("output", "input", "inputs")
 

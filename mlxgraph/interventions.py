@@ -15,10 +15,10 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import AlignError, InterventionError, ShapeError
+from mlxgraph.errors.source_line import here
 from mlxgraph.graph import named
 from mlxgraph.graph.named import Named
 from mlxgraph.record.apply import normal_like
-from mlxgraph.record.where import here
 
 InterventionFn = Callable[[mx.array], mx.array]
 ALIGNMENTS = ("strict", "start", "end")

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from mlxgraph.errors import LookError
-from mlxgraph.graph.nest import map_nested
+from mlxgraph.errors.source_line import here
+from mlxgraph.graph.nested import map_nested
 from mlxgraph.graph.node import APPLY, CALL, Node
-from mlxgraph.placeholder import placeholder
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.record.recording import Recording
-from mlxgraph.record.where import here
-from mlxgraph.run import random_state
 from mlxgraph.run.ops import evaluate, thaw
 
 if TYPE_CHECKING:
-    from mlxgraph.model import InterpretableModel
+    from mlxgraph.model.model import InterpretableModel
 
 
 class ModelTools:

@@ -20,11 +20,13 @@ MOST_LINES = 400
 
 FLOORS = {
     "errors": 0,
-    "placeholder": 0,
+    "mlx_facts": 0,
     "graph": 1,
     "record": 2,
     "rewrite": 2,
     "run": 2,
+    "trace": 3,
+    "model": 3,
     "lobby": 3,
     "interventions": 4,
     "analysis": 4,
@@ -167,14 +169,14 @@ def test_no_file_holds_two_rooms_of_lines() -> None:
 @pytest.mark.parametrize(
     ("file", "text", "caught"),
     [
-        ("graph/bad.py", "from mlxgraph.model import InterpretableModel", "a floor above"),
+        ("graph/bad.py", "from mlxgraph.model.model import InterpretableModel", "a floor above"),
         ("graph/bad.py", "def f():\n    import mlx.core as mx", "graph imports mlx.core"),
         ("graph/bad.py", "from ..record import proxy", "a floor above"),
         ("rewrite/bad.py", "from mlxgraph.run.plan import Plan", "its neighbour"),
         ("record/bad.py", "from mlxgraph import run", "its neighbour"),
         ("run/bad.py", "import mlxgraph", "a floor above"),
-        ("errors.py", "from mlxgraph.graph.site import Site", "a floor above"),
-        ("names.py", "from mlxgraph.interventions import scale", "a floor above"),
+        ("errors/bad.py", "from mlxgraph.graph.site import Site", "a floor above"),
+        ("model/bad.py", "from mlxgraph.interventions import scale", "a floor above"),
     ],
 )
 def test_the_floors_catch_an_offender(tmp_path: Path, file: str, text: str, caught: str) -> None:
@@ -193,9 +195,9 @@ def test_the_floors_catch_a_circle_and_let_type_checking_pass(tmp_path: Path) ->
 
 
 def test_the_floors_catch_print_and_length(tmp_path: Path) -> None:
-    _package(tmp_path, {"names.py": "print(1)\n" + "x = 1\n" * MOST_LINES})
-    assert prints(tmp_path) == ["mlxgraph/names.py:1"]
-    assert too_long(tmp_path) == [f"mlxgraph/names.py: {MOST_LINES + 1} lines"]
+    _package(tmp_path, {"edits.py": "print(1)\n" + "x = 1\n" * MOST_LINES})
+    assert prints(tmp_path) == ["mlxgraph/edits.py:1"]
+    assert too_long(tmp_path) == [f"mlxgraph/edits.py: {MOST_LINES + 1} lines"]
 
 
 def _package(root: Path, files: dict[str, str]) -> None:

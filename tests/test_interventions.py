@@ -101,10 +101,10 @@ def test_another_number_does_not_compile_again(fresh, tokens):
             return fresh.output.save()
 
     first = run(0.5), run(0.6)
-    compiled = fresh._runner.compilations
+    compiled = fresh.compilations
     assert compiled == 1
     assert not same(run(0.7), first[1], 1e-3), "the number must matter"
-    assert fresh._runner.compilations == compiled
+    assert fresh.compilations == compiled
 
 
 def test_a_graph_with_noise_or_numbers_fits_any_length(tied, tokens):

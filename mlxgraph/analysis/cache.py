@@ -9,7 +9,7 @@ import mlx.core as mx
 
 from mlxgraph.analysis.inputs import token_strings
 from mlxgraph.errors import UnknownNameError, UnknownSiteError
-from mlxgraph.model import InterpretableModel
+from mlxgraph.model.model import InterpretableModel
 
 
 class ActivationCache:

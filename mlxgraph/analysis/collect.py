@@ -16,8 +16,8 @@ import numpy as np
 
 from mlxgraph.analysis.inputs import check_position, choose_layers, first_array
 from mlxgraph.errors import InputError, ShapeError
-from mlxgraph.model import InterpretableModel
-from mlxgraph.record.where import here
+from mlxgraph.errors.source_line import here
+from mlxgraph.model.model import InterpretableModel
 
 _LONG_WORK = 4  # batches from which on a bar is worth its line
 

@@ -12,8 +12,8 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import BoundsError, InputError, PositionError
-from mlxgraph.model import InterpretableModel
-from mlxgraph.record.where import here
+from mlxgraph.errors.source_line import here
+from mlxgraph.model.model import InterpretableModel
 
 
 def one_row(model: InterpretableModel, text: Any) -> mx.array:

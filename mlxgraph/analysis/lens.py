@@ -19,7 +19,7 @@ from mlxgraph.analysis.inputs import (
     token_strings,
 )
 from mlxgraph.analysis.unembed import check_head, token_scores, top_tokens
-from mlxgraph.model import InterpretableModel
+from mlxgraph.model.model import InterpretableModel
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.lens import lens_heatmap
 

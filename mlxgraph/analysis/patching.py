@@ -23,7 +23,7 @@ from mlxgraph.errors import (
     LengthsError,
     UnknownSiteError,
 )
-from mlxgraph.model import InterpretableModel
+from mlxgraph.model.model import InterpretableModel
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.recovery import recovery_bars
 

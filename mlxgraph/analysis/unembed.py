@@ -14,8 +14,8 @@ import mlx.core as mx
 
 from mlxgraph.analysis.inputs import first_array
 from mlxgraph.errors import InputError, ShapeError, UnembeddingError
-from mlxgraph.model import InterpretableModel
-from mlxgraph.record.where import here
+from mlxgraph.errors.source_line import here
+from mlxgraph.model.model import InterpretableModel
 
 
 def token_scores(model: InterpretableModel, states: mx.array, apply_norm: bool = True) -> mx.array:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlxgraph.errors import MergeError, ParamError, UnknownNameError
+from mlxgraph.graph.deferred import Edit, Read
 from mlxgraph.graph.node import (
     CALL,
     CONSTANT,
@@ -22,7 +23,6 @@ from mlxgraph.graph.node import (
     substitute,
 )
 from mlxgraph.graph.site import MODEL_OUTPUT, Site
-from mlxgraph.graph.step import Edit, Read
 
 if TYPE_CHECKING:
     from mlxgraph.graph.graph import Graph, Note

@@ -17,12 +17,13 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from mlxgraph.graph import algebra, file, picture
+from mlxgraph.graph import algebra, picture
 from mlxgraph.graph.diff import Diff, difference
+from mlxgraph.graph.file import format as file
+from mlxgraph.graph.listing import headline, listing
 from mlxgraph.graph.merge import side_by_side
 from mlxgraph.graph.node import NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.text import headline, listing
 from mlxgraph.graph.values import map_frozen
 
 FIELDS = ("writes", "saves", "constants", "notes", "then")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxgraph.errors import MergeError
 from mlxgraph.graph.algebra import is_graph, sequence
+from mlxgraph.graph.deferred import Edit
 from mlxgraph.graph.pattern import may_meet
 from mlxgraph.graph.site import MODEL_OUTPUT, Site
-from mlxgraph.graph.step import Edit
 
 if TYPE_CHECKING:
     from mlxgraph.graph.graph import Graph

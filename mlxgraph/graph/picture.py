@@ -11,8 +11,8 @@ import html as markup
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from mlxgraph.graph.listing import MOST_ROWS, Row, headline, plain, rows
 from mlxgraph.graph.node import CALL, CONSTANT, NUMBER, PARAM, SITE, Node
-from mlxgraph.graph.text import MOST_ROWS, Row, headline, plain, rows
 
 if TYPE_CHECKING:
     from mlxgraph.graph.graph import Graph

@@ -10,11 +10,11 @@ import mlx.core as mx
 from mlxgraph.errors import LookError, MLXGraphError
 from mlxgraph.graph.node import APPLY
 from mlxgraph.graph.values import Opaque
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import open_recording, proxy_in
-from mlxgraph.record.nest import Nest
+from mlxgraph.record.nested_proxy import Nest
 from mlxgraph.record.proxy import Proxy
-from mlxgraph.record.where import ARRAY
 
 
 def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlxgraph.errors import BoundsError
-from mlxgraph.record.where import here
+from mlxgraph.errors.source_line import here
 
 
 def check_bounds(index: Any, shape: tuple[int, ...]) -> None:

@@ -9,8 +9,9 @@ import mlx.nn as nn
 import numpy as np
 
 from mlxgraph.errors import ForeignProxyError, NotSavedError
+from mlxgraph.errors.source_line import here
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
-from mlxgraph.record.where import ARRAY, here
+from mlxgraph.mlx_facts.originals import ARRAY
 
 if TYPE_CHECKING:
     from mlxgraph.record.recording import Recording

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlxgraph.errors import NotSavedError, UnboundParamError
-from mlxgraph.graph.text import brief
+from mlxgraph.graph.listing import brief
 from mlxgraph.record.views import Step
 
 SLOTS = ("_recording", "_node", "_base", "_step", "_cell", "_epoch", "_synced", "_result")

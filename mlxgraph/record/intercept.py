@@ -21,14 +21,14 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxgraph.errors import EscapedError, LookError
+from mlxgraph.errors.source_line import here
 from mlxgraph.record import einops_backend
 from mlxgraph.record.apply import apply
 from mlxgraph.record.handle import proxy_in
 from mlxgraph.record.operators import BINARY, COMPARE
 from mlxgraph.record.proxy import Proxy
-from mlxgraph.record.shapes import VIEWS, view_call
 from mlxgraph.record.stack import current, stack
-from mlxgraph.record.where import here
+from mlxgraph.record.view_functions import VIEWS, view_call
 
 _NATIVE = type(mx.mean)
 _COMPILED = type(mx.compile(abs))

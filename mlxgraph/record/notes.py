@@ -7,8 +7,8 @@ from typing import Any
 from mlxgraph.graph.census import Info
 from mlxgraph.graph.graph import Note
 from mlxgraph.graph.node import Node
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.freeze import dtype_name
-from mlxgraph.record.where import ARRAY
 
 
 class Notes(dict):

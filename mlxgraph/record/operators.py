@@ -10,7 +10,7 @@ from typing import Any
 
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import open_recording
-from mlxgraph.record.shapes import view_call
+from mlxgraph.record.view_functions import view_call
 
 BINARY = {
     "add": "mx.add",

@@ -15,7 +15,7 @@ import numpy as np
 from mlxgraph.errors import OutsideTraceError, ParamError, UnknownNameError
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import PARAM, Node
-from mlxgraph.placeholder import placeholder
+from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.record.freeze import dtype_name
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.operators import operators

@@ -14,17 +14,17 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import GradientError, NotSavedError
-from mlxgraph.graph.nest import is_container
+from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record import views
 from mlxgraph.record.bounds import check_bounds
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, open_recording, save, set_item
-from mlxgraph.record.nest import Nest
+from mlxgraph.record.nested_proxy import Nest
 from mlxgraph.record.operators import methods, operators
-from mlxgraph.record.shapes import view_call
+from mlxgraph.record.view_functions import view_call
 from mlxgraph.record.views import Step
-from mlxgraph.record.where import ARRAY
 
 
 def wrap(

@@ -22,18 +22,19 @@ from mlxgraph.errors import (
     ShapeError,
     StaleHandleError,
 )
+from mlxgraph.errors.source_line import Place, here
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import CONSTANT, GRAD, NUMBER, SITE, Node, site_of, walk
 from mlxgraph.graph.site import SKIP, Site
-from mlxgraph.record.book import Book, Tools
-from mlxgraph.record.fit import NUMBER_KINDS, describe, fitted
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.conform import NUMBER_KINDS, describe, fitted
 from mlxgraph.record.freeze import dtype_name, freeze
-from mlxgraph.record.nest import Nest
+from mlxgraph.record.gradient import slope
+from mlxgraph.record.inference import Book, Tools
+from mlxgraph.record.nested_proxy import Nest
 from mlxgraph.record.notes import Notes
 from mlxgraph.record.proxy import Proxy, wrap
-from mlxgraph.record.slope import slope
-from mlxgraph.record.where import ARRAY, Place, here
 
 
 class Cell:

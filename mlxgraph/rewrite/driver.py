@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from mlxgraph.errors import RewriteError
 from mlxgraph.graph.algebra import Moved, is_graph
 from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.listing import brief
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.text import brief
 from mlxgraph.graph.values import map_frozen
 
 Rule = Callable[[Node], Node | None]

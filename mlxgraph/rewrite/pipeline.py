@@ -25,7 +25,7 @@ from mlxgraph.errors import UnknownNameError
 from mlxgraph.graph.algebra import is_graph
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import GRAD, Node
-from mlxgraph.rewrite import passes, rules
+from mlxgraph.rewrite import rules, whole_graph
 from mlxgraph.rewrite.driver import Rule, rewrite
 
 MOST_ROUNDS = 8
@@ -64,14 +64,14 @@ LOCAL = (
     _by_rules("reads", "a place holds what was written there", rules.READS),
     _by_rules("views", "a view of a view is one view", rules.VIEWS),
     _by_rules("casts", "what has a shape and dtype already is not given it again", rules.CASTS),
-    Pass("twins", "operands of + and * can be exchanged", passes.merge_twins),
+    Pass("twins", "operands of + and * can be exchanged", whole_graph.merge_twins),
 )
 BY_VALUE = (
-    Pass("constants", "one value needs one input", passes.merge_constants),
+    Pass("constants", "one value needs one input", whole_graph.merge_constants),
     Pass("folding", "what rests on constants is a constant", lambda graph: graph),
 )
-ALL = (*LOCAL, *BY_VALUE, Pass("dead", "what nothing uses can go", passes.drop_dead))
-FOR_RUNS = (*LOCAL, Pass("dead", "what nothing uses can go", passes.drop_idle_writes))
+ALL = (*LOCAL, *BY_VALUE, Pass("dead", "what nothing uses can go", whole_graph.drop_dead))
+FOR_RUNS = (*LOCAL, Pass("dead", "what nothing uses can go", whole_graph.drop_idle_writes))
 NAMES = tuple(one.name for one in ALL)
 
 
@@ -79,7 +79,7 @@ def simplify(
     graph: Graph,
     using: Iterable[Pass] = ALL,
     without: Iterable[str] = (),
-    evaluate: passes.Evaluate | None = None,
+    evaluate: whole_graph.Evaluate | None = None,
 ) -> Simplified:
     """The graph at rest under the passes: none of them changes it any more.
 
@@ -108,10 +108,10 @@ def simplify(
     return Simplified(graph, tuple(history))
 
 
-def _armed(one: Pass, evaluate: passes.Evaluate | None) -> Pass:
+def _armed(one: Pass, evaluate: whole_graph.Evaluate | None) -> Pass:
     if one.name != "folding" or evaluate is None:
         return one
-    return one._replace(run=partial(passes.fold_constants, evaluate=evaluate))
+    return one._replace(run=partial(whole_graph.fold_constants, evaluate=evaluate))
 
 
 def _apply(one: Pass, graph: Graph, history: list[Change]) -> Graph:

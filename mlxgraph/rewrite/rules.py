@@ -10,7 +10,7 @@ from typing import Any
 
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType
-from mlxgraph.rewrite.alike import (
+from mlxgraph.rewrite.known_shapes import (
     DEPTH,
     RESHAPES,
     are_apart,

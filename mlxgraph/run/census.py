@@ -14,10 +14,10 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.nest import leaves, map_nested, unflatten
+from mlxgraph.graph.nested import leaves, map_nested, unflatten
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
-from mlxgraph.placeholder import placeholder
-from mlxgraph.run import random_state
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.run.forward import Forward
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree

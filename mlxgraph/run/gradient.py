@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import GradientError
-from mlxgraph.graph.nest import leaves, map_nested, unflatten
+from mlxgraph.graph.nested import leaves, map_nested, unflatten
 from mlxgraph.graph.node import GRAD, LEAVES, Node, walk
 from mlxgraph.run.ops import Values
 from mlxgraph.run.plan import Plan

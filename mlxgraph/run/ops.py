@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxgraph.errors import MLXGraphError, OperationError
-from mlxgraph.graph.nest import leaves, map_nested, replace_item, unflatten
+from mlxgraph.graph.nested import leaves, map_nested, replace_item, unflatten
 from mlxgraph.graph.node import APPLY, CONSTANT, LEAVES, NUMBER, PARAM, Node
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 

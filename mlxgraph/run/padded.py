@@ -14,7 +14,7 @@ import mlx.core as mx
 from mlx_lm.models import cache as caches
 
 from mlxgraph.errors import InputError
-from mlxgraph.graph.nest import leaves
+from mlxgraph.graph.nested import leaves
 
 NOISE = 0.02  # of the largest logit: half precision and other kernels stay below, padding does not
 

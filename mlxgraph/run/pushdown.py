@@ -24,9 +24,9 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node, substitute, walk
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.graph.values import Slice
+from mlxgraph.run.call import Call, fill
 from mlxgraph.run.forward import Forward, run_plan
 from mlxgraph.run.plan import Plan, make_plan
-from mlxgraph.run.signature import Call, fill
 from mlxgraph.run.tree import ModuleTree
 
 NAME = "pushdown"

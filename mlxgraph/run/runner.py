@@ -19,16 +19,17 @@ import mlx.nn as nn
 from mlxgraph.errors import CompileError, ShapeError
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.nest import leaves, unflatten
+from mlxgraph.graph.listing import around
+from mlxgraph.graph.nested import leaves, unflatten
 from mlxgraph.graph.node import PARAM, Node
-from mlxgraph.graph.text import around
-from mlxgraph.run import pushdown, random_state, transform
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.run import pushdown, token_gradients
+from mlxgraph.run.call import Call, fill, untouched, without_values
 from mlxgraph.run.census import take_census
 from mlxgraph.run.forward import Forward, call_model, run_plan
 from mlxgraph.run.ops import NodeFailure, bind_leaves
 from mlxgraph.run.padded import check_masks, padded_forward
 from mlxgraph.run.plan import Plan, make_plan
-from mlxgraph.run.signature import Call, fill, untouched, without_values
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
@@ -249,9 +250,11 @@ class Runner:
         passes = self.passes if passes is None else passes
         made = self._pass(graph, call, saves, forward, kind, census, passes)
         params = params or {}
-        if transform.differentiated_ids(call):
-            cut = transform.cut_ids(call)
-            return transform.tied_to_ids(call, self._values(made, cut, graph, params, compile))
+        if token_gradients.differentiated_ids(call):
+            cut = token_gradients.cut_ids(call)
+            return token_gradients.tied_to_ids(
+                call, self._values(made, cut, graph, params, compile)
+            )
         return self._values(made, call, graph, params, compile)
 
     def _values(

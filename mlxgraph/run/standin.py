@@ -20,7 +20,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxgraph.graph.nest import is_container, leaves, map_nested
+from mlxgraph.graph.nested import is_container, leaves, map_nested
 from mlxgraph.run.tree import ModuleTree
 
 Hook = Callable[[str, Callable[..., Any], tuple, dict[str, Any]], Any]

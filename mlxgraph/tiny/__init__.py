@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlxgraph.model import InterpretableModel
+from mlxgraph.model.model import InterpretableModel
 
 __all__ = ["WEIGHTS", "tiny"]
 

@@ -79,12 +79,12 @@ def test_nothing_is_left_to_compute(llama):
 
 
 def test_a_position_that_a_prompt_lacks_raises_before_anything_runs(llama):
-    calls = llama._runner.compilations
+    calls = llama.compilations
     with pytest.raises(PositionError, match="position 2 is outside prompt 1, which has 2 tokens"):
         get_activations(llama, ROWS, positions=[0, 2])
     with pytest.raises(IndexError, match="prompt 3"):
         batch_get_activations(llama, ROWS, positions=-2, batch_size=2)
-    assert llama._runner.compilations == calls
+    assert llama.compilations == calls
 
 
 def test_arguments_without_meaning_raise(llama):

@@ -297,10 +297,10 @@ def test_new_weights_of_an_added_module_are_seen_without_compiling_anew(fresh, t
         return m.output
 
     first = spliced(tokens)
-    compiled = fresh._runner.compilations
+    compiled = fresh.compilations
     sae.decoder.weight = sae.decoder.weight * 3
     second = spliced(tokens)
-    assert fresh._runner.compilations == compiled
+    assert fresh.compilations == compiled
     assert apart(first, second) > 1e-2
     h = fresh.run(mg.read("layers.1", name="h"), tokens)["h"]
     want = fresh.run(mg.edit("layers.1", iv.replace_with(sae(h))), tokens).output

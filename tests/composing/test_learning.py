@@ -86,7 +86,7 @@ def test_learning_steps_do_not_compile_anew(fresh, tokens):
         v = v - 0.05 * slope
         losses.append(float(value))
     assert losses[-1] < losses[0]
-    assert fresh._runner.compilations <= 2
+    assert fresh.compilations <= 2
 
 
 def test_a_steering_vector_is_learned_in_ten_lines(tiny):

@@ -7,7 +7,7 @@ import pytest
 import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.errors import LookError, UnboundParamError
-from mlxgraph.passes import CompiledPass
+from mlxgraph.model.compiled_pass import CompiledPass
 from tests.composing.helpers import FRANCE, GERMANY, ROME, apart, exact
 
 

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlxgraph.errors import GraphFileError, OpaqueError
-from mlxgraph.graph import file, named
+from mlxgraph.graph import named
+from mlxgraph.graph.deferred import Edit, Read
+from mlxgraph.graph.file import format as file
 from mlxgraph.graph.graph import Graph, Note
 from mlxgraph.graph.named import Named
 from mlxgraph.graph.node import APPLY, CALL, CONSTANT, GRAD, NUMBER, PARAM, Node, site_node
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.step import Edit, Read
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 from tests.graph.fakes import FakeArray, FakeCodec, same_bits, small_graph
 
@@ -313,7 +314,7 @@ for name, path in (("mlxgraph", sys.argv[1] + "/mlxgraph"), ("tests", sys.argv[1
     package.__path__ = [path]
     sys.modules[name] = package
 from tests.graph.fakes import FakeCodec, small_graph
-from mlxgraph.graph import file
+from mlxgraph.graph.file import format as file
 from mlxgraph.graph.graph import Graph
 file.set_codec(FakeCodec())
 small_graph().save(sys.argv[2])

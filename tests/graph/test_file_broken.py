@@ -16,11 +16,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlxgraph.errors import GraphFileError
-from mlxgraph.graph import decode, file, named
+from mlxgraph.graph import named
+from mlxgraph.graph.deferred import Edit, Read
+from mlxgraph.graph.file import decode
+from mlxgraph.graph.file import format as file
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.named import Named
 from mlxgraph.graph.node import CALL, GRAD, PARAM, Node, site_node
-from mlxgraph.graph.step import Edit, Read
 from tests.graph.fakes import FakeArray, FakeCodec, joined, small_graph, split
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph, Note
-from mlxgraph.graph.nest import is_container, leaves, map_nested, replace_item, unflatten
+from mlxgraph.graph.nested import is_container, leaves, map_nested, replace_item, unflatten
 from mlxgraph.graph.node import CONSTANT, NUMBER, PARAM, Node, site_node
 from mlxgraph.graph.site import INPUTS, Site
 from tests.graph.fakes import FakeArray

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlxgraph.graph.deferred import Read
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import NUMBER, Node, site_node
 from mlxgraph.graph.picture import drawing, html
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.step import Read
 from tests.graph.fakes import small_graph
 
 NASTY = [

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from mlxgraph.graph.deferred import Edit, Read
 from mlxgraph.graph.graph import Graph, Note
+from mlxgraph.graph.listing import around, brief, expression, listing
 from mlxgraph.graph.node import APPLY, CALL, NUMBER, PARAM, Node, site_node
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.step import Edit, Read
-from mlxgraph.graph.text import around, brief, expression, listing
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 from tests.graph.fakes import small_graph
 

@@ -120,9 +120,9 @@ def test_explaining_computes_and_changes_nothing(model):
         model.layers[0].output *= 2
         model.output[:, -1].save("logits")
     before = model.run(t.graph, TOKENS)["logits"]
-    compilations = model._runner.compilations
+    compilations = model.compilations
     state = mx.random.state[0].tolist()
     t.graph.explain(model, TOKENS)
-    assert model._runner.compilations == compilations
+    assert model.compilations == compilations
     assert mx.random.state[0].tolist() == state
     assert models.same(before, model.run(t.graph, TOKENS)["logits"])

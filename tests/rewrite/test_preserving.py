@@ -15,7 +15,7 @@ from mlxgraph.errors import ShapeError
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.values import DType, FrozenList, Slice
-from mlxgraph.optimize import RUN_PASSES
+from mlxgraph.model.optimize import RUN_PASSES
 from mlxgraph.rewrite import rules
 from mlxgraph.rewrite.driver import rewrite
 from mlxgraph.rewrite.pipeline import ALL, NAMES, simplify

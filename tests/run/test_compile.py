@@ -26,19 +26,19 @@ def test_auto_runs_eagerly_first_and_compiles_the_second_time(chain, x):
     counts = []
     for _ in range(4):
         steer(chain, x, mx.ones((6,)), 2.0)
-        counts.append(chain._runner.compilations)
+        counts.append(chain.compilations)
     assert counts == [0, 1, 1, 1]
 
 
 def test_true_compiles_at_once_and_false_never(chain, x):
     for _ in range(3):
         steer(chain, x, mx.ones((6,)), 2.0, compile=False)
-    assert chain._runner.compilations == 0
+    assert chain.compilations == 0
     for _ in range(3):
         steer(chain, x, mx.ones((6,)), 2.0, compile=True)
-    assert chain._runner.compilations == 1
+    assert chain.compilations == 1
     steer(chain, x, mx.ones((6,)), 2.0, compile="auto")
-    assert chain._runner.compilations == 1
+    assert chain.compilations == 1
 
 
 def test_a_thousand_traces_that_differ_in_a_vector_and_a_number_compile_once(chain, x):
@@ -50,14 +50,14 @@ def test_a_thousand_traces_that_differ_in_a_vector_and_a_number_compile_once(cha
         if turn % 100 == 0:
             eager = steer(chain, x, vector, number, compile=False)
             assert models.same(out, eager, 1e-5)
-    assert chain._runner.compilations == 1
+    assert chain.compilations == 1
 
 
 def test_one_compilation_per_input_shape_and_dtype(chain, x):
     for _ in range(3):
         for given in (x, x[:, :2], x[:1]):
             steer(chain, given, mx.ones((6,)), 1.0)
-    assert chain._runner.compilations == 3
+    assert chain.compilations == 3
 
 
 def test_another_structure_compiles_anew(chain, x):
@@ -66,7 +66,7 @@ def test_another_structure_compiles_anew(chain, x):
             with chain.trace(x):
                 chain.layers[layer].output += 1.0
                 chain.output.save()
-    assert chain._runner.compilations == 2
+    assert chain.compilations == 2
 
 
 def test_static_arguments_are_part_of_the_structure(chain, x):
@@ -115,7 +115,7 @@ def test_an_opaque_function_compiles_only_when_forced(chain, x):
             chain.layers[0].output = mg.apply(double, chain.layers[0].output)
             h = chain.layers[0].output.save()
         assert models.same(h, base * 2, 1e-6)
-        assert chain._runner.compilations == compilations
+        assert chain.compilations == compilations
 
 
 def test_an_opaque_function_that_looks_runs_eagerly_and_refuses_compilation(chain, x):

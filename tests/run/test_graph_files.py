@@ -12,13 +12,13 @@ import pytest
 import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.errors import GraphFileError, OpaqueError
-from mlxgraph.graph import file
+from mlxgraph.graph.file import format as file
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import CONSTANT, Node, site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.record import intercept
+from mlxgraph.run.op_functions import ARRAY_FUNCTIONS
 from mlxgraph.run.ops import SPECIAL, function
-from mlxgraph.run.table import ARRAY_FUNCTIONS
 
 DTYPES = [d for d in vars(mx).values() if isinstance(d, mx.Dtype)]
 

@@ -11,11 +11,12 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import GradientError
-from mlxgraph.graph.nest import leaves
+from mlxgraph.errors.source_line import here
+from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import GRAD, walk
-from mlxgraph.record.fit import describe
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.conform import describe
 from mlxgraph.record.freeze import freeze
-from mlxgraph.record.where import ARRAY, here
 
 
 def slope(recording: Any, loss: Any, handle: Any) -> Any:

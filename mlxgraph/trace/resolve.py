@@ -13,16 +13,16 @@ import mlx.core as mx
 
 from mlxgraph.errors import BoundsError, CountError, HeadsError
 from mlxgraph.graph.algebra import draws, is_graph, rebuilt, shifted_by
+from mlxgraph.graph.deferred import Edit, Positions, Read
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import PARAM, SITE, Node, site_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
-from mlxgraph.graph.step import Edit, Positions, Read
 from mlxgraph.record.apply import changed, first_array
 from mlxgraph.record.proxy import wrap
 from mlxgraph.record.recording import Recording
 
 if TYPE_CHECKING:
-    from mlxgraph.model import InterpretableModel
+    from mlxgraph.model.model import InterpretableModel
 
 OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "wo", "c_proj", "dense", "proj", "output_proj")
 HEAD_COUNTS = ("n_heads", "num_heads", "num_attention_heads", "n_head", "num_query_heads")

@@ -18,10 +18,10 @@ import math
 from typing import Any
 
 from mlxgraph.errors import GraphFileError, OpaqueError
+from mlxgraph.graph.deferred import Edit, Read, function_name
+from mlxgraph.graph.listing import opaque_name
 from mlxgraph.graph.named import is_array, param_node, spec
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.step import Edit, Read, function_name
-from mlxgraph.graph.text import opaque_name
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 
 DEEPEST = 64  # lists in lists

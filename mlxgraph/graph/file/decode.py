@@ -14,8 +14,9 @@ from typing import Any
 
 from mlxgraph.errors import GraphFileError
 from mlxgraph.graph import named
-from mlxgraph.graph.encode import DEEPEST, MOST_NESTED
-from mlxgraph.graph.fields import (
+from mlxgraph.graph.deferred import Edit, Read
+from mlxgraph.graph.file.encode import DEEPEST, MOST_NESTED
+from mlxgraph.graph.file.fields import (
     LARGEST_DIM,
     bad,
     checked_shape,
@@ -32,7 +33,6 @@ from mlxgraph.graph.fields import (
 )  # fmt: skip
 from mlxgraph.graph.node import APPLY, CALL, CONSTANT, GRAD, NUMBER, PARAM, SITE, Node
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.step import Edit, Read
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Slice
 
 MOST_NODES = 200_000

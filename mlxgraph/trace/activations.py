@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from mlxgraph.errors import UnknownSiteError
 from mlxgraph.graph.node import SITE, Node
 from mlxgraph.graph.site import MODEL_OUTPUT, Site
-from mlxgraph.names import ROOT
+from mlxgraph.run.names import ROOT
 
 if TYPE_CHECKING:
-    from mlxgraph.trace import Trace
+    from mlxgraph.trace.trace import Trace
 
 
 class Activations(Mapping):

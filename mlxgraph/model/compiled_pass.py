@@ -12,14 +12,14 @@ from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.record.param import filled, holes
 from mlxgraph.record.stack import paused
-from mlxgraph.resolve import rows_of
+from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.runner import CompileMode, Recent
-from mlxgraph.run.signature import Call, describe_call
-from mlxgraph.text import Inputs, prepare
-from mlxgraph.trace import Trace
+from mlxgraph.trace.inputs import Inputs, prepare
+from mlxgraph.trace.resolve import rows_of
+from mlxgraph.trace.trace import Trace
 
 if TYPE_CHECKING:
-    from mlxgraph.model import InterpretableModel
+    from mlxgraph.model.model import InterpretableModel
 
 MOST_KINDS = 32
 

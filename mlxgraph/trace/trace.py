@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from mlxgraph.activations import Activations
 from mlxgraph.errors import (
     EscapedError,
     OutsideTraceError,
@@ -22,23 +21,24 @@ from mlxgraph.errors import (
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import PARAM, SITE, Node, walk
 from mlxgraph.graph.site import OUTPUT, Site
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.record.apply import apply, apply_intervention
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.param import filled, holes
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused, stack
-from mlxgraph.resolve import take_in
-from mlxgraph.run import random_state
+from mlxgraph.run.call import again, describe_call
 from mlxgraph.run.ops import Values, bind_leaves
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.run.signature import again, describe_call
-from mlxgraph.text import Inputs
 from mlxgraph.tools import ModelTools
+from mlxgraph.trace.activations import Activations
+from mlxgraph.trace.inputs import Inputs
+from mlxgraph.trace.resolve import take_in
 
 if TYPE_CHECKING:
-    from mlxgraph.handles import ModuleHandle
-    from mlxgraph.model import InterpretableModel
+    from mlxgraph.model.model import InterpretableModel
+    from mlxgraph.trace.module_handle import ModuleHandle
 
 Interventions = Mapping[str, Callable[[Any], Any]]
 

@@ -18,7 +18,7 @@ from mlxgraph.errors import InputError, OutsideTraceError, ShapeError
 from mlxgraph.graph.algebra import canonical, rebuilt
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.nest import is_container, leaves
+from mlxgraph.graph.nested import is_container, leaves
 from mlxgraph.graph.node import SITE, Node, site_node, site_of
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Slice
@@ -27,14 +27,14 @@ from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.param import filled, holes
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
-from mlxgraph.resolve import take_in
+from mlxgraph.run.call import describe_call
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.run.signature import describe_call
-from mlxgraph.text import Inputs, prepare, tokens_of
 from mlxgraph.tools import ModelTools
+from mlxgraph.trace.inputs import Inputs, prepare, tokens_of
+from mlxgraph.trace.resolve import take_in
 
 if TYPE_CHECKING:
-    from mlxgraph.model import InterpretableModel
+    from mlxgraph.model.model import InterpretableModel
 
 FULL = Slice(None, None, None)
 

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.listing import listing
 from mlxgraph.graph.node import site_node
 from mlxgraph.graph.site import OUTPUT, Site
-from mlxgraph.graph.text import listing
-from mlxgraph.optimize import for_run
-from mlxgraph.passes import CompiledPass
+from mlxgraph.model.compiled_pass import CompiledPass
+from mlxgraph.model.optimize import for_run
 from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import ALL
 from mlxgraph.run import pushdown
+from mlxgraph.run.call import Call
 from mlxgraph.run.plan import Plan, make_plan
-from mlxgraph.run.signature import Call
-from mlxgraph.text import Inputs
+from mlxgraph.trace.inputs import Inputs
 
 if TYPE_CHECKING:
-    from mlxgraph.model import InterpretableModel
+    from mlxgraph.model.model import InterpretableModel
 
 LAWS = {one.name: one.law for one in ALL} | {
     pushdown.NAME: "the final norm and the head treat each position alone"

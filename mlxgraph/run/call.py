@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxgraph.graph.nest import is_container, map_nested
-from mlxgraph.placeholder import placeholder
+from mlxgraph.graph.nested import is_container, map_nested
+from mlxgraph.mlx_facts.placeholders import placeholder
 
 _PLAIN = (int, float, str, bool, bytes, type(None))
 

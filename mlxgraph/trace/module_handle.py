@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import mlx.nn as nn
 
 from mlxgraph.errors import BoundsError, NeverCalledError, UnknownSiteError
+from mlxgraph.errors.source_line import here
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.record.stack import stack
-from mlxgraph.record.where import here
 
 if TYPE_CHECKING:
-    from mlxgraph.model import InterpretableModel
-    from mlxgraph.trace import Trace
+    from mlxgraph.model.model import InterpretableModel
+    from mlxgraph.trace.trace import Trace
 
 PORTS = ("output", "input", "inputs", "calls", "skip")
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from mlxgraph.errors import ShapeError
-from mlxgraph.graph.nest import is_container, leaves
+from mlxgraph.errors.source_line import here
+from mlxgraph.graph.nested import is_container, leaves
 from mlxgraph.graph.node import Node
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.freeze import dtype_name, freeze
 from mlxgraph.record.handle import HANDLES
-from mlxgraph.record.nest import Nest
-from mlxgraph.record.where import ARRAY, here
+from mlxgraph.record.nested_proxy import Nest
 
 NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
 

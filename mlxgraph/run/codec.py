@@ -13,9 +13,9 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import GraphFileError
-from mlxgraph.graph.file import set_codec
+from mlxgraph.graph.file.format import set_codec
+from mlxgraph.run.op_functions import ARRAY_FUNCTIONS
 from mlxgraph.run.ops import SPECIAL
-from mlxgraph.run.table import ARRAY_FUNCTIONS
 
 _ARRAY = mx.array
 _FROM_NUMPY = mx.array

@@ -13,15 +13,16 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from mlxgraph.errors import MLXGraphError, OperationError, ShapeError
+from mlxgraph.errors.source_line import here
 from mlxgraph.graph.census import Census, Info
-from mlxgraph.graph.nest import map_nested
+from mlxgraph.graph.listing import around
+from mlxgraph.graph.nested import map_nested
 from mlxgraph.graph.node import APPLY, CONSTANT, GRAD, NUMBER, PARAM, SITE, Node, site_of, walk
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.text import around
-from mlxgraph.record.fit import describe
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.conform import describe
 from mlxgraph.record.notes import Notes
 from mlxgraph.record.stack import paused
-from mlxgraph.record.where import ARRAY, here
 
 WEAK = {"int": 1, "float": 1.0, "bool": True}
 MOST_INFOS = 20_000

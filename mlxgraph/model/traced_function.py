@@ -15,19 +15,19 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.nest import leaves, map_nested, unflatten
+from mlxgraph.graph.nested import leaves, map_nested, unflatten
 from mlxgraph.record.freeze import dtype_name
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.param import Param
 from mlxgraph.record.stack import paused
-from mlxgraph.resolve import rows_of
+from mlxgraph.run.call import describe_call
 from mlxgraph.run.runner import CompileMode, Recent
-from mlxgraph.run.signature import describe_call
-from mlxgraph.text import Inputs, prepare
-from mlxgraph.trace import Trace
+from mlxgraph.trace.inputs import Inputs, prepare
+from mlxgraph.trace.resolve import rows_of
+from mlxgraph.trace.trace import Trace
 
 if TYPE_CHECKING:
-    from mlxgraph.model import InterpretableModel
+    from mlxgraph.model.model import InterpretableModel
 
 MOST_KINDS = 32
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 import os
 import sys
 from functools import lru_cache
+from importlib.machinery import PathFinder
 from types import CodeType
 from typing import NamedTuple
 
-import einops
-import mlx.core as mx
-
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_LIBRARIES = tuple(
-    os.path.dirname(os.path.abspath(str(module.__file__))) + os.sep for module in (einops, mx)
-)
-ARRAY = mx.array  # the type itself: while a block is open, `mx.array` is a stand-in for it
+
+
+def _folder(library: str) -> str:
+    """Where a library's files lie; it is found and not imported."""
+    spec = PathFinder.find_spec(library)
+    found = list(spec.submodule_search_locations or ()) if spec else []
+    return os.path.abspath(found[0]) + os.sep if found else "<no such folder>"
+
+
+_LIBRARIES = (_folder("einops"), _folder("mlx"))
 _inside: dict[CodeType, bool] = {}
 
 

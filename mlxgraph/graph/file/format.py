@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from mlxgraph.errors import GraphFileError
-from mlxgraph.graph.decode import Decoder
-from mlxgraph.graph.encode import Encoder
-from mlxgraph.graph.fields import bad, checked_shape, listed, record, row, whole
+from mlxgraph.graph.file.decode import Decoder
+from mlxgraph.graph.file.encode import Encoder
+from mlxgraph.graph.file.fields import bad, checked_shape, listed, record, row, whole
 
 FORMAT = "mlxgraph"
 VERSION = 1

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlxgraph.errors import BoundsError, NotSavedError
-from mlxgraph.graph.nest import map_nested
+from mlxgraph.errors.source_line import here
+from mlxgraph.graph.nested import map_nested
 from mlxgraph.record import views
 from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, open_recording, save, set_item
-from mlxgraph.record.where import here
 
 
 class Nest:

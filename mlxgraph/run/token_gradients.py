@@ -13,8 +13,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import TokenGradientError
-from mlxgraph.graph.nest import map_nested
-from mlxgraph.run.signature import Call, fill
+from mlxgraph.graph.nested import map_nested
+from mlxgraph.run.call import Call, fill
 
 
 def differentiated_ids(call: Call) -> bool:

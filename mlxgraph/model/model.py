@@ -17,22 +17,22 @@ from mlxgraph.errors import (
     OutsideTraceError,
     UnknownSiteError,
 )
-from mlxgraph.explain import Explanation, explain
-from mlxgraph.functions import PassFunction
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import CALL
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
-from mlxgraph.handles import ModuleHandle
-from mlxgraph.invokes import Invokes
-from mlxgraph.names import Names
-from mlxgraph.optimize import Optimize, for_saves, passes_named
-from mlxgraph.passes import CompiledPass, Result
+from mlxgraph.model.compiled_pass import CompiledPass, Result
+from mlxgraph.model.explain import Explanation, explain
+from mlxgraph.model.optimize import Optimize, for_saves, passes_named
+from mlxgraph.model.traced_function import PassFunction
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import stack
+from mlxgraph.run.names import Names
 from mlxgraph.run.runner import CompileMode, Runner
-from mlxgraph.text import encode, prepare
-from mlxgraph.trace import Interventions, Trace
+from mlxgraph.trace.inputs import encode, prepare
+from mlxgraph.trace.module_handle import ModuleHandle
+from mlxgraph.trace.prompts import Invokes
+from mlxgraph.trace.trace import Interventions, Trace
 
 EXAMPLE_LENGTH = 8
 _OWN = ("output", "input", "inputs")
@@ -280,6 +280,11 @@ class InterpretableModel:
         """Every parameter by its dotted name, in one flat mapping."""
         tree = self._runner.refresh()
         return dict(zip(tree.weight_names, tree.weights(), strict=True))
+
+    @property
+    def compilations(self) -> int:
+        """How many passes `mx.compile` has traced on this model so far."""
+        return self._runner.compilations
 
     @property
     def module(self) -> nn.Module:

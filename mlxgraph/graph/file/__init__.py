@@ -1,0 +1,1 @@
+"""Graphs on disk: one file in safetensors layout, read by a loader that believes nothing."""

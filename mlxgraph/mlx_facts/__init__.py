@@ -1,0 +1,1 @@
+"""What is believed of MLX beyond its documentation: one function a belief."""

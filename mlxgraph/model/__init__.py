@@ -1,0 +1,1 @@
+"""What `InterpretableModel` hands out."""
