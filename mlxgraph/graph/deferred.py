@@ -99,3 +99,8 @@ def _show(value: Any) -> str:
         start, stop = ("" if v is None else v for v in (value.start, value.stop))
         return f"{start}:{stop}"
     return str(list(value) if isinstance(value, tuple) else value)
+
+
+def is_graph(step: Any) -> bool:
+    """Whether a step of a graph is a graph itself."""
+    return hasattr(step, "writes")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MODEL_OUTPUT = "__model_output__"
+ROOT_PREFIX = "model."
 OUTPUT = "output"
 INPUTS = "inputs"
 SCOPE = "@"  # while several prompts are recorded, their sites are `@number:path`

@@ -121,3 +121,9 @@ def frozen_leaves(value: Any) -> Iterator[Any]:
             yield from frozen_leaves(item)
     else:
         yield value
+
+
+def dtype_name(dtype: Any) -> str:
+    """`mx.float32` -> `"float32"`: the name under which `mlx.core` has the dtype."""
+    name = str(dtype).rpartition(".")[2]
+    return "bool_" if name == "bool" else name

@@ -13,9 +13,8 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import GraphFileError
+from mlxgraph.graph import ops
 from mlxgraph.graph.file.format import set_codec
-from mlxgraph.run.op_functions import ARRAY_FUNCTIONS
-from mlxgraph.run.ops import SPECIAL
 
 _ARRAY = mx.array
 _FROM_NUMPY = mx.array
@@ -26,7 +25,7 @@ _DTYPES = {str(d).rpartition(".")[2]: d for d in vars(mx).values() if isinstance
 class ArrayCodec:
     """`mx.array` and bytes; numpy arrays among the constants come back as `mx.array`."""
 
-    operations: Collection[str] = frozenset(SPECIAL) | ARRAY_FUNCTIONS
+    operations: Collection[str] = ops.STORABLE
 
     def describe(self, array: Any) -> tuple[str, tuple[int, ...]]:
         """The dtype's name and the shape."""
