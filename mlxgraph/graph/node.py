@@ -18,17 +18,25 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from mlxgraph.graph.ops import (
+    APPLY,
+    CALL,
+    CONSTANT,
+    GRAD,
+    NUMBER,
+    PARAM,
+    SITE,
+    SOURCES,
+    is_random,
+)
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.graph.values import FrozenDict, FrozenList, Slice, frozen_leaves, map_frozen
 
-SITE = "site"
-CONSTANT = "constant"
-NUMBER = "number"
-PARAM = "param"
-APPLY = "apply"  # mg.apply: a Python function that the graph cannot look into
-GRAD = "grad"  # the gradient of a loss at a node, known when the forward is over
-CALL = "call"  # a module of the model, called by hand on a value
-LEAVES = frozenset({SITE, CONSTANT, NUMBER, PARAM})
+__all__ = [  # the kinds of node, beside what this page defines
+    "APPLY", "CALL", "CONSTANT", "GRAD", "NUMBER", "PARAM", "SITE", "SOURCES", "LEAVES",
+    "Node", "is_draw", "site_node", "site_of", "substitute", "walk",
+]  # fmt: skip
+LEAVES = SOURCES
 
 _interned: dict[tuple, weakref.ref] = {}
 _dead: list[weakref.ref] = []
@@ -120,6 +128,16 @@ def site_node(path: str, port: str = OUTPUT, call: int = 0) -> Node:
 def site_of(node: Node) -> Site:
     """The site that a `site` node reads."""
     return Site(*node.args)
+
+
+def is_draw(node: Node) -> bool:
+    """Whether a node draws from the random state: its first argument is then the draw's number.
+
+    A draw with a key of its own is a function like any other, and has no number.
+    """
+    if not is_random(node.op) or not node.args or type(node.args[0]) is not int:
+        return False
+    return not any(name == "key" for name, _ in node.kwargs)
 
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:
