@@ -8,8 +8,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.analysis.inputs import token_strings
+from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import UnknownNameError, UnknownSiteError
-from mlxgraph.model.model import InterpretableModel
 
 
 class ActivationCache:
@@ -71,7 +71,7 @@ class ActivationCache:
 
 
 def collect_activations(
-    model: InterpretableModel, inputs: Any, layers: list[str] | None = None
+    model: Traceable, inputs: Any, layers: list[str] | None = None
 ) -> ActivationCache:
     """Run a model once and keep its modules' outputs, computed.
 

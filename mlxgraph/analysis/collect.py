@@ -15,15 +15,15 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.inputs import check_position, choose_layers, first_array
+from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
-from mlxgraph.model.model import InterpretableModel
 
 _LONG_WORK = 4  # batches from which on a bar is worth its line
 
 
 def get_activations(
-    model: InterpretableModel,
+    model: Traceable,
     prompts: str | Sequence[Any] | mx.array,
     layers: Sequence[int] | None = None,
     positions: int | Sequence[int] = -1,
@@ -46,7 +46,7 @@ def get_activations(
 
 
 def batch_get_activations(
-    model: InterpretableModel,
+    model: Traceable,
     prompts: Sequence[Any] | mx.array,
     layers: Sequence[int] | None = None,
     positions: int | Sequence[int] = -1,
@@ -70,7 +70,7 @@ def batch_get_activations(
 Row: TypeAlias = "list[int] | mx.array"
 
 
-def _rows(model: InterpretableModel, prompts: Any) -> list[Row]:
+def _rows(model: Traceable, prompts: Any) -> list[Row]:
     """One entry for each prompt: its token ids, or its array without the batch axis."""
     if isinstance(prompts, str):
         return [model.encode(prompts)]
@@ -96,7 +96,7 @@ def _row(row: Any) -> Row:
 
 
 def _collect(
-    model: InterpretableModel,
+    model: Traceable,
     rows: list[Row],
     layers: Sequence[int] | None,
     positions: int | Sequence[int],
@@ -133,7 +133,7 @@ def _columns(row: Row, positions: list[int], number: int) -> list[int]:
 
 
 def _one_batch(
-    model: InterpretableModel,
+    model: Traceable,
     rows: list[Row],
     columns: list[list[int]],
     layers: list[int],

@@ -18,8 +18,8 @@ from mlxgraph.analysis.inputs import (
     one_row,
     token_strings,
 )
+from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.analysis.unembed import check_head, token_scores, top_tokens
-from mlxgraph.model.model import InterpretableModel
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.lens import lens_heatmap
 
@@ -52,7 +52,7 @@ class Lens(dict):
 
 
 def logit_lens(
-    model: InterpretableModel,
+    model: Traceable,
     text: str | Sequence[int] | mx.array,
     top_k: int = 1,
     layers: Sequence[int] | None = None,
@@ -105,7 +105,7 @@ def logit_lens(
     return lens
 
 
-def _labels(model: InterpretableModel, row: mx.array, at: int | None) -> list[str]:
+def _labels(model: Traceable, row: mx.array, at: int | None) -> list[str]:
     if not mx.issubdtype(row.dtype, mx.integer):
         return [str(number) for number in range(row.shape[1])] if at is None else [str(at)]
     tokens: list[int] = row[0].tolist()  # type: ignore[assignment]
@@ -114,7 +114,7 @@ def _labels(model: InterpretableModel, row: mx.array, at: int | None) -> list[st
 
 
 def _best_of(
-    model: InterpretableModel, row: mx.array, layers: list[int], at: int | None, top_k: int
+    model: Traceable, row: mx.array, layers: list[int], at: int | None, top_k: int
 ) -> tuple[list, list]:
     """Ids and scores as nested lists, [layer][position][rank]."""
     place = slice(None) if at is None else slice(at, at + 1)
@@ -137,7 +137,7 @@ def _best_of(
 
 
 def _decoded(
-    model: InterpretableModel, states: mx.array, vocabulary: int, top_k: int
+    model: Traceable, states: mx.array, vocabulary: int, top_k: int
 ) -> list[tuple[mx.array, mx.array]]:
     """Ids and scores of each layer's states, in as few products as memory allows.
 

@@ -16,6 +16,7 @@ import mlx.core as mx
 
 from mlxgraph.analysis.inputs import choose_layers, first_array, one_row
 from mlxgraph.analysis.metrics import Metric, distances, metric_of
+from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import (
     AlignError,
     BaselineError,
@@ -23,7 +24,6 @@ from mlxgraph.errors import (
     LengthsError,
     UnknownSiteError,
 )
-from mlxgraph.model.model import InterpretableModel
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.recovery import recovery_bars
 
@@ -53,7 +53,7 @@ class Recovery(dict):
 
 
 def activation_patching(
-    model: InterpretableModel,
+    model: Traceable,
     clean_text: Any,
     corrupted_text: Any,
     component: str = "mlp",
@@ -136,9 +136,7 @@ def _check_lengths(rows: list[mx.array], align: str | None) -> None:
         raise InputError("only token ids of different lengths can be aligned.")
 
 
-def _paths(
-    model: InterpretableModel, component: str, layers: list[int], asked: bool
-) -> dict[int, str]:
+def _paths(model: Traceable, component: str, layers: list[int], asked: bool) -> dict[int, str]:
     """The component's path in each layer; unasked-for layers without it are left out."""
     found = {}
     missing = None
@@ -156,7 +154,7 @@ def _paths(
     return found
 
 
-def _groups(model: InterpretableModel, rows: list[mx.array], layers: list[int]) -> list[list[int]]:
+def _groups(model: Traceable, rows: list[mx.array], layers: list[int]) -> list[list[int]]:
     """Layers in batches whose logits are not too many to hold."""
     with model.trace(rows[CLEAN]):
         vocabulary = first_array(model.output).shape[-1]
@@ -165,9 +163,7 @@ def _groups(model: InterpretableModel, rows: list[mx.array], layers: list[int]) 
     return [layers[start : start + size] for start in range(0, len(layers), size)]
 
 
-def _run(
-    model: InterpretableModel, rows: list[mx.array], paths: dict[int, str], align: str
-) -> mx.array:
+def _run(model: Traceable, rows: list[mx.array], paths: dict[int, str], align: str) -> mx.array:
     """The last position's logits of the clean, the corrupted and each patched row, float32."""
     clean, corrupted = rows
     order = [clean, corrupted, *[corrupted] * len(paths)]

@@ -9,6 +9,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxgraph.analysis.lens import logit_lens
+from mlxgraph.analysis.patching import activation_patching
+from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.errors import (
     InputError,
     ModelLoadError,
@@ -323,6 +326,12 @@ class InterpretableModel:
         if self._edits and not stack.open:
             return CompiledPass(self, Graph(), "auto")(*args, **kwargs).output
         return self._call_module("", args, kwargs)
+
+    # -- analyses: functions of a model, and so methods of it ------------------------------------
+
+    get_token_predictions = get_token_predictions
+    logit_lens = logit_lens
+    activation_patching = activation_patching
 
     # -- text -----------------------------------------------------------------------------------
 

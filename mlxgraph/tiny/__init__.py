@@ -18,7 +18,7 @@ __all__ = ["WEIGHTS", "tiny"]
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-def tiny():
+def tiny() -> InterpretableModel:
     """The embedded model and tokenizer, trained on facts, copying, agreement and sentiment.
 
     It is small enough to run anywhere in milliseconds, and has been trained until the circuits
