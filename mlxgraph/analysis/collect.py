@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.analysis.inputs import check_position, choose_layers, first_array
+from mlxgraph.analysis.inputs import check_position, choose_layers, first_array, holds_tokens
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
@@ -36,10 +36,11 @@ def get_activations(
         layers: layer numbers; all if left out.
         positions: one position or several, counted in each prompt by itself: 0 is its first
             token and -1 its last, however long the other prompts are.
-    Returns: `{"layer_3": array}`, shape (batch, width) for one position, (batch, positions,
-        width) for a list of them.
+    Returns: `{"layer_3": array}`, computed; shape (batch, width) for one position, (batch,
+        positions, width) for a list of them.
     Raises: PositionError for a position that some prompt does not have, BoundsError for a layer
-        (both IndexErrors), InputError, NoTokenizerError.
+        (both IndexErrors), ShapeError for layers whose outputs have no positions, InputError,
+        NoTokenizerError, LayersError.
     """
     rows = _rows(model, prompts)
     return _collect(model, rows, layers, positions, max(1, len(rows)), False)
@@ -59,7 +60,8 @@ def batch_get_activations(
         prompts, layers, positions: as for `get_activations`.
         batch_size: prompts in one forward.  Prompts of like length share a batch, which saves
             padding; the result is in the order given.
-        progress: show a bar on stderr; if left out, on a terminal and for long work.
+        progress: show a bar on stderr, where tqdm is installed (mlx-lm brings it); if left out,
+            on a terminal and for four batches or more.
     Returns, Raises: as `get_activations`, and InputError for a batch size below 1.
     """
     if batch_size < 1:
@@ -78,8 +80,8 @@ def _rows(model: Traceable, prompts: Any) -> list[Row]:
         array = mx.array(prompts)
         if array.ndim == 1:
             return [array.tolist()]  # type: ignore[list-item]
-        integers = mx.issubdtype(array.dtype, mx.integer) and array.ndim == 2
-        return array.tolist() if integers else list(array)  # type: ignore[return-value]
+        tokens = holds_tokens(array) and array.ndim == 2
+        return array.tolist() if tokens else list(array)  # type: ignore[return-value]
     rows = list(prompts)
     if not rows:
         raise InputError("there are no prompts.\n  Give at least one.")
@@ -90,7 +92,7 @@ def _rows(model: Traceable, prompts: Any) -> list[Row]:
 
 def _row(row: Any) -> Row:
     array = mx.array(row)
-    if array.ndim == 1 and mx.issubdtype(array.dtype, mx.integer):
+    if array.ndim == 1 and holds_tokens(array):
         return array.tolist()  # type: ignore[return-value]
     return array
 

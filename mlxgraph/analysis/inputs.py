@@ -38,9 +38,15 @@ def one_row(model: Traceable, text: Any) -> mx.array:
     return row
 
 
+def holds_tokens(array: mx.array) -> bool:
+    """Whether an array holds token ids, not what a custom model takes."""
+    return mx.issubdtype(array.dtype, mx.integer)
+
+
 def choose_layers(model: Traceable, layers: Sequence[int] | int | None) -> list[int]:
     """Layer numbers, each once and in the order given; negative ones count from the end.
 
+    Args: layers: one number, or several; all of them if None.
     Raises: BoundsError (an IndexError) for a layer that the model does not have.
     """
     count = len(model.layers)
@@ -63,7 +69,8 @@ def check_position(position: int, length: int, what: str = "the text") -> int:
 def first_array(value: Any) -> Any:
     """The array itself, or the first of a module's several outputs."""
     while not isinstance(value, mx.array):
-        by_key = isinstance(value, dict) or getattr(value, "is_dict", bool)()  # a nest tells
+        # A nested proxy stands for any of them, and says for which.
+        by_key = isinstance(value, dict) or getattr(value, "is_dict", bool)()
         value = value[next(iter(value.keys()))] if by_key else value[0]
     return value
 

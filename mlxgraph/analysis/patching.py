@@ -14,7 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import choose_layers, first_array, one_row
+from mlxgraph.analysis.inputs import choose_layers, first_array, holds_tokens, one_row
 from mlxgraph.analysis.metrics import Metric, distances, metric_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import (
@@ -67,14 +67,16 @@ def activation_patching(
     """How far the corrupted run comes back to the clean one when one component is patched.
 
     Args:
-        clean_text, corrupted_text: texts, or their token ids, of the same number of tokens.
+        clean_text, corrupted_text: texts, or their token ids, of the same number of tokens
+            unless `align` is given.
         component: a module of the layers (`"mlp"`, `"self_attn"` or `"attn"`,
             `"mlp.gate_proj"`, `"self_attn.q_proj"`, `"input_layernorm"`, ...); `"block"` is the
             layer's output itself.
         layers: layer numbers; all that have the component if left out.
         metric: the distance of the last position's logits from the clean run's: `"l2"`,
-            `"cosine"`, `"mse"`, `"kl"`, or a function of two logit vectors (the patched run's
-            and the clean run's, float32) that gives a number.
+            `"cosine"`, `"mse"`, `"kl"` (of the clean prediction from the patched one), or a
+            function of two logit vectors (the patched run's and the clean run's, float32) that
+            gives a number.
         plot: draw a bar chart, show it where there is something to show it on, and keep it as
             `.figure` of the result.
         figsize, cmap: of the picture.
@@ -82,8 +84,10 @@ def activation_patching(
             counted from the first, `"end"` from the last.
     Returns: `{layer: 100 * (baseline - distance) / baseline}`; 100 is full recovery, 0 none,
         and below 0 the patch led further away.
-    Raises: LengthsError, BaselineError where both texts give the same logits, BoundsError,
-        UnknownSiteError, UnknownNameError for a metric, MissingDependencyError.
+    Raises: LengthsError, AlignError, BaselineError where both texts give the same logits,
+        BoundsError for a layer, UnknownSiteError for a component, UnknownNameError for a metric,
+        InputError, NoTokenizerError, LayersError, MissingDependencyError for a picture without
+        matplotlib.
     Source: Meng et al. 2022, arXiv:2202.05262; Zhang and Nanda 2024, arXiv:2309.16042.
 
     Example:
@@ -127,12 +131,12 @@ def _checked(baseline: float, metric: str | Metric) -> float:
 def _check_lengths(rows: list[mx.array], align: str | None) -> None:
     if align not in (None, "start", "end"):
         raise AlignError(str(align), ("start", "end"))
-    clean, corrupted = (row.shape[1] if row.ndim > 1 else 1 for row in rows)
+    clean, corrupted = (row.shape[1] for row in rows)
     if clean == corrupted:
         return
     if align is None:
         raise LengthsError(clean, corrupted)
-    if not all(mx.issubdtype(row.dtype, mx.integer) for row in rows):
+    if not all(map(holds_tokens, rows)):
         raise InputError("only token ids of different lengths can be aligned.")
 
 

@@ -129,7 +129,8 @@ def get_token_predictions(
         return_scores: give `(token_id, score)` pairs; a score is a logit.
         apply_norm: False for states that have been through the final norm already.
     Returns: a list of ids or pairs; for a batch, a list of such lists.
-    Raises: ShapeError (a ValueError) for another shape or width, UnembeddingError.
+    Raises: ShapeError for another shape or width, InputError for a `top_k` below 1 (both
+        ValueErrors), UnembeddingError, LayersError.
 
     Example:
         >>> with model.trace("The capital of France is") as t:

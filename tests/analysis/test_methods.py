@@ -30,17 +30,14 @@ FACE_ONLY = [*sorted((ROOT / "analysis").glob("*.py")), *sorted((ROOT / "plot").
 def test_an_analysis_is_named_in_the_class_body(name):
     method = vars(mg.InterpretableModel)[name]
     assert inspect.isfunction(method) and method.__module__.startswith("mlxgraph.analysis.")
-    (model,) = [n for n in ast.parse(_source("model/model.py")).body if _is_class(n)]
+    page = ast.parse(Path(inspect.getfile(mg.InterpretableModel)).read_text())
+    (model,) = [n for n in page.body if _is_class(n)]
     named = [t.id for n in model.body if isinstance(n, ast.Assign) for t in n.targets]  # type: ignore[attr-defined]
     assert name in named
 
 
 def _is_class(node: ast.AST) -> bool:
     return isinstance(node, ast.ClassDef) and node.name == "InterpretableModel"
-
-
-def _source(name: str) -> str:
-    return (ROOT / name).read_text()
 
 
 @pytest.mark.parametrize("face", [Traceable, TraceLike, ModuleLike, LayersLike])
