@@ -9,3 +9,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 ARRAY = mx.array  # while a block is open, `mx.array` is a stand-in for it
+compile = mx.compile
+value_and_grad = mx.value_and_grad
+vmap = mx.vmap
+zeros = mx.zeros

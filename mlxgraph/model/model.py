@@ -9,6 +9,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxgraph.analysis.lens import logit_lens
+from mlxgraph.analysis.patching import activation_patching
+from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.errors import (
     InputError,
     ModelLoadError,
@@ -293,6 +296,12 @@ class InterpretableModel:
         if self._engine.is_edited and not stack.open:
             return self._pass(Graph(), "auto")(*args, **kwargs).output
         return call_module(self._engine, "", args, kwargs)
+
+    # -- analyses: functions of a model, and so methods of it ------------------------------------
+
+    get_token_predictions = get_token_predictions
+    logit_lens = logit_lens
+    activation_patching = activation_patching
 
     # -- text -----------------------------------------------------------------------------------
 

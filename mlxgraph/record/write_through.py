@@ -40,7 +40,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import GradientError, StaleHandleError
-from mlxgraph.errors.source_line import here
+from mlxgraph.errors.source_line import SourceLine, here
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
@@ -60,7 +60,7 @@ class Cell:
         self.site = site
         self.node = node
         self.epoch = 0
-        self.replaced_at: Any = None
+        self.replaced_at: SourceLine | None = None
 
     def replace(self, node: Node) -> None:
         """Give the site another value as a whole: older handles are replaced from here on."""
