@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import mlx.core as mx
-
 from mlxgraph.evaluate.functions import function
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import map_nested
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 from mlxgraph.mlx_facts.arrays import same_data
-from mlxgraph.mlx_facts.dtypes import dtype_named
+from mlxgraph.mlx_facts.dtypes import dtype_beside, dtype_named
 from mlxgraph.mlx_facts.originals import ARRAY
 
 Lookup = Callable[[Node], Any]
@@ -93,17 +91,8 @@ def _weakly_typed(node: Node, args: list[Any]) -> list[Any]:
     if partner is None:
         return args
     return [
-        value.astype(_met(value.dtype, partner))
+        value.astype(dtype_beside(value.dtype, partner))
         if _is_weak(child) and isinstance(value, ARRAY)
         else value
         for child, value in zip(node.args, args, strict=True)
     ]
-
-
-def _met(number: mx.Dtype, partner: mx.Dtype) -> mx.Dtype:
-    """The dtype of a Python number beside an array of dtype `partner`."""
-    if number == mx.bool_:
-        return partner
-    if mx.issubdtype(number, mx.integer):
-        return mx.int32 if partner == mx.bool_ else partner
-    return partner if mx.issubdtype(partner, mx.inexact) else mx.float32

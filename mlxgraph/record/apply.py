@@ -10,7 +10,7 @@ import mlx.core as mx
 from mlxgraph.errors import LookError, MLXGraphError
 from mlxgraph.graph import ops
 from mlxgraph.graph.values import Opaque
-from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.originals import ARRAY, normal
 from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import handle_in, open_recording
@@ -74,4 +74,4 @@ def normal_like(x: Any) -> mx.array:
     """Standard normal noise of an array's shape and dtype; on a proxy, drawn anew in every run."""
     if type(x) is Proxy:
         return open_recording(x).draw(ops.NORMAL_LIKE, (x,), {})
-    return mx.random.normal(x.shape, x.dtype)
+    return normal(x.shape, x.dtype)

@@ -24,7 +24,7 @@ from mlxgraph.mlx_facts import originals, random_state
 from mlxgraph.mlx_facts.dtypes import dtype_named
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
-from mlxgraph.mlx_facts.probes import says_evaluated_in_trace, says_holds_nothing
+from mlxgraph.mlx_facts.probes import says_holds_nothing
 from mlxgraph.record.conform import shape_and_dtype
 from mlxgraph.record.stack import paused
 
@@ -117,7 +117,7 @@ class Inference:
         except (ValueError, TypeError, IndexError) as error:
             self._refuse(node, error)
         except RuntimeError as error:
-            if node.op == ops.APPLY or says_evaluated_in_trace(error):
+            if node.op == ops.APPLY or says_holds_nothing(error):
                 raise  # a function that looks at values: whoever called it runs it on real ones
             self._refuse(node, error)
         finally:

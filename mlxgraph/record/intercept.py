@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import wraps
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -23,16 +23,15 @@ import mlx.nn as nn
 from mlxgraph.errors import EscapedError, LookError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
+from mlxgraph.mlx_facts.functions import is_compiled, is_native, is_of_nn
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.random_state import is_key
 from mlxgraph.record import einops_backend
 from mlxgraph.record.apply import apply
 from mlxgraph.record.handle import handle_in
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.stack import current, stack
 from mlxgraph.record.view_functions import view_call
-
-_NATIVE = type(mx.mean)
-_COMPILED = type(mx.compile(abs))
 
 # Not array arithmetic: devices, memory, files, and the transformations, which take functions.
 _LEFT_ALONE = frozenset(
@@ -132,7 +131,7 @@ def _refusing(function: Callable[..., Any], op: str) -> Callable[..., Any]:
 
 
 def _has_key(args: tuple) -> bool:
-    return any(isinstance(a, ARRAY) and a.dtype == mx.uint32 and a.shape == (2,) for a in args[1:])
+    return any(map(is_key, args[1:]))
 
 
 def _evaluator(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -227,8 +226,7 @@ def _functions(namespace: ModuleType, prefix: str) -> dict[str, Callable[..., An
     for name, value in vars(namespace).items():
         if name in left or name.startswith("_"):
             continue
-        in_python = of_nn and isinstance(value, FunctionType) and value.__module__.startswith("mlx")
-        if isinstance(value, (_NATIVE, _COMPILED)) or in_python:
+        if is_native(value) or is_compiled(value) or (of_nn and is_of_nn(value)):
             found[name] = value
     return found
 

@@ -17,6 +17,7 @@ from mlxgraph.errors import GradientError, NotSavedError
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
+from mlxgraph.mlx_facts.arrays import fill, same_data, wear
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record import views
 from mlxgraph.record.bounds import check_bounds
@@ -64,7 +65,7 @@ class Saved(mx.array):
         return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _itself, (self.__copy__(),)  # comes back as a plain array
+        return _itself, (same_data(self),)  # comes back as a plain array
 
 
 class Proxy(Saved):
@@ -84,10 +85,10 @@ class Proxy(Saved):
     __hash__ = object.__hash__
 
     def _fill(self, result: mx.array) -> None:
-        mx.array.__setitem__(self, ..., result)
+        fill(self, result)
         self._result = None
         self._recording = self._origin = None
-        self.__class__ = Saved
+        wear(self, Saved)
 
     @property
     def value(self) -> Any:

@@ -37,14 +37,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import mlx.core as mx
-
 from mlxgraph.errors import GradientError, StaleHandleError
 from mlxgraph.errors.source_line import SourceLine, here
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
-from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.arrays import is_mask
 from mlxgraph.record.conform import conformed
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.proxy import wrap
@@ -233,5 +231,4 @@ def _chain(handle: Any) -> tuple[list[Any], Node]:
 
 def _is_mask(recording: Any, index: Any) -> bool:
     """Whether an index is an array of bools."""
-    value = recording.info(index).value if type(index) is Node else None
-    return isinstance(value, ARRAY) and value.dtype == mx.bool_
+    return type(index) is Node and is_mask(recording.info(index).value)

@@ -16,7 +16,8 @@ import mlx.core as mx
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.nested import map_nested
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
-from mlxgraph.mlx_facts import originals, random_state
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.compiling import only_traced
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.run.call import Call
 from mlxgraph.run.standin import StandIn
@@ -45,12 +46,8 @@ def _traced(tree: ModuleTree, call: Call) -> Census | None:
     """The census from a trace, or None if this forward cannot be traced."""
     census = Census()
 
-    def trace(*tracers: mx.array) -> list[mx.array]:
-        _visit(census, tree, call.with_arrays(tracers))
-        return []
-
     try:
-        originals.compile(trace)(*[mx.zeros(a.shape, a.dtype) for a in call.arrays])
+        only_traced(lambda *tracers: _visit(census, tree, call.with_arrays(tracers)), call.arrays)
     except Exception:  # the plain forward that follows raises what is the model's own
         return None
     return census

@@ -80,7 +80,7 @@ def _backward(
 
 def _zero(value: Any) -> mx.array | None:
     if isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.floating):
-        return mx.zeros(value.shape, value.dtype)
+        return originals.zeros(value.shape, value.dtype)
     return None
 
 
@@ -89,7 +89,9 @@ def _with_zeros(gradient: Any, value: Any) -> Any:
     parts = iter(leaves(gradient))
     return map_nested(
         value,
-        lambda v: mx.zeros_like(v) if (g := next(parts)) is None and isinstance(v, mx.array) else g,
+        lambda v: (
+            originals.zeros_like(v) if (g := next(parts)) is None and isinstance(v, mx.array) else g
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.nested import leaves, unflatten
 from mlxgraph.graph.node import Node
-from mlxgraph.mlx_facts import originals, random_state
+from mlxgraph.mlx_facts.compiling import Compiled
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call
 from mlxgraph.run.forward import run_plan
@@ -47,14 +47,13 @@ class PreparedRun:
         self._traced = traced
         # Kept for the trace only: where the inputs hold arrays, and what the others are.
         self._call = call.without_values()
-        self._compiled: Any = None
+        self._compiled = Compiled(self._trace, plan.draws or census.draws)
         self._template: Any = None
-        self._draws = plan.draws or census.draws
 
     @property
     def is_compiled(self) -> bool:
         """Whether there is a compiled form to replay."""
-        return self._compiled is not None
+        return self._compiled.ready
 
     def eager(self, call: Call, constants: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
         """Run the forward in Python; the saves come back lazy."""
@@ -67,18 +66,8 @@ class PreparedRun:
         self, call: Call, constants: Sequence[Any], params: Mapping[str, Any]
     ) -> list[Any]:
         """Replay the compiled forward, compiling it first if need be."""
-        if self._compiled is None:
-            state = {"inputs": mx.random.state, "outputs": mx.random.state} if self._draws else {}
-            self._compiled = originals.compile(self._trace, **state)
         lifted = [_as_input(node, constants, params) for node in self.plan.sources]
-        key = random_state.current() if self._draws else None
-        try:
-            arrays = self._compiled(self._tree().weights(), call.arrays, lifted)
-        except BaseException:
-            self._compiled = None  # a trace that failed leaves a compiled function unusable
-            if key is not None:
-                random_state.restore(key)
-            raise
+        arrays = self._compiled(self._tree().weights(), call.arrays, lifted)
         if self._template is None:
             return arrays
         return _with_arrays(self._template, arrays)

@@ -25,7 +25,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node, substitute, walk
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.graph.values import Slice
-from mlxgraph.mlx_facts import originals
+from mlxgraph.mlx_facts.compiling import only_traced
 from mlxgraph.run.call import Call
 from mlxgraph.run.plan import Reach, reach
 from mlxgraph.run.standin import StandIn
@@ -268,14 +268,13 @@ def holds(cut: Cut, census: Census, tree: ModuleTree, call: Call) -> bool:
     def enter(path: str, norm: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         return norm(args[0][:, cut.start : cut.stop], *args[1:], **kwargs)
 
-    def trace(*tracers: mx.array) -> Sequence[mx.array]:
+    def forward(*tracers: mx.array) -> None:
         root = StandIn(tree, [cut.norm.path], enter).root
         args, kwargs = call.filled(tracers)
         shapes.append(call.forward(root, args, kwargs).shape)
-        return []
 
     try:
-        originals.compile(trace)(*[mx.zeros(a.shape, a.dtype) for a in call.arrays])
+        only_traced(forward, call.arrays)
     except Exception:  # whatever the model has against it, the plan without the cut stands
         return False
     batch, _, width = census.values[WHOLE].shape

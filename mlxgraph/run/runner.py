@@ -12,14 +12,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from mlxgraph.errors import CompileError
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
-from mlxgraph.mlx_facts.probes import says_evaluated, says_followed
+from mlxgraph.mlx_facts.compiling import stream_name
+from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.run import pushdown, token_gradients
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call
@@ -123,8 +123,14 @@ class Runner:
         """What tells apart the prepared runs of one model; None where none may be kept."""
         if not call.plain:
             return None
-        stream = repr(mx.default_stream(mx.default_device()))
-        return (frozenset(graph.writes), saves, call.key, self.root.training, stream, rewrites)
+        return (
+            frozenset(graph.writes),
+            saves,
+            call.key,
+            self.root.training,
+            stream_name(),
+            rewrites,
+        )
 
     def prepare(
         self, key: Any, graph: Graph, saves: Sequence[Node], census: Census, call: Call
@@ -186,7 +192,7 @@ class Runner:
         try:
             return how(call, constants, params)
         except ValueError as error:
-            if compile is True and says_evaluated(error):
+            if compile is True and says_followed(error):
                 raise _untraceable(str(error)) from error
             raise
 

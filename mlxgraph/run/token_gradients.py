@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from mlxgraph.errors import TokenGradientError
 from mlxgraph.graph.nested import map_nested
+from mlxgraph.mlx_facts.originals import stop_gradient, zeros
 from mlxgraph.mlx_facts.probes import is_followed
 from mlxgraph.run.call import Call
 
@@ -29,12 +30,12 @@ def _is_ids(value: Any) -> bool:
 
 def cut_ids(call: Call) -> Call:
     """The call with its integer arrays out of reach of differentiation."""
-    return call.with_arrays([mx.stop_gradient(a) if _is_ids(a) else a for a in call.arrays])
+    return call.with_arrays([stop_gradient(a) if _is_ids(a) else a for a in call.arrays])
 
 
 def tied_to_ids(call: Call, results: Sequence[Any]) -> list[Any]:
     """Results plus a zero whose gradient with respect to token ids raises."""
-    zero = sum((_zero(a) for a in call.arrays if _is_ids(a)), mx.zeros(()))
+    zero = sum((_zero(a) for a in call.arrays if _is_ids(a)), zeros(()))
 
     def tied(value: Any) -> Any:
         floating = isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.floating)
@@ -45,7 +46,7 @@ def tied_to_ids(call: Call, results: Sequence[Any]) -> list[Any]:
 
 @mx.custom_function
 def _zero(ids: mx.array) -> mx.array:
-    return mx.zeros((), mx.float32)
+    return zeros((), mx.float32)
 
 
 @_zero.vjp
