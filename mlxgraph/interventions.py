@@ -19,7 +19,7 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.graph import named
 from mlxgraph.graph.named import Named
 from mlxgraph.record.apply import normal_like
-from mlxgraph.record.handle import HANDLES, describe
+from mlxgraph.record.handle import describe, is_handle
 
 InterventionFn = Callable[[mx.array], mx.array]
 ALIGNMENTS = ("strict", "start", "end")
@@ -212,7 +212,7 @@ def _check_fits(x: mx.array, value: Any, verb: str, advice: str = "") -> None:
 
 def _whose(x: Any) -> str:
     """Which activation, for an error's text: a proxy knows its site."""
-    return f"{describe(x)} of shape " if type(x) in HANDLES else "an activation of "
+    return f"{describe(x)} of shape " if is_handle(x) else "an activation of "
 
 
 def _length(value: Any) -> int | None:

@@ -80,7 +80,7 @@ class Recording:
         self._inference = Inference(census, modules, self._sites.check_visited, self.constants)
         self.build = self._inference.build
         self.info = self._inference.info
-        self._infos = self._inference.infos
+        self.infos = self._inference.infos
         self._draws = 0
         self._by_hand: dict[str, Any] = {}
 
@@ -89,7 +89,7 @@ class Recording:
     def result(self, op: str, args: tuple, kwargs: tuple = ()) -> Any:
         """A proxy of an operation's result; a value that is no array comes back as it is."""
         node = self.build(op, args, kwargs)
-        return wrap(self, node, self._infos[node].value)
+        return wrap(self, node, self.infos[node].value)
 
     def call(self, op: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Record `op(*args, **kwargs)` on user values."""
@@ -332,12 +332,13 @@ class Recording:
         self.unbound = tuple(name for name in wanted if name not in params)
         return params
 
-    def finish(self, results: Sequence[Any]) -> dict[str, Any]:
+    def finish(self, graph: Graph, results: Sequence[Any]) -> dict[str, Any]:
         """Give every saved handle its value: each is an array from now on.
 
+        Args: graph: what was recorded; results: the values of its saves.
         Returns: the values by name, those that are listed.
         """
-        return self._saves.finish(results)
+        return self._saves.finish([name for name, _ in graph.saves], results)
 
     def close(self) -> None:
         """No operation is recorded after this.

@@ -49,13 +49,12 @@ class Saves:
             found.append((f"{name}#{count + 1}" if count else name, kept._node))
         return found
 
-    def finish(self, results: Sequence[Any]) -> dict[str, Any]:
+    def finish(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
         """Give every handle its value: from now on it is an array like any other.
 
         A handle that was saved in passing (`h.save()` on a line of its own) is filled as well.
         Returns: the listed values by name.
         """
-        names = [name for name, _ in self.named()]
         results_of = {id(s.kept): result for s, result in zip(self._all, results, strict=True)}
         for handle, kept in self._asked:
             if id(handle) not in results_of and handle._node is kept._node:

@@ -22,7 +22,10 @@ def current() -> Any:
 
 def recording_on(root: Any) -> Any:
     """The innermost open recording of this thread on a model, or None."""
-    return next((one for one in reversed(stack.open) if one.root is root), None)
+    for recording in reversed(stack.open):
+        if recording.root is root:
+            return recording
+    return None
 
 
 class paused:  # noqa: N801 - used as a statement: `with paused():`

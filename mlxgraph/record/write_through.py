@@ -96,7 +96,7 @@ class Part:
 def part_of(recording: Any, handle: Any, view: View) -> Any:
     """A handle on a part of another handle's value."""
     node = view.take(recording.build, handle._node)
-    return wrap(recording, node, recording.info(node).value, Part(handle, view))
+    return wrap(recording, node, recording.infos[node].value, Part(handle, view))
 
 
 def is_part(handle: Any) -> bool:
@@ -106,7 +106,7 @@ def is_part(handle: Any) -> bool:
 
 def copy_of(recording: Any, handle: Any) -> Any:
     """Another handle on the same value, reached in the same way: the state that a save keeps."""
-    kept = wrap(recording, handle._node, recording.info(handle._node).value)
+    kept = wrap(recording, handle._node, recording.infos[handle._node].value)
     origin = handle._origin
     if type(origin) is Part:
         kept._origin = Part(origin.base, origin.view)

@@ -28,7 +28,7 @@ class Engine:
         self.edits = Graph()
         self.runner = Runner(root)
         self._layer_attr = layer_attr
-        self._names = Names(self.runner.refresh(), layer_attr, layer_attr != "layers")
+        self._names = Names(self.runner.tree, layer_attr, layer_attr != "layers")
 
     @property
     def names(self) -> Names:

@@ -45,37 +45,36 @@ class Runner:
         self.prepared: Recent[Any, PreparedRun] = Recent(MOST_PREPARED)
         self._censuses: Recent[Any, Census] = Recent(MOST_CENSUSES)
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
-        self._tree: ModuleTree | None = None
+        self.tree = ModuleTree(root, {})  # as it was when last checked
         self._bare: tuple[ModuleTree, StandIn] | None = None
         self._padding_checked: ModuleTree | None = None
         self._lock = threading.RLock()
 
     # -- the model as it is -----------------------------------------------------------------------
 
-    @property
-    def tree(self) -> ModuleTree:
-        """The module tree as it was when last checked."""
-        return self._tree if self._tree is not None else self.refresh()
-
     def refresh(self) -> ModuleTree:
         """The module tree as it is now; exchanged modules make all that was known void."""
         with self._lock:
-            if self._tree is None or not self._tree.holds():
-                self._tree = ModuleTree(self.root, self.added)
-                self.forget()
-            return self._tree
+            if not self.tree.holds():
+                self._replant()
+            return self.tree
+
+    def _replant(self) -> None:
+        self.tree = ModuleTree(self.root, self.added)
+        self.forget()
 
     def forget(self) -> None:
         """Let go of everything that was worked out about the model."""
         self._censuses.clear()
         self.prepared.clear()
         self._cuts.clear()
+        self._bare = self._padding_checked = None
 
     def add(self, name: str, module: nn.Module) -> None:
         """Give a module that is no part of the model a path in the tree."""
         with self._lock:
             self.added[name] = module
-            self._tree = None
+            self._replant()
 
     def modules(self) -> Mapping[str, Any]:
         """Copies of the modules without hooks, by path: to try one on placeholders."""

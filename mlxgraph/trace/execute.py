@@ -101,7 +101,7 @@ def finish(engine: Engine, recording: Recording, job: Job) -> dict[str, Any]:
     """
     if recording.unbound or not recording.saves:
         return {}
-    return recording.finish(execute(engine, job))
+    return recording.finish(job.graph, execute(engine, job))
 
 
 class Rewritten(NamedTuple):
