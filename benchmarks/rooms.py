@@ -3,8 +3,8 @@
 A room is a folder (or a file) of the package at its top level.  Every call of a function of the
 package is counted, and a move is a call that enters another room than the call of ours before it.
 Moves are given twice: all of them, and those that are left when the ground floor, which every room
-asks short questions of (`errors`, `mlx_facts`), is left out.  The counts are exact and need no quiet
-machine.
+asks short questions of (`errors`, `mlx_facts`), is left out.  The counts are exact and need no
+quiet machine.
 
     python benchmarks/rooms.py
 

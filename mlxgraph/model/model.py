@@ -32,7 +32,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.trace.execute import Options
 from mlxgraph.trace.inputs import encode, prepare
-from mlxgraph.trace.module_handle import ModuleHandle, layers_of
+from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
 from mlxgraph.trace.trace import Interventions, Trace
@@ -263,7 +263,7 @@ class InterpretableModel:
         return ModuleHandle(engine, engine.names.canonical(name))
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *ModuleHandle(self._engine, "")._children()})
+        return sorted({*super().__dir__(), *children_of(self._engine, "")})
 
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module with its canonical path; the model itself has the path `""`."""

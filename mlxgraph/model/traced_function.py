@@ -16,9 +16,8 @@ import numpy as np
 
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
-from mlxgraph.graph.values import dtype_name
 from mlxgraph.record.handle import is_handle
-from mlxgraph.record.param import Param
+from mlxgraph.record.param import hole_for, is_number
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call
@@ -132,7 +131,7 @@ def _plain(value: Any) -> Any:
 
 def _source(value: Any) -> int | None:
     """Where a leaf of the function's result comes from."""
-    if type(value) is Param and value._shape is None:
+    if is_number(value):
         return int(value.name[1:])
     return SAVED if is_handle(value) else None
 
@@ -164,8 +163,4 @@ def _shape(value: Any) -> str:
 
 
 def _hole(index: int, value: Any) -> Any:
-    if isinstance(value, mx.array):
-        return Param(f"p{index}", value.shape, dtype_name(value.dtype))._proxy()
-    if isinstance(value, float):
-        return Param(f"p{index}", None, None)
-    return value
+    return hole_for(f"p{index}", value) if _is_input(value) else value

@@ -18,6 +18,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.dtypes import dtype_named
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.operators import operators
@@ -148,6 +149,18 @@ def param(
     if isinstance(shape, int):
         shape = (shape,)
     return Param(name, None if shape is None else tuple(shape), dtype and dtype_name(dtype))
+
+
+def hole_for(name: str, value: mx.array | float) -> Any:
+    """What stands for a value in the block that is open: a number's param, or an array's proxy."""
+    if isinstance(value, ARRAY):
+        return Param(name, value.shape, dtype_name(value.dtype))._proxy()
+    return Param(name, None, None)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a param that stands for a number."""
+    return type(value) is Param and value._shape is None
 
 
 # -- values -------------------------------------------------------------------------------------

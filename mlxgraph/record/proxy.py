@@ -17,6 +17,7 @@ from mlxgraph.errors import GradientError, NotSavedError
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
+from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.arrays import fill, same_data, wear
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record import views
@@ -131,8 +132,7 @@ class Proxy(Saved):
         return format(self._look().item(), spec) if spec else str(self)
 
     def __repr__(self) -> str:
-        dtype = str(self.dtype).rpartition(".")[2]
-        return f"<Proxy {self._describe()}: {self.shape} {dtype}>"
+        return f"<Proxy {self._describe()}: {self.shape} {dtype_name(self.dtype)}>"
 
     __str__ = __repr__
 

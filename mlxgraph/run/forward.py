@@ -1,6 +1,6 @@
 """One forward in Python: the model's own code, with the plan's edits made on the way.
 
-In: a tree, a plan, the inputs, the values of the graph's leaves.  Out: the saved values, lazy.
+In: a tree, a plan, the inputs, the values of the graph's sources.  Out: the saved values, lazy.
 The same function is run eagerly, is traced by `mx.compile`, and serves the looks.
 Never: evaluates an array.
 """

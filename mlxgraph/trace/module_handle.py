@@ -193,11 +193,7 @@ class ModuleHandle:
         return (self[i] for i in range(len(self)))
 
     def _children(self) -> list[str]:
-        names = self._engine.names
-        prefix = f"{self._path}." if self._path else ""
-        paths = [*names.known(), *names.tree.containers]
-        parts = [p[len(prefix) :].split(".")[0] for p in paths if p.startswith(prefix)]
-        return list(dict.fromkeys(part for part in parts if part))
+        return children_of(self._engine, self._path)
 
     def __dir__(self) -> list[str]:
         aliases = [part for part in ALIASES if self._engine.names.alias(self._path, part)]
@@ -238,3 +234,12 @@ def layers_of(engine: Engine, opened: Opened | None = None) -> ModuleHandle:
     if names.container is None:
         raise names.no_layers()
     return ModuleHandle(engine, names.container, opened)
+
+
+def children_of(engine: Engine, path: str) -> list[str]:
+    """The names that may follow a module's path."""
+    names = engine.names
+    prefix = f"{path}." if path else ""
+    paths = [*names.known(), *names.tree.containers]
+    parts = [p[len(prefix) :].split(".")[0] for p in paths if p.startswith(prefix)]
+    return list(dict.fromkeys(part for part in parts if part))
