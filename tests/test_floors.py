@@ -265,3 +265,51 @@ def test_graph_and_rewrite_load_where_there_is_no_mlx() -> None:
 def test_the_block_on_mlx_is_real() -> None:
     done = _import_without_mlx(["mlxgraph.run.engine"])
     assert "mlx is blocked here" in done.stderr
+
+
+def reaches(root: Path) -> list[str]:
+    """Uses of a private attribute of another object, in a room that does not define it."""
+    here = {module: ast.parse(path.read_text()) for module, path in modules(root).items()}
+    defined: dict[str, set[str]] = {}
+    for module, tree in here.items():
+        defined.setdefault(room(module), set()).update(_private_names(tree))
+    found = []
+    for module, tree in here.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute) or ast.unparse(node.value) in ("self", "cls"):
+                continue
+            private = node.attr.startswith("_") and not node.attr.startswith("__")
+            if private and node.attr not in defined[room(module)] | OF_NAMED_TUPLES:
+                found.append(f"{module}:{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def _private_names(tree: ast.AST) -> set[str]:
+    """Private attributes that a file's classes have: methods, slots, and what is set on self."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)  # slots, and setattr by name
+    return {name for name in found if name.startswith("_")}
+
+
+OF_NAMED_TUPLES = {"_replace", "_fields", "_asdict"}
+OF_OTHERS = {"sys._getframe", "_backends._type2backend"}  # Python's own, and einops' registry
+
+
+def test_no_room_reaches_into_anothers_objects() -> None:
+    assert [at for at in reaches(ROOT) if at.split(": ")[1] not in OF_OTHERS] == []
+
+
+def test_the_floors_catch_a_reach(tmp_path: Path) -> None:
+    _package(tmp_path, {"record/a.py": "class A:\n    def __init__(self):\n        self._x = 1"})
+    _package(tmp_path, {"record/b.py": "def f(a):\n    return a._x"})
+    assert not reaches(tmp_path)
+    _package(tmp_path, {"trace/b.py": "def f(a):\n    return a._x"})
+    assert reaches(tmp_path) == ["mlxgraph.trace.b:2: a._x"]
