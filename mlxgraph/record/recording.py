@@ -22,7 +22,7 @@ from mlxgraph.errors import (
     ShapeError,
     StaleHandleError,
 )
-from mlxgraph.errors.source_line import Place, here
+from mlxgraph.errors.source_line import SourceLine, here
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import CONSTANT, GRAD, NUMBER, SITE, Node, site_of, walk
@@ -46,8 +46,8 @@ class Cell:
         self.site = site
         self.node = node
         self.epoch = 0
-        self.replaced_at: Place | None = None
-        self.written_at: Place | None = None
+        self.replaced_at: SourceLine | None = None
+        self.written_at: SourceLine | None = None
 
 
 class Recording:
