@@ -1,9 +1,9 @@
 """The verifier: what a well-formed graph is, as rules.
 
 Each rule is a small function whose docstring is the law; it says what is wrong, or nothing.
-Rules come in three kinds, and each kind believes what the ones before it have checked:
+Rules come in three kinds, and each rule believes what the ones before it have checked:
 
-    FORMS    of a graph: writes, saves and constants are what they should be, so it can be walked
+    FORMS    of a graph: writes, saves and constants are of their kind, and nodes can be walked
     NODES    of one node among its graph's constants, so it can be printed, planned and run
              (they stand in `graph.check_nodes`)
     WHOLES   of a graph of such nodes
@@ -96,10 +96,12 @@ def if_asked(graph: GraphBase) -> None:
 
 
 def form_faults(graph: GraphBase) -> Iterator[Fault]:
-    """What is wrong with a graph's writes, saves and constants, its nodes aside."""
+    """What is wrong with a graph's writes, saves and constants, whatever its nodes mean."""
     for rule in FORMS:
-        for what in rule(graph):
-            yield Fault(_name(rule), what)
+        found = [Fault(_name(rule), what) for what in rule(graph)]
+        if found:
+            yield from found
+            return
 
 
 def node_fault(
@@ -176,6 +178,22 @@ def constants_are_arrays_or_numbers(graph: GraphBase) -> Iterator[str]:
     for k, value in enumerate(graph.constants):
         if not is_array(value) and type(value) not in (int, float, bool, complex):
             yield f"constant {k} is a {type(value).__name__}"
+
+
+def nodes_can_be_walked(graph: GraphBase) -> Iterator[str]:
+    """A node has a tuple of arguments, and one of pairs of a keyword and an argument."""
+    done: set[Node] = set()
+    waiting = [*graph.roots]
+    while waiting:
+        node = waiting.pop()
+        if node in done:
+            continue
+        done.add(node)
+        pairs = node.kwargs if type(node.kwargs) is tuple else (None,)
+        if type(node.args) is tuple and all(type(p) is tuple and len(p) == 2 for p in pairs):
+            waiting += node.inputs
+        else:
+            yield f"the arguments of {str(node.op)[:80]} are no arguments and keywords"
 
 
 def _unique(names: list[Any], what: str) -> Iterator[str]:
@@ -282,6 +300,7 @@ FORMS: tuple[Callable[[GraphBase], Iterator[str]], ...] = (
     writes_are_sites_and_nodes,
     saves_are_names_and_nodes,
     constants_are_arrays_or_numbers,
+    nodes_can_be_walked,
 )
 WHOLES: tuple[Callable[[GraphBase, Sequence[Node]], Found], ...] = (
     params_agree,

@@ -91,11 +91,9 @@ def arguments_are_frozen(node: Node, constants: Sequence[Any]) -> str | None:
 
     A bool, float or complex is frozen as a Literal: 1, 1.0 and True are one key to Python.
     """
-    if type(node.args) is not tuple or type(node.kwargs) is not tuple:
-        return "its arguments are no tuple"
-    for pair in node.kwargs:
-        if type(pair) is not tuple or len(pair) != 2 or not _is_identifier(pair[0]):
-            return f"{pair!r:.80} is no keyword"
+    for name, _ in node.kwargs:
+        if not _is_identifier(name):
+            return f"{name!r:.80} is no keyword"
     if len(dict(node.kwargs)) < len(node.kwargs):
         return "it has two keywords of one name"
     for leaf in frozen_leaves((node.args, tuple(value for _, value in node.kwargs))):

@@ -66,7 +66,7 @@ class Node:
     args: tuple
     kwargs: tuple
     _inputs: tuple[Node, ...] | None
-    _structure: int | None
+    _structure: int  # there once `structure` was asked for it
     __match_args__ = ("op", "args", "kwargs")
 
     def __new__(cls, op: str, args: tuple = (), kwargs: tuple = ()) -> Node:
@@ -81,7 +81,6 @@ class Node:
         object.__setattr__(node, "args", args)
         object.__setattr__(node, "kwargs", kwargs)
         object.__setattr__(node, "_inputs", None)
-        object.__setattr__(node, "_structure", None)
         reference = _Reference(node, _forget)
         reference.key = key
         _interned[key] = reference
@@ -165,11 +164,11 @@ def structure(root: Node) -> int:
 
     Which of a graph's constants is meant plays no part: two ways of numbering them are one graph.
     """
-    if root._structure is None:
+    if not hasattr(root, "_structure"):
         stack = [root]
         while stack:
             node = stack[-1]
-            waiting = [child for child in node.inputs if child._structure is None]
+            waiting = [child for child in node.inputs if not hasattr(child, "_structure")]
             if waiting:
                 stack.extend(waiting)
                 continue
@@ -177,7 +176,7 @@ def structure(root: Node) -> int:
             args = node.args[1:] if node.op in (CONSTANT, NUMBER) else node.args
             found = hash((node.op, _said(args), _said(node.kwargs)))
             object.__setattr__(node, "_structure", found)
-    return root._structure  # type: ignore[return-value]
+    return root._structure
 
 
 def _said(value: Any) -> Any:
