@@ -11,8 +11,8 @@ import pytest
 from mlxgraph.graph import ops
 
 ROOT = Path(__file__).parents[2] / "mlxgraph"
-# Rooms that read operations' names from the table.  The others are still to come.
-CONVERTED = ("graph", "rewrite")
+# Every room that has to do with operations reads their names from the table.
+CONVERTED = ("graph", "rewrite", "evaluate", "record", "run", "trace", "model")
 NAMES = {*ops.OPERATIONS, *ops.SOURCES, ops.CALL, ops.GRAD}
 # (file, text): texts that are spelt as an operation is and mean something else.
 ELSEWHERE = {
