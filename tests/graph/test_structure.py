@@ -19,6 +19,8 @@ ELSEWHERE = {
     ("graph/file/encode.py", "param"): "a tag of the file format",
     ("graph/file/decode.py", "param"): "a tag of the file format",
     ("graph/algebra.py", "param"): "what an error calls it",
+    ("record/param.py", "param"): "what an error calls it",
+    ("record/param.py", "item"): "what an error calls it",
 }
 
 
