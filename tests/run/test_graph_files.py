@@ -233,7 +233,7 @@ LEFT_OUT = """
 
 
 def test_the_table_names_functions_and_none_that_does_more_than_arithmetic():
-    operations = file._codec[0].operations
+    operations = ops.STORABLE
     assert set(SPECIAL) | ARRAY_FUNCTIONS == operations
     assert not {name.rpartition(".")[2] for name in operations} & set(LEFT_OUT)
     assert all(callable(function(op)) for op in operations)
