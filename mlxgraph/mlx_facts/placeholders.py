@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import mlx.core as mx
 
-_vmap = mx.vmap  # MLX's own, also while a block is open
+from mlxgraph.mlx_facts.originals import vmap, zeros
 
 
 @lru_cache(maxsize=4096)
@@ -23,5 +23,5 @@ def placeholder(shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
         seen.append(x)
         return x
 
-    _vmap(trace)(mx.zeros((1, *shape), dtype))
+    vmap(trace)(zeros((1, *shape), dtype))
     return seen[0]

@@ -6,22 +6,39 @@ integer whose two halves are the key, so any key can be restored that way.
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
+
+from mlxgraph.mlx_facts.originals import ARRAY
+
+_seed = mx.random.seed
 
 
 def current() -> mx.array:
-    """The key as it is now (not evaluated)."""
+    """The state's one entry is the key of the next draw (not evaluated)."""
     return mx.random.state[0]
 
 
 def same(key: mx.array) -> bool:
-    """Whether nothing was drawn since `key` was taken."""
+    """Every draw puts a new array in the state, also inside a trace; until then it is the same."""
     return mx.random.state[0] is key
 
 
 def restore(key: mx.array) -> None:
-    """Make the next draws those that followed `key`."""
+    """Make the next draws those that followed `key`: seeding with an integer of 64 bits makes its
+    halves the key."""
     if same(key):
         return
     high, low = key.tolist()
-    mx.random.seed((high << 32) | low)
+    _seed((high << 32) | low)
+
+
+def is_key(value: Any) -> bool:
+    """A key is an array of two `uint32`."""
+    return isinstance(value, ARRAY) and value.dtype == mx.uint32 and value.shape == (2,)
+
+
+def as_captured() -> dict[str, Any]:
+    """`mx.compile` must be given the state both ways, or every call draws the same numbers."""
+    return {"inputs": mx.random.state, "outputs": mx.random.state}

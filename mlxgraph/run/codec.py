@@ -14,11 +14,8 @@ import numpy as np
 from mlxgraph.errors import GraphFileError
 from mlxgraph.graph.file.format import set_codec
 from mlxgraph.graph.values import dtype_name
-
-_ARRAY = mx.array
-_FROM_NUMPY = mx.array
-_ZEROS = mx.zeros
-_DTYPES = {dtype_name(d): d for d in vars(mx).values() if isinstance(d, mx.Dtype)}
+from mlxgraph.mlx_facts.dtypes import dtype_named
+from mlxgraph.mlx_facts.originals import ARRAY, zeros
 
 
 class ArrayCodec:
@@ -33,7 +30,7 @@ class ArrayCodec:
 
         Raises: GraphFileError for an array that stands for no value, as inside `mx.compile`.
         """
-        if not isinstance(array, _ARRAY):
+        if not isinstance(array, ARRAY):
             return np.ascontiguousarray(array).tobytes()
         if not array.size:
             return b""
@@ -49,9 +46,9 @@ class ArrayCodec:
     def from_bytes(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> mx.array:
         """The array of this dtype and shape whose elements these are."""
         if not data:
-            return _ZEROS(shape, _DTYPES[dtype])
-        flat = _FROM_NUMPY(np.frombuffer(data, np.uint8))
-        return flat.view(_DTYPES[dtype]).reshape(shape)
+            return zeros(shape, dtype_named(dtype))
+        flat = ARRAY(np.frombuffer(data, np.uint8))
+        return flat.view(dtype_named(dtype)).reshape(shape)
 
 
 set_codec(ArrayCodec())

@@ -7,13 +7,14 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.errors import UnknownNameError
+from mlxgraph.evaluate.evaluate import evaluate
+from mlxgraph.evaluate.values import Values
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Opaque, Slice
 from mlxgraph.rewrite import whole_graph
 from mlxgraph.rewrite.pipeline import ALL, FOR_RUNS, NAMES, is_touchy, simplify
-from mlxgraph.run.ops import Values, evaluate
 from tests.rewrite.examples import LAST, C, N, V, X, Y, checked, getitem, like, mx_, update
 
 SITE = Site("layers.0")

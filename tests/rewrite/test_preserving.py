@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 import mlxgraph as mg
 from mlxgraph.errors import ShapeError
+from mlxgraph.evaluate.evaluate import evaluate, thaw
+from mlxgraph.evaluate.values import NodeFailure, Values, source_values
 from mlxgraph.graph.check import check
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.values import DType, FrozenList, Slice
-from mlxgraph.model.optimize import RUN_PASSES
 from mlxgraph.rewrite import rules
 from mlxgraph.rewrite.driver import rewrite
 from mlxgraph.rewrite.pipeline import ALL, NAMES, simplify
-from mlxgraph.run.ops import NodeFailure, Values, bind_leaves, evaluate, thaw
+from mlxgraph.trace.execute import REWRITES
 from tests import models
 from tests.laws.play import perform
 from tests.laws.test_programs import CASES
@@ -57,7 +58,7 @@ class Expressions:
 
     def __init__(self, draw: Any):
         self.draw = draw
-        leaves = bind_leaves(LEAVES, CONSTANTS, {})
+        leaves = source_values(LEAVES, CONSTANTS, {})
         self.values = Values({**ARRAYS, **leaves})
         self.nodes: list[Node] = [*SITES]
 
@@ -155,7 +156,7 @@ def expressions(draw: Any) -> Graph:
 
 
 def computed(graph: Graph) -> list[mx.array]:
-    known = Values({**ARRAYS, **bind_leaves(graph.nodes(), graph.constants, {})})
+    known = Values({**ARRAYS, **source_values(graph.nodes(), graph.constants, {})})
     return [known[node] for _, node in graph.saves]
 
 
@@ -231,7 +232,7 @@ def test_the_expressions_give_every_local_rewrite_work():
     assert worked >= {one.name for one in ALL} - {"dead"}
 
 
-@pytest.mark.parametrize("optimize", [*RUN_PASSES, True])
+@pytest.mark.parametrize("optimize", [*REWRITES, True])
 @settings(max_examples=settings().max_examples // 2)
 @given(data=st.data())
 def test_a_run_with_rewrites_equals_the_run_without(optimize, data):

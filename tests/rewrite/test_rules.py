@@ -5,13 +5,13 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
+from mlxgraph.evaluate.values import Values
 from mlxgraph.graph.check import check
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType, FrozenList
 from mlxgraph.rewrite import rules
 from mlxgraph.rewrite.driver import rewrite
-from mlxgraph.run.ops import Values
 from tests import models
 from tests.rewrite import examples
 from tests.rewrite.examples import FITS, LAST, STAYS, C, N, V, W, X, Y, getitem, mx_, update

@@ -7,8 +7,8 @@ import operator
 import mlx.core as mx
 import pytest
 
+from mlxgraph.evaluate.functions import function
 from mlxgraph.graph import ops
-from mlxgraph.run.ops import function
 from tests import models
 
 A = mx.array([[0.5, -1.5, 2.0], [3.0, -0.0, 0.25]])

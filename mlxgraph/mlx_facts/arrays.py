@@ -1,0 +1,38 @@
+"""Arrays as objects: sharing data, being filled, wearing a class, and two gaps of indexing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.mlx_facts.originals import ARRAY, full
+
+_set_item = ARRAY.__setitem__
+
+
+def same_data(array: mx.array) -> mx.array:
+    """`__copy__` is another array object on the same data: `x += y` on one leaves the other, and
+    nothing is copied (`mx.array(x)` would).  Of a subclass it makes a plain array."""
+    return array.__copy__()
+
+
+def fill(array: mx.array, result: mx.array) -> None:
+    """`array[...] = result` makes an existing array object, of a subclass too, hold what `result`
+    holds: lazily, and gradients flow through it."""
+    _set_item(array, ..., result)
+
+
+def wear(array: mx.array, kind: type) -> None:
+    """The class of an array of a subclass can be exchanged for another one of the same slots."""
+    array.__class__ = kind  # type: ignore[assignment]
+
+
+def filled_like(array: mx.array, value: Any) -> mx.array:
+    """`mx.full` leaves a float a float where an integer dtype was asked for, so it is cast."""
+    return full(array.shape, value, dtype=array.dtype).astype(array.dtype)
+
+
+def is_mask(index: Any) -> bool:
+    """An array of bools can be written through (`x[mask] = 0`) and not be read through."""
+    return isinstance(index, ARRAY) and index.dtype == mx.bool_

@@ -1,0 +1,32 @@
+"""`nn.Module` from inside: a dict of what it holds, plain attributes, and a class to wear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.nn as nn
+
+NO_GRAD = "_no_grad"  # the one plain attribute that names entries and never holds a module
+
+
+def twin_of(module: nn.Module) -> Any:
+    """A module is a dict of its arrays and submodules beside plain attributes in `__dict__`: one
+    made by `__new__`, with the same attributes, is the same module without entries."""
+    twin = module.__class__.__new__(module.__class__)
+    twin.__dict__.update(module.__dict__)
+    return twin
+
+
+def enter(module: nn.Module, key: Any, value: Any) -> None:
+    """An entry written past `nn.Module.__setattr__` is what the module's own code reads."""
+    dict.__setitem__(module, key, value)
+
+
+def attach(module: nn.Module, name: str, value: Any) -> None:
+    """An attribute set past `nn.Module.__setattr__` is plain, whatever it holds."""
+    object.__setattr__(module, name, value)
+
+
+def wear(module: nn.Module, kind: type) -> None:
+    """The class of a module can be exchanged for a subclass of it."""
+    module.__class__ = kind  # type: ignore[assignment]

@@ -1,0 +1,55 @@
+"""Questions to an array that MLX has no function for: asked by evaluating it, and reading why not.
+
+Two things keep an array from being evaluated.  It may hold nothing: it was a tracer, and the
+trace is over (see `placeholders`).  Or a transformation (`mx.grad`, `mx.vmap`, `mx.compile`) is
+following it right now.  The two have errors of their own, told apart by their words.
+
+Asking costs: where nothing is in the way, MLX begins to compute the array.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from mlxgraph.mlx_facts.originals import async_eval
+
+_NOTHING = "without a primitive"
+_FOLLOWED = ("graph transformation", "function transformations")  # async_eval's words, and eval's
+
+
+def says_holds_nothing(error: BaseException) -> bool:
+    """Evaluating an array that holds nothing, or that comes of one, is a RuntimeError that says
+    "[eval] Attempting to eval an array without a primitive"."""
+    return isinstance(error, RuntimeError) and _NOTHING in str(error)
+
+
+def says_followed(error: BaseException) -> bool:
+    """Evaluating what a transformation follows is a ValueError: `eval` and `.item()` speak of
+    "function transformations like compile or vmap", `async_eval` of "a graph transformation"."""
+    return isinstance(error, ValueError) and any(words in str(error) for words in _FOLLOWED)
+
+
+def holds_nothing(array: mx.array) -> bool:
+    """An array that holds nothing cannot be evaluated; one that is followed can, later.
+
+    Raises: whatever else MLX has against evaluating it.
+    """
+    try:
+        async_eval(array)
+    except (RuntimeError, ValueError) as error:
+        if says_holds_nothing(error):
+            return True
+        if not says_followed(error):
+            raise
+    return False
+
+
+def is_followed(array: mx.array) -> bool:
+    """`mx.async_eval` refuses what a transformation follows, be it `mx.grad`, whose tracers `eval`
+    computes; an array that is made inside of one and depends on none of its inputs is not followed.
+    """
+    try:
+        async_eval(array)
+    except (RuntimeError, ValueError) as error:
+        return says_followed(error)
+    return False
