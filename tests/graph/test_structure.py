@@ -11,8 +11,8 @@ import pytest
 from mlxgraph.graph import ops
 
 ROOT = Path(__file__).parents[2] / "mlxgraph"
-# Every room that has to do with operations reads their names from the table.
-CONVERTED = ("graph", "rewrite", "evaluate", "record", "run", "trace", "model")
+# The rooms that deal in nodes, and read operations' names from the table.
+ROOMS = ("graph", "rewrite", "evaluate", "record", "run", "trace", "model")
 NAMES = {*ops.OPERATIONS, *ops.SOURCES, ops.CALL, ops.GRAD}
 # (file, text): texts that are spelt as an operation is and mean something else.
 ELSEWHERE = {
@@ -48,7 +48,7 @@ def spelt_out(source: str) -> list[tuple[str, int]]:
     return [(text.value, text.lineno) for text in texts(ast.parse(source)) if text.value in NAMES]
 
 
-@pytest.mark.parametrize("room", CONVERTED)
+@pytest.mark.parametrize("room", ROOMS)
 def test_names_of_operations_stand_in_the_table_alone(room):
     found = []
     for path in files(room):
