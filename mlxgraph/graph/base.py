@@ -225,7 +225,8 @@ def rebuilt(graph: G, replace: Callable[[Node], Node | None]) -> G:
 def canonical(graph: G) -> G:
     """The same graph with its constants numbered in the order in which the nodes use them.
 
-    Two ways of building one program then give equal graphs.
+    Constants that no node uses are left out.  Two ways of building one program then give equal
+    graphs.
     """
     writes = sorted(graph.writes, key=lambda write: site_key(write[0]))
     order: dict[int, int] = {}

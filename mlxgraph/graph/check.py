@@ -114,10 +114,12 @@ def node_fault(
     return None
 
 
-def whole_faults(graph: GraphBase, nodes: Sequence[Node]) -> Iterator[Fault]:
+def whole_faults(
+    graph: GraphBase, nodes: Sequence[Node], rules: Iterable[WholeRule] | None = None
+) -> Iterator[Fault]:
     """What is wrong with a graph of well-formed nodes."""
     index = {node: k for k, node in enumerate(nodes)}
-    for rule in WHOLES:
+    for rule in WHOLES if rules is None else rules:
         for node, what in rule(graph, nodes):
             yield Fault(_name(rule), what, node, _told(graph, node, index[node]))
 
@@ -204,6 +206,7 @@ def _unique(names: list[Any], what: str) -> Iterator[str]:
 # -- a graph of well-formed nodes -----------------------------------------------------------------
 
 Found = Iterator[tuple[Node, str]]
+WholeRule = Callable[[GraphBase, Sequence[Node]], Found]
 
 
 def params_agree(graph: GraphBase, nodes: Sequence[Node]) -> Found:
@@ -302,7 +305,7 @@ FORMS: tuple[Callable[[GraphBase], Iterator[str]], ...] = (
     constants_are_arrays_or_numbers,
     nodes_can_be_walked,
 )
-WHOLES: tuple[Callable[[GraphBase, Sequence[Node]], Found], ...] = (
+WHOLES: tuple[WholeRule, ...] = (
     params_agree,
     gradients_are_of_the_forward,
     skipped_modules_compute_nothing,

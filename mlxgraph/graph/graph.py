@@ -41,7 +41,11 @@ class Graph(GraphBase):
         return algebra.sequence(self, other) if isinstance(other, Graph) else NotImplemented
 
     def retarget(self, moves: Mapping[str, str]) -> Graph:
-        """The graph aimed at other modules: `{old path or prefix: new one}`."""
+        """The graph aimed at other modules: `{old path or prefix: new one}`, all at once.
+
+        Raises: UnknownNameError for a path that the graph does not use, MergeError for moves that
+            send two writes to one site.
+        """
         return algebra.retarget(self, moves)
 
     def bind(self, **values: Any) -> Graph:
@@ -49,11 +53,19 @@ class Graph(GraphBase):
         return algebra.bind(self, values)
 
     def without(self, site: str) -> Graph:
-        """The graph without its writes at a site."""
+        """The graph without its writes at a site; deferred edits go by their own pattern.
+
+        Raises: UnknownNameError for a site that the graph does not write.
+        """
         return algebra.without(self, site)
 
     def only(self, site: str) -> Graph:
-        """The graph with no writes but those at a site."""
+        """The graph with no writes but those at a site; saves and deferred reads stay.
+
+        Deferred edits go by their own pattern.  A graph among what is deferred stays whole where
+        it writes the site, and goes, saves and all, where it does not.
+        Raises: UnknownNameError for a site that the graph does not write.
+        """
         return algebra.only(self, site)
 
     def explain(self, model: Any, *inputs: Any, **kwargs: Any) -> str:

@@ -32,10 +32,9 @@ from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.graph.values import FrozenDict, FrozenList, Slice, frozen_leaves, map_frozen
 
 __all__ = [  # the kinds of node, beside what this page defines
-    "APPLY", "CALL", "CONSTANT", "GRAD", "NUMBER", "PARAM", "SITE", "SOURCES", "LEAVES",
+    "APPLY", "CALL", "CONSTANT", "GRAD", "NUMBER", "PARAM", "SITE", "SOURCES",
     "Node", "is_draw", "site_node", "site_of", "substitute", "walk",
 ]  # fmt: skip
-LEAVES = SOURCES
 
 _interned: dict[tuple, weakref.ref] = {}
 _dead: list[weakref.ref] = []
@@ -137,7 +136,11 @@ def is_draw(node: Node) -> bool:
     """
     if not is_random(node.op) or not node.args or type(node.args[0]) is not int:
         return False
-    return not any(name == "key" for name, _ in node.kwargs)
+    return not any(name == "key" for name, _ in node.kwargs) and not any(map(_is_key, node.args))
+
+
+def _is_key(value: Any) -> bool:
+    return type(value) is Node and value.op == CONSTANT and value.args[1:] == ((2,), "uint32")
 
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:

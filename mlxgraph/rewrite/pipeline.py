@@ -83,6 +83,9 @@ def simplify(
 ) -> Simplified:
     """The graph at rest under the rewrites: none of them changes it any more.
 
+    They are tried in rounds, and no more than MOST_ROUNDS of them.  A graph with random draws or
+    gradients is left as it is (see `is_touchy`); the graphs that it defers are not.
+
     Args:
         using: the rewrites, in order; without: names of rewrites to leave out.
         evaluate: MLX's arithmetic, for `folding`; without it nothing is folded.

@@ -8,6 +8,7 @@ import pytest
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node, is_draw, site_node
+from mlxgraph.graph.values import DType
 
 H = site_node("h")
 ROWS = list(ops.OPERATIONS.values())
@@ -71,6 +72,9 @@ def test_draws_are_told_by_their_number_and_those_with_a_key_are_none():
     assert is_draw(Node("mx.random.normal", (1, (3,))))
     assert not is_draw(Node("mx.random.normal", ((3,),), (("key", H),)))
     assert not is_draw(Node("mx.random.uniform", (0, H), (("key", H),)))
+    key = Node(ops.CONSTANT, (0, (2,), "uint32"))
+    assert not is_draw(Node("mx.random.randint", (0, 9, (3,), DType("int32"), key)))
+    assert is_draw(Node("mx.random.randint", (1, 0, 9, (3,), DType("int32"))))
     assert not is_draw(Node("mx.random.split", (H, 2)))
     assert not is_draw(Node("mx.add", (1, H)))
 

@@ -14,7 +14,6 @@ from mlxgraph import interventions as iv
 from mlxgraph.errors import GraphFileError, OpaqueError
 from mlxgraph.evaluate.functions import OWN, function
 from mlxgraph.graph import ops
-from mlxgraph.graph.file import format as file
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import CONSTANT, Node, site_node
 from mlxgraph.graph.site import Site

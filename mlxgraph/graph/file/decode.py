@@ -38,7 +38,9 @@ from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Slice
 
 MOST_NODES = 200_000
 # What is read here is frozen, but for the bare numbers that a rule written by hand may leave.
-_RULES = tuple(rule for rule in NODES if rule is not arguments_are_frozen)
+_NODE_RULES = tuple(rule for rule in NODES if rule is not arguments_are_frozen)
+# All that look at each node once: a hostile file must not take long.  A run checks the order.
+_WHOLE_RULES = (check.params_agree, check.gradients_are_of_the_forward)
 _NAMED = ops.STORABLE | ops.SOURCES | {ops.CALL, ops.GRAD}
 _KEYS = (str, int, float, bool, type(None), tuple)
 
@@ -71,7 +73,7 @@ class Decoder(Generic[G]):
         graph = self._make(writes, saves, constants, notes, then)
         for fault in check.form_faults(graph):
             sound(fault)
-        for fault in check.whole_faults(graph, graph.nodes()):
+        for fault in check.whole_faults(graph, graph.nodes(), _WHOLE_RULES):
             sound(fault)
         return graph
 
@@ -105,7 +107,7 @@ class Decoder(Generic[G]):
         if op not in _NAMED:
             bad(f"there is no operation {op[:80]!r}")
         node = Node(op, args, kwargs)
-        fault = check.node_fault(node, constants, _RULES)
+        fault = check.node_fault(node, constants, _NODE_RULES)
         sound(fault and fault.what)
         return node
 

@@ -73,7 +73,7 @@ class _Tensor:
         return {"dtype": tag, "shape": self.shape, "data_offsets": [self.start, self.stop]}
 
 
-_codec: list[Codec] = []
+_codec: list[Codec] = []  # one, set at import by `run.codec`
 
 
 def set_codec(codec: Codec) -> None:
