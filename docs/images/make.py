@@ -47,7 +47,7 @@ def steering(model: mg.InterpretableModel) -> None:
     axes.legend(frameon=False)
     axes.grid(color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(FOLDER / "steering.png", dpi=90)
+    figure.savefig(FOLDER / "steering.png", dpi=120)
 
 
 def main() -> None:
@@ -55,8 +55,8 @@ def main() -> None:
     matplotlib.use("Agg")
     model = mg.tiny()
     text = "The Eiffel Tower is located in the city of"
-    lens = model.logit_lens(text, plot=True, max_display_tokens=10, figsize=(12, 5))
-    lens.figure.savefig(FOLDER / "logit_lens.png", dpi=80)
+    lens = model.logit_lens(text, plot=True, max_display_tokens=9, figsize=(11, 4.5))
+    lens.figure.savefig(FOLDER / "logit_lens.png", dpi=110)
     patching = model.activation_patching(
         "The capital of France is",
         "The capital of England is",
@@ -64,7 +64,7 @@ def main() -> None:
         plot=True,
         figsize=(8, 5),
     )
-    patching.figure.savefig(FOLDER / "activation_patching.png", dpi=90)
+    patching.figure.savefig(FOLDER / "activation_patching.png", dpi=120)
     steering(model)
 
 

@@ -19,8 +19,9 @@ from nbclient import NotebookClient
 from tests.docs.blocks import Block, blocks
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
-LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")
+FOLDERS = ("*.md", "docs/**/*.md", "benchmarks/*.md", "mlxgraph/**/*.md")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(folder))
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)]*))?\)")
 
 
 def named(path: Path) -> str:
@@ -83,11 +84,42 @@ def test_every_block_of_the_page_runs(page: Path) -> None:
     run_page(page.read_text(), named(page))
 
 
+def without_blocks(text: str) -> str:
+    """A page's text without its code."""
+    return re.sub(r"```.*?```", "", text, flags=re.S)
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may point to in a page: its headings, as GitHub names them, and `<a id=...>`."""
+    text = without_blocks(page.read_text())
+    found = set(re.findall(r'<a id="([^"]+)">', text))
+    for heading in re.findall(r"^#+ (.*)$", text, flags=re.M):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", heading).lower()
+        found.add(re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-"))
+    return found
+
+
+def dead_links(page: Path) -> list[str]:
+    """Links of a page to files, or to places in them, that are not there."""
+    gone = []
+    for link, anchor in LINK.findall(without_blocks(page.read_text())):
+        file = page.parent / link if link else page
+        if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors(file)):
+            gone.append(f"{link}#{anchor}")
+    return gone
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_link_of_the_page_leads_somewhere(page: Path) -> None:
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
-    gone = [link for link in LINK.findall(text) if not (page.parent / link).exists()]
-    assert not gone
+    assert dead_links(page) == []
+
+
+def test_a_dead_link_is_caught(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# The `first` part\n[a](#the-first-part) [b](page.md#the-first-part) [c](#gone) [d](no.md)"
+    )
+    assert dead_links(page) == ["#gone", "no.md#"]
 
 
 def test_the_commands_of_the_pages_exist() -> None:
