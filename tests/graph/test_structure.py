@@ -20,9 +20,7 @@ ELSEWHERE = {
     ("graph/file/decode.py", "param"): "a tag of the file format",
     ("graph/algebra.py", "param"): "what an error calls it",
     ("record/param.py", "param"): "what an error calls it",
-    ("record/param.py", "item"): "what an error calls an index into it",
-    ("record/handle.py", "site"): "an attribute",
-    ("record/saves.py", "site"): "an attribute",
+    ("record/param.py", "item"): "what an error calls it",
 }
 
 
