@@ -30,7 +30,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Slice
-from mlxgraph.model.optimize import for_run, passes_named
+from mlxgraph.rewrite.pipeline import FOR_RUNS, simplify
 
 ALL = Slice(None, None, None)
 
@@ -72,7 +72,6 @@ def renamed(node: Node) -> Node | None:
 def jobs(make: Callable[..., Graph], nodes: int) -> dict[str, Callable[[], object]]:
     """What is timed, on graphs made anew where the first time is what counts."""
     whole, other, again = make(nodes), make(nodes, 10**6), make(nodes)
-    every = passes_named(True)
     path = whole.writes[0][0].path
     return {
         "build": lambda: make(nodes),
@@ -86,7 +85,7 @@ def jobs(make: Callable[..., Graph], nodes: int) -> dict[str, Callable[[], objec
         "diff": lambda: mg.diff(whole, again),
         "rewrite, one rule": lambda: mg.rewrite(whole, renamed),
         "rewrite, no match": lambda: mg.rewrite(whole, lambda node: None),
-        "simplify for a run": lambda: for_run(whole, every),
+        "simplify for a run": lambda: simplify(whole, FOR_RUNS),
         "print": lambda: str(whole),
     }
 

@@ -3,9 +3,6 @@
 from mlxgraph import interventions
 from mlxgraph.analysis.cache import ActivationCache, collect_activations
 from mlxgraph.analysis.collect import batch_get_activations, get_activations
-from mlxgraph.analysis.lens import logit_lens
-from mlxgraph.analysis.patching import activation_patching
-from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.edits import edit, read
 from mlxgraph.errors import MLXGraphError
 from mlxgraph.graph import named as _named
@@ -21,11 +18,6 @@ from mlxgraph.tiny import tiny
 from mlxgraph.trace.trace import Trace
 
 _named.register_hole(Param)  # what a param among a saved function's arguments becomes
-
-# The model's own file stands below the analyses and cannot import them: they join it here.
-InterpretableModel.get_token_predictions = get_token_predictions  # type: ignore[attr-defined]
-InterpretableModel.logit_lens = logit_lens  # type: ignore[attr-defined]
-InterpretableModel.activation_patching = activation_patching  # type: ignore[attr-defined]
 
 __all__ = [
     "ActivationCache",

@@ -19,6 +19,7 @@ import mlx.core as mx
 
 import mlxgraph as mg
 from mlxgraph.errors import MLXGraphError
+from mlxgraph.graph.values import dtype_name
 from mlxgraph.tiny import tiny
 
 PROMPT = "The capital of France is"
@@ -80,7 +81,7 @@ def _tree(given: argparse.Namespace) -> None:
 
 def _shapes(value: Any) -> str:
     if isinstance(value, mx.array):
-        return f"{value.shape} {str(value.dtype).removeprefix('mlx.core.')}"
+        return f"{value.shape} {dtype_name(value.dtype)}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_shapes, value))}]"
     return type(value).__name__

@@ -33,10 +33,12 @@ def edit(
             from each row's real ends, whatever the padding, and the function sees them alone;
             rows that have different numbers of them come one by one.
         heads: for an attention module: the heads whose outputs, before the output projection,
-            are edited; the function sees (batch, length, heads, head width).
+            are edited; the function sees (batch, length, heads, head dimension).
         expect: how many modules must match; another number raises CountError on use.
 
-    Raises: ValueError for a pattern that is none.  On use: UnknownSiteError, CountError.
+    Raises: ValueError for a pattern that is none, TypeError for a function that is none.  On use:
+        UnknownSiteError, CountError, NeverCalledError, HeadsError, and BoundsError for a head or
+        a position.
 
     Example:
         >>> quiet = mg.edit("layers.*.mlp", iv.scale(0.5), positions=-1)
@@ -48,8 +50,8 @@ def edit(
             f"mg.edit takes a function of one array, not a {type(function).__name__};"
             " write iv.replace_with(value) to put a value in place"
         )
-    where = _numbers(heads, "heads")
-    heads = (where,) if isinstance(where, int) else where
+    chosen = _numbers(heads, "heads")
+    heads = (chosen,) if isinstance(chosen, int) else chosen
     if not isinstance(positions, slice):
         positions = _numbers(positions, "positions")
     return Graph(then=[Edit(name, function, positions, heads, expect, port, str(here()))])
@@ -59,9 +61,12 @@ def read(sites: str, name: str | None = None, *, expect: int | None = None) -> G
     """A graph that saves every matching module's output.
 
     Args:
-        sites: as for `edit`.
+        sites, expect: as for `edit`.
         name: what the save is called; several matches are called `name.path`.  Without a name
             each goes by its site's own.
+
+    Raises: ValueError for a pattern that is none.  On use: UnknownSiteError, CountError,
+        NeverCalledError.
     """
     pattern, port = _parsed(sites)
     return Graph(then=[Read(pattern, name, expect, port, str(here()))])

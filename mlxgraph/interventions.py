@@ -19,6 +19,7 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.graph import named
 from mlxgraph.graph.named import Named
 from mlxgraph.record.apply import normal_like
+from mlxgraph.record.handle import describe, is_handle
 
 InterventionFn = Callable[[mx.array], mx.array]
 ALIGNMENTS = ("strict", "start", "end")
@@ -206,12 +207,12 @@ def _check_fits(x: mx.array, value: Any, verb: str, advice: str = "") -> None:
         a in (1, b) for a, b in zip(reversed(shape), reversed(have), strict=False)
     )
     if not fits:
-        raise ShapeError(f"{_place(x)}{have} cannot be {verb} {tuple(shape)}", str(here()), advice)
+        raise ShapeError(f"{_whose(x)}{have} cannot be {verb} {tuple(shape)}", str(here()), advice)
 
 
-def _place(x: Any) -> str:
-    """The site of a proxy, for an error's text."""
-    return f"{x._describe()} of shape " if hasattr(type(x), "_is_handle") else "an activation of "
+def _whose(x: Any) -> str:
+    """Which activation, for an error's text: a proxy knows its site."""
+    return f"{describe(x)} of shape " if is_handle(x) else "an activation of "
 
 
 def _length(value: Any) -> int | None:
@@ -225,7 +226,7 @@ def _overlap(x: mx.array, value: Any, align: str) -> mx.array:
     have, given = _length(x), _length(value)
     if have is None or given is None:
         raise ShapeError(
-            f"{_place(x)}{x.shape} has no sequence axis to align {value.shape} along", str(here())
+            f"{_whose(x)}{x.shape} has no sequence axis to align {value.shape} along", str(here())
         )
     both = min(have, given)
     at = slice(0, both) if align == "start" else slice(have - both, have)

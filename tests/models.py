@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import mlx.core as mx
@@ -261,6 +262,12 @@ def identity_of(module: nn.Module) -> list[tuple[str, int, int]]:
     parameters = nn.utils.tree_flatten(module.parameters())
     found += [(path, id(type(array)), id(array)) for path, array in parameters]
     return sorted(found)
+
+
+def alive(*kinds: type) -> int:
+    """How many objects of some types there are, garbage left out."""
+    gc.collect()
+    return sum(isinstance(value, kinds) for value in gc.get_objects())
 
 
 def made(module: Any) -> Any:

@@ -1,7 +1,7 @@
 """The floors: which room may import which, read from the imports themselves.
 
-Errors are at the bottom; `graph` stands on them; `record`, `rewrite` and `run` stand on `graph` and
-never on each other; the lobby joins them; everything else is written on the lobby.
+A room imports rooms below it and never its neighbours; no file imports itself in a circle, neither
+when it is imported nor for its types; what `graph`, `rewrite` and `errors` say needs no mlx.
 """
 
 from __future__ import annotations
@@ -22,30 +22,34 @@ FLOORS = {
     "errors": 0,
     "mlx_facts": 0,
     "graph": 1,
-    "record": 2,
-    "rewrite": 2,
-    "run": 2,
-    "trace": 3,
-    "model": 3,
-    "lobby": 3,
-    "interventions": 4,
-    "analysis": 4,
-    "plot": 4,
-    "tiny": 4,
-    "facade": 5,
-    "cli": 6,
+    "evaluate": 2,
+    "record": 3,
+    "rewrite": 3,
+    "run": 3,
+    "trace": 4,
+    "plot": 5,
+    "analysis": 6,  # methods of a model, on its public face: a Protocol, not the class
+    "model": 7,
+    "interventions": 8,
+    "edits": 8,
+    "tiny": 8,
+    "facade": 9,
+    "cli": 10,
 }
 NEIGHBOURS = {"record", "rewrite", "run"}
 WITHOUT_MLX = {"errors", "graph", "rewrite"}
+ONLY = {"analysis": {"errors", "plot"}, "plot": {"errors"}}  # rooms that stand on these alone
 MAY_PRINT = {"mlxgraph.cli", "mlxgraph.tiny.train", "mlxgraph.tiny.evaluate"}
+# (who, whom): imports for types alone that may run up or in a circle, each with its reason.
+FOR_TYPES: dict[tuple[str, str], str] = {}
 
 
 def room(module: str) -> str:
-    """The room of a dotted module name; top-level files without a floor of their own are lobby."""
+    """The room of a dotted module name."""
     parts = module.split(".")
     if len(parts) == 1 or parts[1] == "__main__":
         return "facade" if len(parts) == 1 else "cli"
-    return parts[1] if parts[1] in FLOORS else "lobby"
+    return parts[1]
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -58,23 +62,23 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def imports(module: str, tree: ast.AST, known: set[str]) -> Iterator[tuple[str, int, bool]]:
-    """`(imported module, line, at import time)` for each import but those for type checkers."""
-    todo: list[tuple[ast.AST, bool]] = [(tree, True)]
+    """`(imported module, line, for types alone)` for each import, wherever it stands."""
+    todo: list[tuple[ast.AST, bool]] = [(tree, False)]
     while todo:
-        node, now = todo.pop()
+        node, types = todo.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            todo += [(child, now) for child in node.orelse]
+            todo += [(child, types) for child in node.orelse]
+            todo += [(child, True) for child in node.body]
             continue
         if isinstance(node, ast.Import):
             for name in node.names:
-                yield name.name, node.lineno, now
+                yield name.name, node.lineno, types
         elif isinstance(node, ast.ImportFrom):
             base = _absolute(module, node, known)
             for name in node.names:
                 inner = f"{base}.{name.name}"
-                yield (inner if inner in known else base), node.lineno, now
-        later = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        todo += [(child, now and not later) for child in ast.iter_child_nodes(node)]
+                yield (inner if inner in known else base), node.lineno, types
+        todo += [(child, types) for child in ast.iter_child_nodes(node)]
 
 
 def _absolute(module: str, node: ast.ImportFrom, known: set[str]) -> str:
@@ -91,28 +95,36 @@ def offences(root: Path) -> list[str]:
     found = []
     here = modules(root)
     for module, path in here.items():
-        floor = FLOORS[room(module)]
-        for name, line, _ in imports(module, ast.parse(path.read_text()), set(here)):
-            at = f"{path.relative_to(root)}:{line}: {room(module)} imports {name}"
+        own = room(module)
+        for name, line, types in imports(module, ast.parse(path.read_text()), set(here)):
+            at = f"{path.relative_to(root)}:{line}: {own} imports {name}"
             if name.split(".")[0] in ("mlx", "mlx_lm"):
-                if room(module) in WITHOUT_MLX:
+                if own in WITHOUT_MLX:
                     found.append(at)
-            elif name.split(".")[0] == PACKAGE:
+            elif name.split(".")[0] == PACKAGE and not (types and (module, name) in FOR_TYPES):
                 other = room(name)
-                if FLOORS[other] > floor:
+                if not {own, other} <= set(FLOORS):
+                    found.append(f"{at}, a room without a floor")
+                elif FLOORS[other] > FLOORS[own]:
                     found.append(f"{at}, a floor above")
-                elif other != room(module) and {other, room(module)} <= NEIGHBOURS:
+                elif other != own and {other, own} <= NEIGHBOURS:
                     found.append(f"{at}, its neighbour")
+                elif other != own and other not in ONLY.get(own, FLOORS):
+                    found.append(f"{at}, which it does without")
     return found
 
 
 def circles(root: Path) -> list[list[str]]:
-    """Modules that import each other in a circle when they are imported."""
+    """Modules that import each other in a circle, when they are imported or for their types."""
     here = modules(root)
     graph: dict[str, list[str]] = {}
     for module, path in here.items():
         found = imports(module, ast.parse(path.read_text()), set(here))
-        graph[module] = [name for name, _, now in found if now and name in here and name != module]
+        graph[module] = [
+            name
+            for name, _, types in found
+            if name in here and name != module and not (types and (module, name) in FOR_TYPES)
+        ]
     state: dict[str, int] = {}
     out: list[list[str]] = []
 
@@ -177,6 +189,10 @@ def test_no_file_holds_two_rooms_of_lines() -> None:
         ("run/bad.py", "import mlxgraph", "a floor above"),
         ("errors/bad.py", "from mlxgraph.graph.site import Site", "a floor above"),
         ("model/bad.py", "from mlxgraph.interventions import scale", "a floor above"),
+        ("trace/bad.py", "from mlxgraph.model.model import InterpretableModel", "a floor above"),
+        ("run/bad.py", "if TYPE_CHECKING:\n    import mlxgraph.trace.trace", "a floor above"),
+        ("analysis/bad.py", "from mlxgraph.graph.graph import Graph", "does without"),
+        ("lobby.py", "from mlxgraph.errors import InputError", "without a floor"),
     ],
 )
 def test_the_floors_catch_an_offender(tmp_path: Path, file: str, text: str, caught: str) -> None:
@@ -185,13 +201,23 @@ def test_the_floors_catch_an_offender(tmp_path: Path, file: str, text: str, caug
     assert caught in offence and file in offence
 
 
-def test_the_floors_catch_a_circle_and_let_type_checking_pass(tmp_path: Path) -> None:
+def test_the_floors_catch_a_circle_for_types_too(tmp_path: Path) -> None:
     guarded = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
     back = "from mlxgraph.run.a import A"
-    _package(tmp_path, {"run/a.py": "import mlxgraph.run.b", "run/b.py": back})
-    assert circles(tmp_path) == [["mlxgraph.run.a", "mlxgraph.run.b", "mlxgraph.run.a"]]
-    _package(tmp_path, {"run/b.py": guarded + back})
+    _package(tmp_path, {"run/a.py": "import mlxgraph.run.b"})
+    for text in (back, guarded + back, f"def f():\n    {back}"):
+        _package(tmp_path, {"run/b.py": text})
+        assert circles(tmp_path) == [["mlxgraph.run.a", "mlxgraph.run.b", "mlxgraph.run.a"]]
+    _package(tmp_path, {"run/b.py": "import mlxgraph.run.c", "run/c.py": ""})
     assert not circles(tmp_path)
+
+
+def test_every_exception_is_used_and_has_its_reason() -> None:
+    here = modules(ROOT)
+    for (module, name), reason in FOR_TYPES.items():
+        found = imports(module, ast.parse(here[module].read_text()), set(here))
+        assert (name, True) in [(imported, types) for imported, _, types in found], name
+        assert len(reason) > 20
 
 
 def test_the_floors_catch_print_and_length(tmp_path: Path) -> None:
@@ -237,5 +263,53 @@ def test_graph_and_rewrite_load_where_there_is_no_mlx() -> None:
 
 
 def test_the_block_on_mlx_is_real() -> None:
-    done = _import_without_mlx(["mlxgraph.run.ops"])
+    done = _import_without_mlx(["mlxgraph.run.engine"])
     assert "mlx is blocked here" in done.stderr
+
+
+def reaches(root: Path) -> list[str]:
+    """Uses of a private attribute of another object, in a room that does not define it."""
+    here = {module: ast.parse(path.read_text()) for module, path in modules(root).items()}
+    defined: dict[str, set[str]] = {}
+    for module, tree in here.items():
+        defined.setdefault(room(module), set()).update(_private_names(tree))
+    found = []
+    for module, tree in here.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Attribute) or ast.unparse(node.value) in ("self", "cls"):
+                continue
+            private = node.attr.startswith("_") and not node.attr.startswith("__")
+            if private and node.attr not in defined[room(module)] | OF_NAMED_TUPLES:
+                found.append(f"{module}:{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def _private_names(tree: ast.AST) -> set[str]:
+    """Private attributes that a file's classes have: methods, slots, and what is set on self."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)  # slots, and setattr by name
+    return {name for name in found if name.startswith("_")}
+
+
+OF_NAMED_TUPLES = {"_replace", "_fields", "_asdict"}
+OF_OTHERS = {"sys._getframe", "_backends._type2backend"}  # Python's own, and einops' registry
+
+
+def test_no_room_reaches_into_anothers_objects() -> None:
+    assert [at for at in reaches(ROOT) if at.split(": ")[1] not in OF_OTHERS] == []
+
+
+def test_the_floors_catch_a_reach(tmp_path: Path) -> None:
+    _package(tmp_path, {"record/a.py": "class A:\n    def __init__(self):\n        self._x = 1"})
+    _package(tmp_path, {"record/b.py": "def f(a):\n    return a._x"})
+    assert not reaches(tmp_path)
+    _package(tmp_path, {"trace/b.py": "def f(a):\n    return a._x"})
+    assert reaches(tmp_path) == ["mlxgraph.trace.b:2: a._x"]

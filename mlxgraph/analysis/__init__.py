@@ -1,5 +1,7 @@
-"""Methods of interpretability, written on the public interface of a model and its traces.
+"""Methods of interpretability, written on the public face of a model and its traces alone.
 
-In: an InterpretableModel and texts.  Out: plain results, with pictures on request.
-Never: reaches into a recording or a graph; what a user of the library could not write is not here.
+In: a model, as the protocols in `traceable` describe it, and texts.  Out: plain results, with
+pictures on request.
+Never: imports the model or what lies below it; what a user of the library could not write is not
+here.
 """

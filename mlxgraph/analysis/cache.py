@@ -8,16 +8,18 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.analysis.inputs import token_strings
+from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import UnknownNameError, UnknownSiteError
-from mlxgraph.model.model import InterpretableModel
 
 
 class ActivationCache:
     """Computed activations of one run.  Made by `collect_activations`.
 
     Attributes:
-        activations: array (or tuple of arrays, where a module returns one) by name.
-        metadata: what the run was: `inputs`, `tokens`, `lengths`, `token_strings`.
+        activations: by name an array, or a tuple, list or dict of arrays where a module returns
+            one.
+        metadata: what the run was: `inputs`, `tokens`, `lengths`, and where it was given tokens
+            `token_strings`, a list for each row without its padding.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class ActivationCache:
 
 
 def collect_activations(
-    model: InterpretableModel, inputs: Any, layers: list[str] | None = None
+    model: Traceable, inputs: Any, layers: list[str] | None = None
 ) -> ActivationCache:
     """Run a model once and keep its modules' outputs, computed.
 
@@ -80,7 +82,8 @@ def collect_activations(
         layers: names of modules, in any form; every module that the forward calls if left out.
     Returns: an ActivationCache under the names that were given, or that `trace.activations`
         lists.
-    Raises: UnknownSiteError (an AttributeError and a KeyError), NeverCalledError.
+    Raises: UnknownSiteError (an AttributeError and a KeyError) for a name that no module has, or
+        none that this forward calls.
     """
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     with model.trace(*given) as trace:

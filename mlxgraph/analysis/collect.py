@@ -14,16 +14,16 @@ from typing import Any, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.analysis.inputs import check_position, choose_layers, first_array
+from mlxgraph.analysis.inputs import check_position, choose_layers, first_array, holds_tokens
+from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
-from mlxgraph.model.model import InterpretableModel
 
 _LONG_WORK = 4  # batches from which on a bar is worth its line
 
 
 def get_activations(
-    model: InterpretableModel,
+    model: Traceable,
     prompts: str | Sequence[Any] | mx.array,
     layers: Sequence[int] | None = None,
     positions: int | Sequence[int] = -1,
@@ -36,17 +36,18 @@ def get_activations(
         layers: layer numbers; all if left out.
         positions: one position or several, counted in each prompt by itself: 0 is its first
             token and -1 its last, however long the other prompts are.
-    Returns: `{"layer_3": array}`, shape (batch, width) for one position, (batch, positions,
-        width) for a list of them.
+    Returns: `{"layer_3": array}`, computed; shape (batch, width) for one position, (batch,
+        positions, width) for a list of them.
     Raises: PositionError for a position that some prompt does not have, BoundsError for a layer
-        (both IndexErrors), InputError, NoTokenizerError.
+        (both IndexErrors), ShapeError for layers whose outputs have no positions, InputError,
+        NoTokenizerError, LayersError.
     """
     rows = _rows(model, prompts)
     return _collect(model, rows, layers, positions, max(1, len(rows)), False)
 
 
 def batch_get_activations(
-    model: InterpretableModel,
+    model: Traceable,
     prompts: Sequence[Any] | mx.array,
     layers: Sequence[int] | None = None,
     positions: int | Sequence[int] = -1,
@@ -59,7 +60,8 @@ def batch_get_activations(
         prompts, layers, positions: as for `get_activations`.
         batch_size: prompts in one forward.  Prompts of like length share a batch, which saves
             padding; the result is in the order given.
-        progress: show a bar on stderr; if left out, on a terminal and for long work.
+        progress: show a bar on stderr, where tqdm is installed (mlx-lm brings it); if left out,
+            on a terminal and for four batches or more.
     Returns, Raises: as `get_activations`, and InputError for a batch size below 1.
     """
     if batch_size < 1:
@@ -70,7 +72,7 @@ def batch_get_activations(
 Row: TypeAlias = "list[int] | mx.array"
 
 
-def _rows(model: InterpretableModel, prompts: Any) -> list[Row]:
+def _rows(model: Traceable, prompts: Any) -> list[Row]:
     """One entry for each prompt: its token ids, or its array without the batch axis."""
     if isinstance(prompts, str):
         return [model.encode(prompts)]
@@ -78,8 +80,8 @@ def _rows(model: InterpretableModel, prompts: Any) -> list[Row]:
         array = mx.array(prompts)
         if array.ndim == 1:
             return [array.tolist()]  # type: ignore[list-item]
-        integers = mx.issubdtype(array.dtype, mx.integer) and array.ndim == 2
-        return array.tolist() if integers else list(array)  # type: ignore[return-value]
+        tokens = holds_tokens(array) and array.ndim == 2
+        return array.tolist() if tokens else list(array)  # type: ignore[return-value]
     rows = list(prompts)
     if not rows:
         raise InputError("there are no prompts.\n  Give at least one.")
@@ -90,13 +92,13 @@ def _rows(model: InterpretableModel, prompts: Any) -> list[Row]:
 
 def _row(row: Any) -> Row:
     array = mx.array(row)
-    if array.ndim == 1 and mx.issubdtype(array.dtype, mx.integer):
+    if array.ndim == 1 and holds_tokens(array):
         return array.tolist()  # type: ignore[return-value]
     return array
 
 
 def _collect(
-    model: InterpretableModel,
+    model: Traceable,
     rows: list[Row],
     layers: Sequence[int] | None,
     positions: int | Sequence[int],
@@ -133,7 +135,7 @@ def _columns(row: Row, positions: list[int], number: int) -> list[int]:
 
 
 def _one_batch(
-    model: InterpretableModel,
+    model: Traceable,
     rows: list[Row],
     columns: list[list[int]],
     layers: list[int],

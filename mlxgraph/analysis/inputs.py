@@ -11,12 +11,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import BoundsError, InputError, PositionError
 from mlxgraph.errors.source_line import here
-from mlxgraph.model.model import InterpretableModel
 
 
-def one_row(model: InterpretableModel, text: Any) -> mx.array:
+def one_row(model: Traceable, text: Any) -> mx.array:
     """One text as an input of batch size 1: token ids (1, length), or a float array.
 
     Raises: NoTokenizerError, InputError for no tokens or several texts.
@@ -38,9 +38,15 @@ def one_row(model: InterpretableModel, text: Any) -> mx.array:
     return row
 
 
-def choose_layers(model: InterpretableModel, layers: Sequence[int] | int | None) -> list[int]:
+def holds_tokens(array: mx.array) -> bool:
+    """Whether an array holds token ids, not what a custom model takes."""
+    return mx.issubdtype(array.dtype, mx.integer)
+
+
+def choose_layers(model: Traceable, layers: Sequence[int] | int | None) -> list[int]:
     """Layer numbers, each once and in the order given; negative ones count from the end.
 
+    Args: layers: one number, or several; all of them if None.
     Raises: BoundsError (an IndexError) for a layer that the model does not have.
     """
     count = len(model.layers)
@@ -63,12 +69,13 @@ def check_position(position: int, length: int, what: str = "the text") -> int:
 def first_array(value: Any) -> Any:
     """The array itself, or the first of a module's several outputs."""
     while not isinstance(value, mx.array):
-        by_key = isinstance(value, dict) or getattr(value, "is_dict", bool)()  # a nest tells
+        # A nested proxy stands for any of them, and says for which.
+        by_key = isinstance(value, dict) or getattr(value, "is_dict", bool)()
         value = value[next(iter(value.keys()))] if by_key else value[0]
     return value
 
 
-def token_strings(model: InterpretableModel, ids: Sequence[int]) -> dict[int, str]:
+def token_strings(model: Traceable, ids: Sequence[int]) -> dict[int, str]:
     """Each distinct token as text; as its number where there is no tokenizer."""
     name = str if model.tokenizer is None else model.token_to_str
     return {token: name(token) for token in set(ids)}

@@ -1,6 +1,6 @@
 """The logit lens: what each layer would predict if it were the last.
 
-One traced pass saves the chosen layers' states, and one matrix product (a few, where the scores
+One traced forward saves the chosen layers' states, and one matrix product (a few, where the scores
 of all layers and positions would be large) turns them into scores.
 """
 
@@ -15,11 +15,12 @@ from mlxgraph.analysis.inputs import (
     check_position,
     choose_layers,
     first_array,
+    holds_tokens,
     one_row,
     token_strings,
 )
+from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.analysis.unembed import check_head, token_scores, top_tokens
-from mlxgraph.model.model import InterpretableModel
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.lens import lens_heatmap
 
@@ -30,7 +31,8 @@ class Lens(dict):
     """`{layer: predictions}` of a logit lens, with what is needed to draw it.
 
     Attributes:
-        tokens: the text's tokens as strings, one for each position that was looked at.
+        tokens: the text's tokens as strings, one for each position that was looked at; as
+            numbers without a tokenizer.
         figure: the matplotlib figure, if `plot=True` asked for one.
     """
 
@@ -52,7 +54,7 @@ class Lens(dict):
 
 
 def logit_lens(
-    model: InterpretableModel,
+    model: Traceable,
     text: str | Sequence[int] | mx.array,
     top_k: int = 1,
     layers: Sequence[int] | None = None,
@@ -67,7 +69,7 @@ def logit_lens(
     Args:
         text: a text, or its token ids.
         top_k: how many tokens for each position.
-        layers: layer numbers; all of them if left out.
+        layers: layer numbers; all if left out.
         plot: draw a heatmap, show it where there is something to show it on, and keep it as
             `.figure` of the result.
         max_display_tokens, figsize, cmap: of the picture; the last tokens are shown.
@@ -76,7 +78,8 @@ def logit_lens(
         `{layer: [(token_id, score, token_str), ...]}`.  A score is a logit.  The last layer's
         scores are the model's own logits.
     Raises: BoundsError for a layer, PositionError for a position that does not exist (both
-        IndexErrors), UnembeddingError, MissingDependencyError for a picture without matplotlib.
+        IndexErrors), InputError for no tokens or several texts, NoTokenizerError, LayersError,
+        UnembeddingError, MissingDependencyError for a picture without matplotlib.
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
 
     Example:
@@ -105,8 +108,8 @@ def logit_lens(
     return lens
 
 
-def _labels(model: InterpretableModel, row: mx.array, at: int | None) -> list[str]:
-    if not mx.issubdtype(row.dtype, mx.integer):
+def _labels(model: Traceable, row: mx.array, at: int | None) -> list[str]:
+    if not holds_tokens(row):
         return [str(number) for number in range(row.shape[1])] if at is None else [str(at)]
     tokens: list[int] = row[0].tolist()  # type: ignore[assignment]
     names = token_strings(model, tokens)
@@ -114,10 +117,10 @@ def _labels(model: InterpretableModel, row: mx.array, at: int | None) -> list[st
 
 
 def _best_of(
-    model: InterpretableModel, row: mx.array, layers: list[int], at: int | None, top_k: int
+    model: Traceable, row: mx.array, layers: list[int], at: int | None, top_k: int
 ) -> tuple[list, list]:
     """Ids and scores as nested lists, [layer][position][rank]."""
-    place = slice(None) if at is None else slice(at, at + 1)
+    shown = slice(None) if at is None else slice(at, at + 1)
     last = len(model.layers) - 1
     early = [layer for layer in layers if layer != last]
     states = own = None
@@ -126,10 +129,10 @@ def _best_of(
         vocabulary = logits.shape[-1]
         check_head(model, logits, first_array(model.layers[-1].output).shape[-1])
         if early:
-            streams = [first_array(model.layers[layer].output)[0, place] for layer in early]
+            streams = [first_array(model.layers[layer].output)[0, shown] for layer in early]
             states = mx.stack(streams).save()
         if last in layers:
-            own = logits[0, place].save()
+            own = logits[0, shown].save()
     parts = [] if states is None else _decoded(model, states, vocabulary, top_k)
     if own is not None:
         parts.insert(layers.index(last), top_tokens(own, top_k))
@@ -137,7 +140,7 @@ def _best_of(
 
 
 def _decoded(
-    model: InterpretableModel, states: mx.array, vocabulary: int, top_k: int
+    model: Traceable, states: mx.array, vocabulary: int, top_k: int
 ) -> list[tuple[mx.array, mx.array]]:
     """Ids and scores of each layer's states, in as few products as memory allows.
 

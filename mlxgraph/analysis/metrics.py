@@ -1,6 +1,7 @@
-"""Distances between logits, in float32, that stay finite for any vocabulary and dtype.
+"""Distances between logits that stay finite, whatever the vocabulary and the model's dtype.
 
-In: logits (rows, vocabulary) and one reference row (vocabulary,).  Out: a distance for each row.
+In: logits (rows, vocabulary) and one reference row (vocabulary,), float32.  Out: a distance for
+each row.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _unit(values: mx.array) -> mx.array:
 
 
 def kl(rows: mx.array, reference: mx.array) -> mx.array:
-    """Kullback-Leibler divergence of each row's prediction from the reference's, in nats."""
+    """KL(reference || row): how far each row's prediction is from the reference's, in nats."""
     wanted = reference - mx.logsumexp(reference, axis=-1, keepdims=True)
     found = rows - mx.logsumexp(rows, axis=-1, keepdims=True)
     weight = mx.exp(wanted)

@@ -14,8 +14,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import choose_layers, first_array, one_row
+from mlxgraph.analysis.inputs import choose_layers, first_array, holds_tokens, one_row
 from mlxgraph.analysis.metrics import Metric, distances, metric_of
+from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import (
     AlignError,
     BaselineError,
@@ -23,7 +24,6 @@ from mlxgraph.errors import (
     LengthsError,
     UnknownSiteError,
 )
-from mlxgraph.model.model import InterpretableModel
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.recovery import recovery_bars
 
@@ -53,7 +53,7 @@ class Recovery(dict):
 
 
 def activation_patching(
-    model: InterpretableModel,
+    model: Traceable,
     clean_text: Any,
     corrupted_text: Any,
     component: str = "mlp",
@@ -67,14 +67,16 @@ def activation_patching(
     """How far the corrupted run comes back to the clean one when one component is patched.
 
     Args:
-        clean_text, corrupted_text: texts, or their token ids, of the same number of tokens.
+        clean_text, corrupted_text: texts, or their token ids, of the same number of tokens
+            unless `align` is given.
         component: a module of the layers (`"mlp"`, `"self_attn"` or `"attn"`,
             `"mlp.gate_proj"`, `"self_attn.q_proj"`, `"input_layernorm"`, ...); `"block"` is the
             layer's output itself.
         layers: layer numbers; all that have the component if left out.
         metric: the distance of the last position's logits from the clean run's: `"l2"`,
-            `"cosine"`, `"mse"`, `"kl"`, or a function of two logit vectors (the patched run's
-            and the clean run's, float32) that gives a number.
+            `"cosine"`, `"mse"`, `"kl"` (of the clean prediction from the patched one), or a
+            function of two logit vectors (the patched run's and the clean run's, float32) that
+            gives a number.
         plot: draw a bar chart, show it where there is something to show it on, and keep it as
             `.figure` of the result.
         figsize, cmap: of the picture.
@@ -82,8 +84,10 @@ def activation_patching(
             counted from the first, `"end"` from the last.
     Returns: `{layer: 100 * (baseline - distance) / baseline}`; 100 is full recovery, 0 none,
         and below 0 the patch led further away.
-    Raises: LengthsError, BaselineError where both texts give the same logits, BoundsError,
-        UnknownSiteError, UnknownNameError for a metric, MissingDependencyError.
+    Raises: LengthsError, AlignError, BaselineError where both texts give the same logits,
+        BoundsError for a layer, UnknownSiteError for a component, UnknownNameError for a metric,
+        InputError, NoTokenizerError, LayersError, MissingDependencyError for a picture without
+        matplotlib.
     Source: Meng et al. 2022, arXiv:2202.05262; Zhang and Nanda 2024, arXiv:2309.16042.
 
     Example:
@@ -127,18 +131,16 @@ def _checked(baseline: float, metric: str | Metric) -> float:
 def _check_lengths(rows: list[mx.array], align: str | None) -> None:
     if align not in (None, "start", "end"):
         raise AlignError(str(align), ("start", "end"))
-    clean, corrupted = (row.shape[1] if row.ndim > 1 else 1 for row in rows)
+    clean, corrupted = (row.shape[1] for row in rows)
     if clean == corrupted:
         return
     if align is None:
         raise LengthsError(clean, corrupted)
-    if not all(mx.issubdtype(row.dtype, mx.integer) for row in rows):
+    if not all(map(holds_tokens, rows)):
         raise InputError("only token ids of different lengths can be aligned.")
 
 
-def _paths(
-    model: InterpretableModel, component: str, layers: list[int], asked: bool
-) -> dict[int, str]:
+def _paths(model: Traceable, component: str, layers: list[int], asked: bool) -> dict[int, str]:
     """The component's path in each layer; unasked-for layers without it are left out."""
     found = {}
     missing = None
@@ -156,7 +158,7 @@ def _paths(
     return found
 
 
-def _groups(model: InterpretableModel, rows: list[mx.array], layers: list[int]) -> list[list[int]]:
+def _groups(model: Traceable, rows: list[mx.array], layers: list[int]) -> list[list[int]]:
     """Layers in batches whose logits are not too many to hold."""
     with model.trace(rows[CLEAN]):
         vocabulary = first_array(model.output).shape[-1]
@@ -165,9 +167,7 @@ def _groups(model: InterpretableModel, rows: list[mx.array], layers: list[int]) 
     return [layers[start : start + size] for start in range(0, len(layers), size)]
 
 
-def _run(
-    model: InterpretableModel, rows: list[mx.array], paths: dict[int, str], align: str
-) -> mx.array:
+def _run(model: Traceable, rows: list[mx.array], paths: dict[int, str], align: str) -> mx.array:
     """The last position's logits of the clean, the corrupted and each patched row, float32."""
     clean, corrupted = rows
     order = [clean, corrupted, *[corrupted] * len(paths)]

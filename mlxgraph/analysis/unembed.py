@@ -13,12 +13,12 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.analysis.inputs import first_array
+from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError, UnembeddingError
 from mlxgraph.errors.source_line import here
-from mlxgraph.model.model import InterpretableModel
 
 
-def token_scores(model: InterpretableModel, states: mx.array, apply_norm: bool = True) -> mx.array:
+def token_scores(model: Traceable, states: mx.array, apply_norm: bool = True) -> mx.array:
     """The logits of residual-stream states, lazy.
 
     Args:
@@ -47,7 +47,7 @@ def token_scores(model: InterpretableModel, states: mx.array, apply_norm: bool =
     return scores
 
 
-def final_norm(model: InterpretableModel) -> str | None:
+def final_norm(model: Traceable) -> str | None:
     """The path of the norm between the last layer and the head; None if there is none.
 
     It is the first norm that the forward calls after the last layer.
@@ -63,7 +63,7 @@ def final_norm(model: InterpretableModel) -> str | None:
     return None
 
 
-def _norm_to_skip(model: InterpretableModel) -> str:
+def _norm_to_skip(model: Traceable) -> str:
     norm = final_norm(model)
     if norm is None:
         raise UnembeddingError(
@@ -73,13 +73,13 @@ def _norm_to_skip(model: InterpretableModel) -> str:
     return norm
 
 
-def _is_norm(name: str, model: InterpretableModel) -> bool:
+def _is_norm(name: str, model: Traceable) -> bool:
     kind = type(model[name].module).__name__.lower()
     called = name.rpartition(".")[2]
     return "norm" in kind or "norm" in called or called.startswith("ln_")
 
 
-def check_head(model: InterpretableModel, scores: mx.array, width: int) -> None:
+def check_head(model: Traceable, scores: mx.array, width: int) -> None:
     """A bare stack of layers ends in states, not in scores."""
     if scores.shape[-1] != width:
         return
@@ -107,8 +107,15 @@ def top_tokens(scores: mx.array, top_k: int) -> tuple[mx.array, mx.array]:
     return mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(best, order, axis=-1)
 
 
+def _known(state: Any) -> mx.array:
+    """A state as a plain array; of a proxy in its block, the value that it has by then."""
+    if not hasattr(type(state), "value"):  # what has one is a proxy, or was saved by one
+        return mx.array(state)
+    return mx.array(state.tolist(), dtype=state.dtype).reshape(state.shape)
+
+
 def get_token_predictions(
-    model: InterpretableModel,
+    model: Traceable,
     hidden_state: mx.array,
     top_k: int = 10,
     return_scores: bool = False,
@@ -122,16 +129,15 @@ def get_token_predictions(
         return_scores: give `(token_id, score)` pairs; a score is a logit.
         apply_norm: False for states that have been through the final norm already.
     Returns: a list of ids or pairs; for a batch, a list of such lists.
-    Raises: ShapeError (a ValueError) for another shape or width, UnembeddingError.
+    Raises: ShapeError for another shape or width, InputError for a `top_k` below 1 (both
+        ValueErrors), UnembeddingError, LayersError.
 
     Example:
         >>> with model.trace("The capital of France is") as t:
         ...     h = model.layers[4].output[0, -1].save()
         >>> [model.token_to_str(token) for token in model.get_token_predictions(h, top_k=3)]
     """
-    if getattr(type(hidden_state), "_is_handle", False):  # a proxy in its block: look at it
-        hidden_state = mx.array(hidden_state.tolist(), dtype=hidden_state.dtype)
-    states = mx.array(hidden_state)
+    states = _known(hidden_state)
     if states.ndim not in (1, 2):
         raise ShapeError(
             f"a state is (width,) or (batch, width), not {states.shape}", str(here()),

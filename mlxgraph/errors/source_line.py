@@ -1,6 +1,6 @@
 """The user's own line: the innermost frame that is neither ours nor a library's we record through.
 
-Looking costs a fraction of a microsecond, so every recorded operation keeps its birthplace as
+Looking costs a fraction of a microsecond, so every recorded operation keeps its own line as
 `(code, instruction)`; only when a person wants to read it is it turned into `file:line`.
 """
 
@@ -27,7 +27,7 @@ _LIBRARIES = (_folder("einops"), _folder("mlx"))
 _inside: dict[CodeType, bool] = {}
 
 
-class Place(NamedTuple):
+class SourceLine(NamedTuple):
     """A line of the user's program, resolved only when it is printed."""
 
     code: CodeType | None
@@ -52,10 +52,10 @@ def _lines(code: CodeType) -> list[int | None]:
     return [position[0] for position in code.co_positions()]
 
 
-NOWHERE = Place(None, 0)
+NOWHERE = SourceLine(None, 0)
 
 
-def here() -> Place:
+def here() -> SourceLine:
     """Where the user's program is now."""
     frame = sys._getframe(1)
     while frame is not None:
@@ -66,6 +66,6 @@ def here() -> Place:
             inside = name.startswith(_PACKAGE) or name.startswith(_LIBRARIES)
             _inside[code] = inside
         if not inside:
-            return Place(code, frame.f_lasti)
+            return SourceLine(code, frame.f_lasti)
         frame = frame.f_back  # type: ignore[assignment]
     return NOWHERE

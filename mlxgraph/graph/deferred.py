@@ -1,4 +1,4 @@
-"""Steps: edits and reads that are still to be resolved, because they name modules by pattern.
+"""Deferred edits and reads: those that are still to be resolved, for they go by pattern.
 
 `mg.edit("layers.*.mlp", iv.scale(0.5))` needs no model.  Which sites it means, and what the
 function does to a value of their shape, is settled when the graph meets a model.
@@ -86,6 +86,11 @@ class Read(NamedTuple):
 
     def __str__(self) -> str:
         return f"save {self.pattern}.{self.port}" + (f" as {self.name!r}" if self.name else "")
+
+
+def is_graph(value: Any) -> bool:
+    """Whether a value is a graph: among what is deferred, there are edits, reads and graphs."""
+    return hasattr(value, "writes") and hasattr(value, "saves")
 
 
 def function_name(function: Callable[..., Any]) -> str:

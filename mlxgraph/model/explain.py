@@ -1,32 +1,26 @@
-"""Explaining: what each pass makes of a graph, and what a run of it will do.
+"""Explaining: what each rewrite makes of a graph, and what a run of it will do.
 
-The same passes, plan and proofs as in a run, told instead of carried out: nothing is computed.
+The same rewrites, plan and proofs as in a run, told instead of carried out: nothing is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.listing import listing
-from mlxgraph.graph.node import site_node
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.model.compiled_pass import CompiledPass
-from mlxgraph.model.optimize import for_run
 from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import ALL
-from mlxgraph.run import pushdown
 from mlxgraph.run.call import Call
+from mlxgraph.run.engine import Engine
 from mlxgraph.run.plan import Plan, make_plan
-from mlxgraph.trace.inputs import Inputs
-
-if TYPE_CHECKING:
-    from mlxgraph.model.model import InterpretableModel
+from mlxgraph.trace.execute import PUSHDOWN, Options, as_written, rewritten
 
 LAWS = {one.name: one.law for one in ALL} | {
-    pushdown.NAME: "the final norm and the head treat each position alone"
+    PUSHDOWN: "the final norm and the head treat each position alone"
 }
 
 
@@ -40,67 +34,32 @@ class Explanation(str):
 
 
 def explain(
-    model: InterpretableModel,
-    graph: Graph,
-    inputs: tuple,
-    passes: frozenset[str],
-    kwargs: dict[str, Any],
+    engine: Engine, graph: Graph, inputs: tuple, names: frozenset[str], kwargs: dict[str, Any]
 ) -> Explanation:
-    """What each pass makes of a graph, and what a run with these inputs will do.
+    """What each rewrite makes of a graph, and what a run with these inputs will do.
 
-    Args: passes: the names of the passes to use; kwargs: the model's own keyword arguments, and
-        the graph's params, whose values do not matter here.
+    Args: names: of the rewrites to use; kwargs: the model's own keyword arguments, and the graph's
+        params, whose values do not matter here.
     Raises: what a run would raise before it computes anything.
     """
-    written, prepared, call = _resolved(model, graph, inputs, kwargs)
+    compiled = CompiledPass(engine, graph, Options())
+    (written, wanted, _), call = compiled.resolve(inputs, kwargs)
+    if not written.saves:
+        written = written.replace(saves=[("output", node) for node in wanted])
     with paused():
-        census = model._runner.census(call, prepared.forward, prepared.kind)
-        nodes = [node for _, node in written.saves]
-        plan = make_plan(written, census, nodes)
+        census = engine.runner.census(call)
         parts = ["as it was written", _indented(listing(written))]
-        left_out = [site for site, _ in written.writes if site not in plan.writes]
-        seen = written.replace(writes=plan.writes.items())
-        for name, after in _steps(model, seen, plan, census, call, prepared, passes):
-            parts += [f"after {name}: {LAWS[name]}", _indented(listing(after))]
-            seen = after
-        plan = make_plan(seen, census, [node for _, node in seen.saves])
+        last = seen = as_written(written, wanted, census)
+        kept = {site for site, _ in seen.graph.writes}
+        left_out = [site for site, _ in written.writes if site not in kept]
+        for change in rewritten(engine, seen, census, call, names):
+            parts += [f"after {change.name}: {LAWS[change.name]}", _indented(listing(change.graph))]
+            last = change
+        plan = make_plan(last.graph, census, last.wanted)
     if len(parts) == 2:
-        parts.append("no pass changes it" if passes else "no pass is used")
+        parts.append("no rewrite changes it" if names else "no rewrite is used")
     parts += ["the run", *_told(plan, census, call, left_out)]
     return Explanation("\n".join(parts))
-
-
-def _resolved(
-    model: InterpretableModel, graph: Graph, inputs: tuple, kwargs: dict[str, Any]
-) -> tuple[Graph, Inputs, Call]:
-    """The graph with its patterns resolved and something to compute, and the call."""
-    written, prepared, call = CompiledPass(model, graph).resolved(*inputs, **kwargs)
-    if not written.saves:
-        output = dict(written.writes).get(Site("", OUTPUT)) or site_node("")
-        written = written.replace(saves=[("output", output)])
-    return written, prepared, call
-
-
-def _steps(
-    model: InterpretableModel,
-    graph: Graph,
-    plan: Plan,
-    census: Census,
-    call: Call,
-    prepared: Inputs,
-    passes: frozenset[str],
-) -> Iterator[tuple[str, Graph]]:
-    """Each pass that changes the graph, with what it makes of it."""
-    if not call.plain:
-        return
-    for change in for_run(graph, passes).history:
-        graph = change.after
-        yield change.name, graph
-    if pushdown.NAME in passes:
-        plan = make_plan(graph, census, [node for _, node in graph.saves])
-        pushed = model._runner.pushed(graph, plan, census, call, prepared.forward, prepared.kind)
-        if pushed is not None:
-            yield pushdown.NAME, pushed.graph
 
 
 def _told(plan: Plan, census: Census, call: Call, left_out: list[Site]) -> list[str]:

@@ -1,6 +1,6 @@
 """`model.pass_`: a Python function of the proxied model as a compiled pass.
 
-The function is called once per kind of input with proxies in place of its arguments, and from
+The function is called once for each kind of input with proxies in place of its arguments, and from
 then on its graph runs.  What it branches on (texts, flags, strings) is part of the kind.
 """
 
@@ -9,29 +9,25 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
-from mlxgraph.record.freeze import dtype_name
-from mlxgraph.record.handle import HANDLES
-from mlxgraph.record.param import Param
-from mlxgraph.record.stack import paused
-from mlxgraph.run.call import describe_call
-from mlxgraph.run.runner import CompileMode, Recent
-from mlxgraph.trace.inputs import Inputs, prepare
-from mlxgraph.trace.resolve import rows_of
+from mlxgraph.record.handle import is_handle
+from mlxgraph.record.param import hole_for, is_number
+from mlxgraph.record.recording import Recording
+from mlxgraph.run.cache import Recent
+from mlxgraph.run.call import Call
+from mlxgraph.run.engine import Engine
+from mlxgraph.trace.execute import Job, Options, execute
+from mlxgraph.trace.inputs import prepare
+from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.trace import Trace
 
-if TYPE_CHECKING:
-    from mlxgraph.model.model import InterpretableModel
-
 MOST_KINDS = 32
-
-
 SAVED = -1
 
 
@@ -47,26 +43,22 @@ class _Recorded(NamedTuple):
     sources: list[int | None]
 
 
-class PassFunction:
+class TracedFunction:
     """A function of `(inputs, *args)` that runs the model with the function's edits.
 
     Arrays and floats among the arguments are inputs of the compiled pass: new values never
-    recompile, and `mx.grad`, `mx.value_and_grad` and `mx.vmap` go through them.  Everything else
-    is part of the pass: another layer number, position or flag is recorded as another pass.
+    trigger recompilation, and `mx.grad`, `mx.value_and_grad` and `mx.vmap` go through them.
+    Everything else is part of the pass: another layer number, position or flag is recorded as
+    another pass.
     """
 
-    def __init__(
-        self,
-        model: InterpretableModel,
-        function: Callable[..., Any],
-        compile: CompileMode,
-        passes: frozenset[str] | None = None,
-    ):
+    def __init__(self, model: Any, engine: Engine, function: Callable[..., Any], options: Options):
+        """`model` is what the function is given as its first argument."""
         update_wrapper(self, function)
         self._model = model
+        self._engine = engine
         self._function = function
-        self._compile = compile
-        self._passes = passes
+        self._options = options
         self._recorded: Recent[Any, _Recorded] = Recent(MOST_KINDS)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -76,33 +68,15 @@ class PassFunction:
             the function takes it, after the model.
         Returns: what the function returns, with arrays in place of proxies.
         """
-        model = self._model
-        model._refresh_names()
-        given = inputs if isinstance(inputs, tuple) else (inputs,)
-        prepared = prepare(given, model.tokenizer)
-        call = describe_call(prepared.args, {})
-        args, kwargs = map_nested((args, kwargs), _plain)
+        call, args, kwargs = self._given(inputs, args, kwargs)
         values = leaves((args, kwargs))
         given_as = (_shape((args, kwargs)), tuple([_kind(value) for value in values]))
-        key = (call.key, prepared.kind, rows_of(prepared.lengths), model._names.tree, given_as)
+        key = (call.key, call.ragged_lengths, self._engine.names.tree, given_as)
         made = self._recorded.get(key)
         if made is None:
-            made = self._recorded.put(key, self._record(prepared, args, kwargs))
+            made = self._recorded.put(key, self._record(call, args, kwargs))
         params = {f"p{k}": v for k, v in enumerate(values) if _is_input(v)}
-        nodes = [node for _, node in made.graph.saves]
-        with paused():
-            results = iter(
-                model._runner.run(
-                    made.graph,
-                    call,
-                    nodes,
-                    params,
-                    self._compile,
-                    prepared.forward,
-                    prepared.kind,
-                    passes=self._passes,
-                )
-            )
+        results = iter(execute(self._engine, Job(made.graph, call, params, self._options)))
         filled = [
             value if source is None else next(results) if source == SAVED else values[source]
             for source, value in zip(made.sources, leaves(made.template), strict=True)
@@ -111,29 +85,30 @@ class PassFunction:
 
     def graph(self, inputs: Any, *args: Any, **kwargs: Any) -> Graph:
         """The graph that these arguments record; nothing is run."""
-        given = inputs if isinstance(inputs, tuple) else (inputs,)
-        self._model._refresh_names()
-        args, kwargs = map_nested((args, kwargs), _plain)
-        return self._record(prepare(given, self._model.tokenizer), args, kwargs).graph
+        return self._record(*self._given(inputs, args, kwargs)).graph
 
-    def _record(self, prepared: Inputs, args: tuple, kwargs: dict[str, Any]) -> _Recorded:
+    def _given(self, inputs: Any, args: tuple, kwargs: dict) -> tuple[Call, tuple, dict[str, Any]]:
+        """The call, and the function's own arguments with MLX's arrays for numpy's."""
+        given = inputs if isinstance(inputs, tuple) else (inputs,)
+        call = prepare(given, refreshed(self._engine).tokenizer)
+        return call, *map_nested((args, kwargs), _plain)
+
+    def _record(self, call: Call, args: tuple, kwargs: dict[str, Any]) -> _Recorded:
         """Call the function on proxies."""
         count = iter(range(len(leaves((args, kwargs)))))
-        trace = Trace(self._model, prepared, None, None, self._compile, {}, run=False)
         result: Any = None
         first = 0
 
-        def body() -> None:
+        def body(recording: Recording) -> None:
             nonlocal result, first
             holes = map_nested((args, kwargs), lambda value: _hole(next(count), value))
             result = self._function(self._model, *holes[0], **holes[1])
-            recording = trace._recording_or_raise("the pass")
-            first = len(recording.saves)
+            first = recording.saves
             for value in leaves(result):
                 if _source(value) == SAVED:
-                    recording.save(value, f"result{len(recording.saves) - first}")
+                    recording.save(value, f"result{recording.saves - first}")
 
-        graph = trace.recorded(body)
+        graph = Trace(self._engine, call).recorded(body)
         template = map_nested(result, lambda v: v if _source(v) is None else None)
         sources = [_source(value) for value in leaves(result)]
         return _Recorded(graph.replace(saves=graph.saves[first:]), template, sources)
@@ -156,9 +131,9 @@ def _plain(value: Any) -> Any:
 
 def _source(value: Any) -> int | None:
     """Where a leaf of the function's result comes from."""
-    if type(value) is Param and value._shape is None:
+    if is_number(value):
         return int(value.name[1:])
-    return SAVED if type(value) in HANDLES else None
+    return SAVED if is_handle(value) else None
 
 
 class _Itself:
@@ -188,8 +163,4 @@ def _shape(value: Any) -> str:
 
 
 def _hole(index: int, value: Any) -> Any:
-    if isinstance(value, mx.array):
-        return Param(f"p{index}", value.shape, dtype_name(value.dtype))._proxy()
-    if isinstance(value, float):
-        return Param(f"p{index}", None, None)
-    return value
+    return hole_for(f"p{index}", value) if _is_input(value) else value

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlxgraph.errors import MissingDependencyError
 
+_MOST_LABELS = 40  # layers named along one axis
 _STILL = frozenset({"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"})
 
 
@@ -64,6 +65,12 @@ def show(figure: Any) -> None:
         display(figure)
     elif _has_window():
         figure.show()
+
+
+def layer_ticks(layers: list[int], label: str = "{}") -> tuple[range, list[str]]:
+    """Where along an axis of layers a label stands, and the labels: as many as can be read."""
+    every = 1 + (len(layers) - 1) // _MOST_LABELS
+    return range(0, len(layers), every), [label.format(layer) for layer in layers[::every]]
 
 
 def colours(cmap: str, amounts: Any) -> Any:

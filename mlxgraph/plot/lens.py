@@ -1,4 +1,4 @@
-"""The logit lens as a picture: layers by positions, each cell its top token."""
+"""The logit lens as a picture: layers by positions, each cell its top prediction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlxgraph.errors import InputError
-from mlxgraph.plot.figures import colours, ink, new_figure
+from mlxgraph.plot.figures import colours, ink, layer_ticks, new_figure
 
 _WIDEST = 14  # characters of a token before it is cut
 _LABELS = 11  # points, of the tokens and layers along the axes
@@ -67,10 +67,7 @@ def _label_axes(axes: Any, layers: list[int], names: list[str], hidden: int, til
         range(len(names)), names, fontsize=_LABELS, parse_math=False,
         rotation=45 if tilted else 0, ha="right" if tilted else "center",
     )  # fmt: skip
-    step = 1 + (len(layers) - 1) // 40
-    axes.set_yticks(
-        range(0, len(layers), step), [f"Layer {n}" for n in layers[::step]], fontsize=_LABELS
-    )
+    axes.set_yticks(*layer_ticks(layers, "Layer {}"), fontsize=_LABELS)
     axes.set_xticks(np.arange(-0.5, len(names)), minor=True)
     axes.set_yticks(np.arange(-0.5, len(layers)), minor=True)
     axes.grid(which="minor", color="white", linewidth=1)

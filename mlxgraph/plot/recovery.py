@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlxgraph.errors import InputError
-from mlxgraph.plot.figures import colours, new_figure
+from mlxgraph.plot.figures import colours, layer_ticks, new_figure
 
 _MOST_NUMBERS = 34  # bars beyond which the numbers above them would touch
 
@@ -44,8 +44,7 @@ def recovery_bars(
     if len(layers) <= _MOST_NUMBERS:
         _number(axes, values, limit)
     axes.axhline(0, color="0.2", linewidth=1)
-    step = 1 + (len(layers) - 1) // 40
-    axes.set_xticks(range(0, len(layers), step), [str(n) for n in layers[::step]])
+    axes.set_xticks(*layer_ticks(layers))
     axes.margins(x=0.02, y=0.12)
     axes.set_xlabel("layer", fontsize=12)
     axes.set_ylabel("recovery of the clean run (%)", fontsize=12)

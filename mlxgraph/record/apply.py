@@ -8,12 +8,13 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import LookError, MLXGraphError
-from mlxgraph.graph.node import APPLY
+from mlxgraph.graph import ops
 from mlxgraph.graph.values import Opaque
-from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.originals import ARRAY, normal
+from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
 from mlxgraph.record.freeze import freeze
-from mlxgraph.record.handle import open_recording, proxy_in
-from mlxgraph.record.nested_proxy import Nest
+from mlxgraph.record.handle import handle_in, open_recording
+from mlxgraph.record.nested_proxy import NestedProxy
 from mlxgraph.record.proxy import Proxy
 
 
@@ -27,30 +28,26 @@ def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     Returns: a proxy of the function's result.  Called with no proxy it simply calls `fn`.
     """
-    proxy = proxy_in(args)
-    if proxy is None:
-        proxy = proxy_in(kwargs.values())
-    if proxy is None or proxy._recording is None:
+    handle = handle_in(args)
+    if handle is None:
+        handle = handle_in(kwargs.values())
+    if handle is None or handle._recording is None:
         return fn(*args, **kwargs)
-    recording = proxy._recording
+    recording = handle._recording
     frozen = tuple([freeze(value, recording) for value in args])
     named = tuple([(name, freeze(value, recording)) for name, value in kwargs.items()])
-    return recording.result(APPLY, (Opaque(fn), *frozen), named)
+    return recording.result(ops.APPLY, (Opaque(fn), *frozen), named)
 
 
 def apply_intervention(recording: Any, site: Any, fn: Callable[[Any], Any]) -> None:
     """Replace a site's value by a function of it; of several arrays, the first."""
     handle = first_array(recording.read(site))
-    value = changed(fn, handle)
-    if handle._base is None:
-        recording.replace(site, value)
-    else:
-        recording.write(handle, value)
+    recording.write_at(site, handle, changed(fn, handle))
 
 
 def first_array(handle: Any) -> Any:
     """The handle itself, or the first array in a nested value."""
-    while type(handle) is Nest:
+    while type(handle) is NestedProxy:
         handle = handle[next(iter(handle.keys()))] if handle.is_dict() else handle[0]
     return handle
 
@@ -66,27 +63,15 @@ def changed(fn: Callable[[Any], Any], handle: Any) -> Any:
     except LookError:  # it needs the value, and this graph will run on values of its own
         return apply(fn, handle)
     except (RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, MLXGraphError) or "without a primitive" not in str(error):
+        if isinstance(error, MLXGraphError) or not says_holds_nothing(error):
             raise
         return apply(fn, handle)
-    return apply(fn, handle) if _escaped(value) else value
-
-
-def _escaped(value: Any) -> bool:
-    """Whether a function gave back an array that holds nothing."""
-    if not isinstance(value, ARRAY) or type(value) is Proxy:
-        return False
-    try:
-        mx.async_eval(value)
-    except RuntimeError as error:
-        return "without a primitive" in str(error)
-    except ValueError:
-        return False
-    return False
+    escaped = isinstance(value, ARRAY) and type(value) is not Proxy and holds_nothing(value)
+    return apply(fn, handle) if escaped else value
 
 
 def normal_like(x: Any) -> mx.array:
     """Standard normal noise of an array's shape and dtype; on a proxy, drawn anew in every run."""
     if type(x) is Proxy:
-        return open_recording(x).draw("mx.random.normal_like", (x,), {})
-    return mx.random.normal(x.shape, x.dtype)
+        return open_recording(x).draw(ops.NORMAL_LIKE, (x,), {})
+    return normal(x.shape, x.dtype)

@@ -1,7 +1,7 @@
-"""Fitting: what is written to a place gets the shape and dtype of what stood there.
+"""Conforming: what is written takes the shape and dtype of what stood there.
 
 A number fills, an array of another dtype is cast, one that broadcasts is broadcast; anything
-else is an error that names both shapes, the place and the line.
+else is an error that names both shapes, what was written and the line.
 """
 
 from __future__ import annotations
@@ -12,35 +12,37 @@ import numpy as np
 
 from mlxgraph.errors import ShapeError
 from mlxgraph.errors.source_line import here
+from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container, leaves
 from mlxgraph.graph.node import Node
+from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.record.freeze import dtype_name, freeze
-from mlxgraph.record.handle import HANDLES
-from mlxgraph.record.nested_proxy import Nest
+from mlxgraph.record.freeze import freeze
+from mlxgraph.record.handle import is_handle
+from mlxgraph.record.nested_proxy import NestedProxy
 
 NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
 
 
-def fitted(recording: Any, value: Any, like: Node, what: Any) -> Node:
+def conformed(recording: Any, value: Any, like: Node, what: Any) -> Node:
     """`value` as a node of the shape and dtype that `like` has, or an error that says why.
 
     Args: what: the handle or site that is written, for the error's text.
     """
     target = recording.info(like).value
     if is_container(target):
-        return _fitted_nest(recording, value, like, target, what)
+        return _conformed_nested(recording, value, like, target, what)
     if not isinstance(target, ARRAY):
         raise ShapeError(f"{told(what)} holds {target!r}, not an array", str(here()))
     if isinstance(value, np.generic):
         value = value.item()
     if type(value) in NUMBER_KINDS:
-        return recording.build("full_like", (like, recording.operand(value)))
+        return recording.build(ops.FULL_LIKE, (like, recording.operand(value)))
     if isinstance(value, list):
         value = ARRAY(value)
-    if not (isinstance(value, ARRAY) or type(value) in HANDLES or hasattr(value, "__array__")):
+    if not (isinstance(value, ARRAY) or is_handle(value) or hasattr(value, "__array__")):
         raise ShapeError(
-            f"{told(what)} is {describe(target)} and cannot be written with a "
+            f"{told(what)} is {shape_and_dtype(target)} and cannot be written with a "
             f"{type(value).__name__}",
             str(here()),
             "Write an array, a proxy or a number.",
@@ -49,11 +51,12 @@ def fitted(recording: Any, value: Any, like: Node, what: Any) -> Node:
     given = recording.info(node).value
     if is_container(given):
         raise ShapeError(
-            f"{told(what)} is one array, {describe(target)}, and was given {describe(given)}",
+            f"{told(what)} is one array, {shape_and_dtype(target)}, and was given "
+            f"{shape_and_dtype(given)}",
             str(here()),
         )
     if not isinstance(given, ARRAY):  # a number, or a param that stands for one
-        return recording.build("full_like", (like, node))
+        return recording.build(ops.FULL_LIKE, (like, node))
     if given.shape != target.shape:
         if not _broadcasts(given.shape, target.shape):
             raise ShapeError(
@@ -61,46 +64,46 @@ def fitted(recording: Any, value: Any, like: Node, what: Any) -> Node:
                 str(here()),
                 "Give it the same shape, or one that broadcasts to it.",
             )
-        node = recording.build("broadcast_like", (node, like))
+        node = recording.build(ops.BROADCAST_LIKE, (node, like))
     if given.dtype != target.dtype:
-        node = recording.build("astype_like", (node, like))
+        node = recording.build(ops.ASTYPE_LIKE, (node, like))
     return node
 
 
-def _fitted_nest(recording: Any, value: Any, like: Node, target: Any, what: Any) -> Node:
-    given = value._value_template() if type(value) is Nest else value
+def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what: Any) -> Node:
+    given = value._template if type(value) is NestedProxy else value
     if not is_container(given) or len(leaves(given)) != len(leaves(target)):
         raise ShapeError(
-            f"{told(what)} is {describe(target)} and cannot be written with one "
+            f"{told(what)} is {shape_and_dtype(target)} and cannot be written with one "
             f"{type(value).__name__}",
             str(here()),
             "Write to its entries: `module.output[0] = ...`.",
         )
-    if type(value) is Nest:
+    if type(value) is NestedProxy:
         return freeze(value, recording)
     parts = []
     for index, (new, old) in enumerate(zip(leaves(given), leaves(target), strict=True)):
-        place = recording.build("leaf", (like, index))
+        leaf = recording.build(ops.LEAF, (like, index))
         parts.append(
-            fitted(recording, new, place, f"{told(what)}, part {index}")
+            conformed(recording, new, leaf, f"{told(what)}, part {index}")
             if isinstance(old, ARRAY)
             else freeze(new, recording)
         )
-    return recording.build("unflatten_like", (like, *parts))
+    return recording.build(ops.UNFLATTEN_LIKE, (like, *parts))
 
 
-def describe(value: Any) -> str:
+def shape_and_dtype(value: Any) -> str:
     """`(1, 6, 128) float32`, or the nested form of it."""
     if isinstance(value, ARRAY):
         return f"{value.shape} {dtype_name(value.dtype)}"
     if is_container(value):
-        return f"{type(value).__name__} of " + ", ".join(describe(v) for v in leaves(value))
+        return f"{type(value).__name__} of " + ", ".join(shape_and_dtype(v) for v in leaves(value))
     return f"the {type(value).__name__} {value!r}" if value is not None else "None"
 
 
 def told(what: Any) -> str:
     """A handle, site or text, as an error names it."""
-    return what._describe() if getattr(type(what), "_is_handle", False) else str(what)
+    return what._describe() if is_handle(what) else str(what)
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -10,27 +10,19 @@ import numpy as np
 
 from mlxgraph.errors import ForeignProxyError, NotSavedError
 from mlxgraph.errors.source_line import here
-from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
+from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice, dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY
-
-if TYPE_CHECKING:
-    from mlxgraph.record.recording import Recording
+from mlxgraph.record.handle import HANDLES
 
 _PLAIN = {int, str, type(None), type(Ellipsis)}
 
 
-def dtype_name(dtype: mx.Dtype) -> str:
-    """`mx.float32` -> `"float32"`: the name under which `mlx.core` has the dtype."""
-    name = str(dtype).rpartition(".")[2]
-    return "bool_" if name == "bool" else name
-
-
-def freeze(value: Any, recording: Recording) -> Any:
+def freeze(value: Any, recording: Any) -> Any:
     """One argument of a recorded operation as a hashable value."""
     kind = type(value)
     if kind in _PLAIN:
         return value
-    if getattr(kind, "_is_handle", False):
+    if kind in HANDLES:
         return node_of(value, recording)
     if kind is tuple:
         return tuple([freeze(item, recording) for item in value])
@@ -66,7 +58,7 @@ def freeze(value: Any, recording: Recording) -> Any:
     return Opaque(value)
 
 
-def node_of(handle: Any, recording: Recording) -> Any:
+def node_of(handle: Any, recording: Any) -> Any:
     """The node that a proxy stands for now, if it may be used in `recording`."""
     owner = handle._recording
     if owner is not recording or not owner.open:

@@ -12,14 +12,16 @@ import mlx.core as mx
 
 from mlxgraph.errors import GradientError
 from mlxgraph.errors.source_line import here
+from mlxgraph.graph import ops
 from mlxgraph.graph.nested import leaves
-from mlxgraph.graph.node import GRAD, walk
+from mlxgraph.graph.node import walk
 from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.record.conform import describe
+from mlxgraph.record.conform import shape_and_dtype
 from mlxgraph.record.freeze import freeze
+from mlxgraph.record.write_through import is_part
 
 
-def slope(recording: Any, loss: Any, handle: Any) -> Any:
+def gradient(recording: Any, loss: Any, handle: Any) -> Any:
     """The gradient of a scalar loss at a handle's value, of the same shape.
 
     At a view it is that part of the whole value's gradient.
@@ -31,31 +33,31 @@ def slope(recording: Any, loss: Any, handle: Any) -> Any:
     value = recording.info(node).value
     if not isinstance(value, ARRAY) or value.size != 1:
         raise GradientError(
-            f"a gradient is taken of one number, and this loss is {describe(value)}.\n"
+            f"a gradient is taken of one number, and this loss is {shape_and_dtype(value)}.\n"
             f"  at {here()}\n  Reduce it first: `.sum()` or `.mean()`."
         )
-    if any(below.op == GRAD for below in walk([node])):
+    if any(below.op == ops.GRAD for below in walk([node])):
         raise GradientError(
             "this loss holds a gradient, and a gradient of a gradient cannot be recorded.\n"
             f"  at {here()}\n  Take the second one around the block: `mx.grad` of a function that"
             " opens the trace."
         )
     if value.ndim:
-        node = recording.build("mx.squeeze", (node, None))
+        node = recording.build(ops.MX_SQUEEZE, (node, None))
     chain = []
-    while handle._base is not None:
-        chain.append(handle._step)
-        handle = handle._base
-    place = freeze(handle, recording)
-    if not any(map(_is_float, leaves(recording.info(place).value))):
+    while is_part(handle):
+        chain.append(handle._origin.view)
+        handle = handle._origin.base
+    at = freeze(handle, recording)
+    if not any(map(_is_float, leaves(recording.info(at).value))):
         raise GradientError(
-            f"{handle._describe()} is {describe(recording.info(place).value)}: there is no"
+            f"{handle._describe()} is {shape_and_dtype(recording.info(at).value)}: there is no"
             f" gradient at whole numbers.\n  at {here()}\n"
             "  Take it where they have become vectors: at the embedding's output, say."
         )
-    result = recording.result(GRAD, (node, place))
-    for step in reversed(chain):
-        result = recording.view(result, step)
+    result = recording.result(ops.GRAD, (node, at))
+    for view in reversed(chain):
+        result = recording.view(result, view)
     return result
 
 

@@ -1,7 +1,7 @@
-"""What every handle can do: say what it is, refuse when its block is over, be written and saved.
+"""Handles: what user code holds in a block.  Proxies, nested proxies and params are handles.
 
-A handle knows its recording, its node, and how it was reached: `_base` and `_step` for a view of
-another handle, `_cell` for the whole value of a site.  Proxies, nests and params are handles.
+A handle knows its recording, the node it stands for, and how it was reached (`_origin`, see
+`record.write_through`).  It says what it is, refuses when its block is over, and can be saved.
 """
 
 from __future__ import annotations
@@ -10,13 +10,35 @@ from typing import Any
 
 from mlxgraph.errors import NotSavedError, UnboundParamError
 from mlxgraph.graph.listing import brief
-from mlxgraph.record.views import Step
 
-SLOTS = ("_recording", "_node", "_base", "_step", "_cell", "_epoch", "_synced", "_result")
+SLOTS = ("_recording", "_node", "_origin", "_result")
 HANDLES: set[type] = set()
 
 
+def is_handle(value: Any) -> bool:
+    """Whether a value is what user code holds of a recorded one."""
+    return type(value) in HANDLES
+
+
+def handle_in(values: Any) -> Any:
+    """The first handle among arguments, lists, tuples and dicts of them included; None if none."""
+    for value in values:
+        kind = type(value)
+        if kind in HANDLES:
+            return value
+        if kind is list or kind is tuple:
+            found = handle_in(value)
+            if found is not None:
+                return found
+        elif kind is dict:
+            found = handle_in(value.values())
+            if found is not None:
+                return found
+    return None
+
+
 def open_recording(handle: Any) -> Any:
+    """The recording of a handle whose block is open.  Raises: NotSavedError, UnboundParamError."""
     recording = handle._recording
     if not recording.open:
         refuse(handle)
@@ -30,27 +52,22 @@ def refuse(handle: Any) -> None:
     raise NotSavedError(handle._describe(), handle._birth())
 
 
+def site_of_handle(handle: Any) -> Any:
+    """The site whose whole value a handle is; None for a part, and for what was computed."""
+    return None if handle._origin is None else handle._origin.site
+
+
 def describe(handle: Any) -> str:
-    if handle._cell is not None and handle._base is None:
-        return str(handle._cell.site)
+    """A handle as errors name it: its site, or a short expression."""
+    site = site_of_handle(handle)
+    if site is not None:
+        return str(site)
     return brief(handle._node, handle._recording.constants)
 
 
 def birth(handle: Any) -> str:
-    return str(handle._recording.places.get(handle._node, "an unknown line"))
-
-
-def set_item(handle: Any, step: Step, value: Any) -> None:
-    recording = open_recording(handle)
-    in_place = (
-        getattr(type(value), "_is_handle", False)
-        and value._base is handle
-        and value._step == step
-        and value._synced is not None
-        and value._synced is handle._node
-    )
-    if not in_place:  # `h[i] += v` has written through already and now assigns the view
-        recording.update(handle, step, value)
+    """The user's line that a handle comes from."""
+    return str(handle._recording.line_of(handle._node) or "an unknown line")
 
 
 def save(handle: Any, name: str | None = None) -> Any:
@@ -59,20 +76,3 @@ def save(handle: Any, name: str | None = None) -> Any:
     Args: name: how `trace.saved_values` lists it; a site's own name if left out.
     """
     return open_recording(handle).save(handle, name)
-
-
-def proxy_in(values: Any) -> Any:
-    """The first proxy among arguments, lists and tuples of them included."""
-    for value in values:
-        kind = type(value)
-        if kind in HANDLES:
-            return value
-        if kind is list or kind is tuple:
-            found = proxy_in(value)
-            if found is not None:
-                return found
-        elif kind is dict:
-            found = proxy_in(value.values())
-            if found is not None:
-                return found
-    return None

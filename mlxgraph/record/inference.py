@@ -1,81 +1,71 @@
-"""The book of nodes of one recording: what each is worth, and where it was written.
+"""Inference: what each recorded node will be, worked out on placeholders as it is recorded.
 
-Every node is tried on placeholders as it is entered, so that a shape that does not fit raises on
-the user's own line.  What was worked out stays with the census, so the same program recorded
-again is only looked up.
+A shape that does not fit raises on the user's own line, before anything is computed.  What was
+worked out stays with the census, so that the same program recorded again is only looked up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
-
-import mlx.core as mx
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from mlxgraph.errors import MLXGraphError, OperationError, ShapeError
 from mlxgraph.errors.source_line import here
+from mlxgraph.evaluate.evaluate import arguments, evaluate
+from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, Info
+from mlxgraph.graph.graph import Note
 from mlxgraph.graph.listing import around
 from mlxgraph.graph.nested import map_nested
-from mlxgraph.graph.node import APPLY, CONSTANT, GRAD, NUMBER, PARAM, SITE, Node, site_of, walk
+from mlxgraph.graph.node import Node, site_of, walk
 from mlxgraph.graph.site import Site
+from mlxgraph.graph.values import dtype_name
+from mlxgraph.mlx_facts import originals, random_state
+from mlxgraph.mlx_facts.dtypes import dtype_named
 from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.record.conform import describe
-from mlxgraph.record.notes import Notes
+from mlxgraph.mlx_facts.placeholders import placeholder
+from mlxgraph.mlx_facts.probes import says_holds_nothing
+from mlxgraph.record.conform import shape_and_dtype
 from mlxgraph.record.stack import paused
 
-WEAK = {"int": 1, "float": 1.0, "bool": True}
+_WEAK = {"int": 1, "float": 1.0, "bool": True}
 MOST_INFOS = 20_000
 LAST = 1 << 60  # a gradient is known when the whole forward is over
 
 
-class Tools(Protocol):
-    """What the running side lends to a recording."""
+class Inference:
+    """The nodes of one recording: their placeholders, when they can be computed, their lines.
 
-    def evaluate(self, node: Node, values: Callable[[Node], Any]) -> Any:
-        """The value of one node, given those of its inputs."""
-
-    def placeholder(self, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
-        """An array that has a shape and a dtype and can never be evaluated."""
-
-    def look(self, recording: Any, node: Node) -> Any:
-        """The real value of a node, from a run of what was recorded so far."""
-
-
-def _closed(site: Site) -> None:
-    """The check of a book whose recording is over: what it holds was checked when it was open."""
-
-
-class Book:
-    """Nodes with their placeholders, the census position from which they are known, and lines."""
+    Args:
+        census: what the forward visits; keeps what is worked out here for the next recording.
+        modules: the model's modules by path, to be called on placeholders.
+        check: raises where a site cannot be read.
+        constants: the recording's, to show in errors.
+    """
 
     def __init__(
         self,
         census: Census,
-        tools: Tools,
+        modules: Callable[[], Mapping[str, Any]],
         check: Callable[[Site], None],
         constants: list[Any],
     ):
-        self.census = census
-        self.tools = tools
-        self.constants = constants
+        self.lines: dict[Node, Any] = {}
         self.infos = census.infos
-        self.places: dict[Node, Any] = {}
+        self._census = census
+        self._modules = modules
+        self._constants = constants
         self._check = check
         if len(self.infos) > MOST_INFOS:
             self.infos.clear()
-
-    def close(self) -> None:
-        """Let go of the recording."""
-        self._check = _closed
 
     def build(self, op: str, args: tuple, kwargs: tuple = ()) -> Node:
         """The node for an operation, checked against its inputs' shapes and dtypes."""
         node = Node(op, args, kwargs)
         if node not in self.infos:
             self._infer(node)
-        if node not in self.places:
-            self.places[node] = here()
+        if node not in self.lines:
+            self.lines[node] = here()
         return node
 
     def info(self, node: Node) -> Info:
@@ -88,22 +78,24 @@ class Book:
                 self._infer(below)
         return self.infos[node]
 
+    def notes(self) -> Notes:
+        """Line, shape and dtype of every node so far."""
+        return Notes(self.lines, self.infos)
+
     def _infer(self, node: Node) -> None:
         when = -1
-        if node.op == SITE:
+        if node.op == ops.SITE:
             site = site_of(node)
             self._check(site)
-            value, when = self.census.values[site], self.census.order[site]
-        elif node.op == CONSTANT:
-            value = self.tools.placeholder(node.args[1], getattr(mx, node.args[2]))
-        elif node.op == NUMBER:
-            value = WEAK[node.args[1]]
-        elif node.op == PARAM:
+            value, when = self._census.values[site], self._census.order[site]
+        elif node.op == ops.CONSTANT:
+            value = placeholder(node.args[1], dtype_named(node.args[2]))
+        elif node.op == ops.NUMBER:
+            value = _WEAK[node.args[1]]
+        elif node.op == ops.PARAM:
             _, shape, dtype = node.args
-            value = 1.0
-            if shape is not None:
-                value = self.tools.placeholder(shape, getattr(mx, dtype or "float32"))
-        elif node.op == GRAD:
+            value = 1.0 if shape is None else placeholder(shape, dtype_named(dtype or "float32"))
+        elif node.op == ops.GRAD:
             value, when = self.info(node.args[1]).value, LAST
         else:
             for child in node.inputs:
@@ -112,32 +104,77 @@ class Book:
         self.infos[node] = Info(value, when)
 
     def _try(self, node: Node) -> Any:
+        """A node's value on placeholders.
+
+        What is drawn here is drawn for its shape, and leaves the random state as it was.
+        """
+        key = random_state.current()
         try:
             with paused():
-                result = self.tools.evaluate(node, lambda child: self.infos[child].value)
+                result = self._value(node)
         except MLXGraphError:
             raise
         except (ValueError, TypeError, IndexError) as error:
             self._refuse(node, error)
         except RuntimeError as error:
-            if node.op == APPLY or "[eval]" in str(error):
+            if node.op == ops.APPLY or says_holds_nothing(error):
                 raise  # a function that looks at values: whoever called it runs it on real ones
             self._refuse(node, error)
-        return map_nested(result, self._abstract)
+        finally:
+            random_state.restore(key)
+        return map_nested(result, _abstract)
 
-    def _abstract(self, value: Any) -> Any:
-        if isinstance(value, ARRAY):
-            return self.tools.placeholder(value.shape, value.dtype)
-        return value
+    def _value(self, node: Node) -> Any:
+        def lookup(child: Node) -> Any:
+            return self.infos[child].value
+
+        if node.op == ops.CALL:
+            (path, *args), kwargs = arguments(node, lookup)
+            return self._modules()[path](*args, **kwargs)
+        if node.op != ops.APPLY:
+            return evaluate(node, lookup)
+        try:
+            return evaluate(node, lookup)
+        except (RuntimeError, ValueError) as error:
+            if not says_holds_nothing(error):
+                raise
+        # it looks at values: tried on zeros of their kind
+        return evaluate(node, lambda child: map_nested(lookup(child), _zeros))
 
     def _refuse(self, node: Node, error: Exception) -> None:
-        shapes = " and ".join(describe(self.infos[child].value) for child in node.inputs)
+        shapes = " and ".join(shape_and_dtype(self.infos[child].value) for child in node.inputs)
         reason = str(error).split("\n")[0]
         op = node.op.removeprefix("mx.")
-        where = self.places.setdefault(node, here())
-        notes = Notes(self.places, self.infos)
-        listing = around(walk([*self.places]), node, 2, self.constants, notes)
-        del self.places[node]
+        line = self.lines.setdefault(node, here())
+        listing = around(walk([*self.lines]), node, 2, self._constants, self.notes())
+        del self.lines[node]
         if isinstance(error, (TypeError, RuntimeError)):
-            raise OperationError(op, shapes, str(where), reason, listing) from error
-        raise ShapeError(f"{op} of {shapes}: {reason}", str(where), listing=listing) from error
+            raise OperationError(op, shapes, str(line), reason, listing) from error
+        raise ShapeError(f"{op} of {shapes}: {reason}", str(line), listing=listing) from error
+
+
+def _abstract(value: Any) -> Any:
+    return placeholder(value.shape, value.dtype) if isinstance(value, ARRAY) else value
+
+
+def _zeros(value: Any) -> Any:
+    return originals.zeros(value.shape, value.dtype) if isinstance(value, ARRAY) else value
+
+
+class Notes(dict):
+    """Line, shape and dtype of each node, worked out only when somebody reads them."""
+
+    def __init__(self, lines: dict[Node, Any], infos: dict[Node, Info]):
+        super().__init__()
+        self._lines = lines
+        self._infos = {node: infos[node] for node in lines if node in infos}
+
+    def get(self, node: Node, default: Any = None) -> Any:
+        line = self._lines.get(node)
+        info = self._infos.get(node)
+        if line is None and info is None:
+            return super().get(node, default)
+        value = info.value if info else None
+        if not isinstance(value, ARRAY):
+            return Note(str(line or ""))
+        return Note(str(line or ""), value.shape, dtype_name(value.dtype))

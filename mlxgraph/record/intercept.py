@@ -4,9 +4,9 @@
 as long as any block is open in any thread, the functions of `mlx.core`, of its submodules and of
 `mlx.nn` are replaced by ones that look at their arguments first: with a proxy among them they
 record, without one they do what they always did.  The last block to close puts the originals
-back, in a `finally`.
+back.
 
-Never: patches at import, or changes what a call without proxies returns.
+Never: changes what a call without proxies returns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import wraps
-from types import FunctionType, ModuleType
+from types import ModuleType, new_class
 from typing import Any
 
 import mlx.core as mx
@@ -22,17 +22,16 @@ import mlx.nn as nn
 
 from mlxgraph.errors import EscapedError, LookError
 from mlxgraph.errors.source_line import here
+from mlxgraph.graph import ops
+from mlxgraph.mlx_facts.functions import is_compiled, is_native, is_of_nn
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.random_state import is_key
 from mlxgraph.record import einops_backend
 from mlxgraph.record.apply import apply
-from mlxgraph.record.handle import proxy_in
-from mlxgraph.record.operators import BINARY, COMPARE
+from mlxgraph.record.handle import handle_in
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.stack import current, stack
-from mlxgraph.record.view_functions import VIEWS, view_call
-
-_NATIVE = type(mx.mean)
-_COMPILED = type(mx.compile(abs))
-_ARRAY = mx.array
+from mlxgraph.record.view_functions import view_call
 
 # Not array arithmetic: devices, memory, files, and the transformations, which take functions.
 _LEFT_ALONE = frozenset(
@@ -48,21 +47,14 @@ _OF_MODELS = frozenset("quantize average_gradients fully_shard value_and_grad".s
 _FILES = frozenset("save savez savez_compressed save_safetensors save_gguf export_to_dot".split())
 _TRANSFORM = frozenset("grad value_and_grad vjp jvp vmap compile checkpoint".split())
 _EVALUATE = frozenset({"eval", "async_eval"})
-_LIFTING = frozenset(
-    {*BINARY.values(), *COMPARE.values(), "mx.maximum", "mx.minimum", "mx.where", "mx.logaddexp"}
-)
-_DRAWS = frozenset(
-    """uniform normal multivariate_normal randint bernoulli truncated_normal gumbel categorical
-    laplace permutation""".split()
-)
 
 
 def _recorder(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
-    lifting = op in _LIFTING
+    lifting = op in ops.LIFTS_NUMBERS
 
     def record(*args: Any, **kwargs: Any) -> Any:
-        proxy = proxy_in(args)
-        if proxy is None and (not kwargs or (proxy := proxy_in(kwargs.values())) is None):
+        proxy = handle_in(args)
+        if proxy is None and (not kwargs or (proxy := handle_in(kwargs.values())) is None):
             return real(*args, **kwargs)
         recording = proxy._recording
         if recording is None:  # a nested value whose block is over: its arrays are real
@@ -87,9 +79,9 @@ def _viewer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def draw(*args: Any, **kwargs: Any) -> Any:
-        proxy = proxy_in(args)
+        proxy = handle_in(args)
         if proxy is None:
-            proxy = proxy_in(kwargs.values())
+            proxy = handle_in(kwargs.values())
         recording = proxy._recording if proxy is not None else current()
         if recording is None:
             return real(*args, **kwargs)
@@ -107,14 +99,14 @@ def _transformer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def transform(*args: Any, **kwargs: Any) -> Any:
         if current() is None or not args or not callable(args[0]):
             return real(*args, **kwargs)
-        if proxy_in(args[1:]) is not None:  # vjp and jvp take their arguments at once
+        if handle_in(args[1:]) is not None:  # vjp and jvp take their arguments at once
             return apply(real, *args, **kwargs)
         made = real(_refusing(args[0], op), *args[1:], **kwargs)
         if not callable(made):
             return made
 
         def transformed(*inputs: Any, **named: Any) -> Any:
-            if proxy_in(inputs) is None and proxy_in(named.values()) is None:
+            if handle_in(inputs) is None and handle_in(named.values()) is None:
                 return made(*inputs, **named)
             return apply(real(*args, **kwargs), *inputs, **named)
 
@@ -127,7 +119,7 @@ def _refusing(function: Callable[..., Any], op: str) -> Callable[..., Any]:
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
-        if proxy_in((result,)) is not None:
+        if handle_in((result,)) is not None:
             raise EscapedError(
                 str(here()),
                 f"{op} cannot follow a value that is only recorded. Open the trace inside the"
@@ -139,20 +131,20 @@ def _refusing(function: Callable[..., Any], op: str) -> Callable[..., Any]:
 
 
 def _has_key(args: tuple) -> bool:
-    return any(isinstance(a, _ARRAY) and a.dtype == mx.uint32 and a.shape == (2,) for a in args[1:])
+    return any(map(is_key, args[1:]))
 
 
 def _evaluator(real: Callable[..., Any]) -> Callable[..., Any]:
     def evaluate(*args: Any) -> None:
         """Proxies are left out: they are computed when the block is over."""
-        real(*[value for value in args if proxy_in((value,)) is None])
+        real(*[value for value in args if handle_in((value,)) is None])
 
     return evaluate
 
 
 def _refuser(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        if proxy_in(args) is not None or proxy_in(kwargs.values()) is not None:
+        if handle_in(args) is not None or handle_in(kwargs.values()) is not None:
             raise LookError(
                 f"{op} needs values, and nothing has run yet.\n  at {here()}\n"
                 "  Save the value with `.save()` and write it to disk after the block."
@@ -169,40 +161,40 @@ class _ArrayType(type):
     def __new__(mcs, name: str, bases: tuple, members: dict[str, Any]) -> Any:
         if not bases:
             return super().__new__(mcs, name, bases, members)
-        real = tuple(_ARRAY if isinstance(base, _ArrayType) else base for base in bases)
-        return type(_ARRAY)(name, real, members)
+        real = tuple(ARRAY if isinstance(base, _ArrayType) else base for base in bases)
+        return new_class(name, real, {}, lambda space: space.update(members))
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        proxy = proxy_in(args) if args else None
+        proxy = handle_in(args) if args else None
         if proxy is None or proxy._recording is None:
-            return _ARRAY(*args, **kwargs)
+            return ARRAY(*args, **kwargs)
         if type(proxy) is Proxy and args[0] is proxy and len(args) == 1 and not kwargs:
             return proxy._copied()
-        return proxy._recording.call("array.make", args, kwargs)
+        return proxy._recording.call(ops.ARRAY_MAKE, args, kwargs)
 
     def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, _ARRAY)
+        return isinstance(value, ARRAY)
 
     def __subclasscheck__(cls, kind: Any) -> bool:
-        return issubclass(kind, _ARRAY)
+        return issubclass(kind, ARRAY)
 
     def __getattribute__(cls, name: str) -> Any:
-        return getattr(_ARRAY, name)
+        return getattr(ARRAY, name)
 
     def __or__(cls, other: Any) -> Any:
-        return _ARRAY | other
+        return ARRAY | other
 
     def __ror__(cls, other: Any) -> Any:
-        return other | _ARRAY
+        return other | ARRAY
 
     def __eq__(cls, other: object) -> bool:
-        return other is cls or other is _ARRAY
+        return other is cls or other is ARRAY
 
     def __hash__(cls) -> int:
-        return hash(_ARRAY)
+        return hash(ARRAY)
 
     def __repr__(cls) -> str:
-        return repr(_ARRAY)
+        return repr(ARRAY)
 
 
 def _wrapped(prefix: str, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -213,9 +205,9 @@ def _wrapped(prefix: str, name: str, real: Callable[..., Any]) -> Callable[..., 
         wrapper = _transformer(op, real)
     elif prefix == "mx" and name in _FILES:
         wrapper = _refuser(op, real)
-    elif prefix == "mx.random" and name in _DRAWS:
+    elif op in ops.DRAWS:
         wrapper = _drawer(op, real)
-    elif op in VIEWS:
+    elif op in ops.VIEWS:
         wrapper = _viewer(op, real)
     else:
         wrapper = _recorder(op, real)
@@ -234,8 +226,7 @@ def _functions(namespace: ModuleType, prefix: str) -> dict[str, Callable[..., An
     for name, value in vars(namespace).items():
         if name in left or name.startswith("_"):
             continue
-        in_python = of_nn and isinstance(value, FunctionType) and value.__module__.startswith("mlx")
-        if isinstance(value, (_NATIVE, _COMPILED)) or in_python:
+        if is_native(value) or is_compiled(value) or (of_nn and is_of_nn(value)):
             found[name] = value
     return found
 

@@ -1,4 +1,4 @@
-"""`Nest`: what stands for a tuple, list or dict of arrays inside a block."""
+"""`NestedProxy`: what stands for a tuple, list or dict of arrays inside a block."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from mlxgraph.errors import BoundsError, NotSavedError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.nested import map_nested
 from mlxgraph.record import views
-from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, open_recording, save, set_item
+from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, open_recording, save
 
 
-class Nest:
+class NestedProxy:
     """A recorded tuple, list or dict of arrays: index into it, iterate over it, save it whole."""
 
     __slots__ = SLOTS
-    _is_handle = True
     _describe = describe
     _birth = birth
     save = save
 
     def _fill(self, result: Any) -> None:
-        self._recording = self._base = self._step = self._cell = self._synced = None
+        self._recording = self._origin = None
         self._result = result
 
     @property
@@ -30,9 +29,6 @@ class Nest:
         if self._recording is None:
             return self._result
         return self._recording.info(self._node).value
-
-    def _value_template(self) -> Any:
-        return self._template
 
     @property
     def value(self) -> Any:
@@ -61,8 +57,7 @@ class Nest:
         return key % len(template)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        open_recording(self)
-        set_item(self, views.item(self._key(key)), value)
+        open_recording(self).write_part(self, views.item(self._key(key)), value)
 
     def __len__(self) -> int:
         return len(self._template)
@@ -95,7 +90,7 @@ class Nest:
         if self._recording is None:
             return repr(self._result)
         shapes = map_nested(self._template, lambda v: getattr(v, "shape", v))
-        return f"<Nest {self._describe()}: {shapes}>"
+        return f"<NestedProxy {self._describe()}: {shapes}>"
 
 
-HANDLES.add(Nest)
+HANDLES.add(NestedProxy)

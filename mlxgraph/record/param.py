@@ -13,10 +13,13 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import OutsideTraceError, ParamError, UnknownNameError
+from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import PARAM, Node
+from mlxgraph.graph.node import Node
+from mlxgraph.graph.values import dtype_name
+from mlxgraph.mlx_facts.dtypes import dtype_named
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
-from mlxgraph.record.freeze import dtype_name
 from mlxgraph.record.handle import HANDLES
 from mlxgraph.record.operators import operators
 from mlxgraph.record.proxy import Saved, wrap
@@ -31,17 +34,15 @@ class Param(Saved):
     It is an `mx.array` that holds nothing, so that `vector @ param` comes here and not to MLX.
     """
 
-    _is_handle = True
     __array_ufunc__ = None
 
     def __init__(self, name: str, shape: tuple[int, ...] | None, dtype: str | None):
-        super().__init__(placeholder(shape or (), getattr(mx, dtype or "float32")))
+        super().__init__(placeholder(shape or (), dtype_named(dtype or "float32")))
         self.name = name
         self._shape = shape
         self._dtype = dtype
-        self._node = Node(PARAM, (name, shape, dtype))
-        self._base = self._cell = self._step = self._synced = None
-        self._epoch = 0
+        self._node = Node(ops.PARAM, (name, shape, dtype))
+        self._origin = None
 
     @property
     def _recording(self) -> Any:
@@ -115,7 +116,7 @@ for _name in dir(mx.array):
         setattr(Param, _name, _delegated(_name))
 for _name in ("bool", "float", "int", "index", "complex", "array"):
     setattr(Param, f"__{_name}__", _no_value)
-for _name, _operator in operators(both_ways=False).items():
+for _name, _operator in operators(in_place=False).items():
     setattr(Param, _name, _operator)
 for _name in [name for name in dir(mx.array) if name.startswith("__i")]:
     if hasattr(Param, f"__{_name[3:]}"):  # `p += 1` makes a value of its own
@@ -150,6 +151,18 @@ def param(
     return Param(name, None if shape is None else tuple(shape), dtype and dtype_name(dtype))
 
 
+def hole_for(name: str, value: mx.array | float) -> Any:
+    """What stands for a value in the block that is open: a number's param, or an array's proxy."""
+    if isinstance(value, ARRAY):
+        return Param(name, value.shape, dtype_name(value.dtype))._proxy()
+    return Param(name, None, None)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a param that stands for a number."""
+    return type(value) is Param and value._shape is None
+
+
 # -- values -------------------------------------------------------------------------------------
 
 
@@ -160,7 +173,7 @@ def holes(graph: Graph) -> dict[str, Node]:
     """
     found: dict[str, Node] = {}
     for node in graph.nodes():
-        if node.op == PARAM and found.setdefault(node.args[0], node) is not node:
+        if node.op == ops.PARAM and found.setdefault(node.args[0], node) is not node:
             name, shape, dtype = node.args
             raise ParamError(name, shape, f"another declaration: {_kind(*found[name].args[1:])}")
     return found
@@ -192,7 +205,7 @@ def _fitted(value: Any, name: str, shape: tuple[int, ...] | None, dtype: str | N
         raise ParamError(name, shape, f"a {type(value).__name__}")
     if value.shape != (shape or ()):
         raise ParamError(name, shape, f"an array of shape {value.shape}")
-    return _cast(value, getattr(mx, dtype or "float32"), name, shape)
+    return _cast(value, dtype_named(dtype or "float32"), name, shape)
 
 
 def _cast(value: mx.array, dtype: mx.Dtype, name: str, shape: tuple[int, ...] | None) -> mx.array:

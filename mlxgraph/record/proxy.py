@@ -14,41 +14,36 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import GradientError, NotSavedError
+from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
+from mlxgraph.graph.values import dtype_name
+from mlxgraph.mlx_facts.arrays import fill, same_data, wear
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record import views
 from mlxgraph.record.bounds import check_bounds
 from mlxgraph.record.freeze import freeze
-from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, open_recording, save, set_item
-from mlxgraph.record.nested_proxy import Nest
+from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, open_recording, save
+from mlxgraph.record.nested_proxy import NestedProxy
 from mlxgraph.record.operators import methods, operators
 from mlxgraph.record.view_functions import view_call
-from mlxgraph.record.views import Step
+from mlxgraph.record.views import View
 
 
-def wrap(
-    recording: Any,
-    node: Node,
-    value: Any,
-    base: Any = None,
-    step: Step | None = None,
-    cell: Any = None,
-) -> Any:
-    """A handle on a node, or the value itself where it holds no array."""
+def wrap(recording: Any, node: Node, value: Any, origin: Any = None) -> Any:
+    """A handle on a node, or the value itself where it holds no array.
+
+    Args: value: the node's placeholder; origin: how the handle was reached (`write_through`).
+    """
     if isinstance(value, ARRAY):
         handle: Any = Proxy(value)
     elif is_container(value):
-        handle = Nest()
+        handle = NestedProxy()
     else:
         return value
     handle._recording = recording
     handle._node = node
-    handle._base = base
-    handle._step = step
-    handle._cell = cell
-    handle._epoch = cell.epoch if cell is not None else 0
-    handle._synced = None
+    handle._origin = origin
     return handle
 
 
@@ -71,7 +66,7 @@ class Saved(mx.array):
         return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _itself, (self.__copy__(),)  # comes back as a plain array
+        return _itself, (same_data(self),)  # comes back as a plain array
 
 
 class Proxy(Saved):
@@ -85,17 +80,16 @@ class Proxy(Saved):
     # `array - proxy`; without slots of its own, so that its class can be exchanged for `Saved`.
     __slots__ = ()
     __array_ufunc__ = None  # numpy leaves `ndarray + proxy` to us
-    _is_handle = True
     _describe = describe
     _birth = birth
     save = save
     __hash__ = object.__hash__
 
     def _fill(self, result: mx.array) -> None:
-        mx.array.__setitem__(self, ..., result)
+        fill(self, result)
         self._result = None
-        self._recording = self._base = self._step = self._cell = self._synced = None
-        self.__class__ = Saved
+        self._recording = self._origin = None
+        wear(self, Saved)
 
     @property
     def value(self) -> Any:
@@ -138,8 +132,7 @@ class Proxy(Saved):
         return format(self._look().item(), spec) if spec else str(self)
 
     def __repr__(self) -> str:
-        dtype = str(self.dtype).rpartition(".")[2]
-        return f"<Proxy {self._describe()}: {self.shape} {dtype}>"
+        return f"<Proxy {self._describe()}: {self.shape} {dtype_name(self.dtype)}>"
 
     __str__ = __repr__
 
@@ -180,17 +173,18 @@ class Proxy(Saved):
 
     # -- parts ---------------------------------------------------------------------------------
 
-    def _index(self, index: Any) -> Step:
+    def _index(self, index: Any) -> View:
         recording = open_recording(self)
         check_bounds(index, self.shape)
         return views.index(freeze(index, recording))
 
     def __getitem__(self, index: Any) -> Any:
-        step = self._index(index)
-        return open_recording(self).view(self, step)
+        view = self._index(index)
+        return open_recording(self).view(self, view)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        set_item(self, self._index(index), value)
+        view = self._index(index)
+        open_recording(self).write_part(self, view, value)
 
     def __iter__(self) -> Iterator[Any]:
         if not self.ndim:
@@ -200,22 +194,22 @@ class Proxy(Saved):
     @property
     def T(self) -> Any:
         """The transpose: all axes reversed, as a view."""
-        return view_call("mx.transpose", self, (), {})
+        return view_call(ops.MX_TRANSPOSE, self, (), {})
 
     @property
     def mT(self) -> Any:
         """The last two axes swapped, as a view."""
-        return view_call("mx.swapaxes", self, (-1, -2), {})
+        return view_call(ops.MX_SWAPAXES, self, (-1, -2), {})
 
     @property
     def real(self) -> Any:
         """The real part."""
-        return open_recording(self).call("mx.real", (self,), {})
+        return open_recording(self).call(ops.MX_REAL, (self,), {})
 
     @property
     def imag(self) -> Any:
         """The imaginary part."""
-        return open_recording(self).call("mx.imag", (self,), {})
+        return open_recording(self).call(ops.MX_IMAG, (self,), {})
 
     @property
     def at(self) -> At:

@@ -1,12 +1,15 @@
-"""One open block: it turns what proxies are asked to do into nodes, and ends as a Graph.
+"""One open block: it turns what handles are asked to do into nodes, and ends as a Graph.
 
-In: a census (what the forward will visit) and two tools from the running side: how to evaluate
-a node on placeholders, and how to look at a value.  Out: a Graph.
-Never: runs the model.
+In: a census (what the forward will visit), the model's modules, and how to look at a value.
+Out: a Graph.  Never: runs the model.
+
+The methods of `Recording` are its door: handles, module handles and traces use these and no more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import mlx.core as mx
@@ -14,66 +17,74 @@ import numpy as np
 
 from mlxgraph.errors import (
     EscapedError,
-    GradientError,
     GradientOrderError,
-    NeverCalledError,
+    LookError,
     OrderError,
-    OutsideTraceError,
     ShapeError,
-    StaleHandleError,
 )
-from mlxgraph.errors.source_line import Place, here
+from mlxgraph.errors.source_line import here
+from mlxgraph.graph import check, ops
+from mlxgraph.graph.algebra import draws, rebuilt, shifted_by
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import CONSTANT, GRAD, NUMBER, SITE, Node, site_of, walk
-from mlxgraph.graph.site import SKIP, Site
-from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.record.conform import NUMBER_KINDS, describe, fitted
-from mlxgraph.record.freeze import dtype_name, freeze
-from mlxgraph.record.gradient import slope
-from mlxgraph.record.inference import Book, Tools
-from mlxgraph.record.nested_proxy import Nest
-from mlxgraph.record.notes import Notes
-from mlxgraph.record.proxy import Proxy, wrap
+from mlxgraph.graph.node import Node, site_of, walk
+from mlxgraph.graph.site import OUTPUT, SKIP, Site
+from mlxgraph.graph.values import dtype_name
+from mlxgraph.mlx_facts.arrays import same_data
+from mlxgraph.mlx_facts.probes import holds_nothing
+from mlxgraph.record import write_through
+from mlxgraph.record.conform import NUMBER_KINDS, shape_and_dtype
+from mlxgraph.record.freeze import freeze
+from mlxgraph.record.gradient import gradient
+from mlxgraph.record.inference import Inference
+from mlxgraph.record.param import filled, holes
+from mlxgraph.record.proxy import wrap
+from mlxgraph.record.saves import Saves
+from mlxgraph.record.site_values import SiteValues
+from mlxgraph.record.views import View
+from mlxgraph.record.write_through import WholeSite
 
-
-class Cell:
-    """A site's value in program order: the node it holds now, and who replaced it."""
-
-    __slots__ = ("site", "node", "epoch", "replaced_at", "written_at")
-
-    def __init__(self, site: Site, node: Node):
-        self.site = site
-        self.node = node
-        self.epoch = 0
-        self.replaced_at: Place | None = None
-        self.written_at: Place | None = None
+Look = Callable[["Recording", Node], Any]
 
 
 class Recording:
-    """The state of one block."""
+    """The state of one block.
 
-    def __init__(self, census: Census, tools: Tools):
+    Args:
+        census: what the forward visits.
+        root: the model, by which an open recording on it is found.
+        modules: gives the model's modules by path, to be called on placeholders.
+        look: gives the real value of a node; None where the inputs are not known yet.
+
+    Attributes: `open` until the block ends; `unbound`, the params that were never given values;
+        `loss`, the last `loss.backward()`; `constants`, what came from outside.
+    """
+
+    def __init__(
+        self,
+        census: Census,
+        root: Any,
+        modules: Callable[[], Mapping[str, Any]],
+        look: Look | None = None,
+    ):
         self.census = census
-        self.tools = tools
-        self.owner: Any = None
-        self.constants: list[Any] = []
-        self.book = Book(census, tools, self._check_visited, self.constants)
-        self.infos = self.book.infos
-        self.places = self.book.places
-        self.build = self.book.build
-        self.info = self.book.info
+        self.root = root
         self.open = True
-        self.cells: dict[Site, Cell] = {}
-        self.saves: list[tuple[str | None, Any]] = []
-        self.unbound: tuple[str, ...] = ()
-        self.saved_in_place: list[tuple[Any, Any]] = []
-        self.draws = 0
+        self.constants: list[Any] = []
         self.params: dict[str, Node] = {}  # those that were touched, used in the graph or not
+        self.unbound: tuple[str, ...] = ()
         self.loss: Any = None
-        self.scope: str | None = ""
-        self.skipped: dict[str, Any] = {}
-        self.by_hand: dict[str, Any] = {}
+        self._saves = Saves()
+        self._look = look
+        self._sites = SiteValues(census)
+        self._inference = Inference(census, modules, self._sites.check_visited, self.constants)
+        self.build = self._inference.build
+        self.info = self._inference.info
+        self.infos = self._inference.infos
+        self._draws = 0
+        self._by_hand: dict[str, Any] = {}
+
+    # -- operations -------------------------------------------------------------------------------
 
     def result(self, op: str, args: tuple, kwargs: tuple = ()) -> Any:
         """A proxy of an operation's result; a value that is no array comes back as it is."""
@@ -86,23 +97,35 @@ class Recording:
         named = tuple([(k, freeze(v, self)) for k, v in kwargs.items()]) if kwargs else ()
         return self.result(op, frozen, named)
 
-    def arithmetic(self, op: str, args: tuple, kwargs: dict[str, Any] | None = None) -> Any:
+    def arithmetic(self, op: str, args: tuple) -> Any:
         """Record an elementwise operation; its Python numbers become inputs of the pass."""
         return self.result(op, tuple([self.operand(value) for value in args]))
+
+    def draw(self, op: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Record a random draw; two draws are never the same node."""
+        self._draws += 1
+        return self.call(op, (self._draws, *args), kwargs)
+
+    def call_module(self, path: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Record a module called by hand on values: as it is, without the model's own edits."""
+        result = self.call(ops.CALL, (path, *args), kwargs)
+        self._by_hand[path] = result
+        return result
+
+    def last_by_hand(self, site: Site) -> Any:
+        """What a module that no forward calls returned when it was last called by hand, or None."""
+        if site.path in self._by_hand and not self.census.visits(self._sites.scoped(site)):
+            return self._by_hand[site.path]
+        return None
+
+    # -- values from outside ----------------------------------------------------------------------
 
     def operand(self, value: Any) -> Any:
         """A frozen operand: as `freeze`, but Python numbers are lifted."""
         if isinstance(value, np.generic):
             value = value.item()
         kind = NUMBER_KINDS.get(type(value))
-        return self.number(value, kind) if kind else freeze(value, self)
-
-    def draw(self, op: str, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """Record a random draw; two draws are never the same node."""
-        self.draws += 1
-        return self.call(op, (self.draws, *args), kwargs)
-
-    # -- values from outside --------------------------------------------------------------
+        return self._number(value, kind) if kind else freeze(value, self)
 
     def lift(self, array: mx.array) -> Node:
         """An array from outside becomes an input of the pass, with the value it has now.
@@ -110,282 +133,212 @@ class Recording:
         The same array lifted twice is two inputs: MLX changes arrays in place (`v += 1`), and
         nothing tells whether this one has changed since.
         """
-        node = self.build(CONSTANT, (len(self.constants), array.shape, dtype_name(array.dtype)))
-        self.constants.append(array.__copy__())
+        node = self.build(ops.CONSTANT, (len(self.constants), array.shape, dtype_name(array.dtype)))
+        self.constants.append(same_data(array))
         return node
 
-    def number(self, value: Any, kind: str) -> Node:
+    def _number(self, value: Any, kind: str) -> Node:
         """A Python number in arithmetic becomes a weakly typed input of the pass."""
-        node = self.build(NUMBER, (len(self.constants), kind))
+        node = self.build(ops.NUMBER, (len(self.constants), kind))
         self.constants.append(value)
         return node
 
     def check_escapes(self) -> None:
         """Raise if an array from outside was made from a placeholder behind our back."""
-        for node in [node for node in self.places if node.op == CONSTANT]:
-            try:
-                mx.async_eval(self.constants[node.args[0]])
-            except RuntimeError as error:
-                if "without a primitive" in str(error):
-                    raise EscapedError(str(self.places[node])) from None
-                raise
-            except ValueError as error:  # followed by a transformation, and so no escape
-                if "graph transformation" not in str(error):
-                    raise
+        lines = self._inference.lines
+        for node in [node for node in lines if node.op == ops.CONSTANT]:
+            if holds_nothing(self.constants[node.args[0]]):
+                raise EscapedError(str(lines[node]))
 
-    # -- sites ------------------------------------------------------------------------------
-
-    def _check_visited(self, site: Site) -> None:
-        for prefix, where in self.skipped.items():
-            if site.path.startswith(prefix):
-                reason = f"{prefix[:-1]} was skipped at {where}, and nothing in it runs."
-                raise NeverCalledError(str(site), str(here()), (), reason=reason)
-        if site not in self.census.order:
-            called = dict.fromkeys(s.path for s in self.census.order)
-            times = self.census.calls(site.path)
-            raise NeverCalledError(str(site), str(here()), called, times)
-
-    def cell(self, site: Site) -> Cell:
-        """The site's current value."""
-        site = self.scoped(site)
-        cell = self.cells.get(site)
-        if cell is None:
-            self._check_visited(site)
-            cell = Cell(site, self.build(SITE, tuple(site)))
-            self.cells[site] = cell
-        return cell
-
-    def scoped(self, site: Site) -> Site:
-        """The site of the invoke that is open, where there are several prompts."""
-        if self.scope == "":
-            return site
-        if self.scope is None:
-            raise OutsideTraceError(f"{site}, outside of `with t.invoke(...)`,")
-        return site if site.path.startswith("@") else site._replace(path=self.scope + site.path)
+    # -- sites ------------------------------------------------------------------------------------
 
     def read(self, site: Site) -> Any:
         """A handle on the site's value as the program has left it so far."""
-        cell = self.cell(site)
-        return wrap(self, cell.node, self.info(cell.node).value, cell=cell)
+        cell = self._sites.cell(site, self.build)
+        return wrap(self, cell.node, self.info(cell.node).value, WholeSite(cell))
+
+    def node_at(self, site: Site) -> Node:
+        """The node that a site holds now."""
+        return self._sites.cell(site, self.build).node
 
     def replace(self, site: Site, value: Any) -> None:
         """`module.output = value`"""
-        cell = self.cell(site)
-        site = cell.site
-        if self._already_there(value, cell):
-            return
-        node = self.fitted(value, cell.node, site)
-        self.check_order(cell.site, node)
-        cell.node = node
-        cell.epoch += 1
-        cell.replaced_at = cell.written_at = here()
-
-    def skip(self, site: Site, value: Any) -> None:
-        """Do not run the module that `site` is the output of; `value` is its output."""
-        site = self.scoped(site)
-        self._check_visited(site)
-        target = self.census.values[site]
-        node = freeze(value, self)
-        if type(node) is not Node or describe(self.info(node).value) != describe(target):
-            given = describe(self.info(node).value) if type(node) is Node else repr(value)
-            raise ShapeError(
-                f"{site} is {describe(target)}, and skipping it was to give {given}",
-                str(here()),
-                "Give a value of the same shape and dtype, such as the module's input.",
-            )
-        skipped = site._replace(port=SKIP)
-        if self.scope:  # the module runs for the other prompts' rows
-            self.replace(site, value)
-            self.skipped[site.path + "."] = here()
-            return
-        self.check_order(skipped, node)
-        cell = self.cells.setdefault(skipped, Cell(skipped, node))
-        cell.node = node
-        self.skipped[site.path + "."] = here()
-
-    @staticmethod
-    def _already_there(value: Any, cell: Cell) -> bool:
-        """`module.output += v` writes through first, and then assigns the handle itself."""
-        return (
-            type(value) in (Proxy, Nest)
-            and value._cell is cell
-            and value._base is None
-            and value._node is cell.node
-            and value._epoch == cell.epoch
-        )
-
-    def augment(self, handle: Any, op: str, other: Any) -> None:
-        """`handle += other`: the place's value as it is now, changed."""
-        chain, root_node = self._chain(handle)
-        node = root_node
-        for view in reversed(chain[:-1]):
-            node = view._step.take(self.build, node)
-        handle._node = node
-        self.write(handle, self.result(op, (node, other)))
-
-    def _chain(self, handle: Any) -> tuple[list[Any], Node]:
-        """The handles from a view up to its root, and the node that the root's place holds now."""
-        chain = [handle]
-        while chain[-1]._base is not None:
-            chain.append(chain[-1]._base)
-        root = chain[-1]
-        cell = root._cell
-        if cell is None and root._node.op == GRAD:
-            raise GradientError(
-                f"a gradient cannot be written: nothing reads it.\n  at {here()}\n"
-                "  Copy it to change it, `g = mx.array(h.grad)`; to change what flows back, write"
-                " the forward with mx.stop_gradient or mx.custom_function."
-            )
-        if cell is None:
-            return chain, root._node
-        if root._epoch != cell.epoch:
-            raise StaleHandleError(str(cell.site), str(here()), str(cell.replaced_at))
-        return chain, cell.node
-
-    def write(self, handle: Any, value: Any) -> None:
-        """`handle[...] = value`, through every view between the handle and its site."""
-        part = self.fitted(value, handle._node, handle)
-        chain, base = self._chain(handle)
-        root = chain[-1]
-        cell = root._cell
-        bases = []
-        for view in reversed(chain[:-1]):
-            bases.append((view._step, base))
-            if view is not handle:
-                base = view._step.take(self.build, base)
-        node = part
-        for step, base in reversed(bases):
-            node = step.put(self.build, base, node)
-        if cell is not None:
-            self.check_order(cell.site, node)
-            cell.node = node
-            cell.written_at = here()
-        root._node = node
-        for view in reversed(chain[1:-1]):
-            node = view._step.take(self.build, node)
-            view._node = node
-        handle._node = part if handle is not root else node
-        if handle._base is not None:
-            handle._synced = handle._base._node
-
-    def update(self, handle: Any, step: Any, value: Any) -> None:
-        """`handle[index] = value`, without making the view a handle of its own."""
-        if step.back == "update" and self._is_mask(step.args[0]):
-            self._update_masked(handle, step, value)
-            return
-        view = wrap(self, *self._taken(handle, step), base=handle, step=step)
-        self.write(view, value)
-
-    def _is_mask(self, index: Any) -> bool:
-        """Whether an index is an array of bools: MLX writes through those, and does not read."""
-        value = self.info(index).value if type(index) is Node else None
-        return isinstance(value, ARRAY) and value.dtype == mx.bool_
-
-    def _update_masked(self, handle: Any, step: Any, value: Any) -> None:
-        chain, node = self._chain(handle)
-        for view in reversed(chain[:-1]):
-            node = view._step.take(self.build, node)
-        handle._node = node
-        self.write(handle, self.result("update", (node, step.args[0], self.operand(value))))
+        write_through.write_site(self, self._sites.cell(site, self.build), value)
 
     def replace_input(self, site: Site, value: Any) -> None:
-        """`module.input = value`: older handles on the inputs are stale from here on."""
-        cell = self.cell(site)
+        """`module.input = value`: older handles on the inputs are replaced from here on."""
+        cell = self._sites.cell(site, self.build)
         before = cell.node
         whole = self.read(site)
         arguments = whole[0] if len(whole[0]) else whole[1]
         arguments[next(iter(arguments.keys())) if arguments.is_dict() else 0] = value
         if cell.node is not before:
-            cell.epoch += 1
-            cell.replaced_at = here()
+            cell.replace(cell.node)
 
-    def _taken(self, handle: Any, step: Any) -> tuple[Node, Any]:
-        node = step.take(self.build, handle._node)
-        return node, self.infos[node].value
+    def skip(self, site: Site, value: Any) -> None:
+        """Do not run the module that `site` is the output of; `value` is its output."""
+        site = self._sites.scoped(site)
+        self._sites.check_visited(site)
+        target = self.census.values[site]
+        node = freeze(value, self)
+        given = shape_and_dtype(self.info(node).value) if type(node) is Node else repr(value)
+        if type(node) is not Node or given != shape_and_dtype(target):
+            raise ShapeError(
+                f"{site} is {shape_and_dtype(target)}, and skipping it was to give {given}",
+                str(here()),
+                "Give a value of the same shape and dtype, such as the module's input.",
+            )
+        if self._sites.scope:  # the module runs for the other prompts' rows
+            self.replace(site, value)
+        else:
+            self.check_order(site._replace(port=SKIP), node)
+            self._sites.skip(site, node)
+        self._sites.close_inside(site)
 
-    def view(self, handle: Any, step: Any) -> Any:
-        """A handle on a part of another handle's value."""
-        return wrap(self, *self._taken(handle, step), base=handle, step=step)
+    def calls(self, site: Site) -> int:
+        """How often the forward calls the module of a site."""
+        return self.census.calls(self._sites.scoped(site).path)
 
     def check_order(self, site: Site, node: Node) -> None:
         """Raise if a write at `site` would need what the forward computes later."""
         if self.info(node).when <= self.census.position(site):
             return
-        if any(n.op == GRAD for n in walk([node])):
+        if any(n.op == ops.GRAD for n in walk([node])):
             raise GradientOrderError(str(site), str(here()))
-        late = [n for n in walk([node]) if n.op == SITE]
+        late = [n for n in walk([node]) if n.op == ops.SITE]
         worst = max(late, key=lambda n: self.info(n).when)
-        read_at = self.places.get(worst)
+        read_at = self.line_of(worst)
         raise OrderError(str(site), str(site_of(worst)), str(here()), str(read_at or ""))
 
-    def fitted(self, value: Any, like: Node, what: Any) -> Node:
-        """`value` as a node of the shape and dtype of `like`; `what` names the place in errors."""
-        return fitted(self, value, like, what)
+    # -- several prompts --------------------------------------------------------------------------
 
-    # -- gradients ------------------------------------------------------------------------
+    def has_prompts(self) -> None:
+        """From here on sites belong to a prompt: `prompt` says which."""
+        self._sites.scope = None
+
+    def prompt(self, census: Census) -> AbstractContextManager[None]:
+        """A block in which sites are those of the next prompt, which alone visits `census`.
+
+        Raises: OutsideTraceError in a block of another prompt.
+        """
+        return self._sites.prompt(census)
+
+    # -- handles (what their own methods come to) -------------------------------------------------
+
+    def view(self, handle: Any, view: View) -> Any:
+        """A handle on a part of another handle's value."""
+        return write_through.part_of(self, handle, view)
+
+    def write(self, handle: Any, value: Any) -> None:
+        """`handle[...] = value`"""
+        write_through.write(self, handle, value)
+
+    def write_part(self, handle: Any, view: View, value: Any) -> None:
+        """`handle[index] = value`"""
+        write_through.write_part(self, handle, view, value)
+
+    def augment(self, handle: Any, op: str, other: Any) -> None:
+        """`handle += other`"""
+        write_through.augment(self, handle, op, other)
+
+    def write_at(self, site: Site, handle: Any, value: Any) -> None:
+        """Write a handle that was read at a site: the whole of it, or the part that it shows."""
+        if write_through.is_part(handle):
+            self.write(handle, value)
+        else:
+            self.replace(site, value)
 
     def gradient(self, loss: Any, handle: Any) -> Any:
         """The gradient of a scalar loss at a handle's value, of the same shape."""
-        return slope(self, loss, handle)
+        return gradient(self, loss, handle)
 
-    # -- saves and looks ----------------------------------------------------------------------
+    def save(self, handle: Any, name: str | None = None, listed: bool = True) -> Any:
+        """A handle that keeps the value as it is at this line.
 
-    def save(self, handle: Any, name: str | None) -> Any:
-        """A handle that keeps the value as it is at this line."""
-        kept = wrap(
-            self,
-            handle._node,
-            self.info(handle._node).value,
-            base=handle._base,
-            step=handle._step,
-            cell=handle._cell,
-        )
-        kept._epoch = handle._epoch
-        self.saves.append((name, kept))
-        self.saved_in_place.append((handle, kept))
-        return kept
+        Args: listed: whether the value stands among the saved values by name.
+        """
+        return self._saves.add(self, handle, name, listed)
 
     def look(self, node: Node) -> Any:
-        """The real value of a node, now."""
-        return self.tools.look(self, node)
+        """The real value of a node, now.  Raises: LookError where the inputs are not known yet."""
+        if self._look is None:
+            raise LookError(
+                "this value cannot be looked at: what is recorded here runs later, on inputs that"
+                f" are not known yet.\n  at {here()}\n"
+                "  Write mx.where(...) for a choice, mg.apply(fn, h) for a function that needs"
+                " values, or save it and look after the block."
+            )
+        return self._look(self, node)
 
-    # -- the end ----------------------------------------------------------------------------
+    def line_of(self, node: Node) -> Any:
+        """The user's line that made a node, or None."""
+        return self._inference.lines.get(node)
 
-    def graph(self, extra: tuple[tuple[str, Node], ...] = ()) -> Graph:
+    # -- the graph --------------------------------------------------------------------------------
+
+    @property
+    def saves(self) -> int:
+        """How many values are saved so far."""
+        return len(self._saves)
+
+    def take_in(self, graph: Graph) -> None:
+        """Go on from where a graph leaves off: what it reads is what was written so far.
+
+        Its deferred edits are not for here: which sites they mean, a model decides.
+        """
+        shifted = shifted_by(graph.replace(then=()), len(self.constants), self._draws)
+        self._draws += draws(graph)
+        self.constants.extend(graph.constants)
+        moved = rebuilt(
+            shifted, lambda node: self.node_at(site_of(node)) if node.op == ops.SITE else None
+        )
+        for node in moved.nodes():
+            note = moved.notes.get(node)
+            if note is not None and note.where:
+                self._inference.lines.setdefault(node, note.where)
+            self.info(node)
+            if node.op == ops.PARAM:
+                self.params.setdefault(node.args[0], node)
+        for site, node in moved.writes:
+            if site.port != SKIP:
+                cell = self._sites.cell(site, self.build)
+                self.check_order(cell.site, node)
+                cell.node = node
+        for site, node in moved.writes:
+            if site.port == SKIP:  # last: nothing inside the module can be named from here on
+                self.skip(site._replace(port=OUTPUT), wrap(self, node, self.info(node).value))
+        for name, node in moved.saves:
+            self._saves.take_in(name, wrap(self, node, self.info(node).value))
+
+    def graph(self) -> Graph:
         """What has been recorded so far, as a value."""
-        writes = [
-            (site, cell.node)
-            for site, cell in self.cells.items()
-            if cell.node.op != SITE or cell.node.args != tuple(site)
-        ]
-        names: dict[str, int] = {}
-        saves = []
-        for name, handle in self.saves:
-            name = name or self._default_name(handle)
-            count = names.get(name, 0)
-            names[name] = count + 1
-            saves.append((f"{name}#{count + 1}" if count else name, handle._node))
-        return Graph(writes, (*saves, *extra), self.constants, Notes(self.places, self.infos))
+        graph = Graph(
+            self._sites.writes(), self._saves.named(), self.constants, self._inference.notes()
+        )
+        check.if_asked(graph)
+        return graph
 
-    @staticmethod
-    def _default_name(handle: Any) -> str:
-        if handle._cell is not None and handle._base is None:
-            return str(handle._cell.site.unscoped)
-        node = handle._node
-        return str(site_of(node).unscoped) if node.op == SITE else node.op.rpartition(".")[2]
+    # -- the end ----------------------------------------------------------------------------------
 
-    def finish(self, results: list[Any]) -> None:
-        """Fill every saved handle with its value: from now on it is an array like any other."""
-        results_of = {
-            id(kept): result for (_, kept), result in zip(self.saves, results, strict=True)
-        }
-        for handle, kept in self.saved_in_place:
-            if id(handle) not in results_of and handle._node is kept._node:
-                handle._fill(results_of[id(kept)])
-                results_of[id(handle)] = None
-        for (_, kept), result in zip(self.saves, results, strict=True):
-            kept._fill(result)
-        self.saved_in_place.clear()
+    def bind(self, graph: Graph, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values for the params of what was recorded; those without one are `unbound` from here on.
+
+        Raises: UnknownNameError for a value without a param, ParamError for one that does not fit.
+        """
+        if not self.params and not given:
+            return {}
+        wanted = holes(graph)
+        params = filled({**self.params, **wanted}, given)
+        self.unbound = tuple(name for name in wanted if name not in params)
+        return params
+
+    def finish(self, graph: Graph, results: Sequence[Any]) -> dict[str, Any]:
+        """Give every saved handle its value: each is an array from now on.
+
+        Args: graph: what was recorded; results: the values of its saves.
+        Returns: the values by name, those that are listed.
+        """
+        return self._saves.finish([name for name, _ in graph.saves], results)
 
     def close(self) -> None:
         """No operation is recorded after this.
@@ -394,6 +347,6 @@ class Recording:
         user is gone and not by the garbage collector, whose rounds would cost more than the trace.
         """
         self.open = False
-        self.book.close()
-        self.by_hand.clear()
+        self._by_hand.clear()
+        self._look = None
         self.loss = None

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mlxgraph.record.recording import Recording
+from typing import Any
 
 
 class _Stack(threading.local):
     def __init__(self) -> None:
-        self.open: list[Recording] = []
+        self.open: list[Any] = []
         self.paused = 0
 
 
 stack = _Stack()
 
 
-def current() -> Recording | None:
-    """The innermost open recording of this thread, unless model code is running."""
+def current() -> Any:
+    """The innermost open recording of this thread; None, also while model code is running."""
     return stack.open[-1] if stack.open and not stack.paused else None
+
+
+def recording_on(root: Any) -> Any:
+    """The innermost open recording of this thread on a model, or None."""
+    for recording in reversed(stack.open):
+        if recording.root is root:
+            return recording
+    return None
 
 
 class paused:  # noqa: N801 - used as a statement: `with paused():`

@@ -1,7 +1,7 @@
-"""Views: the steps that lead from a site's value to a part of it, and back.
+"""Views: how to get from a value to a part of it, and back.
 
-A step knows how to take the part (`take`) and how to put a changed part back into the whole
-(`put`).  A chain of steps is what makes `rearrange(q.output, ...)[:, 2] = 0` edit the site.
+A view knows how to take the part (`take`) and how to put a changed part back into the whole
+(`put`).  A chain of views is what makes `rearrange(q.output, ...)[:, 2] = 0` edit the site.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import Slice
 
 Build = Callable[..., Node]
+_PUT_SLICE = "put_slice"
 
 
-class Step(NamedTuple):
+class View(NamedTuple):
     """One view operation: `op(base, *args)` takes the part, `back` says how it is put back."""
 
     op: str
@@ -29,48 +31,48 @@ class Step(NamedTuple):
 
     def put(self, build: Build, base: Node, part: Node) -> Node:
         """`base` with this view's part replaced."""
-        if self.back == "reshape_like":
-            return build("reshape_like", (part, base))
-        if self.back in ("update", "put"):
+        if self.back == ops.RESHAPE_LIKE:
+            return build(ops.RESHAPE_LIKE, (part, base))
+        if self.back in (ops.UPDATE, ops.PUT):
             return build(self.back, (base, self.args[0], part))
-        if self.back == "put_slice":
-            return build("update", (base, *self.back_args, part))
+        if self.back == _PUT_SLICE:
+            return build(ops.UPDATE, (base, *self.back_args, part))
         return build(self.back, (part, *self.back_args))
 
 
-def index(frozen_index: Any) -> Step:
+def index(frozen_index: Any) -> View:
     """`h[index]`"""
-    return Step("getitem", (frozen_index,), "update")
+    return View(ops.GETITEM, (frozen_index,), ops.UPDATE)
 
 
-def item(key: Any) -> Step:
+def item(key: Any) -> View:
     """An entry of a nested value."""
-    return Step("item", (key,), "put")
+    return View(ops.ITEM, (key,), ops.PUT)
 
 
-def reshaped(op: str, args: tuple) -> Step:
+def reshaped(op: str, args: tuple) -> View:
     """reshape, flatten, unflatten, squeeze, expand_dims: the same numbers in another shape."""
-    return Step(op, args, "reshape_like")
+    return View(op, args, ops.RESHAPE_LIKE)
 
 
-def transposed(axes: tuple[int, ...]) -> Step:
+def transposed(axes: tuple[int, ...]) -> View:
     """A permutation of the axes, undone by its inverse."""
     inverse = sorted(range(len(axes)), key=axes.__getitem__)
-    return Step("mx.transpose", (axes,), "mx.transpose", (tuple(inverse),))
+    return View(ops.MX_TRANSPOSE, (axes,), ops.MX_TRANSPOSE, (tuple(inverse),))
 
 
-def swapped(first: int, second: int) -> Step:
+def swapped(first: int, second: int) -> View:
     """Two axes exchanged."""
-    return Step("mx.swapaxes", (first, second), "mx.swapaxes", (first, second))
+    return View(ops.MX_SWAPAXES, (first, second), ops.MX_SWAPAXES, (first, second))
 
 
-def moved(source: int, destination: int) -> Step:
-    """One axis moved to another place."""
-    return Step("mx.moveaxis", (source, destination), "mx.moveaxis", (destination, source))
+def moved(source: int, destination: int) -> View:
+    """One axis moved to another position."""
+    return View(ops.MX_MOVEAXIS, (source, destination), ops.MX_MOVEAXIS, (destination, source))
 
 
-def piece(op_args: tuple, number: int, start: int, stop: int, axis: int, ndim: int) -> Step:
+def piece(op_args: tuple, number: int, start: int, stop: int, axis: int, ndim: int) -> View:
     """The `number`-th part of `mx.split(h, *op_args)`."""
     full = Slice(None, None, None)
     where = tuple(Slice(start, stop, None) if a == axis else full for a in range(ndim))
-    return Step("split_part", (*op_args, number), "put_slice", (where,))
+    return View(ops.SPLIT_PART, (*op_args, number), _PUT_SLICE, (where,))

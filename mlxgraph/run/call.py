@@ -1,91 +1,127 @@
-"""Signatures: what about a call's inputs decides which census and which compiled pass fit it.
+"""A call: all that one forward is given, as one value.
 
-Arrays count by shape and dtype, plain values by value.  Anything else (a cache object, say)
-carries state that a trace would bake in, so a call with such inputs always runs eagerly.
+In: arguments, keyword arguments, and how the model is called with them.  Out: a `Call`, whose `key`
+decides which census and which compiled pass fit it.
+Arrays count by shape and dtype, plain values by value.  Anything else (a cache object, say) carries
+state that a trace would bake in, so a call with such inputs always runs eagerly.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from mlxgraph.graph.nested import is_container, map_nested
+from mlxgraph.mlx_facts.arrays import same_data
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
 
 _PLAIN = (int, float, str, bool, bytes, type(None))
+Forward = Callable[[Any, tuple, dict[str, Any]], Any]
+
+
+def call_model(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """The plain forward."""
+    return model(*args, **kwargs)
 
 
 class Call(NamedTuple):
-    """The inputs of one forward, and what they look like."""
+    """The inputs of one forward, and how the model is called with them.
+
+    Attributes:
+        args, kwargs: what `forward` is given, in any nesting.
+        key: equal for calls that one census and one compiled pass fit.
+        arrays: the arrays among the inputs, from left to right.
+        plain: whether the inputs are nothing but arrays and plain values.
+        forward: calls a model with the inputs: as they are, or padded and masked.
+        tokens: the token ids, (batch, length), padding included; None for other inputs.
+        lengths: how many tokens of each row are real.
+    """
 
     args: tuple
     kwargs: dict[str, Any]
     key: Any
     arrays: list[mx.array]
-    plain: bool  # nothing but arrays and plain values
+    plain: bool
+    forward: Forward = call_model
+    tokens: mx.array | None = None
+    lengths: list[int] | None = None
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether the rows have different numbers of real tokens."""
+        return self.lengths is not None and min(self.lengths) != max(self.lengths)
+
+    @property
+    def ragged_lengths(self) -> tuple[int, ...] | None:
+        """What about the lengths decides what positions mean: nothing where all are the same."""
+        return tuple(self.lengths or ()) if self.is_ragged else None
+
+    def with_arrays(self, arrays: Iterable[mx.array]) -> Call:
+        """The call with other arrays in place of its own."""
+        arrays = list(arrays)
+        args, kwargs = self.filled(arrays)
+        return self._replace(args=args, kwargs=kwargs, arrays=arrays)
+
+    def filled(self, arrays: Iterable[mx.array]) -> tuple[tuple, dict[str, Any]]:
+        """The arguments with other arrays in place of the call's own."""
+        rest = iter(arrays)
+        return map_nested(
+            (self.args, self.kwargs), lambda v: next(rest) if isinstance(v, ARRAY) else v
+        )
+
+    def without_values(self) -> Call:
+        """The call with placeholders for its arrays: what may be kept of it for long."""
+        if not self.plain:
+            return self
+        return self.with_arrays([placeholder(array.shape, array.dtype) for array in self.arrays])
+
+    def again(self) -> Call:
+        """The call for another run: with copies of whatever a forward may change."""
+        if self.plain:
+            return self
+        args, kwargs = map_nested(
+            (self.args, self.kwargs),
+            lambda v: v if isinstance(v, (ARRAY, *_PLAIN)) else copy.deepcopy(v),
+        )
+        return self._replace(args=args, kwargs=kwargs)
 
 
-def describe_call(args: tuple, kwargs: dict[str, Any]) -> Call:
-    """The signature of a call, and handles on its arrays as they are now."""
-    if len(args) == 1 and not kwargs and isinstance(args[0], mx.array):
-        array = args[0].__copy__()
-        args = (array,)
-        return Call(args, kwargs, (array.shape, array.dtype), [array], True)
-    args, kwargs = map_nested(
-        (args, kwargs), lambda v: v.__copy__() if isinstance(v, mx.array) else v
-    )
-    arrays: list[mx.array] = []
-    plain = True
+def describe_call(args: tuple, kwargs: dict[str, Any], **about: Any) -> Call:
+    """A call, with arrays of its own on the inputs' data as they are now.
 
-    def key(value: Any) -> Any:
-        nonlocal plain
-        if isinstance(value, mx.array):
-            arrays.append(value)
+    Args: about: `forward`, `tokens` and `lengths`, where they are not what a plain call has.
+    """
+    forward = about.get("forward", call_model)
+    if len(args) == 1 and not kwargs and isinstance(args[0], ARRAY):
+        array = same_data(args[0])
+        key: Any = (forward, array.shape, array.dtype)
+        return Call((array,), kwargs, key, [array], True, **about)
+    args, kwargs = map_nested((args, kwargs), lambda v: same_data(v) if isinstance(v, ARRAY) else v)
+    described = _Description()
+    key = (forward, described.of((args, kwargs)))
+    return Call(args, kwargs, key, described.arrays, described.plain, **about)
+
+
+class _Description:
+    """What one walk over the inputs finds."""
+
+    def __init__(self) -> None:
+        self.arrays: list[mx.array] = []
+        self.plain = True
+
+    def of(self, value: Any) -> Any:
+        if isinstance(value, ARRAY):
+            self.arrays.append(value)
             return (mx.array, value.shape, value.dtype)
         if isinstance(value, dict) and is_container(value):
-            return (dict, tuple((name, key(item)) for name, item in value.items()))
+            return (dict, tuple((name, self.of(item)) for name, item in value.items()))
         if is_container(value):
-            return (type(value), tuple(key(item) for item in value))
+            return (type(value), tuple(self.of(item) for item in value))
         if isinstance(value, _PLAIN):
             return (type(value), value)
-        plain = False
+        self.plain = False
         return (type(value), id(value))
-
-    return Call(args, kwargs, key((args, kwargs)), arrays, plain)
-
-
-def fill(call: Call, arrays: Any) -> tuple[tuple, dict[str, Any]]:
-    """The call's inputs with other arrays in place of its own."""
-    rest = iter(arrays)
-    return map_nested(
-        (call.args, call.kwargs), lambda v: next(rest) if isinstance(v, mx.array) else v
-    )
-
-
-def without_values(call: Call) -> Call:
-    """The call with placeholders for its arrays: what a pass may keep of its first inputs."""
-    if not call.plain:
-        return call
-    arrays = [placeholder(array.shape, array.dtype) for array in call.arrays]
-    args, kwargs = fill(call, arrays)
-    return call._replace(args=args, kwargs=kwargs, arrays=arrays)
-
-
-def untouched(call: Call) -> tuple[tuple, dict[str, Any]]:
-    """Inputs that a forward may change without the caller noticing."""
-    if call.plain:
-        return call.args, call.kwargs
-    return map_nested(
-        (call.args, call.kwargs),
-        lambda v: v if isinstance(v, (mx.array, *_PLAIN)) else copy.deepcopy(v),
-    )
-
-
-def again(call: Call) -> Call:
-    """The call for another run: with copies of whatever a forward may change."""
-    if call.plain:
-        return call
-    args, kwargs = untouched(call)
-    return call._replace(args=args, kwargs=kwargs)

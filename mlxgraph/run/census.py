@@ -14,74 +14,58 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.nested import leaves, map_nested, unflatten
+from mlxgraph.graph.nested import map_nested
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.compiling import only_traced
 from mlxgraph.mlx_facts.placeholders import placeholder
-from mlxgraph.run.forward import Forward
+from mlxgraph.run.call import Call
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
-_compile = mx.compile  # MLX's own, also while a block is open
 
+def take_census(tree: ModuleTree, call: Call) -> Census:
+    """What one forward with these inputs visits; inputs that carry state are left as they are.
 
-def take_census(
-    tree: ModuleTree, forward: Forward, args: tuple, kwargs: dict[str, Any], traceable: bool = True
-) -> Census:
-    """What one forward with these inputs visits.
-
-    Args: traceable: False where the inputs themselves rule out `mx.compile`.
     Raises: whatever the model raises on these inputs.
     """
     before = random_state.current()
+    call = call.again()
     try:
-        census = _traced(tree, forward, args, kwargs) if traceable else None
+        census = _traced(tree, call) if call.plain else None
         if census is None:
             census = Census(traceable=False)
-            _visit(census, tree, forward, args, kwargs)
+            _visit(census, tree, call)
         census.draws = not random_state.same(before)
     finally:
         random_state.restore(before)
     return census
 
 
-def _traced(
-    tree: ModuleTree, forward: Forward, args: tuple, kwargs: dict[str, Any]
-) -> Census | None:
+def _traced(tree: ModuleTree, call: Call) -> Census | None:
     """The census from a trace, or None if this forward cannot be traced."""
     census = Census()
-    inputs = leaves((args, kwargs))
-    arrays = [value for value in inputs if isinstance(value, mx.array)]
-
-    def trace(*tracers: mx.array) -> list[mx.array]:
-        rest = iter(tracers)
-        filled = [next(rest) if isinstance(v, mx.array) else v for v in inputs]
-        traced_args, traced_kwargs = unflatten((args, kwargs), filled)
-        _visit(census, tree, forward, traced_args, traced_kwargs)
-        return []
 
     try:
-        _compile(trace)(*[mx.zeros(a.shape, a.dtype) for a in arrays])
+        only_traced(lambda *tracers: _visit(census, tree, call.with_arrays(tracers)), call.arrays)
     except Exception:  # the plain forward that follows raises what is the model's own
         return None
     return census
 
 
-def _visit(
-    census: Census, tree: ModuleTree, forward: Forward, args: tuple, kwargs: dict[str, Any]
-) -> None:
+def _visit(census: Census, tree: ModuleTree, call: Call) -> None:
     seen: Counter[str] = Counter()
 
     def report(path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-        call = seen[path]
+        number = seen[path]
         seen[path] += 1
-        census.visit(Site(path, INPUTS, call), map_nested((args, kwargs), _abstract))
+        census.visit(Site(path, INPUTS, number), map_nested((args, kwargs), _abstract))
         result = original(*args, **kwargs)
-        census.visit(Site(path, OUTPUT, call), map_nested(result, _abstract))
+        census.visit(Site(path, OUTPUT, number), map_nested(result, _abstract))
         return result
 
     standin = StandIn(tree, tree.modules, report)
-    forward(standin.root, args, kwargs)
+    call.forward(standin.root, call.args, call.kwargs)
 
 
 def _abstract(value: Any) -> Any:

@@ -1,12 +1,11 @@
-"""Arrays as bytes, and the closed table of operations: what a graph on disk is made of.
+"""Arrays as bytes: what a graph on disk is made of, besides its structure.
 
 In: an `mx.array`, or the bytes of one.  Out: the other, bit for bit.
-Importing this module tells `graph.file` about both; the graph's own room knows no mlx.
+Importing this module tells `graph.file` what arrays are; the graph's own room knows no mlx.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import mlx.core as mx
@@ -14,30 +13,24 @@ import numpy as np
 
 from mlxgraph.errors import GraphFileError
 from mlxgraph.graph.file.format import set_codec
-from mlxgraph.run.op_functions import ARRAY_FUNCTIONS
-from mlxgraph.run.ops import SPECIAL
-
-_ARRAY = mx.array
-_FROM_NUMPY = mx.array
-_ZEROS = mx.zeros
-_DTYPES = {str(d).rpartition(".")[2]: d for d in vars(mx).values() if isinstance(d, mx.Dtype)}
+from mlxgraph.graph.values import dtype_name
+from mlxgraph.mlx_facts.dtypes import dtype_named
+from mlxgraph.mlx_facts.originals import ARRAY, zeros
 
 
 class ArrayCodec:
     """`mx.array` and bytes; numpy arrays among the constants come back as `mx.array`."""
 
-    operations: Collection[str] = frozenset(SPECIAL) | ARRAY_FUNCTIONS
-
     def describe(self, array: Any) -> tuple[str, tuple[int, ...]]:
         """The dtype's name and the shape."""
-        return str(array.dtype).rpartition(".")[2], tuple(array.shape)
+        return dtype_name(array.dtype), tuple(array.shape)
 
     def to_bytes(self, array: Any) -> Any:
         """The elements in order; a lazy array is computed.
 
         Raises: GraphFileError for an array that stands for no value, as inside `mx.compile`.
         """
-        if not isinstance(array, _ARRAY):
+        if not isinstance(array, ARRAY):
             return np.ascontiguousarray(array).tobytes()
         if not array.size:
             return b""
@@ -53,9 +46,9 @@ class ArrayCodec:
     def from_bytes(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> mx.array:
         """The array of this dtype and shape whose elements these are."""
         if not data:
-            return _ZEROS(shape, _DTYPES[dtype])
-        flat = _FROM_NUMPY(np.frombuffer(data, np.uint8))
-        return flat.view(_DTYPES[dtype]).reshape(shape)
+            return zeros(shape, dtype_named(dtype))
+        flat = ARRAY(np.frombuffer(data, np.uint8))
+        return flat.view(dtype_named(dtype)).reshape(shape)
 
 
 set_codec(ArrayCodec())

@@ -1,6 +1,6 @@
 """One forward in Python: the model's own code, with the plan's edits made on the way.
 
-In: a tree, a plan, the inputs, the values of the graph's leaves.  Out: the saved values, lazy.
+In: a tree, a plan, the inputs, the values of the graph's sources.  Out: the saved values, lazy.
 The same function is run eagerly, is traced by `mx.compile`, and serves the looks.
 Never: evaluates an array.
 """
@@ -13,15 +13,15 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxgraph.evaluate.evaluate import Lookup, arguments, same_data_in
+from mlxgraph.evaluate.values import Values
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
+from mlxgraph.run.call import Call
 from mlxgraph.run.gradient import Deltas, add_delta, with_gradients
-from mlxgraph.run.ops import Lookup, Values, handle_on, thaw
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
-
-Forward = Callable[[Any, tuple, dict[str, Any]], Any]
 
 
 class Stop(BaseException):
@@ -31,30 +31,23 @@ class Stop(BaseException):
     """
 
 
-def call_model(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """The plain forward."""
-    return model(*args, **kwargs)
-
-
 def run_plan(
     plan: Plan,
     known: dict[Node, Any],
     tree: ModuleTree,
-    forward: Forward,
-    args: tuple,
-    kwargs: dict[str, Any],
+    call: Call,
     weights: Sequence[mx.array] | None = None,
 ) -> list[Any]:
     """The values of a plan's saves, lazy.
 
-    Args: known: the values of the plan's leaves; weights: arrays to use in place of the tree's.
+    Args: known: the values of the plan's sources; weights: arrays to use in place of the tree's.
     """
 
     def once(deltas: Deltas) -> Values:
-        return Run(plan, dict(known), deltas).go(tree, forward, args, kwargs, weights)
+        return Run(plan, dict(known), deltas).go(tree, call, weights)
 
     values = with_gradients(plan, once) if plan.gradients else once({})
-    return [handle_on(values[node]) for node in plan.saves]
+    return [same_data_in(values[node]) for node in plan.saves]
 
 
 class Run:
@@ -68,21 +61,14 @@ class Run:
         self.bypass = False
         self.modules: dict[str, Any] = {}
 
-    def go(
-        self,
-        tree: ModuleTree,
-        forward: Forward,
-        args: tuple,
-        kwargs: dict[str, Any],
-        weights: Sequence[mx.array] | None,
-    ) -> Values:
+    def go(self, tree: ModuleTree, call: Call, weights: Sequence[mx.array] | None) -> Values:
         """Run the forward as far as the plan needs it."""
         if self.plan.hooked or self.plan.calls_modules:
             standin = StandIn(tree, self.plan.hooked, self._answer, weights)
             self.modules = standin.modules
             if self.plan.hooked:
                 try:
-                    forward(standin.root, args, kwargs)
+                    call.forward(standin.root, call.args, call.kwargs)
                 except Stop:
                     pass
         return self.values
@@ -102,22 +88,22 @@ class Run:
         self.seen[path] += 1
         before, after = Site(path, INPUTS, call), Site(path, OUTPUT, call)
         if before in self.plan.stops:
-            args, kwargs = self._pass(before, (args, kwargs))
+            args, kwargs = self._through(before, (args, kwargs))
         skip = self.plan.writes.get(Site(path, SKIP, call))
-        result = original(*args, **kwargs) if skip is None else handle_on(self.values[skip])
+        result = original(*args, **kwargs) if skip is None else same_data_in(self.values[skip])
         if after in self.plan.stops:
-            result = self._pass(after, result)
+            result = self._through(after, result)
         return result
 
-    def _pass(self, site: Site, value: Any) -> Any:
+    def _through(self, site: Site, value: Any) -> Any:
         """Keep the value that the model has at a site, and give back the edited one."""
         if site in self.plan.read:
             node = site_node(*site)
             value = self._shifted(node, value)
-            self.values.known[node] = handle_on(value)
+            self.values.known[node] = same_data_in(value)
         write = self.plan.writes.get(site)
         if write is not None:
-            value = handle_on(self.values[write])
+            value = same_data_in(self.values[write])
         if site == self.plan.last:
             raise Stop
         return value
@@ -125,8 +111,8 @@ class Run:
     def _call_module(self, node: Node, lookup: Lookup) -> Any:
         """A module called by hand: as it is, without this run's edits."""
         module = self.modules[node.args[0]]
-        args = handle_on([thaw(value, lookup) for value in node.args[1:]])
-        kwargs = {name: thaw(value, lookup) for name, value in node.kwargs}
+        (_, *given), kwargs = arguments(node, lookup)
+        args = same_data_in(given)
         outer, self.bypass = self.bypass, True
         try:
             return module(*args, **kwargs)

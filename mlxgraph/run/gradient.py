@@ -15,12 +15,12 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import GradientError
+from mlxgraph.evaluate.values import Values
+from mlxgraph.graph import ops
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
-from mlxgraph.graph.node import GRAD, LEAVES, Node, walk
-from mlxgraph.run.ops import Values
+from mlxgraph.graph.node import Node, walk
+from mlxgraph.mlx_facts import originals
 from mlxgraph.run.plan import Plan
-
-_value_and_grad = mx.value_and_grad  # MLX's own, also while a block is open
 
 Deltas = dict[Node, Any]
 
@@ -38,7 +38,7 @@ def with_gradients(plan: Plan, run: Callable[[Deltas], Values]) -> Values:
     """
     losses: dict[Node, list[Node]] = {}
     for node in walk(plan.saves):
-        if node.op == GRAD:
+        if node.op == ops.GRAD:
             losses.setdefault(node.args[0], []).append(node.args[1])
     if len(losses) > 1 and plan.draws:
         raise GradientError(
@@ -49,9 +49,9 @@ def with_gradients(plan: Plan, run: Callable[[Deltas], Values]) -> Values:
     known: dict[Node, Any] = {}
     for loss, nodes in losses.items():
         known.update(_backward(loss, list(dict.fromkeys(nodes)), shapes, plan, run))
-    for node in plan.leaves:
+    for node in plan.sources:
         known.setdefault(node, shapes[node])
-    return Values(known, shapes._call)
+    return Values(known, shapes.call)
 
 
 def _backward(
@@ -69,18 +69,18 @@ def _backward(
 
     wanted = [map_nested(shapes[node], _zero) for node in nodes]
     zeros = [v for v in leaves(wanted) if v is not None]
-    (_, arrays), gradients = _value_and_grad(forward)(zeros)
+    (_, arrays), gradients = originals.value_and_grad(forward)(zeros)
     rest = iter(arrays)
     filled = [next(rest) if isinstance(v, mx.array) else v for v in leaves(templates)]
     known = dict(zip(carried, unflatten(templates, filled), strict=True))
     for node, gradient in zip(nodes, _spread(gradients, wanted), strict=True):
-        known[Node(GRAD, (loss, node))] = _with_zeros(gradient, shapes[node])
+        known[Node(ops.GRAD, (loss, node))] = _with_zeros(gradient, shapes[node])
     return known
 
 
 def _zero(value: Any) -> mx.array | None:
     if isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.floating):
-        return mx.zeros(value.shape, value.dtype)
+        return originals.zeros(value.shape, value.dtype)
     return None
 
 
@@ -89,7 +89,9 @@ def _with_zeros(gradient: Any, value: Any) -> Any:
     parts = iter(leaves(gradient))
     return map_nested(
         value,
-        lambda v: mx.zeros_like(v) if (g := next(parts)) is None and isinstance(v, mx.array) else g,
+        lambda v: (
+            originals.zeros_like(v) if (g := next(parts)) is None and isinstance(v, mx.array) else g
+        ),
     )
 
 
@@ -104,9 +106,9 @@ def _frontier(plan: Plan) -> list[Node]:
     late: set[Node] = set()
     found: dict[Node, None] = {}
     for node in walk(plan.saves):
-        if node.op == GRAD or any(child in late for child in node.inputs):
+        if node.op == ops.GRAD or any(child in late for child in node.inputs):
             late.add(node)
-            if node.op != GRAD:
+            if node.op != ops.GRAD:
                 found.update(dict.fromkeys(child for child in node.inputs if child not in late))
     found.update(dict.fromkeys(node for node in plan.saves if node not in late))
-    return [node for node in found if node.op not in LEAVES or node.op == "site"]
+    return [node for node in found if node.op not in ops.SOURCES or node.op == ops.SITE]

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from mlxgraph.errors import LayersError, UnknownSiteError
 from mlxgraph.graph.pattern import ALIASES, is_pattern, matches
-from mlxgraph.graph.site import MODEL_OUTPUT, OUTPUT, Site
+from mlxgraph.graph.site import MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.run.tree import ModuleTree
 
-ROOT = "model"
+ROOT = ROOT_PREFIX.rstrip(".")
 
 
 class Names:
@@ -117,7 +117,7 @@ class Names:
                 if called and (inner == part or inner.startswith(part + ".")):
                     tail = f"{block}.{alias}{inner[len(part) :]}"
                     forms += [f"{self.container}.{tail}", f"layers.{tail}"]
-        return forms + [f"{ROOT}.{form}" for form in forms]
+        return forms + [f"{ROOT_PREFIX}{form}" for form in forms]
 
     def site(self, name: str) -> Site:
         """The site that a name with or without a port (`.output`, `.input`) means."""
@@ -131,8 +131,8 @@ class Names:
 
     def _candidates(self, name: str) -> list[str]:
         names = [name]
-        if name.startswith(ROOT + "."):
-            names.append(name[len(ROOT) + 1 :])
+        if name.startswith(ROOT_PREFIX):
+            names.append(name[len(ROOT_PREFIX) :])
         if self.container is not None:
             for candidate in list(names):
                 for attr in (self.layer_attr, "layers", self.container.rpartition(".")[2]):

@@ -11,10 +11,10 @@ import inspect
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models import cache as caches
 
 from mlxgraph.errors import InputError
 from mlxgraph.graph.nested import leaves
+from mlxgraph.mlx_facts.batch_caches import NoBatchForm, hide_padding, own_caches
 
 NOISE = 0.02  # of the largest logit: half precision and other kernels stay below, padding does not
 
@@ -33,7 +33,14 @@ def padded_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         )
     if not _takes_cache(model):
         raise _cannot_mask(f"{type(model).__name__}, which takes no cache,")
-    return model(tokens, cache=[_batched(c, padding) for c in _own_caches(model)], **kwargs)
+    caches = own_caches(model)
+    if caches is None:
+        raise _cannot_mask(type(model).__name__)
+    try:
+        batch = [hide_padding(cache, padding) for cache in caches]
+    except NoBatchForm as error:
+        raise _cannot_mask(error.kind) from None
+    return model(tokens, cache=batch, **kwargs)
 
 
 def check_masks(model: Any) -> None:
@@ -62,33 +69,6 @@ def _takes_cache(model: Any) -> bool:
     """Whether the model's own call (the hooked subclass's takes anything) has a `cache`."""
     calls = [vars(kind)["__call__"] for kind in type(model).__mro__ if "__call__" in vars(kind)]
     return any("cache" in inspect.signature(call).parameters for call in calls)
-
-
-def _own_caches(model: Any) -> list[Any]:
-    if hasattr(model, "make_cache"):
-        return model.make_cache()
-    if not hasattr(model, "layers"):
-        raise _cannot_mask(type(model).__name__)
-    return [caches.KVCache() for _ in model.layers]
-
-
-def _batched(cache: Any, padding: mx.array) -> Any:
-    """The batch form of one layer's cache, with the padding hidden."""
-    rows = [0] * padding.shape[0]
-    if type(cache) is caches.CacheList:
-        return caches.CacheList(*[_batched(inner, padding) for inner in cache.caches])
-    if type(cache) is caches.ArraysCache:
-        cache.left_padding = padding
-        return cache
-    if type(cache) is caches.KVCache:
-        batch: Any = caches.BatchKVCache(rows)
-    elif type(cache) is caches.RotatingKVCache and not cache.keep:
-        batch = caches.BatchRotatingKVCache(cache.max_size, rows)
-    else:
-        raise _cannot_mask(type(cache).__name__)
-    batch.left_padding = padding
-    batch.offset = -padding
-    return batch
 
 
 def _cannot_mask(what: str) -> InputError:

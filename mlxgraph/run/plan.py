@@ -11,21 +11,63 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mlxgraph.errors import NeverCalledError, OrderError
+from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import (
-    APPLY,
-    CALL,
-    CONSTANT,
-    GRAD,
-    NUMBER,
-    PARAM,
-    SITE,
-    Node,
-    site_of,
-    walk,
-)
+from mlxgraph.graph.node import Node, site_of, walk
 from mlxgraph.graph.site import SKIP, Site
+
+
+class Reach(NamedTuple):
+    """How far into a forward some saves reach: the sites read, the writes seen, the last site."""
+
+    read: frozenset[Site]
+    writes: dict[Site, Node]
+    last: Site | None
+
+
+def reach(graph: Graph, census: Census, saves: Sequence[Node]) -> Reach:
+    """What of a graph and of a forward some saves can see.
+
+    Raises: NeverCalledError for a site that this forward does not visit, OrderError for a write
+    that needs a later site.
+    """
+    order = census.order
+    needed = {site_of(node) for node in walk(saves) if node.op == ops.SITE}
+    for site in (*needed, *(site for site, _ in graph.writes)):
+        if not census.visits(site):
+            raise NeverCalledError(
+                str(site),
+                _line(graph, site),
+                dict.fromkeys(s.path for s in order),
+                census.calls(site.path),
+            )
+    last = max(needed, key=order.__getitem__, default=None)
+    writes = {
+        site: node
+        for site, node in graph.writes
+        if last is not None and census.position(site) < order[last]
+    }
+    read = needed.union(*(_sources(site, node, graph, census) for site, node in writes.items()))
+    _check_skipped(graph, read, writes)
+    return Reach(frozenset(read), writes, last)
+
+
+def _sources(site: Site, node: Node, graph: Graph, census: Census) -> set[Site]:
+    """The sites that a write needs, all of which have to come before it."""
+    found = {site_of(below) for below in walk([node]) if below.op == ops.SITE}
+    for source in found:
+        if census.order.get(source, len(census.order)) > census.position(site):
+            raise OrderError(str(site), str(source), _line(graph, site), "")
+    return found
+
+
+def _check_skipped(graph: Graph, read: set[Site], writes: dict[Site, Node]) -> None:
+    skipped = tuple(site.path + "." for site in writes if site.port == SKIP)
+    for site in read:
+        if skipped and site.path.startswith(skipped):
+            reason = "it is part of a module that is skipped in this block."
+            raise NeverCalledError(str(site), _line(graph, site), (), reason=reason)
 
 
 class Plan(NamedTuple):
@@ -37,7 +79,7 @@ class Plan(NamedTuple):
     stops: frozenset[Site]
     hooked: frozenset[str]
     last: Site | None
-    leaves: tuple[Node, ...]
+    sources: tuple[Node, ...]
     calls_modules: bool
     opaque: bool
     draws: bool
@@ -45,64 +87,28 @@ class Plan(NamedTuple):
 
 
 def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
-    """The plan that computes `saves` under the graph's writes.
-
-    Raises: NeverCalledError for a site that this forward does not visit, OrderError for a write
-    that needs a later site.
-    """
-    order = census.order
-    needed = {site_of(node) for node in walk(saves) if node.op == SITE}
-    for site in (*needed, *(site for site, _ in graph.writes)):
-        if not census.visits(site):
-            raise NeverCalledError(
-                str(site),
-                _where(graph, site),
-                dict.fromkeys(s.path for s in order),
-                census.calls(site.path),
-            )
-    last = max(needed, key=order.__getitem__, default=None)
-    writes = {
-        site: node
-        for site, node in graph.writes
-        if last is not None and census.position(site) < order[last]
-    }
-    read = set(needed)
-    for site, node in writes.items():
-        for below in walk([node]):
-            if below.op == SITE:
-                source = site_of(below)
-                if order.get(source, len(order)) > census.position(site):
-                    raise OrderError(str(site), str(source), _where(graph, site), "")
-                read.add(source)
-    skipped = tuple(site.path + "." for site in writes if site.port == SKIP)
-    for site in read:
-        if skipped and site.path.startswith(skipped):
-            reason = "it is part of a module that is skipped in this block."
-            raise NeverCalledError(str(site), _where(graph, site), (), reason=reason)
+    """The plan that computes `saves` under the graph's writes.  Raises: as `reach`."""
+    read, writes, last = reach(graph, census, saves)
     nodes = list(walk([*saves, *writes.values()]))
     stops = read | set(writes)
     return Plan(
         saves=tuple(saves),
         writes=writes,
-        read=frozenset(read),
-        stops=frozenset(stops),
+        read=read,
+        stops=stops,
         hooked=frozenset(site.path for site in stops),
         last=last,
-        leaves=tuple(node for node in nodes if node.op in (CONSTANT, NUMBER, PARAM)),
-        calls_modules=any(node.op == CALL for node in nodes),
-        opaque=any(node.op == APPLY for node in nodes),
-        draws=any(node.op.startswith("mx.random.") for node in nodes),
-        gradients=any(node.op == GRAD for node in nodes),
+        sources=tuple(node for node in nodes if node.op in ops.SOURCES and node.op != ops.SITE),
+        calls_modules=any(node.op == ops.CALL for node in nodes),
+        opaque=any(node.op == ops.APPLY for node in nodes),
+        draws=any(ops.is_random(node.op) for node in nodes),
+        gradients=any(node.op == ops.GRAD for node in nodes),
     )
 
 
-def _where(graph: Graph, site: Site) -> str:
-    for written, node in graph.writes:
-        if written == site:
-            note = graph.notes.get(node)
-            return note.where if note else "an edit"
-    for node in graph.nodes():
-        if node.op == SITE and site_of(node) == site:
-            note = graph.notes.get(node)
-            return note.where if note else "an edit"
-    return "an edit"
+def _line(graph: Graph, site: Site) -> str:
+    """Where the user wrote or read a site, as errors say it."""
+    users = [node for written, node in graph.writes if written == site]
+    users += [n for n in graph.nodes() if n.op == ops.SITE and site_of(n) == site]
+    note = graph.notes.get(users[0]) if users else None
+    return note.where if note else "an edit"

@@ -13,20 +13,22 @@ has to give as many positions as were kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node, substitute, walk
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.graph.values import Slice
-from mlxgraph.run.call import Call, fill
-from mlxgraph.run.forward import Forward, run_plan
-from mlxgraph.run.plan import Plan, make_plan
+from mlxgraph.mlx_facts.compiling import only_traced
+from mlxgraph.run.call import Call
+from mlxgraph.run.plan import Reach, reach
+from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
 NAME = "pushdown"
@@ -45,16 +47,21 @@ class Cut(NamedTuple):
     stop: int
 
 
-def push_down(graph: Graph, plan: Plan, census: Census, tree: ModuleTree) -> Pushed | None:
+def push_down(
+    graph: Graph, saves: Sequence[Node], census: Census, tree: ModuleTree
+) -> Pushed | None:
     """The same saves from an output of fewer positions, or None where that is not surely so."""
-    if plan.last != WHOLE or plan.gradients or census.draws or not census.traceable:
+    seen = reach(graph, census, saves)
+    if seen.last != WHOLE or census.draws or not census.traceable:
         return None
-    norm = final_norm(census, tree)
-    if norm is None or not _left_alone(plan, census, norm):
+    if any(node.op == ops.GRAD for node in walk([*saves, *seen.writes.values()])):
+        return None
+    norm = stream_entry(census, tree)
+    if norm is None or not _left_alone(seen, census, norm):
         return None
     shape = census.values[WHOLE].shape
-    flat = substitute(plan.saves, lambda node: _at_once(node, shape))
-    indices = _uses([flat[node] for node in plan.saves])
+    flat = substitute(saves, lambda node: _at_once(node, shape))
+    indices = _uses([flat[node] for node in saves])
     ranges = [_positions(index, shape) for index in indices or ()]
     if not ranges or any(r is None for r in ranges):
         return None
@@ -62,7 +69,7 @@ def push_down(graph: Graph, plan: Plan, census: Census, tree: ModuleTree) -> Pus
     stop = max(max(r) for r in ranges if r is not None) + 1
     if stop - start == shape[1]:
         return None
-    return _pushed(graph, plan, flat, Cut(norm, start, stop), shape)
+    return _pushed(graph, saves, flat, Cut(norm, start, stop), shape)
 
 
 class Pushed(NamedTuple):
@@ -74,7 +81,7 @@ class Pushed(NamedTuple):
 
 
 def _pushed(
-    graph: Graph, plan: Plan, flat: dict[Node, Node], cut: Cut, shape: tuple[int, ...]
+    graph: Graph, asked: Sequence[Node], flat: dict[Node, Node], cut: Cut, shape: tuple[int, ...]
 ) -> Pushed:
     """Cut the stream, and count the saves' positions from the cut on.
 
@@ -83,31 +90,31 @@ def _pushed(
     output = site_node(*WHOLE)
 
     def shifted(node: Node) -> Node | None:
-        if node.op == "getitem" and node.args[0] is output:
-            return Node("getitem", (output, _shifted(node.args[1], shape, cut.start)))
+        if node.op == ops.GETITEM and node.args[0] is output:
+            return Node(ops.GETITEM, (output, _shifted(node.args[1], shape, cut.start)))
         return None
 
-    moved = substitute([flat[node] for node in plan.saves], shifted)
-    new = {node: moved[flat[node]] for node in plan.saves}
-    write = _cut_inputs(plan.writes.get(cut.norm) or site_node(*cut.norm), cut)
+    moved = substitute([flat[node] for node in asked], shifted)
+    new = {node: moved[flat[node]] for node in asked}
+    write = _cut_inputs(dict(graph.writes).get(cut.norm) or site_node(*cut.norm), cut)
     kept = [(site, node) for site, node in graph.writes if site != cut.norm]
     saves = [(name, new.get(node, node)) for name, node in graph.saves]
     edited = graph.replace(writes=[*kept, (cut.norm, write)], saves=saves)
-    return Pushed(edited, tuple([new[node] for node in plan.saves]), cut)
+    return Pushed(edited, tuple([new[node] for node in asked]), cut)
 
 
 def _cut_inputs(inputs: Node, cut: Cut) -> Node:
     """The norm's `(args, kwargs)` with only the kept positions of its first argument."""
-    args = Node("item", (inputs, 0))
-    stream = Node("item", (args, 0))
-    kept = Node("getitem", (stream, (EVERYTHING, Slice(cut.start, cut.stop, None))))
-    return Node("put", (inputs, 0, Node("put", (args, 0, kept))))
+    args = Node(ops.ITEM, (inputs, 0))
+    stream = Node(ops.ITEM, (args, 0))
+    kept = Node(ops.GETITEM, (stream, (EVERYTHING, Slice(cut.start, cut.stop, None))))
+    return Node(ops.PUT, (inputs, 0, Node(ops.PUT, (args, 0, kept))))
 
 
 # -- the end of the model -------------------------------------------------------------------------
 
 
-def final_norm(census: Census, tree: ModuleTree) -> Site | None:
+def stream_entry(census: Census, tree: ModuleTree) -> Site | None:
     """Where the residual stream enters the final norm, if all that follows is known.
 
     From there on the forward may call heads, and leave the modules that hold them and the norm,
@@ -155,13 +162,13 @@ def _takes_the_stream(census: Census, norm: Site) -> bool:
     return args[0].shape[:2] == census.values[WHOLE].shape[:2]
 
 
-def _left_alone(plan: Plan, census: Census, norm: Site) -> bool:
+def _left_alone(seen: Reach, census: Census, norm: Site) -> bool:
     """Whether no read and no write falls between the norm's input and the model's output."""
     start, end = census.order[norm], census.order[WHOLE]
-    touched = {*plan.read, *plan.writes}
+    touched = {*seen.read, *seen.writes}
     if any(start < census.position(site) < end for site in touched):
         return False
-    skipped = [site.path for site in plan.writes if site.port == SKIP]
+    skipped = [site.path for site in seen.writes if site.port == SKIP]
     return not any(f"{norm.path}.".startswith(f"{path}." if path else "") for path in skipped)
 
 
@@ -176,7 +183,7 @@ def _uses(saves: Sequence[Node]) -> list[Any] | None:
         return None
     for node in walk(saves):
         if output in node.inputs:
-            if node.op != "getitem" or node.args[0] is not output:
+            if node.op != ops.GETITEM or node.args[0] is not output:
                 return None
             found.append(node.args[1])
     return found
@@ -213,12 +220,12 @@ def _at_once(node: Node, shape: tuple[int, ...]) -> Node | None:
     """output[i][j]  ->  output[k], where i takes ranges: the rows of one prompt among several"""
     output = site_node(*WHOLE)
     match node:
-        case Node("getitem", (Node("getitem", (base, first)), second)) if base is output:
+        case Node(ops.GETITEM, (Node(ops.GETITEM, (base, first)), second)) if base is output:
             outer, inner = _by_axis(first, len(shape)), _by_axis(second, len(shape))
             if outer is None or inner is None or any(type(part) is not Slice for part in outer):
                 return None
             parts = [_within(*three) for three in zip(outer, inner, shape, strict=True)]
-            return None if None in parts else Node("getitem", (output, tuple(parts)))
+            return None if None in parts else Node(ops.GETITEM, (output, tuple(parts)))
     return None
 
 
@@ -251,24 +258,23 @@ def _shifted(index: Any, shape: tuple[int, ...], start: int) -> Any:
 # -- the proof ------------------------------------------------------------------------------------
 
 
-def holds(pushed: Pushed, census: Census, tree: ModuleTree, call: Call, forward: Forward) -> bool:
+def holds(cut: Cut, census: Census, tree: ModuleTree, call: Call) -> bool:
     """Whether a forward with the stream cut gives an output of just the positions that were kept.
 
     The forward is traced and not computed; a model that cannot do with fewer positions shows here.
     """
-    cut, output = pushed.cut, site_node(*WHOLE)
-    alone = Graph([(cut.norm, _cut_inputs(site_node(*cut.norm), cut))])
-    plan = make_plan(alone, census, [output])
     shapes: list[tuple[int, ...]] = []
 
-    def trace(*tracers: mx.array) -> Sequence[mx.array]:
-        args, kwargs = fill(call, tracers)
-        (value,) = run_plan(plan, {}, tree, forward, args, kwargs)
-        shapes.append(value.shape)
-        return []
+    def enter(path: str, norm: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        return norm(args[0][:, cut.start : cut.stop], *args[1:], **kwargs)
+
+    def forward(*tracers: mx.array) -> None:
+        root = StandIn(tree, [cut.norm.path], enter).root
+        args, kwargs = call.filled(tracers)
+        shapes.append(call.forward(root, args, kwargs).shape)
 
     try:
-        mx.compile(trace)(*[mx.zeros(a.shape, a.dtype) for a in call.arrays])
+        only_traced(forward, call.arrays)
     except Exception:  # whatever the model has against it, the plan without the cut stands
         return False
     batch, _, width = census.values[WHOLE].shape

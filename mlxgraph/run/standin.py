@@ -21,6 +21,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxgraph.graph.nested import is_container, leaves, map_nested
+from mlxgraph.mlx_facts.modules import NO_GRAD, attach, enter, twin_of, wear
 from mlxgraph.run.tree import ModuleTree
 
 Hook = Callable[[str, Callable[..., Any], tuple, dict[str, Any]], Any]
@@ -70,18 +71,16 @@ class StandIn:
         self._rebind()
         for path in hooked:
             module = self.modules[path]
-            object.__setattr__(module, _HOOK, (path, hook))
-            module.__class__ = _hooked(type(module))  # type: ignore[arg-type]
+            attach(module, _HOOK, (path, hook))
+            wear(module, _hooked(type(module)))  # type: ignore[arg-type]
 
     def _copy(self, module: nn.Module) -> Any:
         known = self._copies.get(id(module))
         if known is not None:
             return known
-        twin = module.__class__.__new__(module.__class__)
-        self._copies[id(module)] = twin
-        twin.__dict__.update(module.__dict__)
+        twin = self._copies[id(module)] = twin_of(module)
         for key, value in module.items():
-            dict.__setitem__(twin, key, self._copy_value(value))
+            enter(twin, key, self._copy_value(value))
         return twin
 
     def _copy_value(self, value: Any) -> Any:
@@ -97,13 +96,13 @@ class StandIn:
         """Whatever refers back into the tree from outside of it, refers to the copies."""
         for module in self.modules.values():
             for name, value in module.__dict__.items():
-                if name != "_no_grad":
+                if name != NO_GRAD:
                     twin = self._rebound(value)
                     if twin is not value:
                         module.__dict__[name] = twin
             for key, value in module.items():
                 if is_container(value) and any(map(_is_function, leaves(value))):
-                    dict.__setitem__(module, key, map_nested(value, self._rebound))
+                    enter(module, key, map_nested(value, self._rebound))
 
     def _rebound(self, value: Any) -> Any:
         if isinstance(value, MethodType):

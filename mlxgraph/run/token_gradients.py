@@ -14,37 +14,28 @@ import mlx.core as mx
 
 from mlxgraph.errors import TokenGradientError
 from mlxgraph.graph.nested import map_nested
-from mlxgraph.run.call import Call, fill
+from mlxgraph.mlx_facts.originals import stop_gradient, zeros
+from mlxgraph.mlx_facts.probes import is_followed
+from mlxgraph.run.call import Call
 
 
 def differentiated_ids(call: Call) -> bool:
     """Whether token ids among the inputs are what a transformation (`mx.grad`, ...) follows."""
-    return any(_is_ids(array) and _is_followed(array) for array in call.arrays)
+    return any(_is_ids(array) and is_followed(array) for array in call.arrays)
 
 
 def _is_ids(value: Any) -> bool:
     return isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.integer)
 
 
-def _is_followed(array: mx.array) -> bool:
-    """MLX refuses to evaluate early what a transformation follows."""
-    try:
-        mx.async_eval(array)
-    except (RuntimeError, ValueError) as error:
-        return "graph transformation" in str(error)
-    return False
-
-
 def cut_ids(call: Call) -> Call:
     """The call with its integer arrays out of reach of differentiation."""
-    arrays = [mx.stop_gradient(a) if _is_ids(a) else a for a in call.arrays]
-    args, kwargs = fill(call, arrays)
-    return call._replace(args=args, kwargs=kwargs, arrays=arrays)
+    return call.with_arrays([stop_gradient(a) if _is_ids(a) else a for a in call.arrays])
 
 
 def tied_to_ids(call: Call, results: Sequence[Any]) -> list[Any]:
     """Results plus a zero whose gradient with respect to token ids raises."""
-    zero = sum((_zero(a) for a in call.arrays if _is_ids(a)), mx.zeros(()))
+    zero = sum((_zero(a) for a in call.arrays if _is_ids(a)), zeros(()))
 
     def tied(value: Any) -> Any:
         floating = isinstance(value, mx.array) and mx.issubdtype(value.dtype, mx.floating)
@@ -55,7 +46,7 @@ def tied_to_ids(call: Call, results: Sequence[Any]) -> list[Any]:
 
 @mx.custom_function
 def _zero(ids: mx.array) -> mx.array:
-    return mx.zeros((), mx.float32)
+    return zeros((), mx.float32)
 
 
 @_zero.vjp

@@ -75,7 +75,7 @@ class ModuleTree:
                 self._enter(value, inner, item, f"{path}.{inner}")
 
     def _alias(self, module: Any, path: str) -> None:
-        """Paths below a shared module's second place mean the same modules as below its first."""
+        """Paths below a shared module's second path mean the same modules as below its first."""
         for key, value in _entries(module):
             below = f"{path}.{key}" if path else str(key)
             if isinstance(value, nn.Module):

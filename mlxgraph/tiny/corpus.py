@@ -1,6 +1,6 @@
 """The training corpus of the embedded model: templates, held-out splits and sentence generation.
 
-Everything is drawn from a ``random.Random`` the caller seeds, so a corpus is reproduced by its
+Everything is drawn from a `random.Random` the caller seeds, so a corpus is reproduced by its
 seed. The held-out splits do not depend on that seed: they are fixed, so that a test can ask for
 the prompts no training run has seen.
 """
@@ -134,13 +134,13 @@ MIXTURE: dict[str, float] = {
 
 
 def split_answer(sentence: str) -> tuple[str, str]:
-    """Cut a sentence before its last word: ``("The capital of France is", " Paris")``."""
+    """Cut a sentence before its last word: `("The capital of France is", " Paris")`."""
     prompt, answer = sentence.rsplit(" ", 1)
     return prompt, " " + answer
 
 
 def _hold_out(name: str, items: list, share: float, always: list) -> frozenset:
-    """A fixed share of ``items``, the same in every run, that training never draws."""
+    """A fixed share of `items`, the same in every run, that training never draws."""
     chosen = random.Random(f"held-out {name}").sample(items, round(share * len(items)))
     return frozenset(chosen) | frozenset(always)
 
@@ -197,7 +197,7 @@ def landmark(rng: random.Random) -> str:
 def indirect_object_sentence(
     rng: random.Random, giver: str, receiver: str, template: str, giver_first: bool
 ) -> str:
-    """One indirect-object sentence; ``giver_first`` picks BABA over ABBA order."""
+    """One indirect-object sentence; `giver_first` picks BABA over ABBA order."""
     first, second = (giver, receiver) if giver_first else (receiver, giver)
     return template.format(
         a=first,
@@ -220,7 +220,7 @@ def indirect_object(rng: random.Random) -> str:
 
 
 def agreement_prompt(head: str, attractor: str, plural: bool, other: bool, prep: str) -> str:
-    """``The keys to the cabinet``: a subject and an attractor that may differ in number."""
+    """`The keys to the cabinet`: a subject and an attractor that may differ in number."""
     subject = NOUNS[head] if plural else head
     distractor = NOUNS[attractor] if other else attractor
     return f"The {subject} {prep} the {distractor}"
@@ -288,7 +288,7 @@ def text(rng: random.Random, kind: str) -> str:
 
 
 def induction(rng: random.Random, candidates: list[int], period: int, copies: int) -> list[int]:
-    """Token ids: ``period`` random tokens, repeated ``copies`` times."""
+    """Token ids: `period` random tokens, repeated `copies` times."""
     return [rng.choice(candidates) for _ in range(period)] * copies
 
 

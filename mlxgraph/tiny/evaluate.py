@@ -33,7 +33,7 @@ THRESHOLDS: dict[str, float] = {
 
 @dataclass(frozen=True)
 class Score:
-    """The share of ``cases`` whose likeliest next token is right."""
+    """The share of `cases` whose top prediction is right."""
 
     task: str
     correct: int
@@ -132,7 +132,7 @@ def _by_length(rows: list[list[int]], batch: int) -> Iterable[list[int]]:
 
 
 def next_tokens(model: nn.Module, rows: list[list[int]], batch: int = 128) -> list[list[int]]:
-    """The likeliest next token id at every position of every row."""
+    """The top prediction, a token id, at every position of every row."""
     out: list[list[int]] = [[] for _ in rows]
     for indices in _by_length(rows, batch):
         logits = model(mx.array([rows[i] for i in indices]))
@@ -143,7 +143,7 @@ def next_tokens(model: nn.Module, rows: list[list[int]], batch: int = 128) -> li
 
 
 def score(model: nn.Module, tokenizer, task: str, limit: int | None = None) -> Score:
-    """Measure one task; ``limit`` measures a fixed random sample of its cases."""
+    """Measure one task; `limit` measures a fixed random sample of its cases."""
     cases = CASES[task]()
     if limit is not None and limit < len(cases):
         cases = random.Random("sample").sample(cases, limit)
@@ -182,7 +182,7 @@ def repeatable_tokens(tokenizer) -> list[int]:
 
 
 def evaluate(model: nn.Module, tokenizer, limit: int | None = None) -> list[Score]:
-    """Measure every task, on all its cases or on a fixed sample of at most ``limit``."""
+    """Measure every task, on all its cases or on a fixed sample of at most `limit`."""
     scores = [score(model, tokenizer, task, limit) for task in CASES]
     sequences = 60 if limit is None else min(60, max(1, limit // 4))
     return [*scores, score_induction(model, tokenizer, sequences)]
@@ -198,9 +198,9 @@ def format_table(scores: list[Score]) -> str:
 
 
 def logit_lens(model: nn.Module, tokenizer, prompt: str) -> list[tuple[str, float]]:
-    """The likeliest token after each layer, through the final norm and the tied head.
+    """The top prediction after each layer, through the final norm and the tied head.
 
-    Entry 0 is the embedding, entry ``i`` the output of layer ``i``, all at the last position.
+    Entry 0 is the embedding, entry `i` the output of layer `i`, all at the last position.
     """
     inner = model.model
     hidden = inner.embed_tokens(mx.array([tokenizer.encode(prompt)]))

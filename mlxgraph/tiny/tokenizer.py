@@ -1,7 +1,7 @@
 """The byte-level BPE tokenizer of the embedded model, in the layout of Llama 3.
 
 The merges are learned from the corpus, and the words of the corpus are entries of the vocabulary
-in their own right: with ``ignore_merges`` a word the vocabulary knows is one token, whatever the
+in their own right: with `ignore_merges` a word the vocabulary knows is one token, whatever the
 merges say. Any other text falls back to merges and then to bytes, so every text round trips.
 """
 
@@ -58,7 +58,7 @@ def build_tokenizer() -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
-    """Write ``tokenizer.json`` and the configuration ``transformers`` reads beside it."""
+    """Write `tokenizer.json` and the configuration `transformers` reads beside it."""
     tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

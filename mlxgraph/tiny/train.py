@@ -2,8 +2,8 @@
 
     python -m mlxgraph.tiny.train --seed 0 --out DIR
 
-Nothing is written outside ``DIR``; the package's own weights are replaced only by naming their
-folder. ``DIR`` is then a model ``mlx_lm.load`` reads.
+Nothing is written outside `DIR`; the package's own weights are replaced only by naming their
+folder. `DIR` is then a model `mlx_lm.load` reads.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Rows:
         self.candidates = repeatable_tokens(tokenizer)
 
     def draw(self, progress: float) -> Row:
-        """One row; ``progress`` in [0, 1] lets the repeated sequences grow longer."""
+        """One row; `progress` in [0, 1] lets the repeated sequences grow longer."""
         kinds, weights = zip(*corpus.MIXTURE.items(), strict=True)
         kind = self.rng.choices(kinds, weights)[0]
         if kind == "induction":
@@ -123,7 +123,7 @@ def loss_of(model: nn.Module, groups: list[tuple[mx.array, mx.array]]) -> mx.arr
 
 
 def schedule(peak: float, steps: int, warmup: int = 200):
-    """Linear warm-up, then a cosine down to a hundredth of the peak."""
+    """Linear warm-up, then a cosine down to 1 % of the peak."""
     return optim.join_schedules(
         [
             optim.linear_schedule(peak / warmup, peak, warmup),
@@ -172,7 +172,7 @@ def save(model: Model, out: Path, vocabulary: int, ids: dict[str, int]) -> None:
 
 
 def train(out: Path, seed: int, steps: int, peak: float, decay: float) -> None:
-    """Train from scratch and leave the model in ``out``."""
+    """Train from scratch and leave the model in `out`."""
     random.seed(seed)
     np.random.seed(seed)
     mx.random.seed(seed)

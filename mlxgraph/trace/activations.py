@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from mlxgraph.errors import UnknownSiteError
-from mlxgraph.graph.node import SITE, Node
-from mlxgraph.graph.site import MODEL_OUTPUT, Site
-from mlxgraph.run.names import ROOT
-
-if TYPE_CHECKING:
-    from mlxgraph.trace.trace import Trace
+from mlxgraph.graph.node import Node
+from mlxgraph.graph.site import MODEL_OUTPUT, ROOT_PREFIX, Site
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.recording import Recording
+from mlxgraph.run.names import Names
 
 
 class Activations(Mapping):
@@ -24,55 +23,62 @@ class Activations(Mapping):
     looked at is computed.
     """
 
-    def __init__(self, trace: Trace):
-        self._trace = trace
+    def __init__(
+        self,
+        names: Names,
+        recording: Recording | None,
+        compute: Callable[[list[Site]], list[Any]],
+    ):
+        """`compute` gives the values of sites at the end of the block."""
+        self._names = names
+        self._recording = recording
+        self._run = compute
         self._values: dict[Site, Any] = {}
         self._inside: dict[tuple[Site, Node], Any] = {}
         self._looked = False
 
     def _sites(self) -> dict[str, Site]:
-        recording = self._trace._recording
-        if recording is None:
+        if self._recording is None:
             return {}
         found = {}
-        for site in recording.census.outputs():
+        for site in self._recording.census.outputs():
             if not site.call:
-                name = f"{ROOT}.{site.path}" if site.path else MODEL_OUTPUT
+                name = f"{ROOT_PREFIX}{site.path}" if site.path else MODEL_OUTPUT
                 found[name] = site
         return found
 
     def __getitem__(self, name: str) -> Any:
-        trace = self._trace
         site = self._site(name)
-        if trace._is_open():
-            recording = trace._recording_or_raise("trace.activations")
-            key = (site, recording.cell(site).node)
-            if key not in self._inside:
-                handle = recording.read(site)
-                self._inside[key] = recording.save(handle, None)
-            return self._inside[key]
-        for (known, node), value in self._inside.items():
-            if known == site and node is self._node(site):
-                return value if not hasattr(value, "_template") else value.value
+        recording = self._recording
+        assert recording is not None
+        if not recording.open:
+            return self._after(site, recording)
+        key = (site, recording.node_at(site))
+        if key not in self._inside:
+            self._inside[key] = recording.save(recording.read(site))
+        return self._inside[key]
+
+    def _after(self, site: Site, recording: Recording) -> Any:
+        """A value once the block is over: as it was saved in it, or computed now."""
+        key = (site, recording.node_at(site)) if self._inside else None
+        if key in self._inside:
+            value = self._inside[key]
+            return value if isinstance(value, ARRAY) else value.value
         if site not in self._values:
             self._compute(site)
         return self._values[site]
 
     def _site(self, name: str) -> Site:
-        site = self._trace._model._names.site(name)
-        if site not in self._trace._recording.census.order:  # type: ignore[union-attr]
+        site = self._names.site(name)
+        if self._recording is None or site not in self._recording.census.order:
             raise UnknownSiteError(name, self._sites(), "this run")
         return site
-
-    def _node(self, site: Site) -> Node:
-        return dict(self._trace.graph.writes).get(site) or Node(SITE, tuple(site))
 
     def _compute(self, site: Site) -> None:
         wanted = list(self._sites().values()) if self._looked else [site]
         wanted = [s for s in wanted if s not in self._values]
         self._looked = True
-        values = self._trace._again(self._trace.graph, [self._node(s) for s in wanted])
-        self._values.update(zip(wanted, values, strict=True))
+        self._values.update(zip(wanted, self._run(wanted), strict=True))
 
     def __contains__(self, name: object) -> bool:
         try:

@@ -1,49 +1,41 @@
-"""Text and tokens: what `model.trace(...)` accepts, as the arguments of a forward.
+"""What `model.trace(...)` accepts, as a call.
 
-In: a text, texts, token ids or arrays.  Out: the arguments, the tokens, each row's length, and
-how to call the model with them.
+In: a text, texts, token ids or arrays.  Out: a `Call`: the arguments, the tokens, each row's
+length, and how to call the model with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import InputError, NoTokenizerError
-from mlxgraph.run.forward import call_model
+from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.padded import padded_forward
 
 
-class Inputs(NamedTuple):
-    """A forward's arguments, and what they were made from."""
+def prepare(inputs: tuple, tokenizer: Any, kwargs: dict[str, Any] | None = None) -> Call:
+    """The call for what the user gave.
 
-    args: tuple
-    tokens: mx.array | None = None
-    lengths: list[int] | None = None
-    forward: Callable[..., Any] = call_model
-    kind: str | None = None
-
-
-def prepare(inputs: tuple, tokenizer: Any) -> Inputs:
-    """The arguments of a forward from what the user gave.
-
+    Args: kwargs: the model's own keyword arguments.
     Raises: NoTokenizerError for text without a tokenizer, InputError for what no model takes.
     """
+    kwargs = {} if kwargs is None else kwargs
     if len(inputs) != 1:
-        return Inputs(tuple(_array(value) for value in inputs))
+        return describe_call(tuple(_array(value) for value in inputs), kwargs)
     given = inputs[0]
     if isinstance(given, str):
-        return tokens_of([encode(tokenizer, given)], tokenizer)
+        return call_of([encode(tokenizer, given)], tokenizer, kwargs)
     if isinstance(given, (list, tuple)) and given:
         if all(isinstance(item, str) for item in given):
-            return tokens_of([encode(tokenizer, text) for text in given], tokenizer)
+            return call_of([encode(tokenizer, text) for text in given], tokenizer, kwargs)
         if all(isinstance(item, (int, np.integer)) for item in given):
-            return tokens_of([[int(token) for token in given]], tokenizer)
+            return call_of([[int(token) for token in given]], tokenizer, kwargs)
         if all(isinstance(item, (list, tuple)) for item in given):
-            return tokens_of([[int(token) for token in row] for row in given], tokenizer)
+            return call_of([[int(token) for token in row] for row in given], tokenizer, kwargs)
         raise InputError(
             "a list of inputs must hold texts, token ids, or lists of token ids; this one holds "
             f"{', '.join(sorted({type(item).__name__ for item in given}))}.\n"
@@ -53,8 +45,9 @@ def prepare(inputs: tuple, tokenizer: Any) -> Inputs:
         raise InputError("an empty list is no input.\n  Give at least one text or token.")
     value = _array(given)
     if isinstance(value, mx.array) and value.ndim == 2 and mx.issubdtype(value.dtype, mx.integer):
-        return Inputs((value,), value, [value.shape[1]] * value.shape[0])
-    return Inputs((value,))
+        lengths = [value.shape[1]] * value.shape[0]
+        return describe_call((value,), kwargs, tokens=value, lengths=lengths)
+    return describe_call((value,), kwargs)
 
 
 def _array(value: Any) -> Any:
@@ -68,8 +61,11 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.encode(text))
 
 
-def tokens_of(rows: Sequence[Sequence[int]], tokenizer: Any) -> Inputs:
+def call_of(
+    rows: Sequence[Sequence[int]], tokenizer: Any, kwargs: dict[str, Any] | None = None
+) -> Call:
     """Rows of token ids; rows of several lengths are padded on the left and masked."""
+    kwargs = {} if kwargs is None else kwargs
     lengths = [len(row) for row in rows]
     if not all(lengths):
         raise InputError(
@@ -80,6 +76,8 @@ def tokens_of(rows: Sequence[Sequence[int]], tokenizer: Any) -> Inputs:
     pad = getattr(tokenizer, "pad_token_id", None) or 0
     tokens = mx.array([[pad] * (longest - len(row)) + list(row) for row in rows])
     if min(lengths) == longest:
-        return Inputs((tokens,), tokens, lengths)
+        return describe_call((tokens,), kwargs, tokens=tokens, lengths=lengths)
     padding = mx.array([longest - length for length in lengths])
-    return Inputs((tokens, padding), tokens, lengths, padded_forward, "left-padded")
+    return describe_call(
+        (tokens, padding), kwargs, forward=padded_forward, tokens=tokens, lengths=lengths
+    )

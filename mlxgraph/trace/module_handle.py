@@ -1,14 +1,14 @@
-"""Handles: `model.layers[5].mlp`, the user's way to name a place in the tree.
+"""Module handles: `model.layers[5].mlp`, the user's way to name a module of the tree.
 
-A handle is a path and nothing else; what it reads or writes goes to the trace that is open on
-its model in this thread.  Inside `layers[i]`, `.attn` and `.mlp` stand for whatever the block
-calls them.
+A module handle is a path and nothing else; what it reads or writes goes to the block that is open
+on its model in this thread, or to the one it was made by.  Inside `layers[i]`, `.attn` and `.mlp`
+stand for whatever the block calls them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import mlx.nn as nn
 
@@ -16,13 +16,13 @@ from mlxgraph.errors import BoundsError, NeverCalledError, UnknownSiteError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
-from mlxgraph.record.stack import stack
-
-if TYPE_CHECKING:
-    from mlxgraph.model.model import InterpretableModel
-    from mlxgraph.trace.trace import Trace
+from mlxgraph.record.recording import Recording
+from mlxgraph.record.stack import recording_on
+from mlxgraph.run.engine import Engine
+from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 
 PORTS = ("output", "input", "inputs", "calls", "skip")
+Opened = Callable[[str], Recording]
 
 
 class ModuleHandle:
@@ -35,27 +35,27 @@ class ModuleHandle:
     they are.
     """
 
-    __slots__ = ("_model", "_path", "_trace", "_call")
+    __slots__ = ("_engine", "_path", "_opened", "_call")
 
-    def __init__(
-        self, model: InterpretableModel, path: str, trace: Trace | None = None, call: int = 0
-    ):
+    def __init__(self, engine: Engine, path: str, opened: Opened | None = None, call: int = 0):
+        """`opened` gives the recording of one block; left out, that of whichever is open."""
         put = object.__setattr__
-        put(self, "_model", model)
+        put(self, "_engine", engine)
         put(self, "_path", path)
-        put(self, "_trace", trace)
+        put(self, "_opened", opened)
         put(self, "_call", call)
 
     # -- values ---------------------------------------------------------------------------------
 
-    def _recording(self, what: str) -> Any:
-        if self._trace is not None:
-            return self._trace._recording_or_raise(f"{self._name}.{what}")
-        return self._model._open_recording(f"{self._name}.{what}")
+    def _recording(self, what: str) -> Recording:
+        what = f"{self._name}.{what}"
+        if self._opened is not None:
+            return self._opened(what)
+        return open_recording(self._engine, what)
 
     def _site(self, port: str) -> Site:
         path = self._path
-        tree = self._model._names.tree
+        tree = self._engine.names.tree
         if path not in tree.modules:
             path = tree.aliases.get(path, path)
         return Site(path, port, self._call)
@@ -68,19 +68,20 @@ class ModuleHandle:
         hand in this block.
         """
         recording, site = self._recording("output"), self._site(OUTPUT)
-        if site.path in recording.by_hand and not recording.census.visits(recording.scoped(site)):
-            return recording.by_hand[site.path]
-        self._check_added(recording, site)
+        by_hand = recording.last_by_hand(site)
+        if by_hand is not None:
+            return by_hand
+        self._check_added(site)
         return recording.read(site)
 
     @output.setter
     def output(self, value: Any) -> None:
         self._recording("output").replace(self._site(OUTPUT), value)
 
-    def _check_added(self, recording: Any, site: Site) -> None:
+    def _check_added(self, site: Site) -> None:
         """The parts of an added module run inside it, out of reach of the forward's hooks."""
         name = site.path.partition(".")[0]
-        if name in self._model._runner.added and "." in site.path:
+        if name in self._engine.runner.added and "." in site.path:
             raise NeverCalledError(
                 str(site),
                 str(here()),
@@ -120,14 +121,14 @@ class ModuleHandle:
         return Calls(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._model._call_module(self._path, args, kwargs)
+        return call_module(self._engine, self._path, args, kwargs)
 
     # -- the tree -------------------------------------------------------------------------------
 
     @property
     def module(self) -> Any:
         """The module itself."""
-        tree = self._model._names.tree
+        tree = self._engine.names.tree
         path = tree.aliases.get(self._path, self._path)
         return tree.containers[path] if path in tree.containers else tree.modules[path]
 
@@ -140,13 +141,16 @@ class ModuleHandle:
     def _name(self) -> str:
         return self._path or "model"
 
+    def _at_call(self, number: int) -> ModuleHandle:
+        return ModuleHandle(self._engine, self._path, self._opened, number)
+
     def _child(self, part: str) -> ModuleHandle | None:
-        names = self._model._names
+        names = self._engine.names
         below = f"{self._path}.{part}" if self._path else part
         if names.exists(below) or below in names.tree.containers:
-            return ModuleHandle(self._model, below, self._trace)
+            return ModuleHandle(self._engine, below, self._opened)
         alias = names.alias(self._path, part)
-        return None if alias is None else ModuleHandle(self._model, alias, self._trace)
+        return None if alias is None else ModuleHandle(self._engine, alias, self._opened)
 
     def __getattr__(self, name: str) -> Any:
         child = self._child(name)
@@ -157,7 +161,7 @@ class ModuleHandle:
         module = self.module
         if isinstance(module, nn.Module) and (name in module or hasattr(module, name)):
             return getattr(module, name)
-        aliases = [part for part in ALIASES if self._model._names.alias(self._path, part)]
+        aliases = [part for part in ALIASES if self._engine.names.alias(self._path, part)]
         raise UnknownSiteError(name, [*self._children(), *aliases, *PORTS], self._name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -189,14 +193,10 @@ class ModuleHandle:
         return (self[i] for i in range(len(self)))
 
     def _children(self) -> list[str]:
-        names = self._model._names
-        prefix = f"{self._path}." if self._path else ""
-        paths = [*names.known(), *names.tree.containers]
-        parts = [p[len(prefix) :].split(".")[0] for p in paths if p.startswith(prefix)]
-        return list(dict.fromkeys(part for part in parts if part))
+        return children_of(self._engine, self._path)
 
     def __dir__(self) -> list[str]:
-        aliases = [part for part in ALIASES if self._model._names.alias(self._path, part)]
+        aliases = [part for part in ALIASES if self._engine.names.alias(self._path, part)]
         module = self.module
         own = [k for k in module if isinstance(k, str)] if isinstance(module, nn.Module) else []
         return sorted({*PORTS, "module", "path", *self._children(), *aliases, *own})
@@ -213,16 +213,33 @@ class Calls:
 
     def __getitem__(self, number: int) -> ModuleHandle:
         handle = self._handle
-        if number >= 0 and not stack.open:  # how many there are is known inside a trace
-            return ModuleHandle(handle._model, handle._path, handle._trace, number)
+        # how many calls there are is known inside a trace
+        if number >= 0 and recording_on(handle._engine.root) is None:
+            return handle._at_call(number)
         count = len(self)
         if not -count <= number < count:
             raise BoundsError(number, 0, count, (count,), str(here()))
-        return ModuleHandle(handle._model, handle._path, handle._trace, number % count)
+        return handle._at_call(number % count)
 
     def __len__(self) -> int:
-        recording = self._handle._recording("calls")
-        return recording.census.calls(recording.scoped(self._handle._site(OUTPUT)).path)
+        return self._handle._recording("calls").calls(self._handle._site(OUTPUT))
 
     def __iter__(self) -> Iterator[ModuleHandle]:
         return (self[i] for i in range(len(self)))
+
+
+def layers_of(engine: Engine, opened: Opened | None = None) -> ModuleHandle:
+    """The layers of a model.  Raises: LayersError where it has none."""
+    names = refreshed(engine).names
+    if names.container is None:
+        raise names.no_layers()
+    return ModuleHandle(engine, names.container, opened)
+
+
+def children_of(engine: Engine, path: str) -> list[str]:
+    """The names that may follow a module's path."""
+    names = engine.names
+    prefix = f"{path}." if path else ""
+    paths = [*names.known(), *names.tree.containers]
+    parts = [p[len(prefix) :].split(".")[0] for p in paths if p.startswith(prefix)]
+    return list(dict.fromkeys(part for part in parts if part))

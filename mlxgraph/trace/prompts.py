@@ -8,79 +8,78 @@ one invoke can be written in another, and the result equals separate runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from mlxgraph.errors import InputError, OutsideTraceError, ShapeError
+from mlxgraph.graph import ops
 from mlxgraph.graph.algebra import canonical, rebuilt
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nested import is_container, leaves
-from mlxgraph.graph.node import SITE, Node, site_node, site_of
+from mlxgraph.graph.node import Node, site_node, site_of
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Slice
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.apply import apply_intervention
 from mlxgraph.record.intercept import intercepted
-from mlxgraph.record.param import filled, holes
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
-from mlxgraph.run.call import describe_call
-from mlxgraph.run.runner import CompileMode
-from mlxgraph.tools import ModelTools
-from mlxgraph.trace.inputs import Inputs, prepare, tokens_of
+from mlxgraph.run.call import Call, describe_call
+from mlxgraph.run.engine import Engine
+from mlxgraph.trace.execute import Job, Options, finish
+from mlxgraph.trace.inputs import call_of, prepare
+from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.resolve import take_in
-
-if TYPE_CHECKING:
-    from mlxgraph.model.model import InterpretableModel
 
 FULL = Slice(None, None, None)
 
 
 class _Prompt(NamedTuple):
-    inputs: Inputs
+    call: Call
     census: Census
-    rows: int
-    length: int | None
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the batch are this prompt's."""
+        return self.call.args[0].shape[0]
+
+    @property
+    def length(self) -> int | None:
+        """The number of positions, padding between its own rows included; None without tokens."""
+        return None if self.call.tokens is None else self.call.tokens.shape[1]
 
 
-class Invokes:
+class Prompts:
     """A trace of several prompts.  Made by `InterpretableModel.trace()` without inputs.
 
     After the block: `saved_values` by name, `graph` (on the batch), `tokens` and `lengths` of the
     batch.  Saved values have the shapes of their own prompt, unpadded.
     """
 
-    def __init__(
-        self,
-        model: InterpretableModel,
-        compile: CompileMode,
-        params: dict[str, Any],
-        passes: frozenset[str] | None = None,
-    ):
-        self._model = model
-        self._passes = passes
-        self._compile = compile
+    def __init__(self, engine: Engine, params: Mapping[str, Any], options: Options):
+        self._engine = engine
+        self._options = options
         self._params = params
         self._prompts: list[_Prompt] = []
-        self._recording = Recording(Census(), ModelTools(model))
-        self._recording.owner = model
-        self._recording.scope = None
+        self._recording = Recording(Census(), engine.root, engine.runner.modules)
+        self._recording.has_prompts()
         self._open = intercepted(self._recording)
         self._graph: Graph | None = None
         self.saved_values: dict[str, Any] = {}
         self.tokens: mx.array | None = None
         self.lengths: list[int] | None = None
 
-    def __enter__(self) -> Invokes:
-        self._model._refresh_names()
+    def __enter__(self) -> Prompts:
+        refreshed(self._engine)
         self._open.__enter__()
         return self
 
     @contextmanager
-    def invoke(self, *inputs: Any, interventions: Any = None, **kwargs: Any) -> Iterator[Invokes]:
+    def invoke(self, *inputs: Any, interventions: Any = None, **kwargs: Any) -> Iterator[Prompts]:
         """One prompt (or several, as rows) of the batch; what the block edits is these rows.
 
         Args: inputs: as for `model.trace`.
@@ -90,30 +89,18 @@ class Invokes:
             raise InputError("an invoke needs a prompt.\n  Write `with t.invoke('a text'):`.")
         if kwargs:
             raise InputError(f"an invoke takes inputs only, not {', '.join(kwargs)}=")
-        recording = self._recording
-        if not recording.open or recording.scope is not None:
+        recording, engine = self._recording, self._engine
+        if not recording.open:
             raise OutsideTraceError("t.invoke")
-        prepared = prepare(inputs, self._model.tokenizer)
+        call = prepare(inputs, engine.tokenizer)
         with paused():
-            census = self._model._runner.census(
-                describe_call(prepared.args, {}), prepared.forward, prepared.kind
-            )
-        first = prepared.args[0]
-        length = first.shape[1] if prepared.tokens is not None else None
-        recording.scope = scope = f"@{len(self._prompts)}:"
-        self._prompts.append(_Prompt(prepared, census, first.shape[0], length))
-        for site, position in census.order.items():
-            scoped = site._replace(path=scope + site.path)
-            recording.census.order[scoped] = position
-            recording.census.values[scoped] = census.values[site]
-        try:
-            if self._model._edits is not None:
-                take_in(recording, self._model._edits, self._model, prepared.lengths)
+            census = engine.runner.census(call)
+        with recording.prompt(census):
+            self._prompts.append(_Prompt(call, census))
+            take_in(recording, engine.edits, engine.names, call.lengths)
             for name, fn in (interventions or {}).items():
-                apply_intervention(recording, self._model._names.site(name), fn)
+                apply_intervention(recording, engine.names.site(name), fn)
             yield self
-        finally:
-            recording.scope = None
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         recording = self._recording
@@ -124,32 +111,14 @@ class Invokes:
         if error is not None or not self._prompts:
             return
         recording.check_escapes()
-        inputs = self._batch()
-        self.tokens, self.lengths = inputs.tokens, inputs.lengths
-        call = describe_call(inputs.args, {})
+        call = self._batch()
+        self.tokens, self.lengths = call.tokens, call.lengths
         with paused():
-            census = self._model._runner.census(call, inputs.forward, inputs.kind)
-            self._graph = graph = self._joined(recording.graph(), census)
-            wanted = holes(graph)
-            params = filled(wanted, self._params)
-            recording.unbound = tuple(name for name in wanted if name not in params)
-            if not recording.saves or recording.unbound:
-                return
-            results = self._model._runner.run(
-                graph,
-                call,
-                None,
-                params,
-                self._compile,
-                inputs.forward,
-                inputs.kind,
-                passes=self._passes,
-            )
-        recording.finish(results)
-        self.saved_values = {
-            name: handle if isinstance(handle, mx.array) else handle.value
-            for (name, _), (_, handle) in zip(graph.saves, recording.saves, strict=True)
-        }
+            census = self._engine.runner.census(call)
+        self._graph = graph = self._joined(recording.graph(), census)
+        params = recording.bind(graph, self._params)
+        job = Job(graph, call, params, self._options, census)
+        self.saved_values = finish(self._engine, recording, job)
 
     @property
     def graph(self) -> Graph:
@@ -165,31 +134,25 @@ class Invokes:
 
     # -- the batch --------------------------------------------------------------------------
 
-    def _batch(self) -> Inputs:
+    def _batch(self) -> Call:
         """All prompts as the rows of one batch."""
-        if all(prompt.length is not None for prompt in self._prompts):
-            rows = []
-            for prompt in self._prompts:
-                assert prompt.inputs.tokens is not None and prompt.inputs.lengths is not None
-                for row, length in zip(
-                    prompt.inputs.tokens.tolist(), prompt.inputs.lengths, strict=True
-                ):
-                    rows.append(row[len(row) - length :])
-            return tokens_of(rows, self._model.tokenizer)
-        arrays = [prompt.inputs.args for prompt in self._prompts]
-        shapes = {tuple(a.shape[1:] for a in args) for args in arrays}
+        calls = [prompt.call for prompt in self._prompts]
+        if all(call.tokens is not None for call in calls):
+            return call_of([row for call in calls for row in _rows(call)], self._engine.tokenizer)
+        shapes = {tuple(a.shape[1:] for a in call.args) for call in calls}
         if len(shapes) > 1:
             raise InputError(
                 "these inputs cannot share a batch: beyond the first axis their shapes differ, "
                 f"{' and '.join(map(str, sorted(shapes)))}.\n  Trace them one by one."
             )
-        return Inputs(tuple(mx.concatenate(list(group)) for group in zip(*arrays, strict=True)))
+        groups = zip(*[call.args for call in calls], strict=True)
+        return describe_call(tuple(mx.concatenate(list(group)) for group in groups), {})
 
     def _joined(self, graph: Graph, census: Census) -> Graph:
         """The graph with every invoke's sites as rows of the batch's."""
 
         def rows(node: Node) -> Node | None:
-            if node.op != SITE:
+            if node.op != ops.SITE:
                 return None
             number, site = _unscoped(site_of(node))
             return self._part(number, site, site_node(*site), census)
@@ -206,28 +169,28 @@ class Invokes:
         """An invoke's part of the batch's value."""
         own, batch = self._values(number, site, census)
         if not is_container(own):
-            return Node("getitem", (base, self._index(number, site, own, batch)))
+            return Node(ops.GETITEM, (base, self._index(number, site, own, batch)))
         parts = []
         for k, (mine, whole) in enumerate(zip(leaves(own), leaves(batch), strict=True)):
-            leaf = Node("leaf", (base, k))
-            if isinstance(mine, mx.array):
-                leaf = Node("getitem", (leaf, self._index(number, site, mine, whole)))
+            leaf = Node(ops.LEAF, (base, k))
+            if isinstance(mine, ARRAY):
+                leaf = Node(ops.GETITEM, (leaf, self._index(number, site, mine, whole)))
             parts.append(leaf)
-        return Node("unflatten_like", (base, *parts))
+        return Node(ops.UNFLATTEN_LIKE, (base, *parts))
 
     def _whole(self, number: int, site: Site, base: Node, value: Node, census: Census) -> Node:
         """The batch's value with an invoke's part replaced."""
         own, batch = self._values(number, site, census)
         if not is_container(own):
-            return Node("update", (base, self._index(number, site, own, batch), value))
+            return Node(ops.UPDATE, (base, self._index(number, site, own, batch), value))
         parts = []
         for k, (mine, whole) in enumerate(zip(leaves(own), leaves(batch), strict=True)):
-            leaf = Node("leaf", (base, k))
-            if isinstance(mine, mx.array) and mine.ndim:
+            leaf = Node(ops.LEAF, (base, k))
+            if isinstance(mine, ARRAY) and mine.ndim:
                 index = self._index(number, site, mine, whole)
-                leaf = Node("update", (leaf, index, Node("leaf", (value, k))))
+                leaf = Node(ops.UPDATE, (leaf, index, Node(ops.LEAF, (value, k))))
             parts.append(leaf)
-        return Node("unflatten_like", (base, *parts))
+        return Node(ops.UNFLATTEN_LIKE, (base, *parts))
 
     def _values(self, number: int, site: Site, census: Census) -> tuple[Any, Any]:
         return self._prompts[number].census.values[site], census.values[site]
@@ -247,6 +210,13 @@ class Invokes:
             else:
                 raise _no_rows(site, own, batch)
         return tuple(index)
+
+
+def _rows(call: Call) -> list[list[int]]:
+    """The real tokens of each row."""
+    assert call.tokens is not None and call.lengths is not None
+    rows = zip(call.tokens.tolist(), call.lengths, strict=True)  # type: ignore[arg-type]
+    return [row[len(row) - length :] for row, length in rows]  # type: ignore[misc, index]
 
 
 def _unscoped(site: Site) -> tuple[int, Site]:

@@ -60,4 +60,4 @@ def test_the_examples_of_the_docstrings_run(
 
 
 def test_there_are_examples_to_run() -> None:
-    assert "mlxgraph.model" in _with_examples()
+    assert "mlxgraph.model.model" in _with_examples()

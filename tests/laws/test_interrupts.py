@@ -80,8 +80,7 @@ def test_an_interrupt_at_any_line_leaves_no_residue(x, part):
         program(model, x)
     assert lines.count > 500
     for at in range(1 + part, lines.count, 4 * 7):
-        model._runner._censuses.clear()
-        model._runner._passes.clear()
+        model.refresh()
         with Lines(at) as now:
             with pytest.raises(KeyboardInterrupt):
                 program(model, x)

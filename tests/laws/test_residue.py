@@ -135,8 +135,7 @@ class mg_cleared:
         self.model = model
 
     def __enter__(self):
-        self.model._runner._censuses.clear()
-        self.model._runner._passes.clear()
+        self.model.refresh()
 
     def __exit__(self, *exc):
         return None
@@ -172,7 +171,7 @@ def test_an_interrupt_in_an_intercepted_function_leaves_no_residue(
     no_residue, model, x, error, monkeypatch
 ):
     """The interrupt comes while `mx.softmax(h)` works out its shape."""
-    from mlxgraph.run import ops
+    from mlxgraph.evaluate import functions
 
     def told_to(*args, **kwargs):
         raise error("told to")
@@ -181,12 +180,12 @@ def test_an_interrupt_in_an_intercepted_function_leaves_no_residue(
         h = model.layers[0].output
         h += 1
         with monkeypatch.context() as patch:
-            patch.setitem(ops._NAMESPACES["mx"], "softmax", told_to)
-            ops._resolved.pop("mx.softmax", None)
+            patch.setitem(functions.NAMESPACES["mx"], "softmax", told_to)
+            functions._found.pop("mx.softmax", None)
             try:
                 mx.softmax(h, axis=0) + mx.softmax(h, axis=-2)
             finally:
-                ops._resolved.pop("mx.softmax", None)
+                functions._found.pop("mx.softmax", None)
 
 
 def test_an_interrupt_inside_a_look_leaves_no_residue(no_residue, model, x):

@@ -10,7 +10,6 @@ import mlx.core as mx
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "mlxgraph"
-NOT_YET = {"record", "run", "trace", "tools.py"}  # rooms that still believe things on their own
 
 WORDS = ("without a primitive", "graph transformation", "function transformations", "eval]")
 MLX = {"mx", "nn", "mlx", "ARRAY", "_ARRAY"}  # what MLX's modules and its array are called
@@ -92,14 +91,9 @@ def found_in(rooms: set[str]) -> list[str]:
 
 
 def test_no_room_but_this_one_leans_on_what_mlx_does_not_promise() -> None:
-    rooms = {room(path) for path in PACKAGE.rglob("*.py")} - {"mlx_facts"} - NOT_YET
+    rooms = {room(path) for path in PACKAGE.rglob("*.py")} - {"mlx_facts"}
     assert len(rooms) > 5
     assert not found_in(rooms)
-
-
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_a_room_that_has_none_left_leaves_the_list(name: str) -> None:
-    assert found_in({name}), f"{name} believes nothing of its own any more: take it off NOT_YET"
 
 
 def test_this_room_is_where_they_are() -> None:

@@ -88,8 +88,8 @@ def test_without_passes_it_says_so(model):
     with model.trace(TOKENS) as t:
         model.layers[0].output.save()
     text = t.graph.explain(model, TOKENS, optimize=False)
-    assert "no pass is used" in text and "after " not in text
-    assert "no pass changes it" in t.graph.explain(model, TOKENS)
+    assert "no rewrite is used" in text and "after " not in text
+    assert "no rewrite changes it" in t.graph.explain(model, TOKENS)
     with pytest.raises(UnknownNameError, match="pushdown"):
         t.graph.explain(model, TOKENS, optimize="pushdwn")
 

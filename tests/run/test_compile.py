@@ -146,12 +146,14 @@ def test_a_failed_compilation_does_not_spoil_the_next_call(chain, x):
     assert models.same(out, steer(chain, x, mx.ones((6,)), 1.0, compile=False), 1e-5)
 
 
-def test_passes_are_forgotten_but_never_wrong(chain, x):
-    """More structures than the cache holds, then the first ones again."""
-    from mlxgraph.run.runner import MOST_PASSES
+def test_prepared_runs_are_forgotten_but_never_wrong(chain, x, monkeypatch):
+    """More structures than are kept, then the first ones again."""
+    from mlxgraph.run import runner
+    from mlxgraph.run.prepared import PreparedRun
 
-    chain._runner._passes.most = 4
-    assert MOST_PASSES > 4
+    assert runner.MOST_PREPARED > 4
+    monkeypatch.setattr(runner, "MOST_PREPARED", 4)
+    chain, before = mg.InterpretableModel(chain.module), models.alive(PreparedRun)
     for _ in range(2):
         for layer in range(3):
             for p in range(4):
@@ -159,7 +161,7 @@ def test_passes_are_forgotten_but_never_wrong(chain, x):
                     chain.layers[layer].output[:, p] = 1.0
                     out = chain.layers[layer].output.save()
                 assert bool(mx.all(out[:, p] == 1.0))
-        assert len(chain._runner._passes) <= 4
+        assert models.alive(PreparedRun) - before == 4
 
 
 def test_saves_under_compile_come_back_in_their_order(chain, x):

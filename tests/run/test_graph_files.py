@@ -12,13 +12,12 @@ import pytest
 import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.errors import GraphFileError, OpaqueError
-from mlxgraph.graph.file import format as file
+from mlxgraph.evaluate.functions import OWN, function
+from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import CONSTANT, Node, site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.record import intercept
-from mlxgraph.run.op_functions import ARRAY_FUNCTIONS
-from mlxgraph.run.ops import SPECIAL, function
 
 DTYPES = [d for d in vars(mx).values() if isinstance(d, mx.Dtype)]
 
@@ -233,8 +232,8 @@ LEFT_OUT = """
 
 
 def test_the_table_names_functions_and_none_that_does_more_than_arithmetic():
-    operations = file._codec[0].operations
-    assert set(SPECIAL) | ARRAY_FUNCTIONS == operations
+    operations = ops.STORABLE
+    assert set(OWN) <= operations
     assert not {name.rpartition(".")[2] for name in operations} & set(LEFT_OUT)
     assert all(callable(function(op)) for op in operations)
 
@@ -246,7 +245,7 @@ def test_every_function_that_is_recorded_is_in_the_table_or_left_out_on_purpose(
         for name, wrapper in table.items()
         if name != "array"
     }
-    missing = {op for op in recorded - ARRAY_FUNCTIONS if op.rpartition(".")[2] not in LEFT_OUT}
+    missing = {op for op in recorded - ops.STORABLE if op.rpartition(".")[2] not in LEFT_OUT}
     assert not missing and len(recorded) > 250
 
 

@@ -7,13 +7,11 @@ import gc
 import mlx.core as mx
 import pytest
 
+import mlxgraph as mg
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.recording import Recording
-
-
-def alive(*kinds) -> int:
-    gc.collect()
-    return sum(isinstance(value, kinds) for value in gc.get_objects())
+from mlxgraph.run import runner
+from tests.models import alive
 
 
 def steer(model, x, number, compile):
@@ -63,10 +61,11 @@ def test_a_block_that_raised_is_let_go(chain, x):
     assert alive(Recording) == before
 
 
-def test_the_nodes_of_forgotten_graphs_are_forgotten(chain, x):
+def test_the_nodes_of_forgotten_graphs_are_forgotten(chain, x, monkeypatch):
     from mlxgraph.graph import node
 
-    chain._runner._passes.most = 2
+    monkeypatch.setattr(runner, "MOST_PREPARED", 2)
+    chain = mg.InterpretableModel(chain.module)
 
     def work(start):
         for k in range(start, start + 30):

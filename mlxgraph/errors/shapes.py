@@ -1,0 +1,67 @@
+"""Shapes, indices and positions that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mlxgraph.errors.base import MLXGraphError
+
+
+class ShapeError(MLXGraphError, ValueError):
+    """Shapes that do not fit, at the line that wrote them together."""
+
+    def __init__(self, what: str, where: str, advice: str = "", listing: str = ""):
+        lines = [what, f"  at {where}", advice and f"  {advice}", listing]
+        super().__init__("\n".join(filter(None, lines)))
+
+
+class OperationError(MLXGraphError, TypeError, ValueError):
+    """An operation that MLX does not accept for these values."""
+
+    def __init__(self, op: str, shapes: str, where: str, reason: str, listing: str = ""):
+        super().__init__(
+            f"{op} does not accept {shapes}: {reason}\n  at {where}{listing and chr(10) + listing}"
+        )
+
+
+class BoundsError(MLXGraphError, IndexError):
+    """A static index outside the array: MLX itself would read rubbish or ignore the write."""
+
+    def __init__(self, index: int, axis: int, size: int, shape: tuple, where: str):
+        valid = f"from {-size} to {size - 1}" if size else "none: the axis is empty"
+        super().__init__(
+            f"index {index} is out of bounds for axis {axis} of size {size} (shape {shape}).\n"
+            f"  at {where}\n  Valid indices: {valid}."
+        )
+
+
+class PositionError(MLXGraphError, IndexError):
+    """A token position that a text does not have."""
+
+    def __init__(self, position: int, length: int, what: str = "the text"):
+        super().__init__(
+            f"position {position} is outside {what}, which has {length} tokens.\n"
+            f"  Positions go from {-length} to {length - 1}; -1 is the last token."
+        )
+
+
+class AlignError(MLXGraphError, ValueError):
+    """An alignment that does not exist, or one that is needed and was not given."""
+
+    def __init__(self, given: str, known: Iterable[str]):
+        super().__init__(
+            f"there is no alignment {given!r}.\n"
+            f"  Write align={' or align='.join(repr(name) for name in known)}."
+        )
+
+
+class LengthsError(AlignError):
+    """Two texts of different token lengths whose positions were to be matched."""
+
+    def __init__(self, clean: int, corrupted: int):
+        MLXGraphError.__init__(
+            self,
+            f"the clean text has {clean} tokens and the corrupted text {corrupted}, so their "
+            "positions do not correspond.\n"
+            "  Use texts of one length, or say which positions match: align='start' or 'end'.",
+        )

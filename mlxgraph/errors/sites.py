@@ -1,0 +1,123 @@
+"""Modules and sites: names that do not exist, sites without a value, edits out of order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
+
+_LATER = "{} is not part of this version."
+ELSEWHERE = {  # what people know from other libraries, and what it is here
+    "invoke": "Several prompts go into `with model.trace() as t:`, opened without inputs.",
+    "scan": "Shapes are known inside every block: h.shape runs nothing.",
+    "session": "Values that are saved flow from one trace into the next; no session is needed.",
+    "next": "Write `module.calls[k]` for the k-th call in one forward.",
+    "source": "Only modules' inputs and outputs are sites.",
+    "run_with_cache": "Write `with model.trace(x) as t:` and look values up in t.activations.",
+    "run_with_hooks": "Write model.trace(x, interventions={name: function}).",
+    "generate": _LATER.format("Generation under edits"),
+    "sweep": _LATER.format("A batched sweep") + " Run the graphs in a loop.",
+    **{
+        port: _LATER.format(f"`.{port}` inside attention")
+        for port in ("queries", "keys", "values", "scores", "pattern", "heads")
+    },
+}
+
+
+class UnknownSiteError(MLXGraphError, AttributeError, KeyError):
+    """A name that no module of the model has."""
+
+    def __init__(self, name: str, known: Iterable[str], owner: str = "the model"):
+        known = list(known)
+        hint = suggest(close_matches(name, known))
+        if not hint:
+            shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
+            hint = f"\n  It has: {shown or 'no modules'}."
+        known_elsewhere = ELSEWHERE.get(name.rpartition(".")[2])
+        super().__init__(
+            f"{owner} has no module {name!r}.{hint}\n"
+            f"  {known_elsewhere or 'model.named_modules() lists every name.'}"
+        )
+
+
+class LayersError(MLXGraphError, AttributeError):
+    """The model has no list of layers under the given attribute."""
+
+
+class NameTakenError(MLXGraphError, AttributeError):
+    """An added module under a name that the model uses."""
+
+    def __init__(self, name: str):
+        super().__init__(
+            f"the model already has {name!r}.\n"
+            "  Add the module under another name: `model.my_sae = module`. To exchange a module of"
+            " the model itself, set it on the module that you wrapped."
+        )
+
+
+class CountError(MLXGraphError, ValueError):
+    """A pattern that matches another number of modules than `expect` says."""
+
+    def __init__(self, pattern: str, found: list[str], expect: int, where: str):
+        listed = ", ".join(found[:6]) + (", ..." if len(found) > 6 else "")
+        super().__init__(
+            f"{pattern!r} was to match {expect} modules and matches {len(found)}: "
+            f"{listed or 'none'}.\n  written at {where}\n"
+            "  Correct the pattern, or `expect`."
+        )
+
+
+class HeadsError(MLXGraphError, ValueError):
+    """`heads=` on a module whose heads cannot be told apart."""
+
+    def __init__(self, path: str, kind: str, where: str):
+        super().__init__(
+            f"{path} ({kind}) has no heads that can be told apart: it needs a head count and an"
+            f" output projection.\n  written at {where}\n"
+            "  Name the attention module (`layers.3.attn`), or edit a view of its output."
+        )
+
+
+class NeverCalledError(MLXGraphError, ValueError):
+    """A module that this forward does not call, so that nothing can be read or written there."""
+
+    def __init__(
+        self, site: str, where: str, called: Iterable[str], times: int = 0, reason: str = ""
+    ):
+        if reason:
+            MLXGraphError.__init__(self, f"{site} has no value: {reason}\n  at {where}")
+            return
+        nearby = suggest(close_matches(site, called))
+        how = (
+            f"the forward calls it {times} time{'s' if times != 1 else ''} with these inputs"
+            if times
+            else "the forward never calls it with these inputs"
+        )
+        super().__init__(
+            f"{site} has no value: {how}.\n  at {where}{nearby}\n"
+            "  A module that the model reaches by another method (a tied embedding's "
+            "`as_linear`, say) is not a call: use the module around it."
+        )
+
+
+class OrderError(MLXGraphError, ValueError):
+    """An edit needs a value that the forward pass has not produced yet."""
+
+    def __init__(self, write: str, read: str, where: str, read_where: str):
+        super().__init__(
+            f"cannot write {write} from {read}: the model computes {read} later.\n"
+            f"  written at {where}\n  {read} was read at {read_where or where}\n"
+            f"  Write at {read} or after it, or save {read} in an earlier trace and use it here."
+        )
+
+
+class GradientOrderError(OrderError):
+    """A write that needs a gradient, which is known only when the forward is over."""
+
+    def __init__(self, write: str, where: str):
+        MLXGraphError.__init__(
+            self,
+            f"cannot write {write} with a gradient: gradients are known when the whole forward is"
+            f" over.\n  written at {where}\n"
+            "  Save the gradient, and write with it in a later trace.",
+        )

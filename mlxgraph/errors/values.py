@@ -1,0 +1,99 @@
+"""Recorded values: used too early, too late, elsewhere, or where no recording sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mlxgraph.errors.base import MLXGraphError
+
+
+class OutsideTraceError(MLXGraphError, RuntimeError):
+    """A site used where no trace of its model is open."""
+
+    def __init__(self, what: str, advice: str = ""):
+        super().__init__(
+            f"{what} is only known while the model runs.\n"
+            "  Write `with model.trace(inputs) as t:` and use it inside that block."
+            f"{advice and chr(10) + '  ' + advice}"
+        )
+
+
+class NotSavedError(MLXGraphError, RuntimeError):
+    """A proxy used after its block, without having been saved."""
+
+    def __init__(self, what: str, where: str):
+        super().__init__(
+            f"{what} was not saved, and its trace is over.\n  recorded at {where}\n"
+            "  Write `value = value.save()` inside the block, and use `value` after it."
+        )
+
+
+class UnboundParamError(NotSavedError):
+    """A value that waits for params that were never given."""
+
+    def __init__(self, names: Iterable[str]):
+        shown = ", ".join(names)
+        MLXGraphError.__init__(
+            self,
+            f"this value needs a value for the param {shown}, so its trace did not run.\n"
+            f"  Write model.trace(x, params={{{shown.split(', ')[0]!r}: ...}}), or run the graph:"
+            f" model.run(t.graph, x, {shown.split(', ')[0]}=...).",
+        )
+
+
+class LookError(MLXGraphError, RuntimeError):
+    """A value that cannot be looked at inside the block."""
+
+
+class EscapedError(MLXGraphError, TypeError):
+    """A proxy went through code that the recording cannot see."""
+
+    def __init__(self, where: str, advice: str = ""):
+        super().__init__(
+            "a recorded value went through a function that the recording cannot see (imported by"
+            " name before the trace, or transformed by MLX), and came out as an array that holds"
+            f" nothing.\n  used at {where}\n  "
+            + (
+                advice
+                or "Write `mx.softmax(h)` instead of a `softmax` imported earlier, or"
+                " `mg.apply(fn, h)` to run any function as it is."
+            )
+        )
+
+
+class ForeignProxyError(MLXGraphError, ValueError):
+    """A proxy of one open trace used in another."""
+
+    def __init__(self, what: str, where: str):
+        super().__init__(
+            f"{what} belongs to another trace that is still open: its value is not known yet.\n"
+            f"  at {where}\n"
+            "  Save it and close its block first, or use `t.invoke` blocks of one trace."
+        )
+
+
+class StaleHandleError(MLXGraphError, ValueError):
+    """A write through a handle whose site's value was replaced in the meantime."""
+
+    def __init__(self, site: str, where: str, replaced: str):
+        super().__init__(
+            f"cannot write through this handle of {site}: the value was replaced at {replaced}.\n"
+            f"  at {where}\n"
+            f"  The handle still reads the old value. Read {site} again, and write into that."
+        )
+
+
+class GradientError(MLXGraphError, ValueError):
+    """A gradient that has no meaning where it was asked for."""
+
+
+class TokenGradientError(MLXGraphError, TypeError):
+    """A gradient with respect to token ids."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "token ids are integers: there is no gradient with respect to them.\n"
+            "  Differentiate with respect to the embedding's output instead: inside the trace"
+            " write `model.model.embed_tokens.output = x`, with x a float array of its shape; or"
+            " trace a model that takes float inputs."
+        )

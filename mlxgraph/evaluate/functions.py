@@ -1,0 +1,69 @@
+"""The function behind each operation's name.
+
+The functions are taken when this module is imported: interception never reaches them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.errors import OperationError
+from mlxgraph.graph import ops
+from mlxgraph.graph.nested import leaves, replace_item, unflatten
+from mlxgraph.mlx_facts.arrays import filled_like, same_data
+from mlxgraph.mlx_facts.originals import ARRAY, NAMESPACES, broadcast_to, normal, reshape, split
+
+
+def update(base: mx.array, index: Any, value: Any) -> mx.array:
+    """`base` with `base[index] = value` done to a copy."""
+    changed = same_data(base)
+    changed[index] = value
+    return changed
+
+
+def _at(name: str) -> Callable[[mx.array, Any, Any], mx.array]:
+    return lambda base, index, value: getattr(base.at[index], name)(value)
+
+
+def _split_part(base: mx.array, how: Any, axis: int, number: int) -> mx.array:
+    return split(base, list(how) if isinstance(how, tuple) else how, axis)[number]
+
+
+# What the library's own operations are; every other name is that of a function of MLX.
+OWN: dict[str, Callable[..., Any]] = {
+    ops.GETITEM: operator.getitem,
+    ops.UPDATE: update,
+    ops.ITEM: operator.getitem,
+    ops.PUT: replace_item,
+    ops.LEAF: lambda base, index: leaves(base)[index],
+    ops.UNFLATTEN_LIKE: lambda base, *parts: unflatten(base, list(parts)),
+    ops.RESHAPE_LIKE: lambda part, base: reshape(part, base.shape),
+    ops.BROADCAST_LIKE: lambda part, base: broadcast_to(part, base.shape),
+    ops.ASTYPE_LIKE: lambda part, base: part.astype(base.dtype),
+    ops.FULL_LIKE: filled_like,
+    ops.NORMAL_LIKE: lambda base: normal(base.shape, base.dtype),
+    ops.SPLIT_PART: _split_part,
+    ops.ARRAY_AND: operator.and_,
+    ops.ARRAY_OR: operator.or_,
+    ops.ARRAY_XOR: operator.xor,
+    ops.ARRAY_INVERT: operator.invert,
+    ops.ARRAY_MAKE: lambda *args, **kwargs: ARRAY(*args, **kwargs),
+    **{op: _at(name) for name, op in ops.AT.items()},
+}
+_found: dict[str, Callable[..., Any]] = {}
+
+
+def function(op: str) -> Callable[..., Any]:
+    """The callable behind an operation's name.  Raises: OperationError where there is none."""
+    known = OWN.get(op) or _found.get(op)
+    if known is None:
+        prefix, _, name = op.rpartition(".")
+        known = NAMESPACES.get(prefix, {}).get(name)
+        if not callable(known):
+            raise OperationError(op, "anything", "", "there is no such operation")
+        _found[op] = known
+    return known

@@ -1,0 +1,89 @@
+"""The node values of one run: each computed when it is asked for, and once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from mlxgraph.errors import MLXGraphError
+from mlxgraph.evaluate.evaluate import Lookup, evaluate
+from mlxgraph.graph import ops
+from mlxgraph.graph.node import Node
+
+
+class NodeFailure(Exception):  # noqa: N818 - whoever has the graph says it in full
+    """A node that MLX cannot compute from these values."""
+
+    def __init__(self, node: Node, error: Exception):
+        super().__init__(node, error)
+        self.node = node
+        self.error = error
+
+
+class Values:
+    """Node values, computed on demand.
+
+    Args:
+        known: values to start from, those of the graph's sources among them; it fills up.
+        call: gives the value of a node that calls a module.
+        after: changes a value before it is kept (a zero is added where a gradient is taken).
+    """
+
+    __slots__ = ("known", "call", "_after")
+
+    def __init__(
+        self,
+        known: dict[Node, Any],
+        call: Callable[[Node, Lookup], Any] = evaluate,
+        after: Callable[[Node, Any], Any] | None = None,
+    ):
+        self.known = known
+        self.call = call
+        self._after = after
+
+    def __getitem__(self, node: Node) -> Any:
+        if node not in self.known:
+            self._compute(node)
+        return self.known[node]
+
+    def _compute(self, root: Node) -> None:
+        stack = [root]
+        known = self.known
+        while stack:
+            node = stack[-1]
+            if node in known:
+                stack.pop()
+                continue
+            waiting = [child for child in node.inputs if child not in known]
+            if waiting:
+                stack.extend(reversed(waiting))
+                continue
+            stack.pop()
+            if node.op in ops.SOURCES:
+                raise KeyError(f"the run has no value for {node.op} {node.args}")
+            value = self._one(node)
+            known[node] = value if self._after is None else self._after(node, value)
+
+    def _one(self, node: Node) -> Any:
+        lookup = self.known.__getitem__
+        if node.op == ops.CALL:
+            return self.call(node, lookup)
+        try:
+            return evaluate(node, lookup)
+        except (ValueError, TypeError, IndexError) as error:
+            if node.op == ops.APPLY or isinstance(error, MLXGraphError):
+                raise  # the user's own function, or said already
+            raise NodeFailure(node, error) from error
+
+
+def source_values(
+    nodes: Iterable[Node], constants: Sequence[Any], params: Mapping[str, Any]
+) -> dict[Node, Any]:
+    """The values of the constants, numbers and params among `nodes`."""
+    known: dict[Node, Any] = {}
+    for node in nodes:
+        if node.op in (ops.CONSTANT, ops.NUMBER):
+            known[node] = constants[node.args[0]]
+        elif node.op == ops.PARAM:
+            known[node] = params[node.args[0]]
+    return known

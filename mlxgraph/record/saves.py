@@ -1,0 +1,79 @@
+"""The saves of one recording: handles that keep a value as it is at their line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mlxgraph.graph import ops
+from mlxgraph.graph.node import Node, site_of
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.handle import site_of_handle
+from mlxgraph.record.write_through import copy_of
+
+
+class _Save(NamedTuple):
+    name: str | None
+    kept: Any  # the handle that keeps the value
+    listed: bool = True
+
+
+class Saves:
+    """What was saved, in order; each becomes an array when the run is over."""
+
+    def __init__(self) -> None:
+        self._all: list[_Save] = []
+        self._asked: list[tuple[Any, Any]] = []  # the handle that was saved, and what keeps it
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, recording: Any, handle: Any, name: str | None, listed: bool) -> Any:
+        """Keep a handle's value as it is now.  Returns: the handle that keeps it."""
+        kept = copy_of(recording, handle)
+        self._all.append(_Save(name, kept, listed))
+        self._asked.append((handle, kept))
+        return kept
+
+    def take_in(self, name: str, handle: Any) -> None:
+        """A save that a graph brings along."""
+        self._all.append(_Save(name, handle))
+
+    def named(self) -> list[tuple[str, Node]]:
+        """Each save's name, made unique, and the node it keeps."""
+        counts: dict[str, int] = {}
+        found = []
+        for given, kept, _ in self._all:
+            name = given or _default_name(kept)
+            count = counts.get(name, 0)
+            counts[name] = count + 1
+            found.append((f"{name}#{count + 1}" if count else name, kept._node))
+        return found
+
+    def finish(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
+        """Give every handle its value: from now on it is an array like any other.
+
+        A handle that was saved in passing (`h.save()` on a line of its own) is filled as well.
+        Returns: the listed values by name.
+        """
+        results_of = {id(s.kept): result for s, result in zip(self._all, results, strict=True)}
+        for handle, kept in self._asked:
+            if id(handle) not in results_of and handle._node is kept._node:
+                handle._fill(results_of[id(kept)])
+                results_of[id(handle)] = None
+        for save, result in zip(self._all, results, strict=True):
+            save.kept._fill(result)
+        self._asked.clear()
+        return {
+            name: save.kept if isinstance(save.kept, ARRAY) else save.kept.value
+            for name, save in zip(names, self._all, strict=True)
+            if save.listed
+        }
+
+
+def _default_name(handle: Any) -> str:
+    site = site_of_handle(handle)
+    if site is not None:
+        return str(site.unscoped)
+    node = handle._node
+    return str(site_of(node).unscoped) if node.op == ops.SITE else node.op.rpartition(".")[2]

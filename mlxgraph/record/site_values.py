@@ -1,0 +1,95 @@
+"""What the sites of one recording hold, in program order, and whose sites they are.
+
+Where there are several prompts each has its own sites, told apart by a scope (`@0:layers.3`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mlxgraph.errors import NeverCalledError, OutsideTraceError
+from mlxgraph.errors.source_line import here
+from mlxgraph.graph import ops
+from mlxgraph.graph.census import Census
+from mlxgraph.graph.node import Node
+from mlxgraph.graph.site import SCOPE, SKIP, Site
+from mlxgraph.record.views import Build
+from mlxgraph.record.write_through import Cell
+
+EVERY_PROMPT = ""  # the scope of a recording that has one prompt, or one batch of them
+
+
+class SiteValues:
+    """The cells of one recording: a site's value, made when it is first asked for."""
+
+    def __init__(self, census: Census):
+        self.census = census
+        self.scope: str | None = EVERY_PROMPT
+        self._cells: dict[Site, Cell] = {}
+        self._prompts = 0
+        self._skipped: dict[str, Any] = {}
+
+    def cell(self, site: Site, build: Build) -> Cell:
+        """The site's cell.  Raises: NeverCalledError where the forward does not come to it."""
+        site = self.scoped(site)
+        cell = self._cells.get(site)
+        if cell is None:
+            self.check_visited(site)
+            cell = self._cells[site] = Cell(site, build(ops.SITE, tuple(site)))
+        return cell
+
+    def writes(self) -> list[tuple[Site, Node]]:
+        """Every site that holds something else than what the model computes there."""
+        return [
+            (site, cell.node)
+            for site, cell in self._cells.items()
+            if cell.node.op != ops.SITE or cell.node.args != tuple(site)
+        ]
+
+    def check_visited(self, site: Site) -> None:
+        """Raises: NeverCalledError where the forward does not come to a site."""
+        for prefix, line in self._skipped.items():
+            if site.path.startswith(prefix):
+                reason = f"{prefix[:-1]} was skipped at {line}, and nothing in it runs."
+                raise NeverCalledError(str(site), str(here()), (), reason=reason)
+        if site not in self.census.order:
+            called = dict.fromkeys(s.path for s in self.census.order)
+            times = self.census.calls(site.path)
+            raise NeverCalledError(str(site), str(here()), called, times)
+
+    def skip(self, site: Site, node: Node) -> None:
+        """The module of an output site is not run: `node` is its output."""
+        skipped = site._replace(port=SKIP)
+        self._cells.setdefault(skipped, Cell(skipped, node)).node = node
+
+    def close_inside(self, site: Site) -> None:
+        """Nothing inside the module of a site can be named from here on."""
+        self._skipped[site.path + "."] = here()
+
+    # -- several prompts --------------------------------------------------------------------------
+
+    @contextmanager
+    def prompt(self, census: Census) -> Iterator[None]:
+        """Sites named in this block are those of the next prompt, which alone visits `census`."""
+        if self.scope is not None:
+            raise OutsideTraceError("t.invoke")
+        self.scope = scope = f"{SCOPE}{self._prompts}:"
+        self._prompts += 1
+        for site, position in census.order.items():
+            scoped = site._replace(path=scope + site.path)
+            self.census.order[scoped] = position
+            self.census.values[scoped] = census.values[site]
+        try:
+            yield
+        finally:
+            self.scope = None
+
+    def scoped(self, site: Site) -> Site:
+        """The site of the prompt that is open, where there are several."""
+        if self.scope == EVERY_PROMPT:
+            return site
+        if self.scope is None:
+            raise OutsideTraceError(f"{site}, outside of `with t.invoke(...)`,")
+        return site if site.path.startswith(SCOPE) else site._replace(path=self.scope + site.path)

@@ -1,0 +1,159 @@
+"""Executing: a graph on a call, through rewriting and the runner, to arrays.
+
+    graph  --  what is wrong with it raises here, as it was written
+      |        what no save can see is left out
+      v
+    rewrites, each of which keeps what is computed          (rewrite/)
+      v
+    the slice of the output pushed below the head           (run/pushdown)
+      v
+    a plan, made once, and kept as a prepared run           (run/)
+
+A graph that comes again meets its prepared run at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mlxgraph.errors import ShapeError
+from mlxgraph.evaluate.values import NodeFailure
+from mlxgraph.graph.census import Census
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.listing import around
+from mlxgraph.graph.node import Node, site_node
+from mlxgraph.graph.site import OUTPUT, Site
+from mlxgraph.record.recording import Recording
+from mlxgraph.record.stack import paused
+from mlxgraph.rewrite.pipeline import FOR_RUNS, simplify
+from mlxgraph.run.call import Call
+from mlxgraph.run.engine import Engine
+from mlxgraph.run.plan import reach
+from mlxgraph.run.pushdown import NAME as PUSHDOWN
+from mlxgraph.run.runner import CompileMode
+
+REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN)
+EVERY_REWRITE = frozenset(REWRITES)
+
+
+class Options(NamedTuple):
+    """How a graph is to be run: `compile` as for `trace`, and the names of the rewrites to use."""
+
+    compile: CompileMode = "auto"
+    rewrites: frozenset[str] = EVERY_REWRITE
+
+
+def wanted_of(graph: Graph) -> tuple[Node, ...]:
+    """What a run of a graph computes: its saves, or the model's output where it has none."""
+    output = dict(graph.writes).get(Site("", OUTPUT)) or site_node("")
+    return tuple([node for _, node in graph.saves]) or (output,)
+
+
+class Job(NamedTuple):
+    """One run that is asked for.
+
+    Attributes:
+        graph: what to do; call: the forward's inputs; params: values of the graph's params.
+        options: how to run it.
+        census: the call's, where it is known already.
+    """
+
+    graph: Graph
+    call: Call
+    params: Mapping[str, Any]
+    options: Options = Options()
+    census: Census | None = None
+
+    def beside(self) -> Job:
+        """The same run once more, eagerly and leaving no mark on what the user gave."""
+        options = self.options._replace(compile=False)
+        return self._replace(call=self.call.again(), options=options)
+
+
+def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> list[Any]:
+    """The values of a graph's saves, lazy.  What this computes is never recorded.
+
+    Args: nodes: compute these instead of the saves.
+    """
+    graph, call, params, options, census = job
+    wanted = tuple([node for _, node in graph.saves] if nodes is None else nodes)
+    runner = engine.runner
+    with paused():
+        key = runner.key(graph, wanted, call, options.rewrites)
+        made = None if key is None else runner.prepared.get(key)
+        if made is None:
+            census = census or runner.census(call)
+            written = as_written(graph, wanted, census)
+            *_, last = written, *rewritten(engine, written, census, call, options.rewrites)
+            made = runner.prepare(key, last.graph, last.wanted, census, call)
+        try:
+            return runner.run(made, call, graph.constants, params, options.compile)
+        except NodeFailure as failure:
+            seen = simplify(_saving(graph, wanted), _chosen(call, options.rewrites)).graph
+            raise _said(failure, seen) from failure.error
+
+
+def finish(engine: Engine, recording: Recording, job: Job) -> dict[str, Any]:
+    """Run what was recorded and give every saved handle its value.
+
+    Returns: the saved values by name; none where nothing is saved or a param has no value.
+    """
+    if recording.unbound or not recording.saves:
+        return {}
+    return recording.finish(job.graph, execute(engine, job))
+
+
+class Rewritten(NamedTuple):
+    """What one rewrite made of a graph and of the nodes that are wanted of it."""
+
+    name: str
+    graph: Graph
+    wanted: tuple[Node, ...]
+
+
+def as_written(graph: Graph, wanted: tuple[Node, ...], census: Census) -> Rewritten:
+    """The graph without the writes that nothing wanted can see.
+
+    Raises: what is wrong with the graph on this census, before any rewrite.
+    """
+    seen = reach(graph, census, wanted).writes
+    return Rewritten("", graph.replace(writes=seen.items()), wanted)
+
+
+def rewritten(
+    engine: Engine, first: Rewritten, census: Census, call: Call, names: frozenset[str]
+) -> Iterator[Rewritten]:
+    """The graph after each rewrite that changes it; a call that carries state is left alone."""
+    graph = _saving(first.graph, first.wanted)
+    for change in simplify(graph, _chosen(call, names)).history:
+        graph = change.after
+        yield Rewritten(change.name, graph, tuple([node for _, node in graph.saves]))
+    if call.plain and PUSHDOWN in names:
+        wanted = tuple([node for _, node in graph.saves])
+        pushed = engine.runner.pushed(graph, wanted, census, call)
+        if pushed is not None:
+            yield Rewritten(PUSHDOWN, pushed.graph, pushed.saves)
+
+
+def _chosen(call: Call, names: frozenset[str]) -> list[Any]:
+    return [one for one in FOR_RUNS if one.name in names] if call.plain else []
+
+
+def _saving(graph: Graph, wanted: Sequence[Node]) -> Graph:
+    """The graph with what is wanted as its saves: its own, or else by number."""
+    if [node for _, node in graph.saves] == list(wanted):
+        return graph
+    return graph.replace(saves=[(str(k), node) for k, node in enumerate(wanted)])
+
+
+def _said(failure: NodeFailure, graph: Graph) -> ShapeError:
+    """What a node could not compute, with its line and its neighbours in the graph."""
+    note = graph.notes.get(failure.node)
+    reason = str(failure.error).split("\n")[0]
+    return ShapeError(
+        f"{failure.node.op.removeprefix('mx.')} does not fit these inputs: {reason}",
+        (note and note.where) or "a deferred edit of the graph",
+        "It was recorded with inputs of another shape; record it again with these.",
+        around(graph, failure.node, 2),
+    )

@@ -1,0 +1,75 @@
+"""Looks: real values inside a block that is still open.
+
+One lazy run of what was recorded so far serves all looks until the next write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlxgraph.errors import UnboundParamError
+from mlxgraph.evaluate.evaluate import Lookup, arguments
+from mlxgraph.evaluate.values import Values, source_values
+from mlxgraph.graph import ops
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.node import Node, walk
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.record.recording import Recording
+from mlxgraph.record.stack import paused
+from mlxgraph.run.engine import Engine
+from mlxgraph.trace.execute import Job, execute
+
+
+class Looks:
+    """The real values of one open block.
+
+    Args: job: what a run of a graph on the block's inputs is, leaving no mark on these.
+    """
+
+    def __init__(self, engine: Engine, job: Callable[[Graph], Job]):
+        self._engine = engine
+        self._job = job
+        self._writes: frozenset | None = None
+        self._values: Values | None = None
+
+    def forget(self) -> None:
+        """Let go of the values of the last run."""
+        self._writes = self._values = None
+
+    def look(self, recording: Recording, node: Node) -> Any:
+        """The real value of a node.  Raises: UnboundParamError for a param without a value."""
+        recording.check_escapes()
+        graph = recording.graph()
+        job = self._job(graph)
+        missing = [n for n in graph.params if n not in job.params]
+        missing += [
+            n.args[0] for n in walk([node]) if n.op == ops.PARAM and n.args[0] not in job.params
+        ]
+        if missing:
+            raise UnboundParamError(dict.fromkeys(missing))
+        if self._values is None or self._writes != frozenset(graph.writes):
+            self._values = self._run(recording, job)
+            self._writes = frozenset(graph.writes)
+        sources = walk([*graph.roots, node])
+        self._values.known.update(source_values(sources, recording.constants, job.params))
+        with paused():
+            return self._values[node]
+
+    def _run(self, recording: Recording, job: Job) -> Values:
+        """Every site and every draw of one run, lazy; the random state stays as it was."""
+        before = random_state.current()
+        drawn = [n for n in job.graph.nodes() if ops.is_random(n.op)]
+        sites = [Node(ops.SITE, tuple(site)) for site in recording.census.order]
+        values = execute(self._engine, job, [*sites, *drawn])
+        random_state.restore(before)
+        return Values(dict(zip([*sites, *drawn], values, strict=True)), self._call_module)
+
+    def _call_module(self, node: Node, lookup: Lookup) -> Any:
+        """A module called by hand; what it draws leaves the random state as it was."""
+        (path, *args), kwargs = arguments(node, lookup)
+        before = random_state.current()
+        try:
+            return self._engine.runner.modules()[path](*args, **kwargs)
+        finally:
+            random_state.restore(before)
