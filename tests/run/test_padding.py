@@ -101,3 +101,24 @@ def test_lengths_without_a_cache_to_hide_them_are_refused():
         with model.trace(ROWS, cache=[None] * 3):
             raise AssertionError("the block must not begin")
     assert "cache" in str(caught.value) and isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("how", ["vmap", "compile", "grad"])
+def test_whether_a_model_masks_is_asked_later_where_its_weights_are_followed(fresh, how):
+    rows, norm = ROWS[:2], fresh.module.model.norm
+    weight = norm.weight * 2
+
+    def total(given):
+        kept, norm.weight = norm.weight, given
+        try:
+            with fresh.trace(rows):
+                out = fresh.output[:, -1].save()
+            return out.sum()
+        finally:
+            norm.weight = kept
+
+    given = weight[None] if how == "vmap" else weight
+    inside = {"vmap": mx.vmap(total), "compile": mx.compile(total)}.get(
+        how, lambda w: mx.value_and_grad(total)(w)[0]
+    )(given)
+    assert mx.allclose(inside, total(weight), rtol=1e-4)
