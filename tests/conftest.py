@@ -18,6 +18,7 @@ settings.register_profile("few", derandomize=True, max_examples=5, **_COMMON)
 settings.register_profile("explore", max_examples=500, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "mlxgraph"))
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("MLXGRAPH_CHECK", "1")  # every recording of every test is verified
 
 
 @pytest.fixture(scope="session", params=["tied", "untied"])

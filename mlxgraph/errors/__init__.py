@@ -9,6 +9,7 @@ from mlxgraph.errors.base import MLXGraphError, close_matches
 from mlxgraph.errors.graphs import (
     CompileError,
     GraphFileError,
+    MalformedGraphError,
     MergeError,
     MissingParamError,
     OpaqueError,
@@ -73,6 +74,7 @@ __all__ = [
     "LengthsError",
     "LookError",
     "MLXGraphError",
+    "MalformedGraphError",
     "MergeError",
     "MissingDependencyError",
     "MissingParamError",

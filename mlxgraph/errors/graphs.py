@@ -51,6 +51,10 @@ class GraphFileError(MLXGraphError, ValueError):
     """A file that is no graph this version can read."""
 
 
+class MalformedGraphError(MLXGraphError, ValueError):
+    """A graph that breaks a rule of what a well-formed graph is."""
+
+
 class RewriteError(MLXGraphError, RuntimeError):
     """Rewrite rules that never come to rest, or that return what is no node."""
 

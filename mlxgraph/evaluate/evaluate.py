@@ -8,7 +8,7 @@ from typing import Any
 from mlxgraph.evaluate.functions import function
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import map_nested
-from mlxgraph.graph.node import Node
+from mlxgraph.graph.node import Node, is_draw
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.dtypes import dtype_beside, dtype_named
@@ -61,7 +61,7 @@ def evaluate(node: Node, lookup: Lookup) -> Any:
     if node.op == ops.APPLY:  # on arrays of its own: what it does in place stays with it
         inputs, named = same_data_in((args[1:], kwargs))
         return args[0](*inputs, **named)
-    if ops.is_random(node.op) and type(node.args[0]) is int:
+    if is_draw(node):
         args = args[1:]  # the first argument only tells one draw from another
     return function(node.op)(*args, **kwargs)
 

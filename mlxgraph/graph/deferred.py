@@ -1,4 +1,4 @@
-"""Steps: edits and reads that are still to be resolved, because they name modules by pattern.
+"""Deferred edits and reads: those that are still to be resolved, for they go by pattern.
 
 `mg.edit("layers.*.mlp", iv.scale(0.5))` needs no model.  Which sites it means, and what the
 function does to a value of their shape, is settled when the graph meets a model.
@@ -88,6 +88,11 @@ class Read(NamedTuple):
         return f"save {self.pattern}.{self.port}" + (f" as {self.name!r}" if self.name else "")
 
 
+def is_graph(value: Any) -> bool:
+    """Whether a value is a graph: among what is deferred, there are edits, reads and graphs."""
+    return hasattr(value, "writes") and hasattr(value, "saves")
+
+
 def function_name(function: Callable[..., Any]) -> str:
     """A function as a person would name it; interventions print themselves."""
     own = type(function).__repr__ is not object.__repr__ and not hasattr(function, "__qualname__")
@@ -99,8 +104,3 @@ def _show(value: Any) -> str:
         start, stop = ("" if v is None else v for v in (value.start, value.stop))
         return f"{start}:{stop}"
     return str(list(value) if isinstance(value, tuple) else value)
-
-
-def is_graph(step: Any) -> bool:
-    """Whether a step of a graph is a graph itself."""
-    return hasattr(step, "writes")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from mlxgraph.graph.algebra import canonical, is_graph
+from mlxgraph.graph.base import G, GraphBase, canonical
+from mlxgraph.graph.deferred import is_graph
 from mlxgraph.graph.node import Node
-
-if TYPE_CHECKING:
-    from mlxgraph.graph.graph import Graph
 
 
 class Diff(NamedTuple):
@@ -28,8 +26,8 @@ class Diff(NamedTuple):
         return "\n".join(lines) or "no difference"
 
 
-def difference(first: Graph, second: Graph) -> Diff:
-    """Writes, saves and steps that one graph has and the other has not, or has otherwise."""
+def difference(first: GraphBase, second: GraphBase) -> Diff:
+    """Writes, saves and deferred edits that one graph has and the other has not, or not so."""
     first, second = canonical(first), canonical(second)
     one, two = _deeds(first), _deeds(second)
     return Diff(
@@ -39,18 +37,18 @@ def difference(first: Graph, second: Graph) -> Diff:
     )
 
 
-def _deeds(graph: Graph) -> dict[str, Any]:
-    """Each write, save and step by its name, with its node's full text as its value."""
+def _deeds(graph: GraphBase) -> dict[str, Any]:
+    """Each write, save and deferred edit by its name, with what it does as its value."""
     deeds: dict[str, Any] = {}
     for site, node in graph.writes:
         deeds[f"write {site}"] = _alone(node, graph)
     for name, node in graph.saves:
         deeds[f"save {name!r}"] = _alone(node, graph)
-    for index, step in enumerate(graph.then):
-        deeds[f"step {index}: {step!r}" if is_graph(step) else str(step)] = step
+    for index, one in enumerate(graph.then):
+        deeds[f"then {index}: {one!r}" if is_graph(one) else str(one)] = one
     return deeds
 
 
-def _alone(node: Node, graph: Graph) -> Graph:
+def _alone(node: Node, graph: G) -> G:
     """A node as a graph of its own, so that constants count by what they are."""
     return canonical(graph.replace(writes=(), saves=[("value", node)], then=()))

@@ -9,30 +9,22 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from mlxgraph.graph.node import APPLY, CALL, CONSTANT, NUMBER, PARAM, SITE, Node, site_of
-from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
+from mlxgraph.graph import ops
+from mlxgraph.graph.base import GraphBase
+from mlxgraph.graph.deferred import Edit, Read, is_graph
+from mlxgraph.graph.node import Node, site_of
+from mlxgraph.graph.values import (
+    DType,
+    FrozenDict,
+    FrozenList,
+    Literal,
+    Opaque,
+    Slice,
+    dtype_name,
+)
 
-if TYPE_CHECKING:
-    from mlxgraph.graph.graph import Graph
-
-INFIX = {
-    "mx.add": "+",
-    "mx.subtract": "-",
-    "mx.multiply": "*",
-    "mx.divide": "/",
-    "mx.floor_divide": "//",
-    "mx.remainder": "%",
-    "mx.power": "**",
-    "mx.matmul": "@",
-    "mx.less": "<",
-    "mx.less_equal": "<=",
-    "mx.greater": ">",
-    "mx.greater_equal": ">=",
-    "mx.equal": "==",
-    "mx.not_equal": "!=",
-}
 WIDTH = 64  # of an expression, before it is wrapped
 MOST_LINES = 6  # that one expression may take
 MOST_ROWS = 400  # that one page may take
@@ -55,7 +47,7 @@ def rows(
     names: dict[Node, str] = {}
     found: list[Row] = []
     for node in nodes:
-        if node.op in (CONSTANT, NUMBER):
+        if node.op in (ops.CONSTANT, ops.NUMBER):
             names[node] = _constant(node, constants)
             continue
         names[node] = f"%{len(found)}"
@@ -66,7 +58,7 @@ def rows(
     return found, names
 
 
-def listing(graph: Graph, mark: Node | None = None, most: int = MOST_ROWS) -> str:
+def listing(graph: GraphBase, mark: Node | None = None, most: int = MOST_ROWS) -> str:
     """The numbered listing of a graph.
 
     Args:
@@ -84,7 +76,7 @@ def listing(graph: Graph, mark: Node | None = None, most: int = MOST_ROWS) -> st
 
 
 def around(
-    where: Graph | Iterable[Node],
+    where: GraphBase | Iterable[Node],
     node: Node,
     lines: int = 3,
     constants: Sequence[Any] = (),
@@ -136,28 +128,27 @@ def _wrapped(text: str, indent: int) -> list[str]:
     )
 
 
-def _deeds(graph: Graph, names: Mapping[Node, str], most: int) -> list[str]:
-    """What the graph does with its nodes: writes, saves, and steps by pattern."""
+def _deeds(graph: GraphBase, names: Mapping[Node, str], most: int) -> list[str]:
+    """What the graph does with its nodes: writes, saves, and what is deferred."""
     lines = [f"  write {plain(str(site))} <- {names[node]}" for site, node in graph.writes]
     lines += [f"  save {name!r} <- {names[node]}" for name, node in graph.saves]
-    for step in graph.then:
-        if hasattr(step, "writes"):
-            lines += [
-                "  then",
-                *("  " + line for line in listing(step, None, most).split("\n")[1:]),
-            ]
+    for deferred in graph.then:
+        if is_graph(deferred):
+            inside = listing(deferred, None, most).split("\n")[1:]
+            lines += ["  then", *("  " + line for line in inside)]
         else:
-            lines.append(plain(f"  then {step}" + (f"  {step.where}" if step.where else "")))
+            where = f"  {deferred.where}" if deferred.where else ""
+            lines.append(plain(f"  then {deferred}{where}"))
     return lines
 
 
-def headline(graph: Graph) -> str:
-    """`graph: 2 writes, 1 save`"""
+def headline(graph: GraphBase) -> str:
+    """`graph: 2 writes, 1 save, 1 deferred edit`"""
     counts = [(len(graph.writes), "write"), (len(graph.saves), "save")]
-    if graph.then:
-        counts.append((len(graph.then), "step"))
+    kinds = [{Edit: "edit", Read: "read"}.get(type(one), "graph") for one in graph.then]
+    counts += [(kinds.count(kind), f"deferred {kind}") for kind in dict.fromkeys(kinds)]
     said = [f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts]
-    params = dict.fromkeys(n.args[0] for n in graph.nodes() if n.op == PARAM)
+    params = dict.fromkeys(n.args[0] for n in graph.nodes() if n.op == ops.PARAM)
     return f"graph: {', '.join(said)}" + (f"; params {', '.join(params)}" if params else "")
 
 
@@ -171,11 +162,11 @@ def plain(text: str) -> str:
 def _constant(node: Node, constants: Sequence[Any]) -> str:
     index = node.args[0]
     value = constants[index] if index < len(constants) else None
-    if node.op == NUMBER:
+    if node.op == ops.NUMBER:
         return repr(value) if value is not None else f"#{index}"
     if value is None:
         return f"${index}"
-    dtype = str(getattr(value, "dtype", "")).rpartition(".")[2]
+    dtype = dtype_name(getattr(value, "dtype", ""))
     return f"${index}:{dtype}{list(getattr(value, 'shape', ()))}".replace(" ", "")
 
 
@@ -186,26 +177,26 @@ def expression(node: Node, names: dict[Node, str]) -> str:
         return show_argument(value, names)
 
     args = node.args
-    if node.op == SITE:
+    if node.op == ops.SITE:
         return str(site_of(node))
-    if node.op == PARAM:
+    if node.op == ops.PARAM:
         name, shape, dtype = args
         kind = f", shape={shape}" if shape is not None else ""
         return f"param({name!r}{kind}{f', {dtype}' if dtype else ''})"
-    if node.op in INFIX and len(args) == 2 and not node.kwargs:
-        return f"{show(args[0])} {INFIX[node.op]} {show(args[1])}"
-    if node.op == "getitem":
+    if node.op in ops.SYMBOLS and len(args) == 2 and not node.kwargs:
+        return f"{show(args[0])} {ops.SYMBOLS[node.op]} {show(args[1])}"
+    if node.op == ops.GETITEM:
         return f"{show(args[0])}[{_index(args[1], names)}]"
-    if node.op == "item":
+    if node.op == ops.ITEM:
         return f"{show(args[0])}[{args[1]!r}]"
-    if node.op == "update":
-        return f"update({show(args[0])}, [{_index(args[1], names)}], {show(args[2])})"
-    if node.op in (APPLY, CALL):
-        called = show(args[0]) if node.op == APPLY else (args[0] or "model")
+    if node.op == ops.UPDATE:
+        return f"{node.op}({show(args[0])}, [{_index(args[1], names)}], {show(args[2])})"
+    if node.op in (ops.APPLY, ops.CALL):
+        called = show(args[0]) if node.op == ops.APPLY else (args[0] or "model")
         inside = [show(value) for value in args[1:]]
         return f"{called}({', '.join(inside + _keywords(node, names))})"
     inside = [show(value) for value in args]
-    return f"{node.op.removeprefix('mx.')}({', '.join(inside + _keywords(node, names))})"
+    return f"{ops.short(node.op)}({', '.join(inside + _keywords(node, names))})"
 
 
 def _keywords(node: Node, names: dict[Node, str]) -> list[str]:
@@ -253,7 +244,7 @@ def opaque_name(function: Any) -> str:
 
 def brief(node: Node, constants: Sequence[Any] = (), depth: int = 2) -> str:
     """One node as a short expression, its inputs written out `depth` levels down."""
-    if node.op in (CONSTANT, NUMBER):
+    if node.op in (ops.CONSTANT, ops.NUMBER):
         return _constant(node, constants)
     names = {child: brief(child, constants, depth - 1) if depth else "..." for child in node.inputs}
     return expression(node, names)

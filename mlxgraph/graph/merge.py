@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mlxgraph.errors import MergeError
-from mlxgraph.graph.algebra import is_graph, sequence
-from mlxgraph.graph.deferred import Edit
+from mlxgraph.graph.algebra import sequence
+from mlxgraph.graph.base import G, GraphBase
+from mlxgraph.graph.deferred import Edit, is_graph
 from mlxgraph.graph.pattern import may_meet
 from mlxgraph.graph.site import MODEL_OUTPUT, Site
 
-if TYPE_CHECKING:
-    from mlxgraph.graph.graph import Graph
 
-
-def side_by_side(graphs: Sequence[Graph], on_conflict: str) -> Graph:
+def side_by_side(graphs: Sequence[G], on_conflict: str) -> G:
     """Graphs side by side: none reads what another writes.
 
     Args: on_conflict: what happens where two graphs touch a site that one of them writes:
@@ -31,17 +29,17 @@ def side_by_side(graphs: Sequence[Graph], on_conflict: str) -> Graph:
     return whole
 
 
-class Places(NamedTuple):
-    """Paths and ports: of sites, each of them one place, and of steps, which may mean many."""
+class Ports(NamedTuple):
+    """Paths and ports: of sites, and of deferred edits and reads, whose patterns may mean many."""
 
     sites: set[tuple[str, str]]
-    steps: set[tuple[str, str]]
+    patterns: set[tuple[str, str]]
 
 
-def _check_disjoint(first: Graph, second: Graph) -> None:
+def _check_disjoint(first: GraphBase, second: GraphBase) -> None:
     """Compare what is written with what is touched; patterns conflict where they could meet."""
-    clash = _shared(written_places(first), touched(second))
-    clash |= _shared(written_places(second), touched(first))
+    clash = _shared(written(first), touched(second))
+    clash |= _shared(written(second), touched(first))
     if clash:
         path, port = min(clash)
         raise MergeError(
@@ -51,14 +49,14 @@ def _check_disjoint(first: Graph, second: Graph) -> None:
         )
 
 
-def _shared(written: Places, others: Places) -> set[tuple[str, str]]:
-    """The written places that are, or could be, among the others; linear where all are sites."""
+def _shared(written: Ports, others: Ports) -> set[tuple[str, str]]:
+    """What is written and is, or could be, among the others; linear where all are sites."""
     found = written.sites & others.sites
-    found |= {one for one in written.sites for other in others.steps if _meet(one, other)}
+    found |= {one for one in written.sites for other in others.patterns if _meet(one, other)}
     return found | {
         one
-        for one in written.steps
-        for other in (*others.sites, *others.steps)
+        for one in written.patterns
+        for other in (*others.sites, *others.patterns)
         if _meet(one, other)
     }
 
@@ -67,36 +65,36 @@ def _meet(one: tuple[str, str], other: tuple[str, str]) -> bool:
     return one[1] == other[1] and may_meet(one[0], other[0])
 
 
-def written_places(graph: Graph) -> Places:
+def written(graph: GraphBase) -> Ports:
     """What a graph writes."""
-    places = Places({(site.path, _port(site)) for site, _ in graph.writes}, set())
-    for step in graph.then:
-        if is_graph(step):
-            _add(places, written_places(step))
-        elif isinstance(step, Edit):
-            places.steps.add(_step_place(step))
-    return places
+    found = Ports({(site.path, _port(site)) for site, _ in graph.writes}, set())
+    for deferred in graph.then:
+        if is_graph(deferred):
+            _add(found, written(deferred))
+        elif isinstance(deferred, Edit):
+            found.patterns.add(_deferred_port(deferred))
+    return found
 
 
-def touched(graph: Graph) -> Places:
+def touched(graph: GraphBase) -> Ports:
     """What a graph reads or writes."""
-    places = Places({(site.path, _port(site)) for site in graph.sites}, set())
-    for step in graph.then:
-        if is_graph(step):
-            _add(places, touched(step))
+    found = Ports({(site.path, _port(site)) for site in graph.sites}, set())
+    for deferred in graph.then:
+        if is_graph(deferred):
+            _add(found, touched(deferred))
         else:
-            places.steps.add(_step_place(step))
-    return places
+            found.patterns.add(_deferred_port(deferred))
+    return found
 
 
-def _add(places: Places, more: Places) -> None:
-    places.sites.update(more.sites)
-    places.steps.update(more.steps)
+def _add(found: Ports, more: Ports) -> None:
+    found.sites.update(more.sites)
+    found.patterns.update(more.patterns)
 
 
-def _step_place(step: Any) -> tuple[str, str]:
-    heads = getattr(step, "heads", None)
-    return step.pattern, "heads" if heads else step.port.rstrip("s")
+def _deferred_port(deferred: Any) -> tuple[str, str]:
+    heads = getattr(deferred, "heads", None)
+    return deferred.pattern, "heads" if heads else deferred.port.rstrip("s")
 
 
 def _port(site: Site) -> str:

@@ -20,9 +20,10 @@ from mlxgraph.graph.node import PARAM, Node
 
 Function = Callable[[Any], Any]
 
+# Filled at import by the rooms above: interventions register their makers, `record.param` params.
 _makers: dict[str, Callable[..., Function]] = {}
 _plain: dict[str, Function] = {}
-_holes: list[Callable[..., Any]] = []
+_holes: list[Callable[..., Any]] = []  # one
 
 
 def register(name: str, maker: Callable[..., Function]) -> None:

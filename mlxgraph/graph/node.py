@@ -1,8 +1,7 @@
 """Nodes: one recorded operation each, immutable and interned.
 
-Two nodes with the same operation and arguments are the same object, so equality is identity, a
-graph's structure hashes in the time it takes to hash a few pointers, and the same program
-recorded twice meets its compiled pass at once.  Leaves are nodes too:
+Two nodes with the same operation and arguments are the same object, so equality is identity, and
+the same program recorded twice meets its compiled pass at once.  Sources are nodes too:
 
     site(path, port, call)      the value the model computes there
     constant(k)                 the k-th array that came from outside; its value lives in the Graph
@@ -33,10 +32,9 @@ from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.graph.values import FrozenDict, FrozenList, Slice, frozen_leaves, map_frozen
 
 __all__ = [  # the kinds of node, beside what this page defines
-    "APPLY", "CALL", "CONSTANT", "GRAD", "NUMBER", "PARAM", "SITE", "SOURCES", "LEAVES",
+    "APPLY", "CALL", "CONSTANT", "GRAD", "NUMBER", "PARAM", "SITE", "SOURCES",
     "Node", "is_draw", "site_node", "site_of", "substitute", "walk",
 ]  # fmt: skip
-LEAVES = SOURCES
 
 _interned: dict[tuple, weakref.ref] = {}
 _dead: list[weakref.ref] = []
@@ -62,11 +60,12 @@ def _forget(reference: weakref.ref) -> None:
 class Node:
     """One operation.  `Node(op, args, kwargs)` returns the one node there is for these."""
 
-    __slots__ = ("op", "args", "kwargs", "_inputs", "__weakref__")
+    __slots__ = ("op", "args", "kwargs", "_inputs", "_structure", "__weakref__")
     op: str
     args: tuple
     kwargs: tuple
     _inputs: tuple[Node, ...] | None
+    _structure: int  # there once `structure` was asked for it
     __match_args__ = ("op", "args", "kwargs")
 
     def __new__(cls, op: str, args: tuple = (), kwargs: tuple = ()) -> Node:
@@ -137,7 +136,11 @@ def is_draw(node: Node) -> bool:
     """
     if not is_random(node.op) or not node.args or type(node.args[0]) is not int:
         return False
-    return not any(name == "key" for name, _ in node.kwargs)
+    return not any(name == "key" for name, _ in node.kwargs) and not any(map(_is_key, node.args))
+
+
+def _is_key(value: Any) -> bool:
+    return type(value) is Node and value.op == CONSTANT and value.args[1:] == ((2,), "uint32")
 
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:
@@ -159,6 +162,38 @@ def walk(roots: Iterable[Node]) -> Iterator[Node]:
                 yield node
 
 
+def structure(root: Node) -> int:
+    """A hash of what a node says, not of who it is; a node is asked once and keeps it.
+
+    Which of a graph's constants is meant plays no part: two ways of numbering them are one graph.
+    """
+    if not hasattr(root, "_structure"):
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            waiting = [child for child in node.inputs if not hasattr(child, "_structure")]
+            if waiting:
+                stack.extend(waiting)
+                continue
+            stack.pop()
+            args = node.args[1:] if node.op in (CONSTANT, NUMBER) else node.args
+            found = hash((node.op, _said(args), _said(node.kwargs)))
+            object.__setattr__(node, "_structure", found)
+    return root._structure
+
+
+def _said(value: Any) -> Any:
+    """Something that hashes as a frozen argument does, its nodes by their structure."""
+    kind = type(value)
+    if kind is Node:
+        return value._structure
+    if kind is tuple:
+        return tuple([_said(item) for item in value]) if value else value
+    if kind is Slice or kind is FrozenList or kind is FrozenDict:
+        return kind.__name__, _said(value.value)
+    return value
+
+
 def substitute(roots: Iterable[Node], replace: Callable[[Node], Node | None]) -> dict[Node, Node]:
     """Rebuild everything below `roots`, where `replace(rebuilt node)` may name another node.
 
@@ -166,14 +201,14 @@ def substitute(roots: Iterable[Node], replace: Callable[[Node], Node | None]) ->
     """
     new: dict[Node, Node] = {}
 
-    def leaf(value: Any) -> Any:
+    def moved(value: Any) -> Any:
         return new[value] if type(value) is Node else value
 
     for node in walk(roots):
         rebuilt = node
         if any(new[child] is not child for child in node.inputs):
-            args = tuple([map_frozen(a, leaf) for a in node.args])
-            kwargs = tuple([(name, map_frozen(a, leaf)) for name, a in node.kwargs])
+            args = tuple([map_frozen(a, moved) for a in node.args])
+            kwargs = tuple([(name, map_frozen(a, moved)) for name, a in node.kwargs])
             rebuilt = Node(node.op, args, kwargs)
         new[node] = replace(rebuilt) or rebuilt
     return new

@@ -107,7 +107,7 @@ class Operation:
     """What is known of one operation.  Everything that is not said is not claimed."""
 
     name: str
-    fewest: int = 0  # arguments; those of MLX's functions may come by keyword
+    fewest: int = 0  # arguments
     most: int | None = None
     symbol: str = ""  # how it prints between two operands
     operators: tuple[str, ...] = ()  # Python's: `add` for __add__, __radd__ and __iadd__

@@ -1,7 +1,7 @@
 """Patterns: one name for many modules.
 
     layers.5.mlp        one module, in any form of its name
-    layers.*.mlp        `*` is one part of a dotted path
+    layers.*.mlp        `*` is one part of a dotted path, or of a part; `?` is one character
     layers.[4-8].mlp    a range of numbers, both ends included; also [0,2,4-6]
     **.q_proj           `**` is any number of parts
 

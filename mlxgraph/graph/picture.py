@@ -1,7 +1,7 @@
 """Graphs as pictures: Mermaid and DOT for drawing, HTML for notebooks.
 
 One box a node, labelled as in the listing; arrows run from inputs to users, and on to what is
-written and saved.  Steps by pattern follow one another below.
+written and saved.  Deferred edits and reads follow one another below.
 All text is escaped: whatever a site or a save is called, the picture stays well-formed.
 """
 
@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import html as markup
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from mlxgraph.graph import ops
+from mlxgraph.graph.base import GraphBase
+from mlxgraph.graph.deferred import is_graph
 from mlxgraph.graph.listing import MOST_ROWS, Row, headline, plain, rows
-from mlxgraph.graph.node import CALL, CONSTANT, NUMBER, PARAM, SITE, Node
-
-if TYPE_CHECKING:
-    from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.node import Node
 
 LONGEST = 60  # characters of a label's line
 # Pale fills with dark text stand out on a white page and on a black one.
 FILLS = {
-    "site": "#dbeafe",
-    "param": "#fef9c3",
-    "constant": "#f3f4f6",
-    "call": "#ede9fe",
+    ops.SITE: "#dbeafe",
+    ops.PARAM: "#fef9c3",
+    ops.CONSTANT: "#f3f4f6",
+    ops.CALL: "#ede9fe",
     "operation": "#ffffff",
     "write": "#fee2e2",
     "save": "#dcfce7",
-    "step": "#ffedd5",
+    "deferred": "#ffedd5",
 }
 
 
@@ -45,7 +45,7 @@ class Group(NamedTuple):
     key: str
     boxes: list[Box]
     arrows: list[tuple[str, str]]
-    then: list[tuple[str, str]]  # arrows from step to step
+    then: list[tuple[str, str]]  # arrows from one deferred edit or read to the next
     inside: list[Group]
 
     def walk(self) -> Iterator[Group]:
@@ -55,7 +55,7 @@ class Group(NamedTuple):
             yield from group.walk()
 
 
-def drawing(graph: Graph, key: str = "g") -> Group:
+def drawing(graph: GraphBase, key: str = "g") -> Group:
     """What there is to draw, in no language yet."""
     found, names = rows(graph.nodes(), graph.constants, graph.notes)
     group = Group(key, [], [], [], [])
@@ -69,34 +69,34 @@ def drawing(graph: Graph, key: str = "g") -> Group:
     for count, (kind, label, node) in enumerate(results):
         if node not in keys:  # a constant, written or saved as it is
             keys[node] = f"{key}_n{len(keys)}"
-            group.boxes.append(Box(keys[node], "constant", (_cut(names[node]),)))
+            group.boxes.append(Box(keys[node], ops.CONSTANT, (_cut(names[node]),)))
         group.boxes.append(Box(f"{key}_r{count}", kind, (_cut(plain(label)),)))
         group.arrows.append((keys[node], f"{key}_r{count}"))
-    _draw_steps(graph, group)
+    _draw_deferred(graph, group)
     return group
 
 
-def _draw_steps(graph: Graph, group: Group) -> None:
+def _draw_deferred(graph: GraphBase, group: Group) -> None:
     before = ""
-    for count, step in enumerate(graph.then):
-        here = f"{group.key}_s{count}"
-        if hasattr(step, "writes"):
-            group.boxes.append(Box(here, "step", ("then a graph",)))
-            inside = drawing(step, f"{here}_g")
+    for count, deferred in enumerate(graph.then):
+        here = f"{group.key}_d{count}"
+        if is_graph(deferred):
+            group.boxes.append(Box(here, "deferred", ("then a graph",)))
+            inside = drawing(deferred, f"{here}_g")
             group.inside.append(inside)
             if inside.boxes:
                 group.then.append((here, inside.boxes[0].key))
         else:
-            group.boxes.append(Box(here, "step", (_cut(plain(f"then {step}")),)))
+            group.boxes.append(Box(here, "deferred", (_cut(plain(f"then {deferred}")),)))
         if before:
             group.then.append((before, here))
         before = here
 
 
 def _kind(node: Node) -> str:
-    if node.op in (CONSTANT, NUMBER):
-        return "constant"
-    return {SITE: "site", PARAM: "param", CALL: "call"}.get(node.op, "operation")
+    if node.op == ops.NUMBER:
+        return ops.CONSTANT
+    return node.op if node.op in (ops.SITE, ops.PARAM, ops.CALL) else "operation"
 
 
 def _label(row: Row) -> tuple[str, ...]:
@@ -110,10 +110,15 @@ def _cut(text: str) -> str:
 
 # -- Mermaid --------------------------------------------------------------------------------------
 
-_SHAPES = {"site": ("([", "])"), "write": ("[[", "]]"), "save": ("(", ")"), "step": ("{{", "}}")}
+_SHAPES = {
+    ops.SITE: ("([", "])"),
+    "write": ("[[", "]]"),
+    "save": ("(", ")"),
+    "deferred": ("{{", "}}"),
+}
 
 
-def mermaid(graph: Graph) -> str:
+def mermaid(graph: GraphBase) -> str:
     """The graph as a Mermaid flowchart."""
     lines = ["flowchart TD"]
     groups = list(drawing(graph).walk())
@@ -146,10 +151,10 @@ def _mermaid_text(text: str) -> str:
 
 # -- DOT ------------------------------------------------------------------------------------------
 
-_DOT_SHAPES = {"save": "note", "write": "component", "step": "cds"}
+_DOT_SHAPES = {"save": "note", "write": "component", "deferred": "cds"}
 
 
-def dot(graph: Graph) -> str:
+def dot(graph: GraphBase) -> str:
     """The graph in Graphviz' DOT language."""
     lines = [
         "digraph graph_ {",
@@ -198,12 +203,12 @@ _STYLE = """<style>
 .mlxgraph .site td:first-child { box-shadow: inset 3px 0 0 rgba(59, 130, 246, 0.8); }
 .mlxgraph .write td:first-child { box-shadow: inset 3px 0 0 rgba(239, 68, 68, 0.8); }
 .mlxgraph .save td:first-child { box-shadow: inset 3px 0 0 rgba(34, 197, 94, 0.8); }
-.mlxgraph .step td:first-child { box-shadow: inset 3px 0 0 rgba(249, 115, 22, 0.8); }
+.mlxgraph .deferred td:first-child { box-shadow: inset 3px 0 0 rgba(249, 115, 22, 0.8); }
 .mlxgraph td:first-child, .mlxgraph th:first-child { padding-left: 8px; }
 </style>"""
 
 
-def html(graph: Graph, most: int = MOST_ROWS) -> str:
+def html(graph: GraphBase, most: int = MOST_ROWS) -> str:
     """The listing as a table, for notebooks: self-contained, without scripts."""
     head = "".join(f"<th>{title}</th>" for title in ("", "value", "shape", "line"))
     body = "\n".join(_html_rows(graph, most))
@@ -214,7 +219,7 @@ def html(graph: Graph, most: int = MOST_ROWS) -> str:
     )
 
 
-def _html_rows(graph: Graph, most: int) -> Iterator[str]:
+def _html_rows(graph: GraphBase, most: int) -> Iterator[str]:
     found, names = rows(graph.nodes(), graph.constants, graph.notes)
     left_out = len(found) - most
     for index, row in enumerate(found):
@@ -227,12 +232,12 @@ def _html_rows(graph: Graph, most: int) -> Iterator[str]:
         yield _html_row("write", "write", f"{site} <- {names[node]}", "", "")
     for name, node in graph.saves:
         yield _html_row("save", "save", f"{name!r} <- {names[node]}", "", "")
-    for step in graph.then:
-        if hasattr(step, "writes"):
-            yield _html_row("step", "then", headline(step), "", "")
-            yield from _html_rows(step, most)
+    for deferred in graph.then:
+        if is_graph(deferred):
+            yield _html_row("deferred", "then", headline(deferred), "", "")
+            yield from _html_rows(deferred, most)
         else:
-            yield _html_row("step", "then", str(step), "", step.where)
+            yield _html_row("deferred", "then", str(deferred), "", deferred.where)
 
 
 def _html_row(kind: str, name: str, text: str, shape: str, where: str) -> str:

@@ -1,7 +1,7 @@
-"""Sites: the places in a model where a graph can read and write.
+"""Sites: where in a model a graph can read and write.
 
 A site is a module's dotted path, a port of that module, and which of its calls in one forward.
-Pure names: nothing here knows whether a model has such a place.
+Pure names: nothing here knows whether a model has such a site.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MODEL_OUTPUT = "__model_output__"
-ROOT_PREFIX = "model."
+ROOT_PREFIX = "model."  # a model's module may be named from its root, or without it
 OUTPUT = "output"
 INPUTS = "inputs"
 SCOPE = "@"  # while several prompts are recorded, their sites are `@number:path`

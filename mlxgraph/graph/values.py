@@ -11,6 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+DTYPES = frozenset(  # MLX's, under the names by which `mlx.core` has them
+    """bool_ uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 bfloat16 float32 float64
+    complex64""".split()
+)
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name under which `mlx.core` has a dtype: `mlx.core.bool` -> `"bool_"`."""
+    name = str(dtype).rpartition(".")[2]
+    return "bool_" if name == "bool" else name
+
 
 class _Frozen:
     """A value with one payload, compared by class and payload."""
@@ -121,9 +132,3 @@ def frozen_leaves(value: Any) -> Iterator[Any]:
             yield from frozen_leaves(item)
     else:
         yield value
-
-
-def dtype_name(dtype: Any) -> str:
-    """`mx.float32` -> `"float32"`: the name under which `mlx.core` has the dtype."""
-    name = str(dtype).rpartition(".")[2]
-    return "bool_" if name == "bool" else name

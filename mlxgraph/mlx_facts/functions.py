@@ -25,5 +25,6 @@ def is_compiled(value: Any) -> bool:
 
 
 def is_of_nn(value: Any) -> bool:
-    """The rest of `mlx.nn`'s functions are written in Python, in modules of mlx."""
-    return isinstance(value, FunctionType) and value.__module__.startswith("mlx.")
+    """The rest of `mlx.nn`'s functions are written in Python, in modules of mlx.  (A compiled
+    function passes for an instance of `FunctionType`, but its type is another.)"""
+    return type(value) is FunctionType and value.__module__.startswith("mlx.")

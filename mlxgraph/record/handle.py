@@ -52,9 +52,14 @@ def refuse(handle: Any) -> None:
     raise NotSavedError(handle._describe(), handle._birth())
 
 
+def site_of_handle(handle: Any) -> Any:
+    """The site whose whole value a handle is; None for a part, and for what was computed."""
+    return None if handle._origin is None else handle._origin.site
+
+
 def describe(handle: Any) -> str:
     """A handle as errors name it: its site, or a short expression."""
-    site = getattr(handle._origin, "site", None)
+    site = site_of_handle(handle)
     if site is not None:
         return str(site)
     return brief(handle._node, handle._recording.constants)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import wraps
-from types import ModuleType
+from types import ModuleType, new_class
 from typing import Any
 
 import mlx.core as mx
@@ -162,7 +162,7 @@ class _ArrayType(type):
         if not bases:
             return super().__new__(mcs, name, bases, members)
         real = tuple(ARRAY if isinstance(base, _ArrayType) else base for base in bases)
-        return type(ARRAY)(name, real, members)
+        return new_class(name, real, {}, lambda space: space.update(members))
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         proxy = handle_in(args) if args else None

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node, site_of
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.handle import site_of_handle
 from mlxgraph.record.write_through import copy_of
 
 
@@ -71,7 +72,7 @@ class Saves:
 
 
 def _default_name(handle: Any) -> str:
-    site = getattr(handle._origin, "site", None)
+    site = site_of_handle(handle)
     if site is not None:
         return str(site.unscoped)
     node = handle._node

@@ -86,6 +86,7 @@ class Part:
     """The origin of a view: the handle it is a view of, how, and what a write through it left."""
 
     __slots__ = ("base", "view", "written")
+    site = None  # a part of a site's value is not its value
 
     def __init__(self, base: Any, view: View):
         self.base = base

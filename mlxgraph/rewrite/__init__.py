@@ -1,1 +1,1 @@
-"""Graph -> Graph: the engine, the passes, composition, retargeting.  No mlx in this room."""
+"""Graph -> Graph: the driver, the rules, the pipeline of rewrites.  No mlx in this room."""

@@ -1,4 +1,4 @@
-"""The driver: rules applied to a graph from its leaves up, until no rule has anything to say.
+"""The driver: rules applied to a graph from its sources up, until no rule has anything to say.
 
 In: a graph and rules, each a function `Node -> Node | None`.  Out: the graph at rest.
 A node is offered to the rules when its inputs are at rest; what a rule gives back is put to rest in
@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mlxgraph.errors import RewriteError
-from mlxgraph.graph.algebra import Moved, is_graph
+from mlxgraph.graph.base import Moved
+from mlxgraph.graph.deferred import is_graph
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.listing import brief
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import map_frozen
 
 Rule = Callable[[Node], Node | None]
-MOST_STEPS = 1000  # rewrites of one node in a row: far beyond any rule set that means to end
+MOST_TIMES = 1000  # one node is rewritten in a row: far beyond any rule set that means to end
 
 
 def rewrite(graph: Graph, *rules: Rule) -> Graph:
@@ -30,7 +31,7 @@ def rewrite(graph: Graph, *rules: Rule) -> Graph:
             it.  Earlier rules are asked first.  A node's `op`, `args` and `kwargs` can be taken
             apart with `match`; its inputs are at rest already.
 
-    Returns: a graph of the same writes, saves and constants; graphs among its steps are
+    Returns: a graph of the same writes, saves and constants; graphs that it defers are
         rewritten too.
 
     Raises: RewriteError for rules that never come to rest, or that return what is no node.
@@ -44,7 +45,7 @@ def rewrite(graph: Graph, *rules: Rule) -> Graph:
         >>> plain = mg.rewrite(graph, no_tanh)
     """
     new = Driver(rules, graph.constants).rest(graph.roots)
-    then = tuple(rewrite(step, *rules) if is_graph(step) else step for step in graph.then)
+    then = tuple(rewrite(one, *rules) if is_graph(one) else one for one in graph.then)
     if all(new[node] is node for node in graph.roots) and all(
         a is b for a, b in zip(then, graph.then, strict=True)
     ):
@@ -107,9 +108,9 @@ class Driver:
                     stack.extend((child, None) for child in reversed(waiting))
                     continue
                 stack.pop()
-                self._step(node, stack)
+                self._advance(node, stack)
 
-    def _step(self, node: Node, stack: list[tuple[Node, Node | None]]) -> None:
+    def _advance(self, node: Node, stack: list[tuple[Node, Node | None]]) -> None:
         """Rebuild a node on its inputs at rest, or apply the first rule that fits it."""
         after = self._rebuilt(node)
         if after is node:
@@ -131,11 +132,11 @@ class Driver:
         else:
             return node
 
-        def leaf(value: object) -> object:
+        def at_rest(value: object) -> object:
             return done[value] if type(value) is Node else value
 
-        args = tuple([map_frozen(value, leaf) for value in node.args])
-        kwargs = tuple([(name, map_frozen(value, leaf)) for name, value in node.kwargs])
+        args = tuple([map_frozen(value, at_rest) for value in node.args])
+        kwargs = tuple([(name, map_frozen(value, at_rest)) for name, value in node.kwargs])
         return Node(node.op, args, kwargs)
 
     def _ruled(self, node: Node) -> Node:
@@ -150,25 +151,26 @@ class Driver:
                     "  A rule returns the Node to put in its place, or None to leave it."
                 )
             self._pending[node] = name_of(rule)
-            if len(self._pending) > MOST_STEPS:
+            if len(self._pending) > MOST_TIMES:
                 raise self._restless(None)
             return after
         return node
 
     def _restless(self, again: Node | None) -> RewriteError:
-        """The error that shows the circle (or the last steps of an endless chain)."""
+        """The error that shows the circle (or the end of an endless chain)."""
         chain = list(self._pending.items())
         if again is None:
-            what, chain = f"have not come to rest after {MOST_STEPS} steps on one node", chain[-4:]
+            what = f"have not come to rest after rewriting one node {MOST_TIMES} times"
+            chain = chain[-4:]
         else:
             what = "never come to rest"
             chain = chain[[node for node, _ in chain].index(again) :]
         rules = dict.fromkeys(rule for _, rule in chain)
-        steps = [f"    {self._show(node)}\n      by {rule!r} becomes" for node, rule in chain[-8:]]
+        lines = [f"    {self._show(node)}\n      by {rule!r} becomes" for node, rule in chain[-8:]]
         last = "    ..." if again is None else f"    {self._show(again)}  again"
         return RewriteError(
             f"the rules {' and '.join(map(repr, rules))} {what}:\n"
-            + "\n".join([*steps, last])
+            + "\n".join([*lines, last])
             + "\n  Make the rule's pattern too narrow for its own result."
         )
 

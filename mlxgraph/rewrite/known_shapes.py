@@ -10,27 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlxgraph.graph.node import CONSTANT, NUMBER, Node
+from mlxgraph.graph import ops
+from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType, FrozenList, Literal, Slice
 
 DEPTH = 12
-
-# Elementwise on one array: the shape stays.  The dtype may not: mx.tanh of whole numbers is float.
-ELEMENTWISE = frozenset(
-    f"mx.{name}"
-    for name in """abs negative exp expm1 log log1p log2 log10 sqrt rsqrt square reciprocal sin cos
-    tan sinh cosh tanh arcsin arccos arctan sigmoid erf floor ceil sign softmax stop_gradient
-    logical_not isnan isinf""".split()
-)
-WITH_NUMBER = frozenset(
-    "mx.add mx.subtract mx.multiply mx.divide mx.maximum mx.minimum mx.power".split()
-)
-LIKE = frozenset({"broadcast_like", "reshape_like"})  # op(value, shape_from)
-RESHAPES = frozenset({"mx.reshape", "mx.flatten", "mx.unflatten", "mx.squeeze", "mx.expand_dims"})
-KEEPS_DTYPE = RESHAPES | frozenset(
-    """getitem update broadcast_like reshape_like split_part mx.transpose mx.swapaxes mx.moveaxis
-    mx.negative mx.stop_gradient""".split()
-)
 
 
 def same_shape(a: Node, b: Node) -> bool:
@@ -48,23 +32,21 @@ def shape_of(node: Node) -> Any:
     around: list[tuple] = []
     for _ in range(DEPTH):
         match node:
-            case Node("update" | "astype_like" | "mx.astype", (inner, *_)) if is_node(inner):
+            case Node(ops.UPDATE | ops.ASTYPE_LIKE | ops.MX_ASTYPE, (inner, *_)) if is_node(inner):
                 node = inner
-            case Node("full_like", (like, _)):
-                node = like
-            case Node("broadcast_like" | "reshape_like", (_, like)):
-                node = like
-            case Node(op, (inner, *_), ()) if op in ELEMENTWISE and is_node(inner):
+            case Node(op, (inner, *_), ()) if op in ops.KEEPS_SHAPE and is_node(inner):
                 node = inner
-            case Node(op, (a, b), ()) if op in WITH_NUMBER and is_node(a) and is_scalar(b):
+            case Node(ops.BROADCAST_LIKE | ops.RESHAPE_LIKE, (_, like)):
+                node = like
+            case Node(op, (a, b), ()) if op in ops.ELEMENTWISE and is_node(a) and is_scalar(b):
                 node = a
-            case Node(op, (a, b), ()) if op in WITH_NUMBER and is_node(b) and is_scalar(a):
+            case Node(op, (a, b), ()) if op in ops.ELEMENTWISE and is_node(b) and is_scalar(a):
                 node = b
-            case Node("getitem", (inner, index)) if is_static(index):
-                around.append(("getitem", index))
+            case Node(ops.GETITEM as op, (inner, index)) if is_static(index):
+                around.append((op, index))
                 node = inner
-            case Node("mx.transpose", (inner, axes), ()) if type(axes) is tuple:
-                around.append(("transpose", axes))
+            case Node(ops.MX_TRANSPOSE as op, (inner, axes), ()) if type(axes) is tuple:
+                around.append((op, axes))
                 node = inner
             case _:
                 break
@@ -73,45 +55,43 @@ def shape_of(node: Node) -> Any:
 
 def _base_shape(node: Node) -> Any:
     match node:
-        case Node("mx.reshape", (_, shape), ()) if type(shape) is tuple and all(
+        case Node(ops.MX_RESHAPE, (_, shape), ()) if type(shape) is tuple and all(
             type(size) is int and size >= 0 for size in shape
         ):
             return shape
-        case Node(op, (_, shape, _)) if op == CONSTANT:
+        case Node(ops.CONSTANT, (_, shape, _)):
             return shape
     return node
 
 
 def _wrapped(shape: Any, around: list[tuple]) -> Any:
-    """The shape after the steps of `around`, innermost last; worked out where it is known."""
-    for step, how in reversed(around):
-        if step == "transpose" and type(shape) is tuple and len(how) == len(shape):
+    """The shape after the operations of `around`, innermost last; worked out where it is known."""
+    for op, how in reversed(around):
+        if op == ops.MX_TRANSPOSE and type(shape) is tuple and len(how) == len(shape):
             shape = tuple([shape[axis] for axis in how])
         else:
-            shape = _Step(step, shape, how)
+            shape = _Unknown(op, shape, how)
     return shape
 
 
-class _Step(tuple):
-    """A step on a shape that is not known: never equal to a shape in numbers."""
+class _Unknown(tuple):
+    """An operation on a shape that is not known: never equal to a shape in numbers."""
 
-    def __new__(cls, *parts: Any) -> _Step:
-        return tuple.__new__(cls, ("step", *parts))
+    def __new__(cls, *parts: Any) -> _Unknown:
+        return tuple.__new__(cls, ("unknown", *parts))
 
 
 def dtype_of(node: Node) -> Any:
     """A key that two nodes share only if they have the same dtype."""
     for _ in range(DEPTH):
         match node:
-            case Node("full_like", (like, _)):
+            case Node(ops.ASTYPE_LIKE, (_, like)):
                 node = like
-            case Node("astype_like", (_, like)):
-                node = like
-            case Node("mx.astype", (_, DType(value=name)), ()):
+            case Node(ops.MX_ASTYPE, (_, DType(value=name)), ()):
                 return name
-            case Node(op, (_, _, name)) if op == CONSTANT:
+            case Node(ops.CONSTANT, (_, _, name)):
                 return name
-            case Node(op, (inner, *_)) if op in KEEPS_DTYPE and is_node(inner):
+            case Node(op, (inner, *_)) if op in ops.KEEPS_DTYPE and is_node(inner):
                 node = inner
             case _:
                 break
@@ -125,7 +105,7 @@ def is_node(value: Any) -> bool:
 
 def is_scalar(value: Any) -> bool:
     """Whether an argument is a Python number, lifted or not."""
-    return type(value) in (int, Literal) or (type(value) is Node and value.op == NUMBER)
+    return type(value) in (int, Literal) or (type(value) is Node and value.op == ops.NUMBER)
 
 
 def parts(index: Any) -> tuple:
@@ -134,7 +114,7 @@ def parts(index: Any) -> tuple:
 
 
 def is_static(index: Any) -> bool:
-    """Whether an index names fixed places, and none of them twice."""
+    """Whether an index names fixed positions, and none of them twice."""
     return all(_is_static_part(part) for part in parts(index))
 
 
@@ -142,9 +122,9 @@ def _is_static_part(part: Any) -> bool:
     if type(part) is Slice:
         return all(type(bound) is int or bound is None for bound in part.value)
     if type(part) is FrozenList:
-        places = part.value
-        one_way = all(type(p) is int for p in places) and len({p < 0 for p in places}) < 2
-        return one_way and len(set(places)) == len(places)
+        positions = part.value
+        one_way = all(type(p) is int for p in positions) and len({p < 0 for p in positions}) < 2
+        return one_way and len(set(positions)) == len(positions)
     return type(part) is int or part is None or part is Ellipsis
 
 
@@ -155,7 +135,7 @@ def is_whole(index: Any) -> bool:
 
 
 def are_apart(one: Any, other: Any) -> bool:
-    """Whether two indices surely name no place in common: `[:, 0]` and `[:, 1]`."""
+    """Whether two indices surely name nothing in common: `[:, 0]` and `[:, 1]`."""
     for a, b in zip(parts(one), parts(other), strict=False):
         if not (type(a) in (int, Slice) and type(b) in (int, Slice)):
             return False  # from here on the entries may not stand for the same axis

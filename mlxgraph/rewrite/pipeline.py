@@ -1,4 +1,4 @@
-"""The library's passes, in the order in which they are tried.
+"""The library's rewrites, in the order in which they are tried.
 
     updates     a write that a later write covers goes
     noops       a write that changes nothing goes
@@ -10,8 +10,8 @@
     folding     what rests on constants alone is computed now     (looks at values)
     dead        what is left without a use goes
 
-In: a graph and which passes to use.  Out: a graph that computes the same, and its history.
-Passes that look at values serve who simplifies a graph by hand.  A compiled pass takes other
+In: a graph and which rewrites to use.  Out: a graph that computes the same, and its history.
+Rewrites that look at values serve who simplifies a graph by hand.  A compiled pass takes other
 values at its next run, so `FOR_RUNS` leaves them out, and keeps the constants' numbers.
 """
 
@@ -22,17 +22,17 @@ from functools import partial
 from typing import NamedTuple
 
 from mlxgraph.errors import UnknownNameError
-from mlxgraph.graph.algebra import is_graph
+from mlxgraph.graph import ops
+from mlxgraph.graph.deferred import is_graph
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import GRAD, Node
 from mlxgraph.rewrite import rules, whole_graph
 from mlxgraph.rewrite.driver import Rule, rewrite
 
 MOST_ROUNDS = 8
 
 
-class Pass(NamedTuple):
-    """One step of the pipeline: a name to turn it off by, its law, and what it does."""
+class Rewrite(NamedTuple):
+    """One rewrite of the pipeline: a name to turn it off by, its law, and what it does."""
 
     name: str
     law: str
@@ -40,7 +40,7 @@ class Pass(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What one pass made of a graph."""
+    """What one rewrite made of a graph."""
 
     name: str
     before: Graph
@@ -48,51 +48,54 @@ class Change(NamedTuple):
 
 
 class Simplified(NamedTuple):
-    """A graph at rest under its passes, and how it came there."""
+    """A graph at rest under its rewrites, and how it came there."""
 
     graph: Graph
     history: tuple[Change, ...]
 
 
-def _by_rules(name: str, law: str, using: tuple[Rule, ...]) -> Pass:
-    return Pass(name, law, lambda graph: rewrite(graph, *using))
+def _by_rules(name: str, law: str, using: tuple[Rule, ...]) -> Rewrite:
+    return Rewrite(name, law, lambda graph: rewrite(graph, *using))
 
 
 LOCAL = (
-    _by_rules("updates", "the last write to a place is the one that counts", rules.UPDATES),
-    _by_rules("noops", "a place written with its own value is unchanged", rules.NOOPS),
-    _by_rules("reads", "a place holds what was written there", rules.READS),
+    _by_rules("updates", "the last write is the one that counts", rules.UPDATES),
+    _by_rules("noops", "what is written with its own value is unchanged", rules.NOOPS),
+    _by_rules("reads", "what was written is what is read", rules.READS),
     _by_rules("views", "a view of a view is one view", rules.VIEWS),
     _by_rules("casts", "what has a shape and dtype already is not given it again", rules.CASTS),
-    Pass("twins", "operands of + and * can be exchanged", whole_graph.merge_twins),
+    Rewrite("twins", "operands of + and * can be exchanged", whole_graph.merge_twins),
 )
 BY_VALUE = (
-    Pass("constants", "one value needs one input", whole_graph.merge_constants),
-    Pass("folding", "what rests on constants is a constant", lambda graph: graph),
+    Rewrite("constants", "one value needs one input", whole_graph.merge_constants),
+    Rewrite("folding", "what rests on constants is a constant", lambda graph: graph),
 )
-ALL = (*LOCAL, *BY_VALUE, Pass("dead", "what nothing uses can go", whole_graph.drop_dead))
-FOR_RUNS = (*LOCAL, Pass("dead", "what nothing uses can go", whole_graph.drop_idle_writes))
+ALL = (*LOCAL, *BY_VALUE, Rewrite("dead", "what nothing uses can go", whole_graph.drop_dead))
+FOR_RUNS = (*LOCAL, Rewrite("dead", "what nothing uses can go", whole_graph.drop_idle_writes))
 NAMES = tuple(one.name for one in ALL)
 
 
 def simplify(
     graph: Graph,
-    using: Iterable[Pass] = ALL,
+    using: Iterable[Rewrite] = ALL,
     without: Iterable[str] = (),
     evaluate: whole_graph.Evaluate | None = None,
 ) -> Simplified:
-    """The graph at rest under the passes: none of them changes it any more.
+    """The graph at rest under the rewrites: none of them changes it any more.
+
+    They are tried in rounds, and no more than MOST_ROUNDS of them.  A graph with random draws or
+    gradients is left as it is (see `is_touchy`); the graphs that it defers are not.
 
     Args:
-        using: the passes, in order; without: names of passes to leave out.
+        using: the rewrites, in order; without: names of rewrites to leave out.
         evaluate: MLX's arithmetic, for `folding`; without it nothing is folded.
 
-    Raises: UnknownNameError for a name that is no pass.
+    Raises: UnknownNameError for a name that is no rewrite.
     """
     left_out = set(without)
     for name in left_out:
         if name not in NAMES:
-            raise UnknownNameError("pass", name, NAMES)
+            raise UnknownNameError("rewrite", name, NAMES)
     chosen = [_armed(one, evaluate) for one in using if one.name not in left_out]
     history: list[Change] = []
     if not is_touchy(graph):
@@ -102,19 +105,19 @@ def simplify(
                 graph = _apply(one, graph, history)
             if graph is before:
                 break
-    then = tuple(simplify(step, chosen).graph if is_graph(step) else step for step in graph.then)
+    then = tuple(simplify(one, chosen).graph if is_graph(one) else one for one in graph.then)
     if any(a is not b for a, b in zip(then, graph.then, strict=True)):
         graph = graph.replace(then=then)
     return Simplified(graph, tuple(history))
 
 
-def _armed(one: Pass, evaluate: whole_graph.Evaluate | None) -> Pass:
+def _armed(one: Rewrite, evaluate: whole_graph.Evaluate | None) -> Rewrite:
     if one.name != "folding" or evaluate is None:
         return one
     return one._replace(run=partial(whole_graph.fold_constants, evaluate=evaluate))
 
 
-def _apply(one: Pass, graph: Graph, history: list[Change]) -> Graph:
+def _apply(one: Rewrite, graph: Graph, history: list[Change]) -> Graph:
     after = one.run(graph)
     if after is graph:
         return graph
@@ -128,8 +131,4 @@ def is_touchy(graph: Graph) -> bool:
     With random draws, which of them comes first is part of what is computed; and a gradient is
     taken at one node, so that another node of the same value does not stand in for it.
     """
-    return any(_is_touchy(node) for node in graph.nodes())
-
-
-def _is_touchy(node: Node) -> bool:
-    return node.op == GRAD or node.op.startswith("mx.random.")
+    return any(node.op == ops.GRAD or ops.is_random(node.op) for node in graph.nodes())

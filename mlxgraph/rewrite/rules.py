@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType
 from mlxgraph.rewrite.known_shapes import (
     DEPTH,
-    RESHAPES,
     are_apart,
     is_node,
     is_static,
@@ -27,23 +27,23 @@ from mlxgraph.rewrite.known_shapes import (
 def later_update_wins(node: Node) -> Node | None:
     """update(update(x, i, a), i, b)  ->  update(x, i, b)"""
     match node:
-        case Node("update", (Node("update", (x, here, _)), there, b)) if here == there:
-            return Node("update", (x, there, b))
+        case Node(ops.UPDATE, (Node(ops.UPDATE, (x, here, _)), there, b)) if here == there:
+            return Node(ops.UPDATE, (x, there, b))
     return None
 
 
 def later_put_wins(node: Node) -> Node | None:
     """put(put(x, k, a), k, b)  ->  put(x, k, b)"""
     match node:
-        case Node("put", (Node("put", (x, here, _)), there, b)) if here == there:
-            return Node("put", (x, there, b))
+        case Node(ops.PUT, (Node(ops.PUT, (x, here, _)), there, b)) if here == there:
+            return Node(ops.PUT, (x, there, b))
     return None
 
 
 def whole_update(node: Node) -> Node | None:
     """update(x, :, v)  ->  v, if v is shaped and typed as x"""
     match node:
-        case Node("update", (x, index, v)) if (
+        case Node(ops.UPDATE, (x, index, v)) if (
             is_whole(index) and is_node(v) and same_shape(v, x) and same_dtype(v, x)
         ):
             return v
@@ -56,7 +56,7 @@ def whole_update(node: Node) -> Node | None:
 def own_value(node: Node) -> Node | None:
     """update(x, i, x[i])  ->  x"""
     match node:
-        case Node("update", (x, here, Node("getitem", (y, there)))) if x is y and here == there:
+        case Node(ops.UPDATE, (x, here, Node(ops.GETITEM, (y, there)))) if x is y and here == there:
             return x
     return None
 
@@ -64,7 +64,7 @@ def own_value(node: Node) -> Node | None:
 def own_item(node: Node) -> Node | None:
     """put(x, k, item(x, k))  ->  x"""
     match node:
-        case Node("put", (x, here, Node("item", (y, there)))) if x is y and here == there:
+        case Node(ops.PUT, (x, here, Node(ops.ITEM, (y, there)))) if x is y and here == there:
             return x
     return None
 
@@ -72,8 +72,8 @@ def own_item(node: Node) -> Node | None:
 def own_leaves(node: Node) -> Node | None:
     """unflatten_like(x, leaf(x, 0), leaf(x, 1), ...)  ->  x"""
     match node:
-        case Node("unflatten_like", (x, *given)) if given and all(
-            is_node(part) and part.op == "leaf" and part.args == (x, k)
+        case Node(ops.UNFLATTEN_LIKE, (x, *given)) if given and all(
+            is_node(part) and part.op == ops.LEAF and part.args == (x, k)
             for k, part in enumerate(given)
         ):
             return x
@@ -86,32 +86,32 @@ def own_leaves(node: Node) -> Node | None:
 def read_back(node: Node) -> Node | None:
     """update(x, i, v)[i]  ->  v as x[i] is: broadcast to its shape, in its dtype"""
     match node:
-        case Node("getitem", (Node("update", (x, here, v)), there)) if (
+        case Node(ops.GETITEM, (Node(ops.UPDATE, (x, here, v)), there)) if (
             here == there and is_static(here) and is_node(v)
         ):
-            place = Node("getitem", (x, here))
-            return Node("astype_like", (Node("broadcast_like", (v, place)), place))
+            part = Node(ops.GETITEM, (x, here))
+            return Node(ops.ASTYPE_LIKE, (Node(ops.BROADCAST_LIKE, (v, part)), part))
     return None
 
 
 def read_beside(node: Node) -> Node | None:
     """update(x, i, v)[j]  ->  x[j], if i and j have nothing in common"""
     match node:
-        case Node("getitem", (Node("update") as written, there)) if is_static(there):
+        case Node(ops.GETITEM, (Node(ops.UPDATE) as written, there)) if is_static(there):
             x = _below_writes_apart(written, there)
-            return Node("getitem", (x, there)) if x is not None and x is not written else None
+            return Node(ops.GETITEM, (x, there)) if x is not None and x is not written else None
     return None
 
 
 def _below_writes_apart(node: Node, index: Any) -> Node | None:
     """The value below the writes that do not concern an index; None if there are too many.
 
-    One step of the rule passes all of them, and gives up early, or a read behind each of many
+    One use of the rule passes all of them, and gives up early, or a read behind each of many
     writes would make the cost grow with their square.
     """
     for _ in range(DEPTH):
         match node:
-            case Node("update", (x, here, _)) if is_static(here) and are_apart(here, index):
+            case Node(ops.UPDATE, (x, here, _)) if is_static(here) and are_apart(here, index):
                 node = x
             case _:
                 return node
@@ -121,7 +121,7 @@ def _below_writes_apart(node: Node, index: Any) -> Node | None:
 def read_all(node: Node) -> Node | None:
     """x[:]  ->  x"""
     match node:
-        case Node("getitem", (x, index)) if is_whole(index):
+        case Node(ops.GETITEM, (x, index)) if is_whole(index):
             return x
     return None
 
@@ -129,11 +129,11 @@ def read_all(node: Node) -> Node | None:
 def read_item_back(node: Node) -> Node | None:
     """item(put(x, k, v), k)  ->  v, and another item is x's own"""
     match node:
-        case Node("item", (Node("put", (_, here, v)), there)) if here == there and is_node(v):
+        case Node(ops.ITEM, (Node(ops.PUT, (_, here, v)), there)) if here == there and is_node(v):
             return v
-        case Node("item", (Node("put") as written, there)):
+        case Node(ops.ITEM, (Node(ops.PUT) as written, there)):
             x = _below_other_items(written, there)
-            return Node("item", (x, there)) if x is not None and x is not written else None
+            return Node(ops.ITEM, (x, there)) if x is not None and x is not written else None
     return None
 
 
@@ -141,7 +141,7 @@ def _below_other_items(node: Node, key: Any) -> Node | None:
     """The nest below the writes of other items; None if there are too many (as above)."""
     for _ in range(DEPTH):
         match node:
-            case Node("put", (x, here, _)) if _other_item(here, key):
+            case Node(ops.PUT, (x, here, _)) if _other_item(here, key):
                 node = x
             case _:
                 return node
@@ -157,7 +157,7 @@ def _other_item(one: Any, other: Any) -> bool:
 def read_leaf_back(node: Node) -> Node | None:
     """leaf(unflatten_like(x, v0, v1, ...), k)  ->  vk"""
     match node:
-        case Node("leaf", (Node("unflatten_like", (_, *given)), k)) if is_node(given[k]):
+        case Node(ops.LEAF, (Node(ops.UNFLATTEN_LIKE, (_, *given)), k)) if is_node(given[k]):
             return given[k]
     return None
 
@@ -168,8 +168,8 @@ def read_leaf_back(node: Node) -> Node | None:
 def reshaped_twice(node: Node) -> Node | None:
     """reshape(reshape(x, s), t)  ->  reshape(x, t), for every operation that reshapes"""
     match node:
-        case Node("mx.reshape" | "reshape_like" as op, (Node(inner, (x, *_), ()), to), ()) if (
-            inner in RESHAPES or inner == "reshape_like"
+        case Node(ops.MX_RESHAPE | ops.RESHAPE_LIKE as op, (Node(inner, (x, *_), ()), to), ()) if (
+            inner in ops.RESHAPES
         ):
             return Node(op, (x, to))
     return None
@@ -178,9 +178,9 @@ def reshaped_twice(node: Node) -> Node | None:
 def reshaped_to_itself(node: Node) -> Node | None:
     """reshape(x, t)  ->  x, if x is shaped so"""
     match node:
-        case Node("reshape_like", (x, like)) if same_shape(x, like):
+        case Node(ops.RESHAPE_LIKE, (x, like)) if same_shape(x, like):
             return x
-        case Node("mx.reshape", (x, _), ()) if is_node(x) and same_shape(node, x):
+        case Node(ops.MX_RESHAPE, (x, _), ()) if is_node(x) and same_shape(node, x):
             return x
     return None
 
@@ -188,18 +188,18 @@ def reshaped_to_itself(node: Node) -> Node | None:
 def transposed_twice(node: Node) -> Node | None:
     """transpose(transpose(x, p), q)  ->  transpose(x, p[q]), or x if that is no change"""
     match node:
-        case Node("mx.transpose", (Node("mx.transpose", (x, p), ()), q), ()) if (
+        case Node(ops.MX_TRANSPOSE, (Node(ops.MX_TRANSPOSE, (x, p), ()), q), ()) if (
             type(p) is tuple and type(q) is tuple and len(p) == len(q)
         ):
             axes = tuple([p[axis] for axis in q])
-            return x if axes == tuple(range(len(axes))) else Node("mx.transpose", (x, axes))
+            return x if axes == tuple(range(len(axes))) else Node(ops.MX_TRANSPOSE, (x, axes))
     return None
 
 
 def swapped_twice(node: Node) -> Node | None:
     """swapaxes(swapaxes(x, a, b), a, b)  ->  x"""
     match node:
-        case Node("mx.swapaxes", (Node("mx.swapaxes", (x, a, b), ()), c, d), ()) if {a, b} == {
+        case Node(ops.MX_SWAPAXES, (Node(ops.MX_SWAPAXES, (x, a, b), ()), c, d), ()) if {a, b} == {
             c,
             d,
         }:
@@ -210,7 +210,7 @@ def swapped_twice(node: Node) -> Node | None:
 def moved_back(node: Node) -> Node | None:
     """moveaxis(moveaxis(x, a, b), b, a)  ->  x"""
     match node:
-        case Node("mx.moveaxis", (Node("mx.moveaxis", (x, a, b), ()), c, d), ()) if (a, b) == (
+        case Node(ops.MX_MOVEAXIS, (Node(ops.MX_MOVEAXIS, (x, a, b), ()), c, d), ()) if (a, b) == (
             d,
             c,
         ):
@@ -221,7 +221,7 @@ def moved_back(node: Node) -> Node | None:
 def negated_twice(node: Node) -> Node | None:
     """-(-x)  ->  x"""
     match node:
-        case Node("mx.negative", (Node("mx.negative", (x,), ()),), ()):
+        case Node(ops.MX_NEGATIVE, (Node(ops.MX_NEGATIVE, (x,), ()),), ()):
             return x
     return None
 
@@ -232,7 +232,7 @@ def negated_twice(node: Node) -> Node | None:
 def broadcast_already(node: Node) -> Node | None:
     """broadcast_like(x, y)  ->  x, if x is shaped as y"""
     match node:
-        case Node("broadcast_like", (x, like)) if is_node(x) and same_shape(x, like):
+        case Node(ops.BROADCAST_LIKE, (x, like)) if is_node(x) and same_shape(x, like):
             return x
     return None
 
@@ -240,17 +240,17 @@ def broadcast_already(node: Node) -> Node | None:
 def broadcast_twice(node: Node) -> Node | None:
     """broadcast_like(broadcast_like(x, y), z)  ->  broadcast_like(x, z)"""
     match node:
-        case Node("broadcast_like", (Node("broadcast_like", (x, _)), like)):
-            return Node("broadcast_like", (x, like))
+        case Node(ops.BROADCAST_LIKE, (Node(ops.BROADCAST_LIKE, (x, _)), like)):
+            return Node(ops.BROADCAST_LIKE, (x, like))
     return None
 
 
 def cast_already(node: Node) -> Node | None:
     """astype_like(x, y)  ->  x, if x has y's dtype; and so for mx.astype"""
     match node:
-        case Node("astype_like", (x, like)) if is_node(x) and same_dtype(x, like):
+        case Node(ops.ASTYPE_LIKE, (x, like)) if is_node(x) and same_dtype(x, like):
             return x
-        case Node("mx.astype", (x, DType()), ()) if is_node(x) and same_dtype(x, node):
+        case Node(ops.MX_ASTYPE, (x, DType()), ()) if is_node(x) and same_dtype(x, node):
             return x
     return None
 
@@ -259,8 +259,8 @@ def shape_from_the_source(node: Node) -> Node | None:
     """op_like(v, reshape_like(x, y))  ->  op_like(v, y), for whatever only takes y's shape"""
     match node:
         case Node(
-            "broadcast_like" | "reshape_like" as op,
-            (v, Node("broadcast_like" | "reshape_like", (_, source))),
+            ops.BROADCAST_LIKE | ops.RESHAPE_LIKE as op,
+            (v, Node(ops.BROADCAST_LIKE | ops.RESHAPE_LIKE, (_, source))),
         ):
             return Node(op, (v, source))
     return None
@@ -269,8 +269,8 @@ def shape_from_the_source(node: Node) -> Node | None:
 def dtype_from_the_source(node: Node) -> Node | None:
     """astype_like(v, astype_like(x, y))  ->  astype_like(v, y)"""
     match node:
-        case Node("astype_like", (v, Node("astype_like", (_, source)))):
-            return Node("astype_like", (v, source))
+        case Node(ops.ASTYPE_LIKE, (v, Node(ops.ASTYPE_LIKE, (_, source)))):
+            return Node(ops.ASTYPE_LIKE, (v, source))
     return None
 
 

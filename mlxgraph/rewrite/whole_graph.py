@@ -1,4 +1,4 @@
-"""Passes that need to see a whole graph: dead code, common subexpressions, constants.
+"""Rewrites that need to see a whole graph: dead code, common subexpressions, constants.
 
 Interning does most of the work already: two equal expressions are one node.  What is left are
 expressions that are equal without looking so, and values that the graph alone can know.
@@ -10,17 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from mlxgraph.errors import MLXGraphError
-from mlxgraph.graph.algebra import canonical, dtype_name_of, rebuilt
+from mlxgraph.graph import ops
+from mlxgraph.graph.base import canonical, rebuilt
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import APPLY, CALL, CONSTANT, GRAD, NUMBER, Node, site_node
+from mlxgraph.graph.node import Node, site_node
+from mlxgraph.graph.values import dtype_name
 
 Evaluate = Callable[[Node, Callable[[Node], Any]], Any]
-
-# Exact either way round, to the last bit; mx.maximum is not, for it tells -0 from 0.
-COMMUTES = frozenset(
-    """mx.add mx.multiply mx.equal mx.not_equal mx.logical_and mx.logical_or array.and array.or
-    array.xor mx.bitwise_and mx.bitwise_or mx.bitwise_xor""".split()
-)
 
 
 def drop_dead(graph: Graph) -> Graph:
@@ -39,7 +35,7 @@ def merge_twins(graph: Graph) -> Graph:
     seen: set[Node] = set()
 
     def twin(node: Node) -> Node | None:
-        if node.op in COMMUTES and len(node.args) == 2 and not node.kwargs:
+        if node.op in ops.COMMUTES and len(node.args) == 2 and not node.kwargs:
             other = Node(node.op, (node.args[1], node.args[0]))
             if other in seen:
                 return other
@@ -58,10 +54,10 @@ def merge_constants(graph: Graph) -> Graph:
     first: dict[Any, int] = {}
 
     def same(node: Node) -> Node | None:
-        if node.op not in (CONSTANT, NUMBER):
+        if node.op not in (ops.CONSTANT, ops.NUMBER):
             return None
         value = graph.constants[node.args[0]]
-        key = (type(value), repr(value)) if node.op == NUMBER else id(value)
+        key = (type(value), repr(value)) if node.op == ops.NUMBER else id(value)
         index = first.setdefault(key, node.args[0])
         return None if index == node.args[0] else Node(node.op, (index, *node.args[1:]))
 
@@ -81,7 +77,7 @@ def fold_constants(graph: Graph, evaluate: Evaluate) -> Graph:
     constants = list(graph.constants)
 
     def fold(node: Node) -> Node | None:
-        if node.op in (CONSTANT, NUMBER):
+        if node.op in (ops.CONSTANT, ops.NUMBER):
             values[node] = constants[node.args[0]]
             return None
         if not node.inputs or not _is_pure(node) or any(n not in values for n in node.inputs):
@@ -92,7 +88,7 @@ def fold_constants(graph: Graph, evaluate: Evaluate) -> Graph:
             return None
         if not hasattr(value, "shape") or not hasattr(value, "dtype"):
             return None
-        folded = Node(CONSTANT, (len(constants), tuple(value.shape), dtype_name_of(value)))
+        folded = Node(ops.CONSTANT, (len(constants), tuple(value.shape), dtype_name(value.dtype)))
         constants.append(value)
         values[folded] = value
         return folded
@@ -102,7 +98,7 @@ def fold_constants(graph: Graph, evaluate: Evaluate) -> Graph:
 
 
 def _is_pure(node: Node) -> bool:
-    return node.op not in (APPLY, CALL, GRAD) and not node.op.startswith("mx.random.")
+    return node.op not in (ops.APPLY, ops.CALL, ops.GRAD) and not ops.is_random(node.op)
 
 
 def _if_changed(before: Graph, after: Graph) -> Graph:

@@ -1,20 +1,19 @@
-"""Arrays as bytes, and the closed table of operations: what a graph on disk is made of.
+"""Arrays as bytes: what a graph on disk is made of, besides its structure.
 
 In: an `mx.array`, or the bytes of one.  Out: the other, bit for bit.
-Importing this module tells `graph.file` about both; the graph's own room knows no mlx.
+Importing this module tells `graph.file` what arrays are; the graph's own room knows no mlx.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import GraphFileError
-from mlxgraph.graph import ops
 from mlxgraph.graph.file.format import set_codec
+from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.dtypes import dtype_named
 from mlxgraph.mlx_facts.originals import ARRAY, zeros
 
@@ -22,11 +21,9 @@ from mlxgraph.mlx_facts.originals import ARRAY, zeros
 class ArrayCodec:
     """`mx.array` and bytes; numpy arrays among the constants come back as `mx.array`."""
 
-    operations: Collection[str] = ops.STORABLE
-
     def describe(self, array: Any) -> tuple[str, tuple[int, ...]]:
         """The dtype's name and the shape."""
-        return str(array.dtype).rpartition(".")[2], tuple(array.shape)
+        return dtype_name(array.dtype), tuple(array.shape)
 
     def to_bytes(self, array: Any) -> Any:
         """The elements in order; a lazy array is computed.

@@ -267,9 +267,9 @@ FAULTS = {
     "half a character": (set_at("saves", 0, 0, "\ud800"), "half a character"),
     "an array that is not there": (set_at("constants", 0, {"array": 5}), "no array"),
     "a constant's form": (set_at("constants", 0, "x"), "no number"),
-    "a step's kind": (set_at("then", 0, {"exec": "1"}), "no step 'exec'"),
-    "a step's fields": (set_at("then", 0, {"edit": {}}), "no object of pattern"),
-    "a step's function": (set_at("then", 0, "edit", "function", ["eval", ["1"]]), "no function"),
+    "a deferred kind": (set_at("then", 0, {"exec": "1"}), "no kind of edit or read 'exec'"),
+    "an edit's fields": (set_at("then", 0, {"edit": {}}), "no object of pattern"),
+    "an edit's function": (set_at("then", 0, "edit", "function", ["eval", ["1"]]), "no function"),
     "a function's arguments": (
         set_at("then", 0, "edit", "function", ["boost", ["x"]]), "boost takes a number"
     ),

@@ -21,7 +21,7 @@ def half(x):
 
 
 PAGE = """\
-graph: 1 write, 2 saves, 3 steps
+graph: 1 write, 2 saves, 1 deferred read, 1 deferred edit, 1 deferred graph
   %0 = model.layers.1.output                                     (1, 2, 3) float32  a.py:3
   %1 = %0[:, -1]
   %2 = %1 + $0:float32[3]

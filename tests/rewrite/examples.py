@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlxgraph.graph.check import check
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.values import DType, FrozenList, Literal, Slice
+from mlxgraph.rewrite.pipeline import Simplified
 
 X, Y, W = site_node("x"), site_node("y"), site_node("w")
 V = site_node("v")  # shape (2, 6), as x[:, -1]
@@ -41,8 +43,16 @@ def like(kind: str, *args: Any) -> Node:
     return Node(f"{kind}_like", args)
 
 
-PLACE = getitem(X, LAST)
-HALF = mx_("multiply", PLACE, N)
+def checked(done: Simplified) -> Simplified:
+    """What the pipeline made of a graph, every rewrite's result found well-formed."""
+    for change in done.history:
+        check(change.before)
+        check(change.after)
+    return done
+
+
+PART = getitem(X, LAST)
+HALF = mx_("multiply", PART, N)
 NEST = site_node("nest")  # ((x, y), {"gain": v})
 SPLIT = mx_("reshape", X, (2, 4, 3, 2))
 HEADS = mx_("transpose", SPLIT, (0, 2, 1, 3))
@@ -63,7 +73,7 @@ FITS: dict[str, list[tuple[Node, Node]]] = {
         (update(X, (ALL, ALL), mx_("negative", X)), mx_("negative", X)),
     ],
     "own_value": [
-        (update(X, LAST, PLACE), X),
+        (update(X, LAST, PART), X),
         (update(X, FrozenList((1, 0)), getitem(X, FrozenList((1, 0)))), X),
     ],
     "own_item": [(put(NEST, 0, item(NEST, 0)), NEST)],
@@ -76,11 +86,11 @@ FITS: dict[str, list[tuple[Node, Node]]] = {
     "read_back": [
         (
             getitem(update(X, LAST, HALF), LAST),
-            like("astype", like("broadcast", HALF, PLACE), PLACE),
+            like("astype", like("broadcast", HALF, PART), PART),
         ),
         (
             getitem(update(X, LAST, W), LAST),
-            like("astype", like("broadcast", W, PLACE), PLACE),
+            like("astype", like("broadcast", W, PART), PART),
         ),
     ],
     "read_beside": [
@@ -116,12 +126,12 @@ FITS: dict[str, list[tuple[Node, Node]]] = {
     "swapped_twice": [(mx_("swapaxes", mx_("swapaxes", X, 0, 2), 2, 0), X)],
     "moved_back": [(mx_("moveaxis", mx_("moveaxis", X, 0, 2), 2, 0), X)],
     "negated_twice": [(mx_("negative", mx_("negative", X)), X)],
-    "broadcast_already": [(like("broadcast", HALF, PLACE), HALF)],
+    "broadcast_already": [(like("broadcast", HALF, PART), HALF)],
     "broadcast_twice": [
-        (like("broadcast", like("broadcast", C, PLACE), V), like("broadcast", C, V)),
+        (like("broadcast", like("broadcast", C, PART), V), like("broadcast", C, V)),
     ],
     "cast_already": [
-        (like("astype", mx_("negative", PLACE), X), mx_("negative", PLACE)),
+        (like("astype", mx_("negative", PART), X), mx_("negative", PART)),
         (
             mx_("astype", mx_("astype", X, DType("float16")), DType("float16")),
             mx_("astype", X, DType("float16")),
@@ -180,7 +190,7 @@ STAYS: dict[str, list[Node]] = {
     "swapped_twice": [mx_("swapaxes", mx_("swapaxes", X, 0, 2), 0, 1)],
     "moved_back": [mx_("moveaxis", mx_("moveaxis", X, 0, 2), 0, 2)],
     "negated_twice": [mx_("negative", mx_("abs", X))],
-    "broadcast_already": [like("broadcast", mx_("add", C, PLACE), PLACE), like("broadcast", N, X)],
+    "broadcast_already": [like("broadcast", mx_("add", C, PART), PART), like("broadcast", N, X)],
     "broadcast_twice": [like("broadcast", mx_("tanh", like("broadcast", C, V)), X)],
     "cast_already": [
         like("astype", mx_("multiply", X, Literal(0.5)), X),

@@ -1,4 +1,4 @@
-"""Every pass preserves what is computed: random expressions, and random programs on models."""
+"""Every rewrite preserves what is computed: random expressions, and random programs on models."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import mlxgraph as mg
 from mlxgraph.errors import ShapeError
 from mlxgraph.evaluate.evaluate import evaluate, thaw
 from mlxgraph.evaluate.values import NodeFailure, Values, source_values
+from mlxgraph.graph.check import check
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.values import DType, FrozenList, Slice
@@ -24,6 +25,7 @@ from mlxgraph.trace.execute import REWRITES
 from tests import models
 from tests.laws.play import perform
 from tests.laws.test_programs import CASES
+from tests.rewrite.examples import checked
 
 SITES = {
     site_node("a"): (2, 4, 6),
@@ -123,18 +125,18 @@ class Expressions:
     def write(self, x: Node, y: Node) -> None:
         """A write as a block would record it, and what is read of it again."""
         index = self.index()
-        place = Node("getitem", (x, index))
+        part = Node("getitem", (x, index))
         if not self.within(x, index):
             return
-        self.add(place)
-        if place not in self.nodes:
+        self.add(part)
+        if part not in self.nodes:
             return
         number = LEAVES[self.draw(st.integers(1, 3))]
-        changed = Node(self.draw(st.sampled_from(["mx.add", "mx.multiply"])), (place, number))
-        value = self.draw(st.sampled_from([place, changed, Node("full_like", (place, number)), y]))
+        changed = Node(self.draw(st.sampled_from(["mx.add", "mx.multiply"])), (part, number))
+        value = self.draw(st.sampled_from([part, changed, Node("full_like", (part, number)), y]))
         self.add(value)
         if value is y or value is changed:
-            value = Node("astype_like", (Node("broadcast_like", (value, place)), place))
+            value = Node("astype_like", (Node("broadcast_like", (value, part)), part))
         self.add(Node("update", (x, index, value)))
         if self.nodes[-1].op == "update":
             self.add(Node("getitem", (self.nodes[-1], index)))
@@ -165,9 +167,9 @@ def agree(before: Graph, after: Graph) -> bool:
 
 @settings(max_examples=settings().max_examples * 5)
 @given(graph=expressions())
-def test_all_passes_together_preserve_what_is_computed(graph):
+def test_all_rewrites_together_preserve_what_is_computed(graph):
     note(str(graph))
-    done = simplify(graph, evaluate=evaluate)
+    done = checked(simplify(graph, evaluate=evaluate))
     note("\n\n".join(f"{change.name}\n{change.after}" for change in done.history))
     assert agree(graph, done.graph)
     assert simplify(done.graph, evaluate=evaluate).graph == done.graph
@@ -175,9 +177,10 @@ def test_all_passes_together_preserve_what_is_computed(graph):
 
 @pytest.mark.parametrize("name", NAMES)
 @given(graph=expressions())
-def test_each_pass_preserves_what_is_computed(name, graph):
+def test_each_rewrite_preserves_what_is_computed(name, graph):
     note(str(graph))
-    done = simplify(graph, without=[other for other in NAMES if other != name], evaluate=evaluate)
+    others = [other for other in NAMES if other != name]
+    done = checked(simplify(graph, without=others, evaluate=evaluate))
     note(str(done.graph))
     assert agree(graph, done.graph)
 
@@ -216,8 +219,8 @@ def test_a_rule_that_is_wrong_is_found_out(rule):
     assert any(caught)
 
 
-def test_the_expressions_give_every_local_pass_work():
-    """The control for the laws above: they were not tested on graphs that no pass changes."""
+def test_the_expressions_give_every_local_rewrite_work():
+    """The control for the laws above: they were not tested on graphs that no rewrite changes."""
     worked: set[str] = set()
 
     @settings(max_examples=200, database=None)
@@ -229,17 +232,17 @@ def test_the_expressions_give_every_local_pass_work():
     assert worked >= {one.name for one in ALL} - {"dead"}
 
 
-@pytest.mark.parametrize("passes", [*REWRITES, True])
+@pytest.mark.parametrize("optimize", [*REWRITES, True])
 @settings(max_examples=settings().max_examples // 2)
 @given(data=st.data())
-def test_a_run_with_passes_equals_the_run_without(passes, data):
+def test_a_run_with_rewrites_equals_the_run_without(optimize, data):
     case = CASES[data.draw(st.sampled_from(sorted(CASES)))]
     program = data.draw(case.programs)
     note("\n".join(map(str, program)))
     _, _, trace = perform(case.model, program, case.inputs)
     assert trace.graph.saves
     plain = case.model.run(trace.graph, *case.inputs, optimize=False, compile=False)
-    done = case.model.run(trace.graph, *case.inputs, optimize=passes, compile=False)
+    done = case.model.run(trace.graph, *case.inputs, optimize=optimize, compile=False)
     for name in plain.saves:
         assert models.same(plain[name], done[name], 1e-6), name
 
@@ -252,7 +255,9 @@ def test_a_graph_simplified_by_hand_runs_the_same(data):
     note("\n".join(map(str, program)))
     _, _, trace = perform(case.model, program, case.inputs)
     graph = trace.graph
+    check(graph)
     simple = mg.simplify(graph)
+    check(simple)
     assert len(simple.nodes()) <= len(graph.nodes()) + 2 * len(graph.saves)
     note(str(simple))
     assert graph.saves
@@ -283,13 +288,13 @@ def test_the_rules_hold_under_gradients():
     assert models.same(*slopes, 1e-5) and abs(slopes[0].item()) > 1e-3
 
 
-def test_rules_are_all_in_some_pass():
+def test_rules_are_all_in_some_rewrite():
     groups = (rules.UPDATES, rules.NOOPS, rules.READS, rules.VIEWS, rules.CASTS)
     assert sum(map(len, groups)) == len(rules.RULES) == len(set(rules.RULES))
 
 
 def test_what_fails_in_a_run_is_told_by_the_users_line(x=CASES["chain"].inputs[0]):
-    """The passes leave the lines of what they rewrite in place, for errors to point at."""
+    """Rewrites leave the lines of what they rewrite in place, for errors to point at."""
     model = CASES["chain"].model
     with model.trace(x) as t:
         h = model.layers[0].output

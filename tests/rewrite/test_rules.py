@@ -6,6 +6,7 @@ import mlx.core as mx
 import pytest
 
 from mlxgraph.evaluate.values import Values
+from mlxgraph.graph.check import check
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType, FrozenList
@@ -51,6 +52,12 @@ def test_a_rule_makes_of_a_node_what_its_law_says(name, before, after):
     assert BY_NAME[name](before) is after
 
 
+@pytest.mark.parametrize(("name", "before", "after"), CASES)
+def test_a_rule_makes_well_formed_nodes_of_well_formed_nodes(name, before, after):
+    check(Graph(saves=[("before", before)], constants=[0.5, mx.zeros(6)]))
+    check(Graph(saves=[("after", after)], constants=[0.5, mx.zeros(6)]))
+
+
 @pytest.mark.parametrize(("name", "node"), STAYING)
 def test_a_rule_leaves_what_only_looks_alike(name, node):
     assert BY_NAME[name](node) is None
@@ -75,7 +82,7 @@ WRONG = {
         update(update(X, LAST, V), (examples.ALL, -1, 2), N),
         update(X, (examples.ALL, -1, 2), N),
     ),
-    "a place written twice": (
+    "a position written twice": (
         getitem(update(X, FrozenList((0, 0)), X), FrozenList((0, 0))),
         X,
     ),
@@ -107,7 +114,7 @@ def test_a_read_after_a_chain_of_writes_finds_its_own():
 
 
 def chain_of_writes(count: int) -> list[Node]:
-    """Reads of one place each, each behind all the writes so far."""
+    """Reads of one position each, each behind all the writes so far."""
     node, reads = X, []
     for k in range(count):
         index = (examples.ALL, k)

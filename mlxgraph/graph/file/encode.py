@@ -18,14 +18,12 @@ import math
 from typing import Any
 
 from mlxgraph.errors import GraphFileError, OpaqueError
-from mlxgraph.graph.deferred import Edit, Read, function_name
+from mlxgraph.graph.deferred import Edit, Read, function_name, is_graph
+from mlxgraph.graph.file.fields import DEEPEST, MOST_NESTED
 from mlxgraph.graph.listing import opaque_name
 from mlxgraph.graph.named import is_array, param_node, spec
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
-
-DEEPEST = 64  # lists in lists
-MOST_NESTED = 16  # graphs in graphs
 
 
 class Encoder:
@@ -33,7 +31,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self.arrays: list[Any] = []
-        self._places: dict[int, int] = {}
+        self._indices: dict[int, int] = {}
 
     def graph(self, graph: Any, depth: int = 0) -> dict[str, Any]:
         """One graph.
@@ -52,7 +50,7 @@ class Encoder:
             "writes": [[list(site), index[node]] for site, node in graph.writes],
             "saves": [[name, index[node]] for name, node in graph.saves],
             "constants": [self._constant(value) for value in graph.constants],
-            "then": [self._step(step, depth) for step in graph.then],
+            "then": [self._deferred(one, depth) for one in graph.then],
         }
 
     def _node(self, node: Node, note: Any, index: dict[Node, int]) -> list[Any]:
@@ -66,31 +64,31 @@ class Encoder:
         return self._array(value) if is_array(value) else _scalar(value)
 
     def _array(self, array: Any) -> dict[str, int]:
-        place = self._places.setdefault(id(array), len(self.arrays))
-        if place == len(self.arrays):
+        k = self._indices.setdefault(id(array), len(self.arrays))
+        if k == len(self.arrays):
             self.arrays.append(array)
-        return {"array": place}
+        return {"array": k}
 
-    def _step(self, step: Any, depth: int) -> dict[str, Any]:
-        if isinstance(step, Edit):
-            fields = step._asdict()
-            fields["function"] = self._function(step.function, step.where, 0)
-            positions = step.positions
+    def _deferred(self, deferred: Any, depth: int) -> dict[str, Any]:
+        if isinstance(deferred, Edit):
+            where, positions = deferred.where, deferred.positions
+            fields = deferred._asdict()
+            fields["function"] = self._function(deferred.function, where, 0)
             if isinstance(positions, slice):
                 positions = Slice(positions.start, positions.stop, positions.step)  # type: ignore
-            fields["positions"] = _value(positions, {}, step.where)
-            fields["heads"] = None if step.heads is None else list(step.heads)
+            fields["positions"] = _value(positions, {}, where)
+            fields["heads"] = None if deferred.heads is None else list(deferred.heads)
             return {"edit": fields}
-        if isinstance(step, Read):
-            return {"read": step._asdict()}
-        if hasattr(step, "writes"):
-            return {"graph": self.graph(step, depth + 1)}
-        raise GraphFileError(f"a step of type {type(step).__name__} has no form on disk")
+        if isinstance(deferred, Read):
+            return {"read": deferred._asdict()}
+        if is_graph(deferred):
+            return {"graph": self.graph(deferred, depth + 1)}
+        raise GraphFileError(f"a {type(deferred).__name__} is no edit, read or graph")
 
     def _function(self, function: Any, where: str, depth: int) -> list[Any]:
         known = spec(function)
         if known is None or depth > DEEPEST:
-            raise opaque(function_name(function), where, OF_A_STEP)
+            raise opaque(function_name(function), where, OF_AN_EDIT)
         name, arguments = known
         if arguments is None:
             return [name]
@@ -107,7 +105,7 @@ class Encoder:
         return _value(_frozen(value), {}, where)
 
 
-OF_A_STEP = (
+OF_AN_EDIT = (
     "Resolve the edit on a model, which records what the function does: `with model.trace(x,"
     " graph=g) as t: pass`, and save t.graph; or use one of mlxgraph.interventions."
 )

@@ -11,17 +11,23 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mlxgraph.errors import GraphFileError
+from mlxgraph.graph.check_nodes import shape_fault, site_fault, text_fault
 from mlxgraph.graph.site import Site
 
-LARGEST_DIM = 2**31 - 1  # what MLX can index
-LARGEST_SIZE = 2**48  # elements of one array
-MOST_DIMS = 64
 WORD = 2**64
+DEEPEST = 64  # lists in lists
+MOST_NESTED = 16  # graphs in graphs
 
 
 def bad(what: str) -> NoReturn:
     """Refuse the file."""
     raise GraphFileError(what)
+
+
+def sound(fault: object) -> None:
+    """Refuse the file if the verifier has found a fault."""
+    if fault:
+        bad(str(fault))
 
 
 def scalar(value: Any) -> Any:
@@ -42,21 +48,14 @@ def scalar(value: Any) -> Any:
 
 def site(data: list) -> Site:
     """A site, its port and its call in order."""
-    path, port, call = row(data, 3, "a site")
-    text(path, "a path")
-    if not text(port, "a port").isidentifier():
-        bad(f"there is no port {port[:40]!r}")
-    if not whole(call, 0, LARGEST_DIM):
-        bad(f"{call!r:.40} is no call's number")
-    return Site(path, port, call)
+    parts = row(data, 3, "a site")
+    sound(site_fault(*parts))
+    return Site(*parts)
 
 
 def checked_shape(shape: tuple) -> tuple[int, ...]:
     """A shape that an array of MLX can have."""
-    if len(shape) > MOST_DIMS or not all(whole(dim, 0, LARGEST_DIM) for dim in shape):
-        bad("a shape is out of range")
-    if math.prod(max(dim, 1) for dim in shape) > LARGEST_SIZE:
-        bad("a shape is larger than any array")
+    sound(shape_fault(shape))
     return shape
 
 
@@ -65,22 +64,9 @@ def whole(value: Any, least: int, most: int) -> bool:
     return type(value) is int and least <= value <= most
 
 
-def wholes(values: Sequence[Any], what: str) -> tuple[int, ...]:
-    """Numbers of places, from either end."""
-    if not all(whole(value, -LARGEST_DIM, LARGEST_DIM) for value in values):
-        bad(f"{what} are no numbers of places")
-    return tuple(values)
-
-
 def text(value: Any, what: str) -> str:
     """A string that can be printed and written."""
-    if type(value) is not str:
-        bad(f"{what} is no text")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            bad(f"{what} holds half a character")
+    sound(text_fault(value, what))
     return value
 
 

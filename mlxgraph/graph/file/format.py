@@ -2,12 +2,12 @@
 
     8 bytes         length of the header, little-endian
     header          JSON: where each array lies, and under `__metadata__` the graph's structure
-                    (see `graph.encode`), the format's version and a checksum
+                    (see `file.encode`), the format's version and a checksum
     the rest        the arrays' bytes
 
 So any reader of safetensors finds the arrays, and the structure as text.  Loading believes
 nothing: sizes are checked before anything is read, and everything before it is used.
-Never: imports mlx (arrays go through a codec, which `run.arrays` sets), runs what a file names,
+Never: imports mlx (arrays go through a codec, which `run.codec` sets), runs what a file names,
 or leaves half a file behind.
 """
 
@@ -19,14 +19,16 @@ import math
 import os
 import secrets
 import stat
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from mlxgraph.errors import GraphFileError
+from mlxgraph.graph.base import G, GraphBase
 from mlxgraph.graph.file.decode import Decoder
 from mlxgraph.graph.file.encode import Encoder
 from mlxgraph.graph.file.fields import bad, checked_shape, listed, record, row, whole
+from mlxgraph.graph.values import dtype_name
 
 FORMAT = "mlxgraph"
 VERSION = 1
@@ -35,19 +37,16 @@ MOST_ENTRIES = 4_000_000  # values in the header: what bounds the memory that pa
 LONGEST_NUMBER = 64  # digits
 # safetensors' names of dtypes, ours, and bytes per element
 DTYPES = {
-    "BOOL": ("bool", 1), "U8": ("uint8", 1), "I8": ("int8", 1), "U16": ("uint16", 2),
+    "BOOL": ("bool_", 1), "U8": ("uint8", 1), "I8": ("int8", 1), "U16": ("uint16", 2),
     "I16": ("int16", 2), "U32": ("uint32", 4), "I32": ("int32", 4), "U64": ("uint64", 8),
     "I64": ("int64", 8), "F16": ("float16", 2), "BF16": ("bfloat16", 2), "F32": ("float32", 4),
     "F64": ("float64", 8), "C64": ("complex64", 8),
 }  # fmt: skip
 _TAGS = {ours: tag for tag, (ours, _) in DTYPES.items()}
-_NAMES = frozenset([*_TAGS, "bool_"])
 
 
 class Codec(Protocol):
     """What a graph's arrays are: the one thing that this room is told from outside."""
-
-    operations: Collection[str]  # every name that a node may have
 
     def describe(self, array: Any) -> tuple[str, tuple[int, ...]]:
         """An array's dtype by name, and its shape."""
@@ -74,7 +73,7 @@ class _Tensor:
         return {"dtype": tag, "shape": self.shape, "data_offsets": [self.start, self.stop]}
 
 
-_codec: list[Codec] = []
+_codec: list[Codec] = []  # one, set at import by `run.codec`
 
 
 def set_codec(codec: Codec) -> None:
@@ -85,16 +84,14 @@ def set_codec(codec: Codec) -> None:
 # -- saving ---------------------------------------------------------------------------------------
 
 
-def save(
-    graph: Any, path: str | os.PathLike[str], make: Callable[..., Any], note: Callable[..., Any]
-) -> None:
+def save(graph: GraphBase, path: str | os.PathLike[str]) -> None:
     """Write a graph to one file, whole or not at all.  See `Graph.save`."""
     codec = _codec[0]
     encoder = Encoder()
     structure = json.dumps(encoder.graph(graph), allow_nan=False, separators=(",", ":"))
     tensors, blocks = _laid_out(encoder.arrays, codec)
     try:
-        _decoder(encoder.arrays, codec, make, note).graph(_parsed(structure.encode()))
+        Decoder(encoder.arrays, type(graph)).graph(_parsed(structure.encode()))
     except GraphFileError as error:  # better said now than when the file is read
         raise GraphFileError(f"this graph has no form on disk: {error}") from error
     entries = {str(k): tensor.entry() for k, tensor in enumerate(tensors)}
@@ -120,7 +117,8 @@ def _laid_out(arrays: Sequence[Any], codec: Codec) -> tuple[list[_Tensor], list[
     """Where the arrays will lie, one after the other, and their bytes."""
     tensors, blocks, at = [], [], 0
     for k, array in enumerate(arrays):
-        dtype, shape = codec.describe(array)
+        described, shape = codec.describe(array)
+        dtype = dtype_name(described)
         if dtype not in _TAGS:
             raise GraphFileError(f"constant {k} is an array of {dtype}, which has no form on disk")
         block = codec.to_bytes(array)
@@ -154,21 +152,21 @@ def _write_whole(path: Path, blocks: Sequence[Any]) -> None:
 # -- loading --------------------------------------------------------------------------------------
 
 
-def load(path: str | os.PathLike[str], make: Callable[..., Any], note: Callable[..., Any]) -> Any:
+def load(path: str | os.PathLike[str], make: type[G]) -> G:
     """Read a graph.  See `Graph.load`."""
     path = Path(path)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             bad("it is no file")
         with open(path, "rb") as file:
-            return _load(file, make, note)
+            return _load(file, make)
     except GraphFileError as error:
         raise GraphFileError(
             f"{path} is no graph that this version of mlxgraph can read: {error}."
         ) from error
 
 
-def _load(file: IO[bytes], make: Callable[..., Any], note: Callable[..., Any]) -> Any:
+def _load(file: IO[bytes], make: type[G]) -> G:
     codec = _codec[0]
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(_read(file, 8), "little")
@@ -187,13 +185,7 @@ def _load(file: IO[bytes], make: Callable[..., Any], note: Callable[..., Any]) -
         arrays.append(codec.from_bytes(data, tensor.dtype, tensor.shape))
     if checksum.hexdigest() != expected:
         bad("it was changed since it was saved: its checksum is another")
-    return _decoder(arrays, codec, make, note).graph(_parsed(structure.encode()))
-
-
-def _decoder(
-    arrays: Sequence[Any], codec: Codec, make: Callable[..., Any], note: Callable[..., Any]
-) -> Decoder:
-    return Decoder(arrays, codec.operations, _NAMES, make, note)
+    return Decoder(arrays, make).graph(_parsed(structure.encode()))
 
 
 def _read(file: IO[bytes], count: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The passes that see a whole graph, and the pipeline: each works, and can be turned off."""
+"""The rewrites that see a whole graph, and the pipeline: each works, and can be turned off."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Opaque, Slice
-from mlxgraph.rewrite import whole_graph as passes
+from mlxgraph.rewrite import whole_graph
 from mlxgraph.rewrite.pipeline import ALL, FOR_RUNS, NAMES, is_touchy, simplify
-from tests.rewrite.examples import LAST, C, N, V, X, Y, getitem, like, mx_, update
+from tests.rewrite.examples import LAST, C, N, V, X, Y, checked, getitem, like, mx_, update
 
-PLACE = Site("layers.0")
-AT_PLACE = site_node("layers.0")
+SITE = Site("layers.0")
+AT_SITE = site_node("layers.0")
 
 
 def saves(*nodes: Node) -> list[tuple[str, Node]]:
@@ -29,7 +29,7 @@ def number(index: int, kind: str = "float") -> Node:
     return Node("number", (index, kind))
 
 
-# one graph for each pass, that this pass alone changes
+# one graph for each rewrite, that this rewrite alone changes
 WORK = {
     "updates": Graph(saves=saves(update(update(X, LAST, V), LAST, Y))),
     "noops": Graph(saves=saves(update(X, LAST, getitem(X, LAST)))),
@@ -44,19 +44,19 @@ WORK = {
     "folding": Graph(
         saves=saves(mx_("add", X, mx_("add", number(0), number(1)))), constants=(2.0, 0.5)
     ),
-    "dead": Graph([(PLACE, AT_PLACE)], saves(X), constants=(1.0,)),
+    "dead": Graph([(SITE, AT_SITE)], saves(X), constants=(1.0,)),
 }
 
 
-def test_every_pass_has_a_graph_to_work_on():
+def test_every_rewrite_has_a_graph_to_work_on():
     assert set(WORK) == set(NAMES)
     assert {one.name for one in FOR_RUNS} == set(NAMES) - {"constants", "folding"}
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_each_pass_does_its_work_and_can_be_turned_off(name):
+def test_each_rewrite_does_its_work_and_can_be_turned_off(name):
     graph = WORK[name]
-    done = simplify(graph, evaluate=evaluate)
+    done = checked(simplify(graph, evaluate=evaluate))
     assert name in [change.name for change in done.history]
     assert done.graph is not graph and str(done.graph) != str(graph)
     others = [one for one in NAMES if one != name]
@@ -67,13 +67,13 @@ def test_each_pass_does_its_work_and_can_be_turned_off(name):
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_without_any_pass_a_graph_stays(name):
+def test_without_any_rewrite_a_graph_stays(name):
     graph = WORK[name]
     assert simplify(graph, without=NAMES, evaluate=evaluate).graph is graph
     assert simplify(graph, ()).history == ()
 
 
-def test_a_pass_that_does_not_exist_is_an_error():
+def test_a_rewrite_that_does_not_exist_is_an_error():
     with pytest.raises(UnknownNameError, match="updates"):
         simplify(Graph(), without=["update"])
     with pytest.raises(UnknownNameError, match="noops"):
@@ -82,10 +82,10 @@ def test_a_pass_that_does_not_exist_is_an_error():
 
 def test_the_history_leads_from_the_graph_to_the_result():
     graph = Graph(
-        [(PLACE, update(AT_PLACE, LAST, getitem(AT_PLACE, LAST)))],
+        [(SITE, update(AT_SITE, LAST, getitem(AT_SITE, LAST)))],
         saves(mx_("add", Y, X), getitem(update(update(X, LAST, V), LAST, V), LAST)),
     )
-    done = simplify(graph)
+    done = checked(simplify(graph))
     assert done.history[0].before is graph and done.history[-1].after == done.graph
     for one, other in zip(done.history, done.history[1:], strict=False):
         assert one.after is other.before
@@ -101,7 +101,7 @@ def test_a_plus_b_and_b_plus_a_become_one_node():
 @pytest.mark.parametrize("op", ["subtract", "divide", "maximum", "power", "matmul", "less"])
 def test_what_does_not_commute_stays_two(op):
     graph = Graph(saves=saves(mx_(op, X, Y), mx_(op, Y, X)))
-    assert passes.merge_twins(graph) is graph
+    assert whole_graph.merge_twins(graph) is graph
 
 
 def test_constants_merge_by_identity_and_numbers_by_value_and_kind():
@@ -109,11 +109,11 @@ def test_constants_merge_by_identity_and_numbers_by_value_and_kind():
     leaves = [Node("constant", (k, (6,), "float32")) for k in range(3)]
     leaves += [number(3), number(4), number(5, "int"), number(6)]
     graph = Graph(saves=saves(*leaves), constants=(a, b, a, 1.0, 1.0, 1, -0.0))
-    merged = passes.merge_constants(graph)
+    merged = whole_graph.merge_constants(graph)
     assert [n.args[0] for n in merged.roots] == [0, 1, 0, 3, 3, 5, 6]
-    assert passes.drop_dead(merged).constants == (a, b, 1.0, 1, -0.0)
+    assert whole_graph.drop_dead(merged).constants == (a, b, 1.0, 1, -0.0)
     zero = Graph(saves=saves(number(0), number(1)), constants=(0.0, -0.0))
-    assert passes.merge_constants(zero) is zero
+    assert whole_graph.merge_constants(zero) is zero
 
 
 def test_folding_computes_as_mlx_does():
@@ -138,14 +138,14 @@ def test_folding_leaves_draws_modules_and_functions_for_the_run():
         Node("grad", (C, C)),
     ]
     graph = Graph(saves=saves(*nodes), constants=(1.0, mx.zeros(6)))
-    assert passes.fold_constants(graph, evaluate) is graph
+    assert whole_graph.fold_constants(graph, evaluate) is graph
     control = graph.replace(saves=saves(mx_("tanh", C)))
-    assert passes.fold_constants(control, evaluate) is not control
+    assert whole_graph.fold_constants(control, evaluate) is not control
 
 
 def test_what_cannot_be_folded_keeps_its_error_for_the_run():
     graph = Graph(saves=saves(mx_("matmul", C, N)), constants=(1.0, mx.zeros(6)))
-    assert passes.fold_constants(graph, evaluate).roots == graph.roots
+    assert whole_graph.fold_constants(graph, evaluate).roots == graph.roots
 
 
 def test_draws_and_gradients_leave_a_graph_as_it_is():
@@ -157,9 +157,9 @@ def test_draws_and_gradients_leave_a_graph_as_it_is():
         assert is_touchy(graph) and simplify(graph).graph is graph
 
 
-def test_passes_for_runs_keep_the_numbers_of_constants():
+def test_rewrites_for_runs_keep_the_numbers_of_constants():
     graph = Graph(
-        [(PLACE, AT_PLACE)], saves(mx_("add", X, number(3))), constants=(5.0, 6.0, 7.0, 8.0)
+        [(SITE, AT_SITE)], saves(mx_("add", X, number(3))), constants=(5.0, 6.0, 7.0, 8.0)
     )
     done = simplify(graph, FOR_RUNS).graph
     assert (
@@ -170,7 +170,7 @@ def test_passes_for_runs_keep_the_numbers_of_constants():
     assert simplify(graph, ALL).graph.constants == (8.0,)
 
 
-def test_graphs_among_the_steps_are_simplified():
+def test_graphs_that_a_graph_defers_are_simplified():
     whole = Graph(then=(WORK["noops"], WORK["dead"]))
     assert simplify(whole).graph.then[0].roots == (X,)
     assert simplify(whole).graph.then[1].writes == ()

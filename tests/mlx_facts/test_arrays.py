@@ -1,0 +1,155 @@
+"""Arrays as objects: sharing, filling, subclassing, and what indexing does not do."""
+
+from __future__ import annotations
+
+import weakref
+
+import mlx.core as mx
+import pytest
+
+from mlxgraph.mlx_facts import arrays
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.placeholders import placeholder
+
+
+class Kept(mx.array):
+    __slots__ = ("name",)
+
+
+class Open(Kept):
+    __slots__ = ()
+
+    def __radd__(self, other):
+        return "asked"
+
+    def __rmatmul__(self, other):
+        return "asked"
+
+    def __gt__(self, other):
+        return "asked"
+
+
+@pytest.mark.parametrize("twin", [lambda x: x.__copy__(), arrays.same_data])
+def test_a_copy_is_another_array_object_on_the_same_data(twin) -> None:
+    x = mx.zeros((1000, 1000))
+    mx.eval(x)
+    before = mx.get_active_memory()
+    y = twin(x)
+    mx.eval(y)
+    assert y is not x and mx.get_active_memory() - before < 1000
+    x += 1
+    x[0] = 5
+    assert not y.any().item() and x.all().item()
+
+
+def test_plus_equals_changes_an_array_in_place_for_whoever_holds_it() -> None:
+    x = y = mx.zeros((2,))
+    x += 1
+    assert y is x and y.tolist() == [1, 1]
+
+
+def test_a_copy_of_an_array_that_is_not_evaluated_evaluates_nothing() -> None:
+    assert arrays.same_data(placeholder((2,), mx.float32)).shape == (2,)
+
+
+def test_a_copy_of_a_subclass_is_a_plain_array() -> None:
+    assert type(arrays.same_data(Kept(mx.ones((2,))))) is mx.array
+
+
+def test_a_copy_passes_gradients_on() -> None:
+    gradient = mx.grad(lambda x: (arrays.same_data(x) * 3).sum())(mx.ones((2,)))
+    assert gradient.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0,), (2, 3)])
+def test_an_array_can_be_filled_though_it_held_nothing(shape: tuple[int, ...]) -> None:
+    handle = Open(placeholder(shape, mx.float32))
+    arrays.fill(handle, mx.ones(shape) * 3)
+    assert mx.array_equal(handle, mx.full(shape, 3.0)) and type(handle) is Open
+
+
+def test_filling_is_lazy_and_copies_nothing() -> None:
+    handle = Open(placeholder((2,), mx.float32))
+    arrays.fill(handle, placeholder((2,), mx.float32))  # evaluating would raise
+    result = mx.zeros((1000, 1000))
+    mx.eval(result)
+    before = mx.get_active_memory()
+    big = Open(placeholder((1000, 1000), mx.float32))
+    arrays.fill(big, result)
+    mx.eval(big)
+    assert mx.get_active_memory() - before < 1000
+
+
+@pytest.mark.parametrize("how", ["grad", "vmap", "compile"])
+def test_transformations_follow_through_what_was_filled(how: str) -> None:
+    def function(x: mx.array) -> mx.array:
+        handle = Open(placeholder((2,), mx.float32))
+        arrays.fill(handle, x * 3)
+        return mx.sum(handle * 1)
+
+    made, given = getattr(mx, how)(function), mx.ones((2, 2) if how == "vmap" else (2,))
+    assert made(given).tolist() == {"grad": [3, 3], "vmap": [6, 6], "compile": 6}[how]
+
+
+def test_a_subclass_is_taken_as_the_array_it_is_by_every_function() -> None:
+    handle = Kept(mx.ones((2,)))
+    assert isinstance(handle, mx.array) and isinstance(handle, ARRAY)
+    assert mx.sum(handle).item() == 2 and type(mx.exp(handle)) is mx.array
+    assert (mx.ones((2,)) * handle).tolist() == [1, 1]
+
+
+def test_an_array_asks_a_subclass_first_for_the_operators_that_it_has() -> None:
+    handle, plain = Open(mx.ones((2,))), mx.ones((2,))
+    assert plain + handle == "asked" and (plain < handle) == "asked"
+    assert Kept(mx.ones((2,))) + handle == "asked"
+
+
+def test_arrays_have_no_rmatmul_and_one_that_is_given_is_asked() -> None:
+    assert not hasattr(mx.array, "__rmatmul__")
+    assert mx.ones((2, 2)) @ Open(mx.ones((2,))) == "asked"
+
+
+def test_the_class_of_an_array_can_be_exchanged_for_one_of_the_same_slots() -> None:
+    handle = Open(mx.ones((2,)))
+    handle.name = "h"
+    arrays.wear(handle, Kept)
+    assert type(handle) is Kept and handle.name == "h" and handle.tolist() == [1, 1]
+    assert (mx.ones((2,)) + handle).tolist() == [2, 2]
+
+
+def test_arrays_can_be_referred_to_weakly() -> None:
+    x = mx.ones((2,))
+    reference = weakref.ref(x)
+    assert reference() is x
+    del x
+    assert reference() is None
+
+
+@pytest.mark.parametrize("dtype", [mx.int32, mx.uint8, mx.bool_, mx.float16, mx.float32])
+@pytest.mark.parametrize("value", [True, 2, 2.5, mx.array(2.5)])
+def test_an_array_filled_like_another_has_its_dtype(dtype: mx.Dtype, value) -> None:
+    like = mx.zeros((2,), dtype)
+    filled = arrays.filled_like(like, value)
+    expected = mx.array(value).astype(dtype)
+    assert filled.dtype == dtype and filled.shape == (2,)
+    assert mx.array_equal(filled, mx.broadcast_to(expected, (2,)))
+
+
+def test_full_leaves_a_float_a_float_in_an_integer_dtype() -> None:
+    assert mx.full((2,), 2.5, dtype=mx.int32).dtype == mx.float32
+
+
+def test_a_mask_is_written_through_and_not_read_through() -> None:
+    mask, x = mx.array([True, False, True]), mx.zeros((3,))
+    assert arrays.is_mask(mask) and not arrays.is_mask(x) and not arrays.is_mask([True])
+    x[mask] = 1
+    assert x.tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match="boolean indices"):
+        x[mask]
+
+
+def test_an_index_out_of_bounds_is_not_noticed() -> None:
+    x = mx.arange(3)
+    assert x[7].shape == ()  # rubbish
+    x[9] = 5
+    assert x.tolist() == [0, 1, 2]

@@ -1,0 +1,101 @@
+"""What `mx.compile` does besides compiling."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.compiling import Compiled, only_traced, stream_name
+from mlxgraph.mlx_facts.probes import holds_nothing
+
+
+def test_a_compiled_function_is_traced_once_for_a_shape_and_a_dtype() -> None:
+    traces: list[tuple[int, ...]] = []
+
+    def double(x: mx.array) -> mx.array:
+        traces.append(x.shape)
+        return x * 2
+
+    compiled = Compiled(double, draws=False)
+    assert not compiled.ready
+    for _ in range(3):
+        assert compiled(mx.ones((2,))).tolist() == [2, 2]
+    assert compiled.ready and traces == [(2,)]
+    compiled(mx.ones((3,)))
+    assert traces == [(2,), (3,)]
+
+
+def test_a_captured_array_is_baked_in() -> None:
+    held = [mx.ones((2,))]
+    compiled = mx.compile(lambda x: x + held[0])
+    compiled(mx.zeros((2,)))
+    held[0] = mx.ones((2,)) * 5
+    assert compiled(mx.zeros((2,))).tolist() == [1, 1]
+
+
+def test_a_trace_that_fails_leaves_a_random_state_that_holds_nothing() -> None:
+    def fails(x: mx.array) -> mx.array:
+        mx.random.normal((2,))
+        raise KeyError("in mid-trace")
+
+    key = random_state.current()
+    with pytest.raises(KeyError):
+        mx.compile(fails, **random_state.as_captured())(mx.ones((1,)))
+    assert holds_nothing(random_state.current())
+    random_state.restore(key)
+    assert not holds_nothing(random_state.current())
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_a_function_whose_trace_failed_is_traced_anew(draws: bool) -> None:
+    broken = [True]
+
+    def function(x: mx.array) -> mx.array:
+        y = x + (mx.random.normal((2,)) if draws else 1)
+        if broken[0]:
+            raise KeyError("in mid-trace")
+        return y
+
+    compiled = Compiled(function, draws)
+    mx.random.seed(5)
+    expected = [1, 1] if not draws else mx.random.normal((2,)).tolist()
+    mx.random.seed(5)
+    with pytest.raises(KeyError):
+        compiled(mx.zeros((2,)))
+    assert not compiled.ready
+    broken[0] = False
+    assert compiled(mx.zeros((2,))).tolist() == pytest.approx(expected)
+    assert compiled.ready
+
+
+def test_what_only_traces_sees_shapes_and_computes_nothing() -> None:
+    seen: list[mx.array] = []
+    given = mx.ones((2, 3), mx.float16)
+    only_traced(lambda a, b: seen.extend([a + 0, b @ b]), [given, mx.zeros((4, 4))])
+    assert [(a.shape, a.dtype) for a in seen] == [((2, 3), mx.float16), ((4, 4), mx.float32)]
+    assert all(map(holds_nothing, seen))
+
+
+def test_what_only_traces_refuses_a_look() -> None:
+    with pytest.raises(ValueError, match="function transformations"):
+        only_traced(lambda x: x.sum().item(), [mx.ones((2,))])
+
+
+def test_what_only_traces_works_inside_other_transformations() -> None:
+    def function(x: mx.array) -> mx.array:
+        only_traced(lambda y: shapes.append(y.shape), [x])
+        return x.sum()
+
+    shapes: list[tuple[int, ...]] = []
+    for transformed in (mx.grad(function), mx.vmap(function), mx.compile(function)):
+        mx.eval(transformed(mx.ones((2, 2))))
+    assert shapes == [(2, 2), (2,), (2, 2)]
+
+
+def test_a_streams_text_tells_it_from_another() -> None:
+    here = stream_name()
+    assert here == stream_name() == repr(mx.default_stream(mx.default_device()))
+    with mx.stream(mx.new_stream(mx.default_device())):
+        assert stream_name() != here
+    assert stream_name() == here

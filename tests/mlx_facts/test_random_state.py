@@ -1,0 +1,75 @@
+"""The random state: one key, read, compared, put back, captured."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+
+from mlxgraph.mlx_facts import random_state
+
+
+def drawn() -> list[float]:
+    return mx.random.normal((3,)).tolist()
+
+
+def test_the_state_is_one_key_of_two_uint32() -> None:
+    assert len(mx.random.state) == 1
+    assert random_state.is_key(mx.random.state[0])
+    assert random_state.is_key(random_state.current())
+    assert random_state.is_key(mx.random.key(5))
+    assert not random_state.is_key(mx.array([1, 2])) and not random_state.is_key([1, 2])
+
+
+def test_the_state_keeps_the_same_array_until_something_is_drawn() -> None:
+    key = random_state.current()
+    assert mx.random.state[0] is key and random_state.same(key)
+    mx.eval(key)
+    assert random_state.same(key)
+    mx.random.normal((1,))  # not evaluated
+    assert mx.random.state[0] is not key and not random_state.same(key)
+
+
+def test_a_draw_with_a_key_of_its_own_leaves_the_state() -> None:
+    key = random_state.current()
+    mx.random.normal((1,), key=mx.random.key(1))
+    assert random_state.same(key)
+
+
+def test_seeding_with_64_bits_makes_its_halves_the_key() -> None:
+    mx.random.seed((4_000_000_001 << 32) | 3_000_000_002)
+    assert mx.random.state[0].tolist() == [4_000_000_001, 3_000_000_002]
+
+
+@pytest.mark.parametrize("before", [0, 1, 7])
+def test_the_draws_after_a_key_come_again_once_it_is_put_back(before: int) -> None:
+    mx.random.seed(11)
+    for _ in range(before):
+        drawn()
+    key = random_state.current()
+    first = [drawn(), drawn()]
+    assert first[0] != first[1]
+    random_state.restore(key)
+    assert [drawn(), drawn()] == first
+
+
+def test_a_draw_inside_a_trace_puts_a_new_array_in_the_state() -> None:
+    key = random_state.current()
+    mx.compile(lambda x: (mx.random.normal((1,)), [])[1])(mx.ones((1,)))
+    assert not random_state.same(key)
+    random_state.restore(key)
+    assert random_state.current().tolist() == key.tolist()
+
+
+def test_a_compiled_function_repeats_its_draws_unless_it_captures_the_state_both_ways() -> None:
+    def noise(x: mx.array) -> mx.array:
+        return x + mx.random.normal((3,))
+
+    x = mx.zeros((3,))
+    forgetful = mx.compile(noise)
+    assert forgetful(x).tolist() == forgetful(x).tolist()
+    captured = mx.compile(noise, **random_state.as_captured())
+    mx.random.seed(4)
+    first = [captured(x).tolist(), captured(x).tolist()]
+    assert first[0] != first[1]
+    mx.random.seed(4)
+    assert captured(x).tolist() == first[0]
