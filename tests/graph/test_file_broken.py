@@ -91,14 +91,12 @@ def test_sealing_anew_is_no_fault_of_its_own(saved):
 
 def test_every_flipped_byte_is_noticed(saved):
     data, path = saved
-    header = int.from_bytes(data[:8], "little")
     for at in range(len(data)):
         for flip in (0x01, 0x20, 0x80):
             broken = bytearray(data)
             broken[at] ^= flip
             said = outcome(bytes(broken), path)
-            # Blanks after the header's JSON are the only bytes that mean nothing.
-            assert said or data[at : at + 1] == b" " and at < 8 + header, (at, flip)
+            assert said, (at, flip)
 
 
 def test_every_truncation_is_noticed(saved):
