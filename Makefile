@@ -1,4 +1,5 @@
 # make demo, make test, make check, make bench: each sets up .venv first if it is not there.
+# make facts sets up two environments of its own, and throws them away.
 #
 #   PYTHON=python3.12   the Python to set it up with (3.11 or newer)
 #   VENV=/some/folder   where to
@@ -15,13 +16,14 @@ PREFIX := $(if $(EXTRA),$(EXTRA)$(comma))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 PYTEST := $(VENV)/bin/python -m pytest -q
 
-.PHONY: help demo test sweep check bench format clean
+.PHONY: help demo test sweep check facts bench format clean
 
 help:
 	@echo "make demo    a first look: predictions before and after an edit inside a model"
 	@echo "make test    the tests"
 	@echo "make sweep   the slow tests, over many models"
 	@echo "make check   lint, format, types, floors"
+	@echo "make facts   what is believed of MLX, on the oldest and newest versions allowed"
 	@echo "make bench   what a trace costs"
 	@echo "make format  let ruff put the code in shape"
 
@@ -39,6 +41,9 @@ check: $(VENV)/.stamp-dev
 	$(VENV)/bin/python -m ruff format --check .
 	$(VENV)/bin/python -m mypy
 	$(PYTEST) tests/test_floors.py
+
+facts: # in environments of its own
+	@$(PYTHON) tests/mlx_facts/on_versions.py $(EXTRA)
 
 bench: $(VENV)/.stamp-run
 	$(VENV)/bin/python benchmarks/trace_overhead.py

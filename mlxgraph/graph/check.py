@@ -4,8 +4,8 @@ Each rule is a small function whose docstring is the law; it says what is wrong,
 Rules come in three kinds, and each rule believes what the ones before it have checked:
 
     FORMS    of a graph: writes, saves and constants are of their kind, and nodes can be walked
-    NODES    of one node among its graph's constants, so it can be printed, planned and run
-             (they stand in `graph.check_nodes`)
+    EVERY    of one node among its graph's constants, so it can be printed, planned and run
+             (they stand in `graph.check_nodes`, and so do those OF one operation)
     WHOLES   of a graph of such nodes
 
 What a graph defers (edits, reads, graphs) has rules of its own.  That no node is below itself
@@ -27,7 +27,8 @@ from mlxgraph.errors import MalformedGraphError
 from mlxgraph.graph import ops
 from mlxgraph.graph.base import GraphBase
 from mlxgraph.graph.check_nodes import (
-    NODES,
+    EVERY,
+    OF,
     NodeRule,
     dtype_fault,
     is_whole,
@@ -95,9 +96,9 @@ def if_asked(graph: GraphBase) -> None:
         check(graph)
 
 
-def form_faults(graph: GraphBase) -> Iterator[Fault]:
+def form_faults(graph: GraphBase, rules: Iterable[FormRule] | None = None) -> Iterator[Fault]:
     """What is wrong with a graph's writes, saves and constants, whatever its nodes mean."""
-    for rule in FORMS:
+    for rule in FORMS if rules is None else rules:
         found = [Fault(_name(rule), what) for what in rule(graph)]
         if found:
             yield from found
@@ -105,10 +106,10 @@ def form_faults(graph: GraphBase) -> Iterator[Fault]:
 
 
 def node_fault(
-    node: Node, constants: Sequence[Any], rules: Iterable[NodeRule] = NODES
+    node: Node, constants: Sequence[Any], every: tuple[NodeRule, ...] = EVERY
 ) -> Fault | None:
     """What is wrong with one node among these constants: the first rule that it breaks."""
-    for rule in rules:
+    for rule in every + OF.get(node.op, ()):
         if what := rule(node, constants):
             return Fault(_name(rule), what, node)
     return None
@@ -118,10 +119,9 @@ def whole_faults(
     graph: GraphBase, nodes: Sequence[Node], rules: Iterable[WholeRule] | None = None
 ) -> Iterator[Fault]:
     """What is wrong with a graph of well-formed nodes."""
-    index = {node: k for k, node in enumerate(nodes)}
     for rule in WHOLES if rules is None else rules:
         for node, what in rule(graph, nodes):
-            yield Fault(_name(rule), what, node, _told(graph, node, index[node]))
+            yield Fault(_name(rule), what, node, _told(graph, node, nodes.index(node)))
 
 
 def deferred_faults(graph: GraphBase) -> Iterator[Fault]:
@@ -145,6 +145,9 @@ def _name(rule: Callable[..., Any]) -> str:
 
 
 # -- the form of a graph --------------------------------------------------------------------------
+
+
+FormRule = Callable[[GraphBase], Iterator[str]]
 
 
 def writes_are_sites_and_nodes(graph: GraphBase) -> Iterator[str]:
@@ -224,6 +227,8 @@ def params_agree(graph: GraphBase, nodes: Sequence[Node]) -> Found:
 def gradients_are_of_the_forward(graph: GraphBase, nodes: Sequence[Node]) -> Found:
     """A loss holds no gradient itself, and nothing that is written does: it is known too late."""
     late: set[Node] = set()
+    if not any(node.op == ops.GRAD for node in nodes):
+        return
     for node in nodes:
         if node.op == ops.GRAD and node.args[0] in late:
             yield node, "its loss holds a gradient"
@@ -299,7 +304,7 @@ def heads_fault(heads: Any) -> str | None:
     return "heads are no numbers"
 
 
-FORMS: tuple[Callable[[GraphBase], Iterator[str]], ...] = (
+FORMS: tuple[FormRule, ...] = (
     writes_are_sites_and_nodes,
     saves_are_names_and_nodes,
     constants_are_arrays_or_numbers,

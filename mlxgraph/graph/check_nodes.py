@@ -1,7 +1,8 @@
 """The verifier's rules for values and for one node.
 
-A rule gives what is wrong, or None; its docstring is the law.  The rules of NODES are asked in
-order, and each believes what the ones before it have checked.  Whole graphs are `graph.check`'s.
+A rule gives what is wrong, or None; its docstring is the law.  A node is asked the rules for EVERY
+node and then those OF its operation; each believes what the ones before it have checked.
+Whole graphs are `graph.check`'s.
 """
 
 from __future__ import annotations
@@ -119,24 +120,18 @@ def arguments_are_enough(node: Node, constants: Sequence[Any]) -> str | None:
 
 def sources_have_their_arguments(node: Node, constants: Sequence[Any]) -> str | None:
     """A site, constant or param has three arguments, a number two, and none has keywords."""
-    if node.op not in ops.SOURCES:
-        return None
     fits = not node.kwargs and len(node.args) == (2 if node.op == ops.NUMBER else 3)
     return None if fits else f"a {node.op} has other arguments"
 
 
 def site_is_a_site(node: Node, constants: Sequence[Any]) -> str | None:
     """site(path, port, call): a site; one where a module is skipped is written only."""
-    if node.op != ops.SITE:
-        return None
     wrong = site_fault(*node.args)
     return wrong or (f"there is nothing to read at {SKIP!r}" if node.args[1] == SKIP else None)
 
 
 def constant_is_an_array(node: Node, constants: Sequence[Any]) -> str | None:
     """constant(k, shape, dtype): the graph's k-th constant is an array of this shape and dtype."""
-    if node.op != ops.CONSTANT:
-        return None
     k, shape, dtype = node.args
     if type(k) is not int or not 0 <= k < len(constants):
         return f"there is no constant {k!r:.40} here"
@@ -153,8 +148,6 @@ def constant_is_an_array(node: Node, constants: Sequence[Any]) -> str | None:
 
 def number_is_a_number(node: Node, constants: Sequence[Any]) -> str | None:
     """number(k, kind): the graph's k-th constant is a Python number of this kind."""
-    if node.op != ops.NUMBER:
-        return None
     k, kind = node.args
     if type(k) is not int or not 0 <= k < len(constants):
         return f"there is no constant {k!r:.40} here"
@@ -165,7 +158,7 @@ def number_is_a_number(node: Node, constants: Sequence[Any]) -> str | None:
 
 def param_is_a_hole(node: Node, constants: Sequence[Any]) -> str | None:
     """param(name, shape, dtype): an identifier, and a shape and dtype or None."""
-    return param_fault(*node.args) if node.op == ops.PARAM else None
+    return param_fault(*node.args)
 
 
 def param_fault(name: Any, shape: Any, dtype: Any) -> str | None:
@@ -179,23 +172,19 @@ def param_fault(name: Any, shape: Any, dtype: Any) -> str | None:
 
 def call_names_a_module(node: Node, constants: Sequence[Any]) -> str | None:
     """call(path, ...): a module of the model by its path, and what it is called with."""
-    if node.op == ops.CALL and (not node.args or type(node.args[0]) is not str):
-        return "a call names no module"
-    return None
+    named = bool(node.args) and type(node.args[0]) is str
+    return None if named else "a call names no module"
 
 
 def apply_holds_a_function(node: Node, constants: Sequence[Any]) -> str | None:
     """apply(function, ...): a Python function, and what it is called with."""
-    if node.op == ops.APPLY and type(node.args[0]) is not Opaque:
-        return "there is no function to apply"
-    return None
+    return None if type(node.args[0]) is Opaque else "there is no function to apply"
 
 
 def gradient_is_of_a_node(node: Node, constants: Sequence[Any]) -> str | None:
     """grad(loss, at): the gradient of one node at another."""
-    if node.op == ops.GRAD and (node.kwargs or [type(a) for a in node.args] != [Node, Node]):
-        return "a gradient is of one node, at another"
-    return None
+    fits = not node.kwargs and [type(argument) for argument in node.args] == [Node, Node]
+    return None if fits else "a gradient is of one node, at another"
 
 
 def draws_are_numbered(node: Node, constants: Sequence[Any]) -> str | None:
@@ -211,8 +200,6 @@ def draws_are_numbered(node: Node, constants: Sequence[Any]) -> str | None:
 
 def leaves_are_there(node: Node, constants: Sequence[Any]) -> str | None:
     """leaf(nested, k): leaves are counted from 0, and up to those that a nested value is given."""
-    if node.op != ops.LEAF:
-        return None
     nested, k = node.args
     if not is_whole(k, 0):
         return f"{k!r:.40} is no leaf's number"
@@ -234,19 +221,21 @@ def _is_identifier(name: Any) -> bool:
 
 
 NodeRule = Callable[[Node, Sequence[Any]], str | None]
-NODES: tuple[NodeRule, ...] = (
+EVERY: tuple[NodeRule, ...] = (  # for nodes of every operation
     arguments_are_frozen,
     operation_is_known,
-    sources_have_their_arguments,
     arguments_are_enough,
-    site_is_a_site,
-    constant_is_an_array,
-    number_is_a_number,
-    param_is_a_hole,
-    call_names_a_module,
-    apply_holds_a_function,
-    gradient_is_of_a_node,
     draws_are_numbered,
-    leaves_are_there,
     dtypes_are_known,
 )
+OF: dict[str, tuple[NodeRule, ...]] = {  # for nodes of one operation
+    ops.SITE: (sources_have_their_arguments, site_is_a_site),
+    ops.CONSTANT: (sources_have_their_arguments, constant_is_an_array),
+    ops.NUMBER: (sources_have_their_arguments, number_is_a_number),
+    ops.PARAM: (sources_have_their_arguments, param_is_a_hole),
+    ops.CALL: (call_names_a_module,),
+    ops.APPLY: (apply_holds_a_function,),
+    ops.GRAD: (gradient_is_of_a_node,),
+    ops.LEAF: (leaves_are_there,),
+}
+NODES = tuple(dict.fromkeys([*EVERY, *(rule for rules in OF.values() for rule in rules)]))

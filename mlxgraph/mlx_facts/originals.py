@@ -15,7 +15,6 @@ import mlx.core as mx
 import mlx.nn as nn
 
 ARRAY = mx.array  # while a block is open, `mx.array` is a stand-in for it
-ARRAY_TYPE = type(mx.array)  # what makes subclasses of it
 
 async_eval = mx.async_eval
 broadcast_to = mx.broadcast_to

@@ -120,7 +120,7 @@ class Names:
         return forms + [f"{ROOT_PREFIX}{form}" for form in forms]
 
     def site(self, name: str) -> Site:
-        """The site that a name with or without a port (`.output`, `.input`) means."""
+        """The site of a module's output, from its name, which may end in `.output`."""
         head, _, tail = name.rpartition(".")
         if tail == OUTPUT and head and not self._is_module(name):
             return Site(self.canonical(head))

@@ -105,7 +105,8 @@ def test_reading_what_the_other_writes_is_a_conflict_and_reading_beside_it_is_no
     for pair in ((write, read), (read, write)):
         with pytest.raises(MergeError):
             mg.merge(*pair)
-    assert mg.merge(write, recorded([Do("save", 2)])).saves
+    beside = recorded([Do("save", 2)])
+    assert mg.merge(write, beside) == write >> beside
     assert len(mg.merge(read, recorded([Do("save", 1)], "again")).saves) == 2
     with pytest.raises(ValueError, match="on_conflict"):
         mg.merge(write, read, on_conflict="later")

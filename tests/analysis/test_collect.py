@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
@@ -76,15 +77,27 @@ def test_nothing_is_left_to_compute(llama):
     before = mx.get_active_memory()
     mx.eval(found)
     assert mx.get_active_memory() == before
+    with llama.trace(ROWS):  # the control: what a block saves is still to be computed
+        lazy = [layer.output[:, -1].save() for layer in llama.layers]
+    before = mx.get_active_memory()
+    mx.eval(lazy)
+    assert mx.get_active_memory() > before
 
 
-def test_a_position_that_a_prompt_lacks_raises_before_anything_runs(llama):
-    calls = llama.compilations
+def test_a_position_that_a_prompt_lacks_raises_before_anything_runs(llama, monkeypatch):
+    calls = []
+    real = nn.Embedding.__call__
+    monkeypatch.setattr(
+        nn.Embedding, "__call__", lambda self, ids: calls.append(ids.shape) or real(self, ids)
+    )
     with pytest.raises(PositionError, match="position 2 is outside prompt 1, which has 2 tokens"):
         get_activations(llama, ROWS, positions=[0, 2])
     with pytest.raises(IndexError, match="prompt 3"):
         batch_get_activations(llama, ROWS, positions=-2, batch_size=2)
-    assert llama.compilations == calls
+    assert not calls
+    llama.refresh()  # the control: nothing is known of the model, and so it runs in Python
+    batch_get_activations(llama, ROWS, batch_size=2)
+    assert calls
 
 
 def test_arguments_without_meaning_raise(llama):

@@ -14,6 +14,7 @@ from mlxgraph.errors import (
     PositionError,
     UnembeddingError,
 )
+from tests import models
 from tests.models import same
 
 TEXT = "The capital of France is"
@@ -96,10 +97,11 @@ def test_a_persistent_edit_shows_in_the_lens(llama):
     assert dict(plain)[1] != dict(other)[1] and dict(plain)[2] != dict(other)[2]
 
 
-def test_gradient_free_and_without_residue(llama):
-    before = llama(mx.array([IDS]))
+def test_it_is_without_residue(llama):
+    before = llama(mx.array([IDS])), models.identity_of(llama.module)
     llama.logit_lens(IDS)
-    assert same(llama(mx.array([IDS])), before)
+    assert same(llama(mx.array([IDS])), before[0])
+    assert models.identity_of(llama.module) == before[1]
 
 
 def test_what_does_not_exist_raises(tied, tiny):

@@ -122,7 +122,8 @@ def test_a_position_that_a_row_does_not_have_raises(tiny, tied, tokens):
     for positions in (3, [0, 3], -4):
         with pytest.raises(BoundsError):  # "Rome is" has three tokens, the others more
             tiny.run(mg.edit("layers.1", iv.zero_out, positions=positions), TEXTS)
-        assert tiny.run(mg.edit("layers.1", iv.zero_out, positions=positions), GERMANY)
+        edited = tiny.run(mg.edit("layers.1", iv.zero_out, positions=positions), GERMANY).output
+        assert apart(edited, plain(tiny, GERMANY)) > 1e-2
     with pytest.raises(BoundsError):
         tied.run(mg.edit("layers.1", iv.zero_out, positions=6), tokens)
 
@@ -202,7 +203,7 @@ def test_all_heads_zero_is_no_attention(tied, tokens):
 
 @pytest.mark.parametrize("head", [HEADS, -HEADS - 1])
 def test_a_head_that_there_is_not_raises(tied, tokens, head):
-    with pytest.raises(BoundsError, match=str(head)):
+    with pytest.raises(BoundsError, match=f"index {head} is out of bounds"):
         tied.run(mg.edit("layers.1.attn", iv.zero_out, heads=[0, head]), tokens)
 
 

@@ -122,7 +122,7 @@ def test_recorded_edits_serve_inputs_of_any_length(tied):
             tied.layers[1].output = h - h.mean(axis=-1, keepdims=True)
             tied.layers[2].output[:, -1] *= 0.5
             want = tied.output.save()
-        assert exact(edited(x), want) or apart(edited(x), want) < 1e-5
+        assert apart(edited(x), want) < 1e-5 and apart(want, plain(tied, x)) > 1e-2
 
 
 def test_edits_recorded_on_a_float_model_take_an_example(chain, x):

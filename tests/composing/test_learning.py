@@ -7,7 +7,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from tests.composing.helpers import FRANCE, apart, exact
+from tests.composing.helpers import FRANCE, apart
 from tests.models import WIDTH
 
 OUT = mg.read("__model_output__", name="out")
@@ -86,7 +86,7 @@ def test_learning_steps_do_not_compile_anew(fresh, tokens):
         v = v - 0.05 * slope
         losses.append(float(value))
     assert losses[-1] < losses[0]
-    assert fresh.compilations <= 2
+    assert fresh.compilations == 1
 
 
 def test_a_steering_vector_is_learned_in_ten_lines(tiny):
@@ -274,5 +274,5 @@ def test_a_trace_works_inside_a_gradient(tied, tokens):
     step = 1e-2 * mx.ones(WIDTH)
     change = (loss(v + step) - loss(v - step)) / 2
     assert float((slope * step).sum()) == pytest.approx(float(change), rel=5e-2)
-    again = mx.grad(loss)(v)
-    assert exact(again, slope) or apart(again, slope) < 1e-4
+    again = mx.grad(loss)(v)  # compiled by now
+    assert apart(again, slope) < 1e-4 * float(mx.abs(slope).max())

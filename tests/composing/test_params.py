@@ -84,7 +84,7 @@ def test_running_again_and_again_with_other_values_settles_on_one_pass(fresh, to
         got = fresh.run(graph, tokens, alpha=alpha, v=mx.ones(WIDTH))["out"]
         want = constant(fresh, tokens, float(alpha), mx.ones(WIDTH))
         assert apart(got, want) < 1e-4
-    assert fresh.compilations <= 2  # the graph and the one with constants
+    assert fresh.compilations == 2  # the graph and the one with constants
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_position_may_be_a_param(tied, tokens):
         want = tied.run(mg.edit("layers.1", iv.zero_out, positions=position) >> OUT, tokens)["out"]
         assert apart(fast(tokens, p=position)["out"], want) < 1e-4
     assert apart(fast(tokens, p=0)["out"], fast(tokens, p=3)["out"]) > 1e-2
-    assert tied.compilations <= compiled + 2
+    assert tied.compilations == compiled + 1
 
 
 WRONG = [mx.ones(3), mx.ones((1, WIDTH)), mx.array(1.0), 1.0, "v", None, [[1.0]], 1j]
@@ -203,7 +203,10 @@ def test_two_params_of_one_name_must_be_alike(tied, tokens):
     with pytest.raises(ParamError, match="another declaration"):
         tied.run(both, tokens, v=mx.ones(WIDTH))
     again = mg.edit("layers.1", iv.add_vector(v)) >> mg.edit("layers.2", iv.add_vector(v))
-    assert tied.run(again, tokens, v=mx.ones(WIDTH)).output.shape[:2] == (2, 6)
+    twice = mg.edit("layers.1", lambda h: h + 1.0) >> mg.edit("layers.2", lambda h: h + 1.0)
+    got, want = tied.run(again, tokens, v=mx.ones(WIDTH)), tied.run(twice, tokens)
+    assert apart(got.output, want.output) < 1e-5
+    assert apart(want.output, plain(tied, tokens)) > 1e-2
 
 
 def test_a_missing_value_is_named(tied, tokens):
@@ -212,7 +215,7 @@ def test_a_missing_value_is_named(tied, tokens):
         tied.run(graph, tokens)
     with pytest.raises(MissingParamError, match="alpha="):
         tied.compile(graph)(tokens)
-    assert tied.run(graph, tokens, alpha=1.0).output is not None
+    assert apart(tied.run(graph, tokens, alpha=1.0).output, plain(tied, tokens)) < 1e-5
 
 
 def test_a_value_for_no_param_is_named(tied, tokens):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mlxgraph.graph.graph import Graph, Note
@@ -83,3 +84,27 @@ def joined(header: dict[str, Any], rest: bytes) -> bytes:
         about["checksum"] = sealed.hexdigest()
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + rest
+
+
+def changed(data: bytes, change: Callable[[Any], object]) -> bytes:
+    """The file with its structure passed through `change`, sealed anew."""
+    header, rest = split(data)
+    structure = json.loads(header["__metadata__"]["graph"])
+    change(structure)
+    header["__metadata__"]["graph"] = json.dumps(structure)
+    return joined(header, rest)
+
+
+def with_text(data: bytes, text: str) -> bytes:
+    """The file with another text as its structure, sealed anew."""
+    header, rest = split(data)
+    header["__metadata__"]["graph"] = text
+    return joined(header, rest)
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every `(container, key)` below a JSON value."""
+    if isinstance(value, (dict, list)):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from places(value[key])

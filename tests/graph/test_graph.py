@@ -87,9 +87,7 @@ def test_a_graph_knows_its_sites_params_and_nodes():
     alpha = Node(PARAM, ("alpha", None, None))
     write = Node("mx.multiply", (site_node("a", INPUTS), alpha))
     graph = Graph([(C, write)], [("x", Node("f", (site_node("b"), alpha)))])
-    assert graph.sites == (Site("a", INPUTS), B, C) or set(graph.sites) == {
-        Site("a", INPUTS), B, C,
-    }  # fmt: skip
+    assert graph.sites == (Site("a", INPUTS), B, C)
     assert graph.params == ("alpha",)
     order = graph.nodes()
     assert order.index(write) > order.index(alpha)
@@ -101,7 +99,7 @@ def test_a_listing_numbers_every_node_and_names_every_deed():
     assert text.startswith("graph: 1 write, 1 save")
     assert "write a.output <-" in text and "save 'b' <-" in text
     assert "2.0 *" in text and "%0" in text
-    assert repr(steer()) == "<Graph: 1 writes, 1 saves>" or "1 write" in repr(steer())
+    assert repr(steer()) == "<Graph: 1 write, 1 save>"
 
 
 def test_graphs_without_arrays_pickle_to_equal_graphs():

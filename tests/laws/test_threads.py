@@ -14,6 +14,7 @@ from tests import models
 
 THREADS = 6
 ROUNDS = 25
+ARRAY = type(mx.ones((1,)))  # while a block is open anywhere, `mx.array` stands for it
 
 
 def expected(module, x, amount: float, layer: int):
@@ -64,7 +65,7 @@ def test_threads_see_no_interception_of_their_own_plain_arrays(chain, x):
     def plain():
         while not stop.is_set():
             a = mx.ones((3,))
-            if type(mx.softmax(a) + mx.exp(a)) is not mx.softmax(a).__class__:
+            if type(mx.softmax(a) + mx.exp(a)) is not ARRAY:
                 problems.append("type")
             if mx.array([1.0, 2.0]).sum().item() != 3.0:
                 problems.append("value")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from mlxgraph.mlx_facts.placeholders import placeholder
@@ -67,6 +68,15 @@ def test_numpy_is_refused_what_holds_nothing_and_the_process_lives_on() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+def test_numpy_asks_for_the_buffer_first_and_for_array_where_that_is_refused() -> None:
+    class Told(mx.array):
+        def __array__(self, *args, **kwargs):
+            return np.array([1.0, 2.0])
+
+    assert np.array(Told(placeholder((2,), mx.float32))).tolist() == [1, 2]
+    assert np.array(Told(mx.zeros((2,)))).tolist() == [0, 0]
 
 
 def test_a_placeholder_can_be_made_inside_any_transformation() -> None:

@@ -89,30 +89,32 @@ def test_looks_between_two_edits_share_one_forward(counted, x):
 def test_truth_of_many_values_is_refused_as_in_mlx(chain, x):
     with chain.trace(x):
         h = chain.layers[0].output
-        with pytest.raises(ValueError):
-            bool(h > 0)
-        with pytest.raises((ValueError, TypeError)):
-            h.item()
+        for look in (lambda: bool(h > 0), lambda: h.item(), lambda: float(h)):
+            with pytest.raises(ValueError, match="length-1 arrays"):
+                look()
+        assert bool(h[0, 0, 0] == h[0, 0, 0])  # the control: of one value it is answered
 
 
 # -- what would read the placeholder --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "peek",
-    [bytes, memoryview, lambda h: np.from_dlpack(h), pickle.dumps, lambda h: h.__getstate__()],
-    ids=["bytes", "memoryview", "dlpack", "pickle", "getstate"],
-)
+PEEKS = {
+    "bytes": bytes,
+    "memoryview": memoryview,
+    "dlpack": lambda h: np.from_dlpack(h),
+    "pickle": pickle.dumps,
+    "getstate": lambda h: h.__getstate__(),
+}
+
+
+@pytest.mark.parametrize("peek", PEEKS)
 def test_no_way_into_a_proxy_gives_a_wrong_number(chain, x, peek):
     with chain.trace(x):
         h = chain.layers[0].output
-        base = h.save()
-        try:
-            seen = peek(h)
-        except Exception as error:
-            assert not isinstance(error, (RecursionError, SystemError))
-            return
-    assert np.array_equal(np.frombuffer(bytes(seen), dtype=np.float32), np.array(base).reshape(-1))
+        with pytest.raises(RuntimeError, match="was not saved|without a primitive"):
+            PEEKS[peek](h)
+        kept = h.save()
+    assert PEEKS[peek](kept) is not None  # the control: there is such a way into an array
 
 
 def test_array_of_a_proxy_is_a_copy_that_no_longer_writes_through(chain, x):

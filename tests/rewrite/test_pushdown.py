@@ -23,6 +23,8 @@ def quantised(module: nn.Module) -> nn.Module:
         bits=4,
         class_predicate=lambda _, m: hasattr(m, "to_quantized") and m.weight.shape[-1] % 32 == 0,
     )
+    head = "lm_head" if "lm_head" in module else "model.embed_tokens"
+    assert type(dict(module.named_modules())[head]) in (nn.QuantizedLinear, nn.QuantizedEmbedding)
     return module
 
 

@@ -79,11 +79,21 @@ def test_the_dict_may_come_second(llama, tokens):
     assert same(by_place, edited(llama, tokens, {"layers.1": iv.zero_out}))
 
 
-@pytest.mark.parametrize("name", ["layers.9", "layer.1", "layers.1.mpl", "model.layers.1.mlp.up"])
-def test_an_unknown_name_raises_with_close_matches(llama, tokens, name):
-    with pytest.raises(UnknownSiteError, match="layers") as caught:
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("layers.9", "model.layers.2"),
+        ("layer.1", "model.layers.1"),
+        ("layers.1.mpl", "model.layers.1.mlp"),
+        ("model.layers.1.mlp.up", "model.layers.1.mlp.up_proj"),
+    ],
+)
+def test_an_unknown_name_raises_with_close_matches(llama, tokens, name, meant):
+    with pytest.raises(UnknownSiteError) as caught:
         edited(llama, tokens, {name: iv.zero_out})
-    assert isinstance(caught.value, (AttributeError, KeyError))
+    before, _, hint = str(caught.value).partition("Did you mean")
+    assert repr(name) in before and repr(meant) in hint
+    assert isinstance(caught.value, AttributeError) and isinstance(caught.value, KeyError)
 
 
 def test_a_function_that_cannot_be_recorded_runs_as_it_is(llama, tokens):

@@ -45,9 +45,9 @@ def test_statistics_inside_the_block_are_real_numbers(llama, tokens):
             }
     for i in range(3):
         value = trace.activations[f"layers.{i}"]
-        assert stats[f"layer_{i}"]["mean"] == pytest.approx(mx.mean(value).item(), abs=1e-5)
-        assert stats[f"layer_{i}"]["max"] == pytest.approx(mx.max(value).item(), rel=1e-5)
-        assert f"{stats[f'layer_{i}']['std']:.3f}"
+        for name, number in stats[f"layer_{i}"].items():
+            assert number == pytest.approx(getattr(mx, name)(value).item(), rel=1e-4, abs=1e-5)
+    assert len({stats[f"layer_{i}"]["std"] for i in range(3)}) == 3
 
 
 def test_saved_values_are_listed_by_name(llama, tokens):
@@ -147,8 +147,9 @@ def test_the_residual_streams_changes_have_norms(llama):
     with llama.trace(ONE):
         residuals = [llama.layers[i].output.save() for i in range(len(llama.layers))]
     for before, after in zip(residuals, residuals[1:], strict=False):
-        assert mx.linalg.norm(after - before).item() > 0
-        assert f"{mx.linalg.norm(after - before):.4f}"
+        norm = mx.linalg.norm(after - before)
+        assert norm.item() > 0
+        assert f"{norm:.4f}" == f"{norm.item():.4f}"
 
 
 def test_manual_patching_as_in_the_guide(tiny):

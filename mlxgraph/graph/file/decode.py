@@ -16,7 +16,12 @@ from typing import Any, Generic
 from mlxgraph.errors import GraphFileError
 from mlxgraph.graph import check, named, ops
 from mlxgraph.graph.base import G, Note
-from mlxgraph.graph.check_nodes import NODES, arguments_are_frozen, dtype_fault, param_fault
+from mlxgraph.graph.check_nodes import (
+    arguments_are_enough,
+    draws_are_numbered,
+    dtype_fault,
+    param_fault,
+)
 from mlxgraph.graph.deferred import Edit, Read
 from mlxgraph.graph.file.fields import (
     DEEPEST,
@@ -37,9 +42,11 @@ from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Slice
 
 MOST_NODES = 200_000
-# What is read here is frozen, but for the bare numbers that a rule written by hand may leave.
-_NODE_RULES = tuple(rule for rule in NODES if rule is not arguments_are_frozen)
-# All that look at each node once: a hostile file must not take long.  A run checks the order.
+# Of the verifier's rules, those that reading does not settle by itself.  Arguments are frozen as
+# they are read, but for the bare numbers that a rewrite rule written by hand may have left.
+_NODE_RULES = (arguments_are_enough, draws_are_numbered)
+_FORM_RULES = (check.writes_are_sites_and_nodes, check.saves_are_names_and_nodes)
+# Those that look at each node once: a hostile file must not take long.  A run checks the order.
 _WHOLE_RULES = (check.params_agree, check.gradients_are_of_the_forward)
 _NAMED = ops.STORABLE | ops.SOURCES | {ops.CALL, ops.GRAD}
 _KEYS = (str, int, float, bool, type(None), tuple)
@@ -71,7 +78,7 @@ class Decoder(Generic[G]):
         saves = [self._save(pair, nodes) for pair in fields[3]]
         then = [self._deferred(one, depth) for one in fields[5]]
         graph = self._make(writes, saves, constants, notes, then)
-        for fault in check.form_faults(graph):
+        for fault in check.form_faults(graph, _FORM_RULES):
             sound(fault)
         for fault in check.whole_faults(graph, graph.nodes(), _WHOLE_RULES):
             sound(fault)
