@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mlxgraph.errors import InterventionError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.deferred import Edit, Read
 from mlxgraph.graph.graph import Graph
@@ -36,9 +37,9 @@ def edit(
             are edited; the function sees (batch, length, heads, head dimension).
         expect: how many modules must match; another number raises CountError on use.
 
-    Raises: ValueError for a pattern that is none, TypeError for a function that is none.  On use:
-        UnknownSiteError, CountError, NeverCalledError, HeadsError, and BoundsError for a head or
-        a position.
+    Raises: ValueError for a pattern that is none, InterventionError (a TypeError) for a function
+        that is none.  On use: UnknownSiteError, CountError, NeverCalledError, HeadsError, and
+        BoundsError for a head or a position.
 
     Example:
         >>> quiet = mg.edit("layers.*.mlp", iv.scale(0.5), positions=-1)
@@ -46,9 +47,9 @@ def edit(
     """
     name, port = _parsed(sites)
     if not callable(function):
-        raise TypeError(
-            f"mg.edit takes a function of one array, not a {type(function).__name__};"
-            " write iv.replace_with(value) to put a value in place"
+        raise InterventionError(
+            f"mg.edit takes a function of one array, not a {type(function).__name__}.\n"
+            "  Write iv.replace_with(value) to put a value in place."
         )
     chosen = _numbers(heads, "heads")
     heads = (chosen,) if isinstance(chosen, int) else chosen

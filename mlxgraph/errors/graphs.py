@@ -39,6 +39,17 @@ class ParamError(MLXGraphError, ValueError):
         )
 
 
+class NotAGraphError(MLXGraphError, TypeError):
+    """Something else where a graph is needed."""
+
+    def __init__(self, given: object):
+        super().__init__(
+            f"a graph is needed, not a {type(given).__name__}.\n"
+            "  Give the graph of a trace (`t.graph`, or the finished trace itself), or what"
+            " mg.edit and mg.read return."
+        )
+
+
 class MergeError(MLXGraphError, ValueError):
     """Two graphs that cannot stand side by side."""
 

@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
-from mlxgraph.errors.base import MLXGraphError
+from collections.abc import Iterable
+
+from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
+
+_SHAPES = "Leave it out: shapes are known inside every block, and h.shape runs nothing."
+_TEXTS = "Give the texts, or the tokenizer's whole encoding, as the input: its mask is used."
+_LATER = "Generation under edits is not part of this version."
+KEYWORDS_ELSEWHERE = {  # what people know from other libraries, and what it is here
+    "scan": _SHAPES,
+    "validate": _SHAPES,
+    "remote": "Leave it out: the model runs here, on this machine.",
+    "backend": "Leave it out: the model runs here, on this machine.",
+    "trace": "Write model(x) for a plain forward, or model.edit() to record without a run.",
+    "invoker_args": "Leave it out.",
+    "attention_mask": _TEXTS,
+    "input_ids": _TEXTS,
+    "token_type_ids": _TEXTS,
+    "max_new_tokens": _LATER,
+    "max_tokens": _LATER,
+    "prepend_bos": "The tokenizer adds its special tokens; give token ids for any others.",
+    "return_type": "Leave it out: a block saves what it wants, such as model.output.",
+    "stop_at_layer": "Leave it out: a forward ends where nothing that is saved needs the rest.",
+    "names_filter": "Write t.cache('layers.*.mlp') in the block.",
+    "fwd_hooks": "Write interventions={name: function}.",
+}
 
 
 class InputError(MLXGraphError, ValueError):
     """Inputs of a kind that no trace can take."""
+
+
+class KeywordError(InputError, TypeError):
+    """A keyword argument that the model's forward does not take."""
+
+    def __init__(self, name: str, known: Iterable[str]):
+        known = list(known)
+        hint = KEYWORDS_ELSEWHERE.get(name)
+        matches = suggest(close_matches(name, known))
+        super().__init__(
+            f"the model's forward takes no {name}=.{'' if hint else matches}\n  "
+            + (hint or f"It takes: {', '.join(known) or 'no keywords'}.")
+        )
 
 
 class NoTokenizerError(MLXGraphError, ValueError):
@@ -40,8 +77,19 @@ class MissingDependencyError(MLXGraphError, ImportError):
         )
 
 
-class InterventionError(MLXGraphError, ValueError):
-    """Arguments with which an intervention has no meaning."""
+class InterventionError(MLXGraphError, ValueError, TypeError):
+    """What is no intervention, or arguments with which one has no meaning."""
+
+
+class InterventionFailedError(InterventionError, RuntimeError):
+    """An intervention's own function raised; its exception is the cause of this one."""
+
+    def __init__(self, function: str, site: str, error: Exception):
+        super().__init__(
+            f"the function {function} failed on {site}: {type(error).__name__}: {error}\n"
+            "  It is called with a recorded array of the site's shape, and gives the new value;"
+            " try it on a plain array of that shape."
+        )
 
 
 class BaselineError(MLXGraphError, ValueError):

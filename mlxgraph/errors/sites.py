@@ -7,6 +7,11 @@ from collections.abc import Iterable
 from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
 
 _LATER = "{} is not part of this version."
+_TIED = (
+    "A head that is tied to the embedding is no module of its own. Its logits are model.output;"
+    " model.get_token_predictions(h) applies the final norm and the head."
+)
+_RESIDUAL = {"pre": "input", "post": "output"}
 ELSEWHERE = {  # what people know from other libraries, and what it is here
     "invoke": "Several prompts go into `with model.trace() as t:`, opened without inputs.",
     "scan": "Shapes are known inside every block: h.shape runs nothing.",
@@ -15,6 +20,35 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "source": "Only modules' inputs and outputs are sites.",
     "run_with_cache": "Write `with model.trace(x) as t:` and look values up in t.activations.",
     "run_with_hooks": "Write model.trace(x, interventions={name: function}).",
+    "result": "Write t.output, the model's output in this run.",
+    "value": "After its block a saved value is the array itself.",
+    "iter": _LATER.format("Generation under edits"),
+    "all": _LATER.format("Generation under edits"),
+    "step": _LATER.format("Generation under edits"),
+    "local": "Everything runs on this machine.",
+    "config": "Write model.module.args, where the model keeps its settings.",
+    "cfg": "Write model.module.args, where the model keeps its settings.",
+    "device": "MLX has one memory: arrays have no device.",
+    "blocks": "Write model.layers[k].",
+    "add_hook": "Write model.trace(x, interventions={name: function}), or model.edit(graph).",
+    "hooks": "Write model.trace(x, interventions={name: function}), or model.edit(graph).",
+    "reset_hooks": "Nothing to reset: edits end with their block, and model.edit(graph) is another"
+    " model.",
+    "to_tokens": "Write model.encode(text).",
+    "to_string": "Write model.decode(tokens).",
+    "to_str_tokens": "Write [model.token_to_str(token) for token in model.encode(text)].",
+    "to_single_token": "Write model.encode(text)[-1].",
+    "to_single_str_token": "Write model.token_to_str(token).",
+    "W_E": "Write model.parameters()['model.embed_tokens.weight'].",
+    "W_U": "Write model.parameters()['lm_head.weight'], or the embedding's where they are tied.",
+    "unembed": _TIED,
+    "lm_head": _TIED,
+    "ln_final": "Write model.model.norm.",
+    "embed": "Write model.model.embed_tokens.",
+    **{f"hook_resid_{part}": f"Write model.layers[k].{port}." for part, port in _RESIDUAL.items()},
+    "hook_attn_out": "Write model.layers[k].attn.output.",
+    "hook_mlp_out": "Write model.layers[k].mlp.output.",
+    "hook_embed": "Write model.model.embed_tokens.output.",
     "generate": _LATER.format("Generation under edits"),
     "sweep": _LATER.format("A batched sweep") + " Run the graphs in a loop.",
     **{

@@ -8,7 +8,10 @@ from typing import Any
 from mlxgraph.errors import MLXGraphError
 from mlxgraph.evaluate.evaluate import Lookup, evaluate
 from mlxgraph.graph import ops
+from mlxgraph.graph.listing import brief
 from mlxgraph.graph.node import Node
+
+OF_MLX = (ValueError, TypeError, IndexError)  # what an operation raises on other shapes
 
 
 class NodeFailure(Exception):  # noqa: N818 - whoever has the graph says it in full
@@ -70,9 +73,12 @@ class Values:
             return self.call(node, lookup)
         try:
             return evaluate(node, lookup)
-        except (ValueError, TypeError, IndexError) as error:
-            if node.op == ops.APPLY or isinstance(error, MLXGraphError):
-                raise  # the user's own function, or said already
+        except Exception as error:
+            if node.op == ops.APPLY:  # the user's own function: what it raises is the user's
+                error.add_note(f"raised by {brief(node)}, in the run of a graph")
+                raise
+            if isinstance(error, MLXGraphError) or not isinstance(error, OF_MLX):
+                raise
             raise NodeFailure(node, error) from error
 
 

@@ -14,7 +14,7 @@ from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.execute import Job, Options, execute, wanted_of
-from mlxgraph.trace.inputs import prepare
+from mlxgraph.trace.inputs import check_keywords, prepare
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.trace import Trace
 
@@ -81,6 +81,7 @@ class CompiledPass:
         Args: kwargs: the model's own keyword arguments; the graph's params among them are ignored.
         """
         own = {name: value for name, value in kwargs.items() if not self._is_param(name)}
+        check_keywords(self._engine.root, own, self.graph.params)
         call = prepare(inputs, self._engine.tokenizer, own)
         engine = refreshed(self._engine)
         if self._always is not None:

@@ -25,13 +25,12 @@ from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock
 from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
-from mlxgraph.model.optimize import Optimize, rewrites_named
+from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
 from mlxgraph.model.traced_function import TracedFunction
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.trace.execute import Options
-from mlxgraph.trace.inputs import encode, prepare
+from mlxgraph.trace.inputs import check_keywords, encode, prepare
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
@@ -98,7 +97,7 @@ class InterpretableModel:
         Returns: a Trace; without any inputs, a trace of several prompts (`t.invoke`).
         Raises: NoTokenizerError, InputError, UnknownSiteError.
         """
-        options = Options(compile, rewrites_named(optimize))
+        options = options_of(compile, optimize)
         if not inputs and not forward_kwargs:
             if interventions or graph is not None:
                 raise InputError(
@@ -111,6 +110,7 @@ class InterpretableModel:
             inputs = inputs[:1]
         own = dict(forward_kwargs)
         given = {name: own.pop(name) for name in (graph.params if graph else ()) if name in own}
+        check_keywords(self.module, own, graph.params if graph else ())
         call = prepare(inputs, self.tokenizer, own)
         given |= params or {}
         return Trace(self._engine, call, interventions, graph, given, options)
@@ -131,7 +131,7 @@ class InterpretableModel:
         return self._pass(graph, True, optimize)
 
     def _pass(self, graph: Graph, compile: CompileMode, optimize: Optimize = True) -> CompiledPass:
-        return CompiledPass(self._engine, graph, Options(compile, rewrites_named(optimize)))
+        return CompiledPass(self._engine, graph, options_of(compile, optimize))
 
     def explain(
         self, graph: Graph, *inputs: Any, optimize: Optimize = True, **kwargs: Any
@@ -156,9 +156,7 @@ class InterpretableModel:
         """
         if function is None:
             return lambda function: self.pass_(function, compile=compile, optimize=optimize)
-        return TracedFunction(
-            self, self._engine, function, Options(compile, rewrites_named(optimize))
-        )
+        return TracedFunction(self, self._engine, function, options_of(compile, optimize))
 
     def edit(self, graph: Graph | None = None, *example: Any) -> Any:
         """A model with edits that stay: weights are shared, this model is untouched.
@@ -342,4 +340,4 @@ class InterpretableModel:
 
 
 def _is_interventions(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(map(callable, value.values()))
+    return isinstance(value, dict) and bool(value) and any(map(callable, value.values()))

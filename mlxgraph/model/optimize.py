@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlxgraph.errors import UnknownNameError
+from mlxgraph.errors import CompileError, UnknownNameError
 from mlxgraph.evaluate.evaluate import evaluate
 from mlxgraph.graph.graph import Graph
 from mlxgraph.rewrite.pipeline import simplify as simplified
-from mlxgraph.trace.execute import EVERY_REWRITE, REWRITES
+from mlxgraph.run.runner import CompileMode
+from mlxgraph.trace.execute import EVERY_REWRITE, REWRITES, Options
 
+COMPILE_MODES = (True, False, "auto")
 Optimize = bool | str | Sequence[str]
 
 
@@ -26,6 +28,17 @@ def rewrites_named(optimize: Optimize) -> frozenset[str]:
     for name in names - EVERY_REWRITE:
         raise UnknownNameError("rewrite", str(name), REWRITES)
     return names
+
+
+def options_of(compile: CompileMode, optimize: Optimize) -> Options:
+    """How a run is to be done, as the user says it.  Raises: CompileError, UnknownNameError."""
+    if not isinstance(compile, (bool, str)) or compile not in COMPILE_MODES:
+        raise CompileError(
+            f"compile={compile!r} is no way to run a pass.\n"
+            "  Write compile=True, compile=False, or compile='auto', which compiles what comes a"
+            " second time."
+        )
+    return Options(compile, rewrites_named(optimize))
 
 
 def simplify(graph: Graph, without: str | Sequence[str] = ()) -> Graph:

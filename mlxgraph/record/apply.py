@@ -7,13 +7,14 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import LookError, MLXGraphError
+from mlxgraph.errors import InterventionError, InterventionFailedError, LookError, MLXGraphError
 from mlxgraph.graph import ops
+from mlxgraph.graph.deferred import function_name
 from mlxgraph.graph.values import Opaque
 from mlxgraph.mlx_facts.originals import ARRAY, normal
 from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
 from mlxgraph.record.freeze import freeze
-from mlxgraph.record.handle import handle_in, open_recording
+from mlxgraph.record.handle import describe, handle_in, open_recording
 from mlxgraph.record.nested_proxy import NestedProxy
 from mlxgraph.record.proxy import Proxy
 
@@ -58,6 +59,21 @@ def changed(fn: Callable[[Any], Any], handle: Any) -> Any:
     The function is called with the proxy, so that what it does is recorded.  Where it cannot be
     recorded it runs as an opaque node.
     """
+    if not callable(fn):
+        raise InterventionError(
+            f"the intervention at {describe(handle)} is no function, but a {type(fn).__name__}.\n"
+            "  Give a function of one array, such as iv.scale(0.5); iv.replace_with(value) puts a"
+            " value in place."
+        )
+    try:
+        return _tried(fn, handle)
+    except MLXGraphError:
+        raise
+    except Exception as error:
+        raise InterventionFailedError(function_name(fn), describe(handle), error) from error
+
+
+def _tried(fn: Callable[[Any], Any], handle: Any) -> Any:
     try:
         value = fn(handle)
     except LookError:  # it needs the value, and this graph will run on values of its own

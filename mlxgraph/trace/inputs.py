@@ -6,13 +6,15 @@ length, and how to call the model with them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.errors import InputError, NoTokenizerError
+from mlxgraph.errors import InputError, KeywordError, NoTokenizerError
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.padded import padded_forward
 
@@ -43,11 +45,54 @@ def prepare(inputs: tuple, tokenizer: Any, kwargs: dict[str, Any] | None = None)
         )
     if isinstance(given, (list, tuple)):
         raise InputError("an empty list is no input.\n  Give at least one text or token.")
-    value = _array(given)
+    value = given.item() if isinstance(given, np.generic) else _array(given)
+    if value is None or isinstance(value, (bool, int, float, complex, bytes, set, Iterator)):
+        raise InputError(_no_input(value))
     if isinstance(value, mx.array) and value.ndim == 2 and mx.issubdtype(value.dtype, mx.integer):
         lengths = [value.shape[1]] * value.shape[0]
         return describe_call((value,), kwargs, tokens=value, lengths=lengths)
     return describe_call((value,), kwargs)
+
+
+def _no_input(value: Any) -> str:
+    """What to write in place of a lone value that no model can be run on."""
+    if value is None:
+        said = "a text, token ids or an array; without any input, model.trace() takes prompts"
+        return f"None is no input.\n  Give {said} by `t.invoke`."
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"the number {value} is no input.\n  Write model.trace([{value}]) for one token id."
+    if isinstance(value, Iterator):
+        return (
+            f"a {type(value).__name__} is no input: it can be read once only.\n  Write list(...)."
+        )
+    return f"a {type(value).__name__} is no input.\n  Give a text, texts, token ids or an array."
+
+
+@cache
+def _keywords(kind: Any) -> tuple[str, ...] | None:
+    """The keywords that a model's forward takes; None where it takes any, or nobody can tell."""
+    try:
+        own = list(inspect.signature(kind.__call__).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in own):
+        return None
+    return tuple(p.name for p in own if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+
+
+def check_keywords(model: Any, kwargs: Iterable[str], params: Iterable[str] = ()) -> None:
+    """Raise unless the model's forward takes these keywords.
+
+    Args: params: those of the graph, which the user may have meant.
+    Raises: KeywordError.
+    """
+    kind: Any = type(model)
+    known = _keywords(kind)
+    if known is None:
+        return
+    for name in kwargs:
+        if name not in known:
+            raise KeywordError(name, [*params, *known])
 
 
 def _array(value: Any) -> Any:
