@@ -5,14 +5,14 @@ In: what the user gave.  Out: rows that a trace takes, and layers and positions 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import BoundsError, InputError, PositionError
+from mlxgraph.errors import BoundsError, InputError, PositionError, SiteNameError
 from mlxgraph.errors.source_line import here
 
 
@@ -23,6 +23,8 @@ def one_row(model: Traceable, text: Any) -> mx.array:
     """
     if isinstance(text, str):
         text = model.encode(text)
+    elif is_encoding(text):
+        text = encoded_rows(model, text)
     if not isinstance(text, (list, tuple, mx.array, np.ndarray)):
         raise InputError(f"a text or token ids are needed, not a {type(text).__name__}.")
     if any(isinstance(item, str) for item in text):
@@ -36,6 +38,21 @@ def one_row(model: Traceable, text: Any) -> mx.array:
             "  Write a loop over the rows."
         )
     return row
+
+
+def is_encoding(given: Any) -> bool:
+    """Whether something is what a tokenizer returns: it has ids, and is no array or list."""
+    is_dict = isinstance(given, Mapping) and "input_ids" in given
+    return is_dict or hasattr(type(given), "attention_mask")
+
+
+def encoded_rows(model: Traceable, encoding: Any) -> list[list[int]]:
+    """The token ids of an encoding's rows, without padding, as a trace of it reads them."""
+    with model.trace(encoding) as trace:
+        pass
+    assert trace.tokens is not None and trace.lengths is not None
+    rows = zip(trace.tokens.tolist(), trace.lengths, strict=True)  # type: ignore[arg-type]
+    return [row[len(row) - length :] for row, length in rows]  # type: ignore[index, misc]
 
 
 def holds_tokens(array: mx.array) -> bool:
@@ -57,6 +74,27 @@ def choose_layers(model: Traceable, layers: Sequence[int] | int | None) -> list[
         if not -count <= layer < count:
             raise BoundsError(layer, 0, count, (count,), str(here()))
     return list(dict.fromkeys(layer % count for layer in chosen))
+
+
+def names_of(model: Traceable, given: Any) -> list[str]:
+    """The sites that names, patterns and module handles mean: a name that means one stays as it is.
+
+    Args: given: several of them, or one.
+    """
+    found: list[str] = []
+    for one in given if isinstance(given, (list, tuple, set, dict)) else [given]:
+        names = model.sites(one)
+        found += [one] if isinstance(one, str) and len(names) == 1 else names
+    return found
+
+
+def value_at(model: Traceable, name: str) -> Any:
+    """A site's value inside a block, by a name as `names_of` gives it."""
+    try:
+        return model[name].output
+    except SiteNameError:  # no module, but what it is called with
+        module, _, port = name.rpartition(".")
+        return model[module].input if port == "input" else model[module].inputs
 
 
 def check_position(position: int, length: int, what: str = "the text") -> int:

@@ -1,13 +1,13 @@
 """What `model.trace(...)` accepts, as a call.
 
-In: a text, texts, token ids or arrays.  Out: a `Call`: the arguments, the tokens, each row's
-length, and how to call the model with them.
+In: a text, texts, token ids, a tokenizer's encoding, or arrays.  Out: a `Call`: the arguments, the
+tokens, each row's length, and how to call the model with them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -29,29 +29,92 @@ def prepare(inputs: tuple, tokenizer: Any, kwargs: dict[str, Any] | None = None)
     if len(inputs) != 1:
         return describe_call(tuple(_array(value) for value in inputs), kwargs)
     given = inputs[0]
-    if isinstance(given, str):
-        return call_of([encode(tokenizer, given)], tokenizer, kwargs)
-    if isinstance(given, (list, tuple)) and given:
-        if all(isinstance(item, str) for item in given):
-            return call_of([encode(tokenizer, text) for text in given], tokenizer, kwargs)
-        if all(isinstance(item, (int, np.integer)) for item in given):
-            return call_of([[int(token) for token in given]], tokenizer, kwargs)
-        if all(isinstance(item, (list, tuple)) for item in given):
-            return call_of([[int(token) for token in row] for row in given], tokenizer, kwargs)
-        raise InputError(
-            "a list of inputs must hold texts, token ids, or lists of token ids; this one holds "
-            f"{', '.join(sorted({type(item).__name__ for item in given}))}.\n"
-            "  Write model.trace(a, b) for a model that takes several inputs."
-        )
-    if isinstance(given, (list, tuple)):
-        raise InputError("an empty list is no input.\n  Give at least one text or token.")
+    rows = _token_rows(given, tokenizer)
+    if rows is not None:
+        return call_of(rows, tokenizer, kwargs)
     value = given.item() if isinstance(given, np.generic) else _array(given)
     if value is None or isinstance(value, (bool, int, float, complex, bytes, set, Iterator)):
         raise InputError(_no_input(value))
-    if isinstance(value, mx.array) and value.ndim == 2 and mx.issubdtype(value.dtype, mx.integer):
-        lengths = [value.shape[1]] * value.shape[0]
-        return describe_call((value,), kwargs, tokens=value, lengths=lengths)
+    if _holds_ids(value) and value.ndim < 3:
+        tokens = value if value.ndim == 2 else value[None]
+        lengths = [tokens.shape[1]] * tokens.shape[0]
+        return describe_call((tokens,), kwargs, tokens=tokens, lengths=lengths)
     return describe_call((value,), kwargs)
+
+
+def _token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
+    """The rows of token ids that texts, lists and encodings stand for; None for anything else."""
+    if isinstance(given, np.ndarray) and given.dtype.kind == "U":
+        given = given.tolist()
+    if isinstance(given, str):
+        return [encode(tokenizer, given)]
+    encoded = _encoding(given)
+    if encoded is not None:
+        return _rows_of_encoding(*encoded)
+    if not isinstance(given, (list, tuple)):
+        return None
+    if not given:
+        raise InputError("an empty list is no input.\n  Give at least one text or token.")
+    if all(isinstance(item, str) for item in given):
+        return [encode(tokenizer, text) for text in given]
+    if all(isinstance(item, (int, np.integer)) for item in given):
+        return [[int(token) for token in given]]
+    if all(_encoding(item) is not None for item in given):
+        return [row for item in given for row in _rows_of_encoding(*(_encoding(item) or ()))]
+    if all(isinstance(item, (list, tuple)) or _is_row(item) for item in given):
+        return [[int(token) for token in _listed(row)] for row in given]
+    raise InputError(
+        "a list of inputs must hold texts, token ids, or lists of token ids; this one holds "
+        f"{', '.join(sorted({type(item).__name__ for item in given}))}.\n"
+        "  Write model.trace(a, b) for a model that takes several inputs."
+    )
+
+
+def _encoding(given: Any) -> tuple[Any, Any] | None:
+    """Ids and mask of what a tokenizer returns: `transformers`' dict, or `tokenizers`' object."""
+    if isinstance(given, Mapping):
+        return (given["input_ids"], given.get("attention_mask")) if "input_ids" in given else None
+    if hasattr(type(given), "ids") and hasattr(type(given), "attention_mask"):
+        return given.ids, given.attention_mask
+    return None
+
+
+def _rows_of_encoding(ids: Any, mask: Any) -> list[list[int]]:
+    """The tokens of each row without the padding, on whichever side it is."""
+    rows = _nested(_listed(ids))
+    masks = [[1] * len(row) for row in rows] if mask is None else _nested(_listed(mask))
+    if list(map(len, rows)) != list(map(len, masks)):
+        raise InputError("the encoding's attention_mask does not have the shape of its input_ids.")
+    found = []
+    for row, real in zip(rows, masks, strict=True):
+        kept = [int(token) for token, one in zip(row, real, strict=True) if one]
+        first = next((k for k, one in enumerate(real) if one), 0)
+        if not all(real[first : first + len(kept)]):
+            raise InputError(
+                "the encoding's attention_mask leaves out tokens in the middle of a text.\n"
+                "  Only padding, on either side, is left out; give the ids of the tokens alone."
+            )
+        found.append(kept)
+    return found
+
+
+def _nested(values: list) -> list[list]:
+    return values if values and isinstance(values[0], (list, tuple)) else [values]
+
+
+def _listed(values: Any) -> list:
+    """An array of whatever library as a list; its rows too."""
+    listed = values.tolist() if hasattr(values, "tolist") else list(values)
+    return [one.tolist() if hasattr(one, "tolist") else one for one in listed]
+
+
+def _is_row(value: Any) -> bool:
+    return _holds_ids(_array(value)) and len(value.shape) == 1
+
+
+def _holds_ids(value: Any) -> bool:
+    """Whether an array can hold token ids: whole numbers, with at least one axis."""
+    return isinstance(value, mx.array) and value.ndim > 0 and mx.issubdtype(value.dtype, mx.integer)
 
 
 def _no_input(value: Any) -> str:
@@ -96,13 +159,26 @@ def check_keywords(model: Any, kwargs: Iterable[str], params: Iterable[str] = ()
 
 
 def _array(value: Any) -> Any:
-    return mx.array(value) if isinstance(value, np.ndarray) else value
+    """An array of another library as MLX's; anything else as it is."""
+    if isinstance(value, mx.array) or not hasattr(type(value), "__array__"):
+        return value
+    return mx.array(np.asarray(value))
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids, with the special tokens that the tokenizer adds."""
+    """Token ids, with the special tokens that the tokenizer adds.
+
+    Text that begins with the first of them already, as templated text does, is taken as it is
+    (and as `mlx_lm.generate` takes it).
+    """
     if tokenizer is None:
         raise NoTokenizerError(f"the text {text[:40]!r}")
+    first = getattr(tokenizer, "bos_token", None)
+    if isinstance(first, str) and first and text.startswith(first):
+        try:
+            return list(tokenizer.encode(text, add_special_tokens=False))
+        except TypeError:  # a tokenizer that adds none has no such option
+            pass
     return list(tokenizer.encode(text))
 
 
