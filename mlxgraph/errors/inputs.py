@@ -81,15 +81,34 @@ class InterventionError(MLXGraphError, ValueError, TypeError):
     """What is no intervention, or arguments with which one has no meaning."""
 
 
-class InterventionFailedError(InterventionError, RuntimeError):
-    """An intervention's own function raised; its exception is the cause of this one."""
+class InterventionFailedError(InterventionError):
+    """An intervention's own function raised; its exception is the cause of this one.
+
+    What is raised is of that exception's class as well: `except ZeroDivisionError` still holds.
+    """
 
     def __init__(self, function: str, site: str, error: Exception):
-        super().__init__(
+        # not super(): the other class may take other arguments
+        self.args = (
             f"the function {function} failed on {site}: {type(error).__name__}: {error}\n"
             "  It is called with a recorded array of the site's shape, and gives the new value;"
-            " try it on a plain array of that shape."
+            " try it on a plain array of that shape.",
         )
+
+
+def failed_intervention(function: str, site: str, error: Exception) -> InterventionFailedError:
+    """The error of a function that raised, which is one of the function's own kind too."""
+    try:
+        return _failed_as(type(error))(function, site, error)
+    except TypeError:  # a class that cannot be mixed in, or not be made like this
+        return InterventionFailedError(function, site, error)
+
+
+def _failed_as(kind: type[Exception]) -> type[InterventionFailedError]:
+    if issubclass(InterventionFailedError, kind):
+        return InterventionFailedError
+    ours = {"__doc__": InterventionFailedError.__doc__, "__module__": __name__}
+    return type("InterventionFailedError", (InterventionFailedError, kind), ours)
 
 
 class BaselineError(MLXGraphError, ValueError):

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import InterventionError, InterventionFailedError, LookError, MLXGraphError
+from mlxgraph.errors import InterventionError, LookError, MLXGraphError, failed_intervention
 from mlxgraph.graph import ops
 from mlxgraph.graph.deferred import function_name
 from mlxgraph.graph.values import Opaque
@@ -40,12 +40,6 @@ def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return recording.result(ops.APPLY, (Opaque(fn), *frozen), named)
 
 
-def apply_intervention(recording: Any, site: Any, fn: Callable[[Any], Any]) -> None:
-    """Replace a site's value by a function of it; of several arrays, the first."""
-    handle = first_array(recording.read(site))
-    recording.write_at(site, handle, changed(fn, handle))
-
-
 def first_array(handle: Any) -> Any:
     """The handle itself, or the first array in a nested value."""
     while type(handle) is NestedProxy:
@@ -70,7 +64,7 @@ def changed(fn: Callable[[Any], Any], handle: Any) -> Any:
     except MLXGraphError:
         raise
     except Exception as error:
-        raise InterventionFailedError(function_name(fn), describe(handle), error) from error
+        raise failed_intervention(function_name(fn), describe(handle), error) from error
 
 
 def _tried(fn: Callable[[Any], Any], handle: Any) -> Any:
