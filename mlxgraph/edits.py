@@ -12,12 +12,12 @@ from mlxgraph.graph.deferred import Edit, Read
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.pattern import compiled, is_pattern
 from mlxgraph.graph.site import OUTPUT
-
-PORTS = ("output", "input", "inputs")
+from mlxgraph.graph.site_name import site_text, taken_apart
+from mlxgraph.trace.module_handle import ModuleHandle
 
 
 def edit(
-    sites: str,
+    sites: str | ModuleHandle,
     function: Callable[[Any], Any],
     *,
     positions: int | slice | Sequence[int] | None = None,
@@ -28,7 +28,8 @@ def edit(
 
     Args:
         sites: a module's name in any form, or a pattern: `layers.*.mlp`, `layers.[4-8]`,
-            `**.q_proj`; `.input` at the end means the module's first argument.
+            `**.q_proj`; or a module handle.  `.input` at the end means the module's first
+            argument, `.calls[1]` its second call in one forward.
         function: of one array, of the output's shape or that of the part that is chosen.
         positions: the positions of the sequence (axis 1) to edit; all if left out.  They count
             from each row's real ends, whatever the padding, and the function sees them alone;
@@ -58,7 +59,7 @@ def edit(
     return Graph(then=[Edit(name, function, positions, heads, expect, port, str(here()))])
 
 
-def read(sites: str, name: str | None = None, *, expect: int | None = None) -> Graph:
+def read(sites: str | ModuleHandle, name: str | None = None, *, expect: int | None = None) -> Graph:
     """A graph that saves every matching module's output.
 
     Args:
@@ -89,10 +90,10 @@ def _numbers(given: Any, what: str) -> int | tuple[int, ...] | None:
         ) from None
 
 
-def _parsed(sites: str) -> tuple[str, str]:
-    """Module pattern and port; a bad pattern is refused here, on the user's line."""
-    head, _, tail = sites.rpartition(".")
-    name, port = (head, tail) if head and tail in PORTS else (sites, OUTPUT)
-    if is_pattern(name):
-        compiled(name)
-    return name, port
+def _parsed(sites: str | ModuleHandle) -> tuple[str, str]:
+    """Pattern and port; a bad pattern is refused here, on the user's line."""
+    name = site_text(sites)
+    module, _, port = taken_apart(name)
+    if is_pattern(module):
+        compiled(module)
+    return (name.removesuffix(f".{port}"), port) if port not in ("", OUTPUT) else (name, OUTPUT)

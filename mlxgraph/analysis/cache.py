@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, KeysView
+from collections.abc import Callable, Iterator, KeysView, Sequence
 from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import token_strings
+from mlxgraph.analysis.inputs import names_of, token_strings
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import UnknownNameError, UnknownSiteError
 
@@ -26,19 +26,22 @@ class ActivationCache:
         self,
         activations: dict[str, Any],
         metadata: dict[str, Any] | None = None,
-        same_site: Callable[[str], Any] | None = None,
+        same_site: Callable[[Any], Any] | None = None,
     ):
         self.activations = activations
         self.metadata = {} if metadata is None else metadata
         self._site = same_site
         self._by_site = {} if same_site is None else {same_site(name): name for name in activations}
 
-    def get(self, name: str) -> Any:
+    def get(self, name: Any) -> Any:
         """An activation by any form of its name.  Raises: UnknownNameError (a KeyError)."""
         known = self._find(name)
         if known is None:
             raise UnknownNameError(
-                "cached activation", name, self.activations, "`name in cache` asks without raising."
+                "cached activation",
+                str(name),
+                self.activations,
+                "`name in cache` asks without raising.",
             )
         return self.activations[known]
 
@@ -48,7 +51,7 @@ class ActivationCache:
         if self._site is None:
             return None
         try:
-            return self._by_site.get(self._site(str(name)))
+            return self._by_site.get(self._site(name))
         except UnknownSiteError:
             return None
 
@@ -56,7 +59,7 @@ class ActivationCache:
         """The names of what is kept."""
         return self.activations.keys()
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: Any) -> Any:
         return self.get(name)
 
     def __contains__(self, name: object) -> bool:
@@ -73,34 +76,31 @@ class ActivationCache:
 
 
 def collect_activations(
-    model: Traceable, inputs: Any, layers: list[str] | None = None
+    model: Traceable, inputs: Any, layers: Sequence[Any] | None = None
 ) -> ActivationCache:
     """Run a model once and keep its modules' outputs, computed.
 
     Args:
         inputs: as for `model.trace`; a tuple stands for several arguments.
-        layers: names of modules, in any form; every module that the forward calls if left out.
-    Returns: an ActivationCache under the names that were given, or that `trace.activations`
-        lists.
+        layers: names of modules in any form, patterns, or module handles; `.input` at the end
+            means the first argument; every module that the forward calls if left out.
+    Returns: an ActivationCache under the names that were given, or (of patterns and handles)
+        under canonical ones; with nothing given, under those that `trace.activations` lists.
     Raises: UnknownSiteError (an AttributeError and a KeyError) for a name that no module has, or
         none that this forward calls.
     """
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     with model.trace(*given) as trace:
-        names = list(trace.activations) if layers is None else list(layers)
+        names = list(trace.activations) if layers is None else names_of(model, layers)
         kept = {name: trace.activations[name] for name in names}
     found = {name: getattr(value, "value", value) for name, value in kept.items()}
     mx.eval(found)
     metadata: dict[str, Any] = {"inputs": inputs, "lengths": trace.lengths, "tokens": trace.tokens}
     if trace.tokens is not None:
         rows = trace.tokens.tolist()
-        names_of = token_strings(model, [token for row in rows for token in row])
+        strings = token_strings(model, [token for row in rows for token in row])
         metadata["token_strings"] = [
-            [names_of[token] for token in row[len(row) - length :]]
+            [strings[token] for token in row[len(row) - length :]]
             for row, length in zip(rows, trace.lengths or [], strict=True)
         ]
-    return ActivationCache(found, metadata, lambda name: model[_bare(name)].path)
-
-
-def _bare(name: str) -> str:
-    return name.removesuffix(".output")
+    return ActivationCache(found, metadata, lambda name: tuple(model.sites(name)))

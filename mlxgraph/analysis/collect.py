@@ -14,7 +14,16 @@ from typing import Any, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.analysis.inputs import check_position, choose_layers, first_array, holds_tokens
+from mlxgraph.analysis.inputs import (
+    check_position,
+    choose_layers,
+    encoded_rows,
+    first_array,
+    holds_tokens,
+    is_encoding,
+    names_of,
+    value_at,
+)
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
@@ -25,7 +34,7 @@ _LONG_WORK = 4  # batches from which on a bar is worth its line
 def get_activations(
     model: Traceable,
     prompts: str | Sequence[Any] | mx.array,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[Any] | None = None,
     positions: int | Sequence[int] = -1,
 ) -> dict[str, mx.array]:
     """The residual stream after each layer at token positions, in one batched forward.
@@ -33,11 +42,12 @@ def get_activations(
     Args:
         prompts: a text, texts, token ids, rows of token ids of any lengths, or an array whose
             axes are (batch, length, ...).
-        layers: layer numbers; all if left out.
+        layers: layer numbers; all if left out.  Names and patterns of modules and module handles
+            as well, and their `.input`.
         positions: one position or several, counted in each prompt by itself: 0 is its first
             token and -1 its last, however long the other prompts are.
-    Returns: `{"layer_3": array}`, computed; shape (batch, width) for one position, (batch,
-        positions, width) for a list of them.
+    Returns: `{"layer_3": array}`, by name where a name was given, computed; shape (batch, width)
+        for one position, (batch, positions, width) for a list of them.
     Raises: PositionError for a position that some prompt does not have, BoundsError for a layer
         (both IndexErrors), ShapeError for layers whose outputs have no positions, InputError,
         NoTokenizerError, LayersError.
@@ -49,7 +59,7 @@ def get_activations(
 def batch_get_activations(
     model: Traceable,
     prompts: Sequence[Any] | mx.array,
-    layers: Sequence[int] | None = None,
+    layers: Sequence[Any] | None = None,
     positions: int | Sequence[int] = -1,
     batch_size: int = 8,
     progress: bool | None = None,
@@ -76,6 +86,8 @@ def _rows(model: Traceable, prompts: Any) -> list[Row]:
     """One entry for each prompt: its token ids, or its array without the batch axis."""
     if isinstance(prompts, str):
         return [model.encode(prompts)]
+    if is_encoding(prompts):
+        return list(encoded_rows(model, prompts))
     if isinstance(prompts, (mx.array, np.ndarray)):
         array = mx.array(prompts)
         if array.ndim == 1:
@@ -100,31 +112,45 @@ def _row(row: Any) -> Row:
 def _collect(
     model: Traceable,
     rows: list[Row],
-    layers: Sequence[int] | None,
+    layers: Sequence[Any] | None,
     positions: int | Sequence[int],
     batch_size: int,
     progress: bool | None,
 ) -> dict[str, mx.array]:
-    chosen = choose_layers(model, layers)
+    chosen = _chosen(model, layers)
     single = isinstance(positions, (int, np.integer))
     wanted = [int(positions)] if single else [int(p) for p in positions]  # type: ignore
     columns = [_columns(row, wanted, number) for number, row in enumerate(rows)]
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    found: dict[int, list[mx.array]] = {layer: [] for layer in chosen}
+    found: dict[str, list[mx.array]] = {name: [] for name in chosen}
     for batch in _watched(batches, len(rows), progress):
         values = _one_batch(
-            model, [rows[n] for n in batch], [columns[n] for n in batch], chosen, single
+            model, [rows[n] for n in batch], [columns[n] for n in batch], chosen.values(), single
         )
         mx.eval(values)
-        for layer, value in zip(chosen, values, strict=True):
-            found[layer].append(value)
+        for name, value in zip(chosen, values, strict=True):
+            found[name].append(value)
     back = mx.array(np.argsort(order))
     result = {}
-    for layer in chosen:  # one layer at a time: its batches are let go before the next's
-        result[f"layer_{layer}"] = mx.concatenate(found.pop(layer))[back]
-        mx.eval(result[f"layer_{layer}"])
+    for name in chosen:  # one layer at a time: its batches are let go before the next's
+        result[name] = mx.concatenate(found.pop(name))[back]
+        mx.eval(result[name])
     return result
+
+
+def _chosen(model: Traceable, layers: Any) -> dict[str, str]:
+    """What each result is called, and the site that it is of."""
+    several = layers is None or isinstance(layers, (list, tuple, range, np.ndarray))
+    given = [layers] if not several else range(len(model.layers)) if layers is None else layers
+    found: dict[str, str] = {}
+    for one in given:
+        if isinstance(one, (int, np.integer)):
+            (number,) = choose_layers(model, [int(one)])
+            found[f"layer_{number}"] = model.layers[number].path
+        else:
+            found.update((name, name) for name in names_of(model, one))
+    return found
 
 
 def _columns(row: Row, positions: list[int], number: int) -> list[int]:
@@ -138,7 +164,7 @@ def _one_batch(
     model: Traceable,
     rows: list[Row],
     columns: list[list[int]],
-    layers: list[int],
+    names: Iterable[str],
     single: bool,
 ) -> list[mx.array]:
     """Each layer's states at the wanted columns, (batch, width) or (batch, positions, width)."""
@@ -149,11 +175,11 @@ def _one_batch(
         at, which = at[:, 0], which[:, 0]
     kept = []
     with model.trace(_batch(rows)):
-        for layer in layers:
-            stream = first_array(model.layers[layer].output)
+        for name in names:
+            stream = first_array(value_at(model, name))
             if stream.ndim < 3:
                 raise ShapeError(
-                    f"layer {layer} gives {stream.shape}, which has no positions", str(here()),
+                    f"{name} gives {stream.shape}, which has no positions", str(here()),
                     "Give inputs with axes (batch, length, ...), or use collect_activations.",
                 )  # fmt: skip
             kept.append(stream[which, at].save())

@@ -28,6 +28,7 @@ from mlxgraph.errors.inputs import (
     ModelLoadError,
     NoTokenizerError,
     UnembeddingError,
+    failed_intervention,
 )
 from mlxgraph.errors.shapes import (
     AlignError,
@@ -45,6 +46,7 @@ from mlxgraph.errors.sites import (
     NameTakenError,
     NeverCalledError,
     OrderError,
+    SiteNameError,
     UnknownSiteError,
 )
 from mlxgraph.errors.values import (
@@ -97,6 +99,7 @@ __all__ = [
     "PositionError",
     "RewriteError",
     "ShapeError",
+    "SiteNameError",
     "StaleHandleError",
     "TokenGradientError",
     "UnboundParamError",
@@ -104,4 +107,5 @@ __all__ = [
     "UnknownNameError",
     "UnknownSiteError",
     "close_matches",
+    "failed_intervention",
 ]

@@ -74,6 +74,19 @@ class UnknownSiteError(MLXGraphError, AttributeError, KeyError):
         )
 
 
+class SiteNameError(UnknownSiteError, TypeError):
+    """Something else where the name of a module is needed."""
+
+    def __init__(self, given: object, write: str = ""):
+        kind = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+        MLXGraphError.__init__(
+            self,
+            f"a module is named by a text or by its handle, not by {kind}.\n  Write "
+            + (write or "'layers.1.mlp', a pattern such as 'layers.*.mlp', or model.layers[1].mlp")
+            + ".",
+        )
+
+
 class LayersError(MLXGraphError, AttributeError):
     """The model has no list of layers under the given attribute."""
 

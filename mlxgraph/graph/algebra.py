@@ -12,9 +12,10 @@ from typing import Any
 from mlxgraph.errors import MergeError, ParamError, UnknownNameError
 from mlxgraph.graph import ops
 from mlxgraph.graph.base import G, GraphBase, Moved, canonical, rebuilt
-from mlxgraph.graph.deferred import Edit, Read, is_graph
+from mlxgraph.graph.deferred import Edit, Read, is_graph, site_name
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of
 from mlxgraph.graph.site import MODEL_OUTPUT, ROOT_PREFIX, Site
+from mlxgraph.graph.site_name import site_text, taken_apart
 from mlxgraph.graph.values import dtype_name
 
 # -- sequence -----------------------------------------------------------------------------------
@@ -108,6 +109,7 @@ def retarget(graph: G, moves: Mapping[str, str]) -> G:
     Raises: UnknownNameError for an old path that the graph does not use, MergeError for moves
         that send two writes to one site.
     """
+    moves = {site_text(old): site_text(new) for old, new in moves.items()}
     used: set[str] = set()
 
     def aim(path: str) -> str:
@@ -242,35 +244,37 @@ def without(graph: G, name: str) -> G:
 
     Raises: UnknownNameError for a site that the graph does not write.
     """
-    kept = [(site, node) for site, node in graph.writes if not _names_site(name, site)]
-    then = tuple(
-        without(one, name) if is_graph(one) and _writes(one, name) else one
-        for one in graph.then
-        if not (isinstance(one, Edit) and _names_edit(name, one))
-    )
-    if len(kept) == len(graph.writes) and then == graph.then:
-        raise UnknownNameError("write at", name, _written(graph))
-    return canonical(graph.replace(writes=kept, then=then))
+    return _cut(graph, name, keep_named=False)
 
 
 def only(graph: G, name: str) -> G:
     """The graph with no writes but those at one site; saves stay, and so do deferred reads.
 
-    Deferred edits go by their own pattern, as in `without`.  A graph among what is deferred
-    stays whole where it writes the site, and goes, saves and all, where it does not.
+    Deferred edits go by their own pattern, as in `without`.  A graph among what is deferred is cut
+    as this one is.
 
     Raises: UnknownNameError for a site that the graph does not write.
     """
-    kept = [(site, node) for site, node in graph.writes if _names_site(name, site)]
-    then = tuple(
-        one
-        for one in graph.then
-        if isinstance(one, Read)
-        or (isinstance(one, Edit) and _names_edit(name, one))
-        or (is_graph(one) and _writes(one, name))
-    )
-    if not kept and not any(not isinstance(one, Read) for one in then):
+    return _cut(graph, name, keep_named=True)
+
+
+def _cut(graph: G, name: str, keep_named: bool) -> G:
+    name = site_text(name)
+    if not _writes(graph, name):
         raise UnknownNameError("write at", name, _written(graph))
+    return _kept(graph, name, keep_named)
+
+
+def _kept(graph: G, name: str, named: bool) -> G:
+    """The graph with those of its edits that go by a name, or with the others."""
+    then: list[Any] = []
+    for one in graph.then:
+        if is_graph(one):
+            inside = _kept(one, name, named)
+            then += [inside] if inside.writes or inside.saves or inside.then else []
+        elif isinstance(one, Read) or _names_edit(name, one) == named:
+            then.append(one)
+    kept = [(site, node) for site, node in graph.writes if _names_site(name, site) == named]
     return canonical(graph.replace(writes=kept, then=then))
 
 
@@ -281,9 +285,10 @@ def _names_site(name: str, site: Site) -> bool:
 
 
 def _names_edit(name: str, edit: Edit) -> bool:
-    names = {name, name.removeprefix(ROOT_PREFIX)}
-    pattern = edit.pattern.removeprefix(ROOT_PREFIX)
-    return bool(names & {edit.pattern, pattern, f"{edit.pattern}.{edit.port}"})
+    given, own = taken_apart(name), taken_apart(site_name(edit))
+    same = given.module.removeprefix(ROOT_PREFIX) == own.module.removeprefix(ROOT_PREFIX)
+    # A bare module's name means its edit at whatever port.
+    return same and (not given.port and not given.call or given.tail == own.tail)
 
 
 def _written(graph: GraphBase) -> list[str]:
@@ -295,4 +300,8 @@ def _written(graph: GraphBase) -> list[str]:
 
 
 def _writes(graph: GraphBase, name: str) -> bool:
-    return any(_names_site(name, site) for site, _ in graph.writes)
+    """Whether a graph, or one among what is deferred in it, writes what goes by a name."""
+    return any(_names_site(name, site) for site, _ in graph.writes) or any(
+        _writes(one, name) if is_graph(one) else type(one) is Edit and _names_edit(name, one)
+        for one in graph.then
+    )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mlxgraph.graph.site import OUTPUT
+from mlxgraph.graph.site_name import taken_apart
 
 Positions = int | slice | tuple[int, ...] | None
 
@@ -21,7 +22,7 @@ class Edit(NamedTuple):
     `expect` is how many modules must match.
     """
 
-    pattern: str
+    pattern: str  # of a module; a written `.output` stays on it, for a module may be called so
     function: Callable[[Any], Any]
     positions: Positions = None
     heads: tuple[int, ...] | None = None
@@ -50,7 +51,7 @@ class Edit(NamedTuple):
         return hash(self._identity())
 
     def __str__(self) -> str:
-        parts = [f"{self.pattern}.{self.port}", function_name(self.function)]
+        parts = [_shown(self), function_name(self.function)]
         for name in ("positions", "heads", "expect"):
             value = getattr(self, name)
             if value is not None:
@@ -85,7 +86,17 @@ class Read(NamedTuple):
         return hash((Read, self._identity()))
 
     def __str__(self) -> str:
-        return f"save {self.pattern}.{self.port}" + (f" as {self.name!r}" if self.name else "")
+        return f"save {_shown(self)}" + (f" as {self.name!r}" if self.name else "")
+
+
+def site_name(deferred: Edit | Read) -> str:
+    """What an edit or a read is aimed at, as the user wrote it."""
+    return deferred.pattern if deferred.port == OUTPUT else f"{deferred.pattern}.{deferred.port}"
+
+
+def _shown(deferred: Edit | Read) -> str:
+    name = site_name(deferred)
+    return name if taken_apart(name).port else f"{name}.{OUTPUT}"
 
 
 def is_graph(value: Any) -> bool:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from mlxgraph.errors import NotAGraphError
 from mlxgraph.graph import algebra, picture
 from mlxgraph.graph.base import GraphBase, Note
 from mlxgraph.graph.diff import Diff, difference
@@ -38,7 +39,10 @@ class Graph(GraphBase):
 
     def __rshift__(self, other: Graph) -> Graph:
         """`g1 >> g2`: first `g1`, then `g2`, which reads what `g1` has written."""
-        return algebra.sequence(self, other) if isinstance(other, Graph) else NotImplemented
+        return algebra.sequence(self, graph_of(other))
+
+    def __rrshift__(self, other: Graph) -> Graph:
+        return algebra.sequence(graph_of(other), self)
 
     def retarget(self, moves: Mapping[str, str]) -> Graph:
         """The graph aimed at other modules: `{old path or prefix: new one}`, all at once.
@@ -62,8 +66,7 @@ class Graph(GraphBase):
     def only(self, site: str) -> Graph:
         """The graph with no writes but those at a site; saves and deferred reads stay.
 
-        Deferred edits go by their own pattern.  A graph among what is deferred stays whole where
-        it writes the site, and goes, saves and all, where it does not.
+        Deferred edits go by their own pattern.  A graph among what is deferred is cut as well.
         Raises: UnknownNameError for a site that the graph does not write.
         """
         return algebra.only(self, site)
@@ -117,11 +120,28 @@ class Graph(GraphBase):
         return f"<{headline(self).capitalize()}>"
 
 
+def graph_in(value: Any) -> Graph | None:
+    """The graph itself, or that of a trace or a compiled pass; None of anything else."""
+    if isinstance(value, Graph):
+        return value
+    is_property = isinstance(getattr(type(value), "graph", None), property)
+    found = value.graph if is_property else getattr(value, "__dict__", {}).get("graph")
+    return found if isinstance(found, Graph) else None
+
+
+def graph_of(value: Any) -> Graph:
+    """The graph in a value.  Raises: NotAGraphError where there is none."""
+    graph = graph_in(value)
+    if graph is None:
+        raise NotAGraphError(value)
+    return graph
+
+
 def chain(*graphs: Graph) -> Graph:
     """`g1 >> g2 >> ...`; of no graphs at all, the empty graph."""
     whole = Graph()
     for graph in graphs:
-        whole = whole >> graph
+        whole = whole >> graph_of(graph)
     return whole
 
 
@@ -131,9 +151,9 @@ def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
     Args: on_conflict: where two graphs touch a site that one of them writes, `"error"` raises
         MergeError and `"sequence"` lets the later graph see what the earlier one wrote.
     """
-    return side_by_side([Graph(), *graphs], on_conflict)
+    return side_by_side([Graph(), *map(graph_of, graphs)], on_conflict)
 
 
 def diff(first: Graph, second: Graph) -> Diff:
     """What two graphs do differently; false when they are equal."""
-    return difference(first, second)
+    return difference(graph_of(first), graph_of(second))

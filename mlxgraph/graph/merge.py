@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from mlxgraph.errors import MergeError
 from mlxgraph.graph.algebra import sequence
 from mlxgraph.graph.base import G, GraphBase
-from mlxgraph.graph.deferred import Edit, is_graph
+from mlxgraph.graph.deferred import Edit, is_graph, site_name
 from mlxgraph.graph.pattern import may_meet
 from mlxgraph.graph.site import MODEL_OUTPUT, Site
+from mlxgraph.graph.site_name import taken_apart
 
 
 def side_by_side(graphs: Sequence[G], on_conflict: str) -> G:
@@ -93,8 +94,8 @@ def _add(found: Ports, more: Ports) -> None:
 
 
 def _deferred_port(deferred: Any) -> tuple[str, str]:
-    heads = getattr(deferred, "heads", None)
-    return deferred.pattern, "heads" if heads else deferred.port.rstrip("s")
+    name = taken_apart(site_name(deferred))
+    return name.module, "heads" if getattr(deferred, "heads", None) else name.tail
 
 
 def _port(site: Site) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import MissingParamError, UnknownNameError
-from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.graph import Graph, graph_of
 from mlxgraph.graph.node import Node
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.record.param import filled, holes
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
-from mlxgraph.trace.execute import Job, Options, execute, wanted_of
+from mlxgraph.trace.execute import Job, Options, execute, execute_beside, output_of, wanted_of
 from mlxgraph.trace.inputs import check_keywords, prepare
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.trace import Trace
@@ -21,11 +22,28 @@ from mlxgraph.trace.trace import Trace
 MOST_KINDS = 32
 
 
-class Result(NamedTuple):
-    """What one pass gave: `saves` by name; `output`, the model's output, if there are no saves."""
-
+class _Result(NamedTuple):
     saves: dict[str, Any]
     output: Any = None
+
+
+class Result(_Result):
+    """What one pass gave: `saves` by name, and `output`, the model's output, edits included.
+
+    Beside saves the output is computed when looked at, by the same run once more.
+    """
+
+    _later: Callable[[], Any] | None = None
+    _known: Any = None
+
+    @property
+    def output(self) -> Any:  # type: ignore[override]
+        """The model's output in this run, lazy."""
+        if self._later is None:
+            return tuple.__getitem__(self, 1)
+        if self._known is None:
+            self._known = self._later()
+        return self._known
 
     def __getitem__(self, name: str) -> Any:  # type: ignore[override]
         if name not in self.saves:
@@ -48,7 +66,7 @@ class CompiledPass:
     """
 
     def __init__(self, engine: Engine, graph: Graph, options: Options):
-        self.graph = engine.after_edits(graph)
+        self.graph = engine.after_edits(graph_of(graph))
         self._engine = engine
         self._options = options
         self._always = None if self.graph.then else _resolved(self.graph)
@@ -70,10 +88,19 @@ class CompiledPass:
         for name in needed:
             if name not in params:
                 raise MissingParamError(name)
-        values = execute(self._engine, Job(graph, call, params, self._options), wanted)
+        job = Job(graph, call, params, self._options)
+        key, again = random_state.current(), job._replace(call=call.again())
+        values = execute(self._engine, job, wanted)
         if not graph.saves:
             return Result({}, values[0])
-        return Result(dict(zip([name for name, _ in graph.saves], values, strict=True)))
+
+        def output() -> Any:
+            return execute_beside(self._engine, again, [output_of(graph)], key)[0]
+
+        names = [name for name, _ in graph.saves]
+        result = Result(dict(zip(names, values, strict=True)))
+        result._later = output
+        return result
 
     def resolve(self, inputs: tuple, kwargs: dict[str, Any]) -> tuple[Resolved, Call]:
         """The graph as a run with these inputs sees it, and the run's call; nothing runs.

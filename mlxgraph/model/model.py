@@ -17,9 +17,10 @@ from mlxgraph.errors import (
     ModelLoadError,
     NameTakenError,
     NoTokenizerError,
+    SiteNameError,
     UnknownSiteError,
 )
-from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.graph import Graph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock
@@ -83,8 +84,8 @@ class InterpretableModel:
         """Open a block in which edits and saves are recorded; it runs once, when it ends.
 
         Args:
-            inputs: a text, a list of texts, token ids (a list, or an array of shape
-                (batch, length)), or the arrays that a custom model takes.
+            inputs: a text, a list of texts, token ids (a list, or an array of shape (length,) or
+                (batch, length)), a tokenizer's encoding, or the arrays that a custom model takes.
             interventions: functions of one array by module name, applied first.
             graph: a graph to start from.
             params: values for params, by name; those of `graph` may also be given as keywords.
@@ -98,6 +99,7 @@ class InterpretableModel:
         Raises: NoTokenizerError, InputError, UnknownSiteError.
         """
         options = options_of(compile, optimize)
+        graph = None if graph is None else graph_of(graph)
         if not inputs and not forward_kwargs:
             if interventions or graph is not None:
                 raise InputError(
@@ -168,13 +170,11 @@ class InterpretableModel:
 
         Returns: an InterpretableModel, or a block that gives one.
         """
-        if graph is None or not isinstance(graph, Graph):
+        edits = graph_in(graph)
+        if edits is None:
             inputs = (graph, *example) if graph is not None else example
             return EditBlock(self._engine, inputs, self._with)
-        return self._edited(graph)
-
-    def _edited(self, graph: Graph) -> InterpretableModel:
-        return self._with(self._engine.with_edits(self._engine.after_edits(graph)))
+        return self._with(self._engine.with_edits(self._engine.after_edits(edits)))
 
     @classmethod
     def _with(cls, engine: Engine) -> InterpretableModel:
@@ -255,10 +255,21 @@ class InterpretableModel:
         runner.add(name, module)
         refreshed(self._engine)
 
-    def __getitem__(self, name: str) -> ModuleHandle:
+    def __getitem__(self, name: str | ModuleHandle) -> ModuleHandle:
         """A module by any form of its name: `model["layers.5.mlp"]`."""
         engine = refreshed(self._engine)
-        return ModuleHandle(engine, engine.names.canonical(name))
+        site, _ = engine.names.site(name)
+        if site.port == INPUTS:
+            module, _, port = str(name).rpartition(".")
+            raise SiteNameError(str(name), f"model[{module!r}].{port}")
+        return ModuleHandle(engine, site.path, call=site.call)
+
+    def sites(self, name: str | ModuleHandle) -> list[str]:
+        """The canonical names of what a name or pattern means: `model.sites("layers.*.mlp")`.
+
+        Raises: UnknownSiteError where it means nothing.
+        """
+        return [named.name for named in refreshed(self._engine).names.sites(name)]
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *children_of(self._engine, "")})
@@ -290,10 +301,17 @@ class InterpretableModel:
         return self._engine.root
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The model, with the edits that stay on it, on plain arrays."""
-        if self._engine.is_edited and not stack.open:
+        """The model, with the edits that stay on it, on inputs as for `trace`."""
+        if stack.open:
+            return call_module(self._engine, "", args, kwargs)
+        if self._engine.is_edited:
             return self._pass(Graph(), "auto")(*args, **kwargs).output
-        return call_module(self._engine, "", args, kwargs)
+        if len(args) != 1 or (isinstance(args[0], mx.array) and args[0].ndim != 1):
+            return self.module(*args, **kwargs)
+        call = prepare(args, self.tokenizer)
+        if call.is_ragged:
+            self._engine.runner.census(call)  # raises where the model cannot hide padding
+        return call.forward(self.module, call.args, kwargs)
 
     # -- analyses: functions of a model, and so methods of it ------------------------------------
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mlxgraph.errors import CompileError, UnknownNameError
 from mlxgraph.evaluate.evaluate import evaluate
-from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.graph import Graph, graph_of
 from mlxgraph.rewrite.pipeline import simplify as simplified
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.trace.execute import EVERY_REWRITE, REWRITES, Options
@@ -53,4 +53,4 @@ def simplify(graph: Graph, without: str | Sequence[str] = ()) -> Graph:
     Raises: UnknownNameError for a name that is no rewrite.
     """
     names = (without,) if isinstance(without, str) else without
-    return simplified(graph, without=names, evaluate=evaluate).graph
+    return simplified(graph_of(graph), without=names, evaluate=evaluate).graph

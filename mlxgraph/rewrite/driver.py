@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from mlxgraph.errors import RewriteError
 from mlxgraph.graph.base import Moved
 from mlxgraph.graph.deferred import is_graph
-from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.graph import Graph, graph_of
 from mlxgraph.graph.listing import brief
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import map_frozen
@@ -44,6 +44,7 @@ def rewrite(graph: Graph, *rules: Rule) -> Graph:
         ...             return x
         >>> plain = mg.rewrite(graph, no_tanh)
     """
+    graph = graph_of(graph)
     new = Driver(rules, graph.constants).rest(graph.roots)
     then = tuple(rewrite(one, *rules) if is_graph(one) else one for one in graph.then)
     if all(new[node] is node for node in graph.roots) and all(

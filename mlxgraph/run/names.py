@@ -4,17 +4,34 @@ In: the module tree and the attribute that holds the layers.  Out: canonical dot
 Canonical is what `named_modules` gives.  Also accepted: the root prefix `model.` before a
 canonical path, a path relative to the layer container (`layers.5.mlp`, whatever the container is
 called), and `attn` / `mlp` for whatever a block calls these.
+A name may end in a port or a call (`graph.site_name`); a module that is called so comes first.
 Never: guesses.  What no rule reads is an UnknownSiteError with close matches.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from mlxgraph.errors import LayersError, UnknownSiteError
 from mlxgraph.graph.pattern import ALIASES, is_pattern, matches
-from mlxgraph.graph.site import MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
+from mlxgraph.graph.site import INPUTS, MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
+from mlxgraph.graph.site_name import SiteName, site_text, taken_apart
 from mlxgraph.run.tree import ModuleTree
 
 ROOT = ROOT_PREFIX.rstrip(".")
+
+
+class NamedSite(NamedTuple):
+    """What a name means: a site, or (`.input`) the first argument among its inputs."""
+
+    site: Site
+    first: bool = False
+
+    @property
+    def name(self) -> str:
+        """The canonical name: an output goes by its module's path."""
+        whole = self.site.name
+        return whole.removesuffix("s") if self.first else whole
 
 
 class Names:
@@ -71,29 +88,48 @@ class Names:
         """Whether a canonical path (or a shared module's other path) is a module."""
         return path in self.tree.modules or path in self.tree.aliases
 
-    def canonical(self, name: str) -> str:
+    def sites(self, name: Any, may_be_none: bool = False) -> list[NamedSite]:
+        """The sites that a name or pattern means, in tree order: the one reader of names.
+
+        Args: name: of a module, with its call and port or without them; a pattern; a handle.
+        Raises: UnknownSiteError where it means none, SiteNameError for what is no name.
+        """
+        text = site_text(name)
+        parts = taken_apart(text)
+        found: list[str] = []
+        if parts.port and not parts.call:  # a module may be called as a port is
+            found = self._paths(text)
+            parts = parts if not found else SiteName(text, 0, "")
+        found = found or self._paths(parts.module)
+        if not found and not may_be_none:
+            raise UnknownSiteError(text, self.known())
+        port = OUTPUT if parts.port in ("", OUTPUT) else INPUTS
+        first = parts.port == "input"
+        return [NamedSite(Site(path, port, parts.call), first) for path in found]
+
+    def site(self, name: Any) -> NamedSite:
+        """The one site that a name means.  Raises: UnknownSiteError, of a pattern too."""
+        text = site_text(name)
+        found = self.sites(text)
+        if len(found) > 1:
+            raise UnknownSiteError(text, self.known())
+        return found[0]
+
+    def canonical(self, name: Any) -> str:
         """The canonical path of a module, from any form of its name."""
+        return self.site(name).site.path
+
+    def _paths(self, name: str) -> list[str]:
+        """The canonical paths of the modules that a name or pattern means."""
+        if is_pattern(name):
+            return matches(name, self._forms())
         if name in (MODEL_OUTPUT, ""):
-            return ""
+            return [""]
         for candidate in self._candidates(name):
             path = self._walk(candidate)
             if path is not None:
-                return self.tree.aliases.get(path, path)
-        if name == ROOT:
-            return ""
-        raise UnknownSiteError(name, self.known())
-
-    def matching(self, pattern: str, may_be_none: bool = False) -> list[str]:
-        """The canonical paths that a name or pattern means, in tree order.
-
-        Raises: UnknownSiteError where it means none.
-        """
-        if not is_pattern(pattern):
-            return [self.canonical(pattern)]
-        found = matches(pattern, self._forms())
-        if not found and not may_be_none:
-            raise UnknownSiteError(pattern, self.known())
-        return found
+                return [self.tree.aliases.get(path, path)]
+        return [""] if name == ROOT else []
 
     def _forms(self) -> dict[str, str]:
         """Every form of every module's name -> its canonical path."""
@@ -118,16 +154,6 @@ class Names:
                     tail = f"{block}.{alias}{inner[len(part) :]}"
                     forms += [f"{self.container}.{tail}", f"layers.{tail}"]
         return forms + [f"{ROOT_PREFIX}{form}" for form in forms]
-
-    def site(self, name: str) -> Site:
-        """The site of a module's output, from its name, which may end in `.output`."""
-        head, _, tail = name.rpartition(".")
-        if tail == OUTPUT and head and not self._is_module(name):
-            return Site(self.canonical(head))
-        return Site(self.canonical(name))
-
-    def _is_module(self, name: str) -> bool:
-        return any(self._walk(candidate) is not None for candidate in self._candidates(name))
 
     def _candidates(self, name: str) -> list[str]:
         names = [name]

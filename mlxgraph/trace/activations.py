@@ -10,7 +10,9 @@ from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import MODEL_OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.recording import Recording
-from mlxgraph.run.names import Names
+from mlxgraph.run.names import NamedSite, Names
+from mlxgraph.trace.module_handle import ModuleHandle
+from mlxgraph.trace.resolve import first_argument, read_named
 
 
 class Activations(Mapping):
@@ -34,7 +36,7 @@ class Activations(Mapping):
         self._recording = recording
         self._run = compute
         self._values: dict[Site, Any] = {}
-        self._inside: dict[tuple[Site, Node], Any] = {}
+        self._inside: dict[tuple[NamedSite, Node], Any] = {}
         self._looked = False
 
     def _sites(self) -> dict[str, Site]:
@@ -47,20 +49,21 @@ class Activations(Mapping):
                 found[name] = site
         return found
 
-    def __getitem__(self, name: str) -> Any:
-        site = self._site(name)
+    def __getitem__(self, name: str | ModuleHandle) -> Any:
+        site, first = named = self._named(name)
         recording = self._recording
         assert recording is not None
         if not recording.open:
-            return self._after(site, recording)
-        key = (site, recording.node_at(site))
+            value = self._after(site, recording)
+            return first_argument(value) if first else value
+        key = (named, recording.node_at(site))
         if key not in self._inside:
-            self._inside[key] = recording.save(recording.read(site))
+            self._inside[key] = recording.save(read_named(recording, named))
         return self._inside[key]
 
     def _after(self, site: Site, recording: Recording) -> Any:
         """A value once the block is over: as it was saved in it, or computed now."""
-        key = (site, recording.node_at(site)) if self._inside else None
+        key = (NamedSite(site), recording.node_at(site)) if self._inside else None
         if key in self._inside:
             value = self._inside[key]
             return value if isinstance(value, ARRAY) else value.value
@@ -68,11 +71,11 @@ class Activations(Mapping):
             self._compute(site)
         return self._values[site]
 
-    def _site(self, name: str) -> Site:
-        site = self._names.site(name)
-        if self._recording is None or site not in self._recording.census.order:
-            raise UnknownSiteError(name, self._sites(), "this run")
-        return site
+    def _named(self, name: Any) -> NamedSite:
+        named = self._names.site(name)
+        if self._recording is None or named.site not in self._recording.census.order:
+            raise UnknownSiteError(str(name), self._sites(), "this run")
+        return named
 
     def _compute(self, site: Site) -> None:
         wanted = list(self._sites().values()) if self._looked else [site]
@@ -82,7 +85,7 @@ class Activations(Mapping):
 
     def __contains__(self, name: object) -> bool:
         try:
-            self._site(str(name))
+            self._named(name)
         except UnknownSiteError:
             return False
         return True

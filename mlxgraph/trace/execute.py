@@ -24,6 +24,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.listing import around
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, Site
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import FOR_RUNS, simplify
@@ -46,8 +47,12 @@ class Options(NamedTuple):
 
 def wanted_of(graph: Graph) -> tuple[Node, ...]:
     """What a run of a graph computes: its saves, or the model's output where it has none."""
-    output = dict(graph.writes).get(Site("", OUTPUT)) or site_node("")
-    return tuple([node for _, node in graph.saves]) or (output,)
+    return tuple([node for _, node in graph.saves]) or (output_of(graph),)
+
+
+def output_of(graph: Graph) -> Node:
+    """The model's output as a graph leaves it."""
+    return dict(graph.writes).get(Site("", OUTPUT)) or site_node("")
 
 
 class Job(NamedTuple):
@@ -92,6 +97,19 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
         except NodeFailure as failure:
             seen = simplify(_saving(graph, wanted), _chosen(call, options.rewrites)).graph
             raise _said(failure, seen) from failure.error
+
+
+def execute_beside(engine: Engine, job: Job, nodes: Sequence[Node], key: Any) -> list[Any]:
+    """The values of nodes in a run that is over already, lazy: its draws are drawn again.
+
+    Args: key: the random state before that run; the present one stays as it is.
+    """
+    now = random_state.current()
+    random_state.restore(key)
+    try:
+        return execute(engine, job.beside(), nodes)
+    finally:
+        random_state.restore(now)
 
 
 def finish(engine: Engine, recording: Recording, job: Job) -> dict[str, Any]:

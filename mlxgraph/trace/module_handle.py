@@ -15,7 +15,7 @@ import mlx.nn as nn
 from mlxgraph.errors import BoundsError, NeverCalledError, UnknownSiteError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.pattern import ALIASES
-from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.graph.site import INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
@@ -200,6 +200,10 @@ class ModuleHandle:
         module = self.module
         own = [k for k in module if isinstance(k, str)] if isinstance(module, nn.Module) else []
         return sorted({*PORTS, "module", "path", *self._children(), *aliases, *own})
+
+    def __str__(self) -> str:
+        """The name that every call takes in place of the handle."""
+        return self._path + (f".calls[{self._call}]" if self._call else "") or MODEL_OUTPUT
 
     def __repr__(self) -> str:
         return f"<{self._name}: {type(self.module).__name__}>"

@@ -24,7 +24,6 @@ from mlxgraph.graph.node import Node, site_node, site_of
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Slice
 from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.record.apply import apply_intervention
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
@@ -33,7 +32,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.trace.execute import Job, Options, finish
 from mlxgraph.trace.inputs import call_of, prepare
 from mlxgraph.trace.open_block import refreshed
-from mlxgraph.trace.resolve import take_in
+from mlxgraph.trace.resolve import intervene, take_in
 
 FULL = Slice(None, None, None)
 
@@ -98,8 +97,7 @@ class Prompts:
         with recording.prompt(census):
             self._prompts.append(_Prompt(call, census))
             take_in(recording, engine.edits, engine.names, call.lengths)
-            for name, fn in (interventions or {}).items():
-                apply_intervention(recording, engine.names.site(name), fn)
+            intervene(recording, engine.names, interventions or {})
             yield self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -126,6 +124,9 @@ class Prompts:
         if self._graph is None:
             raise OutsideTraceError("the graph of several prompts, before the block's end,")
         return self._graph
+
+    def __rshift__(self, other: Any) -> Graph:
+        return self.graph >> other
 
     @staticmethod
     def barrier(*_: Any) -> Callable[[], None]:

@@ -6,18 +6,18 @@ Out: nothing; the recording goes on from where the graph leaves it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import mlx.core as mx
 
 from mlxgraph.errors import BoundsError, CountError, HeadsError
-from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph
+from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.site import INPUTS, Site
 from mlxgraph.record.apply import changed, first_array
 from mlxgraph.record.recording import Recording
-from mlxgraph.run.names import Names
+from mlxgraph.run.names import NamedSite, Names
 
 OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "wo", "c_proj", "dense", "proj", "output_proj")
 HEAD_COUNTS = ("n_heads", "num_heads", "num_attention_heads", "n_head", "num_query_heads")
@@ -39,40 +39,53 @@ def take_in(recording: Recording, graph: Graph, names: Names, lengths: list[int]
             _read(recording, deferred, names)
 
 
-def _matched(deferred: Edit | Read, names: Names) -> list[str]:
-    paths = names.matching(deferred.pattern, deferred.expect == 0)
-    if deferred.expect is not None and len(paths) != deferred.expect:
-        raise CountError(deferred.pattern, paths, deferred.expect, deferred.where)
-    return paths
+def intervene(recording: Recording, names: Names, interventions: Mapping[Any, Any]) -> None:
+    """Replace sites' values by functions of them, one name or pattern after the other."""
+    for name, function in interventions.items():
+        for named in names.sites(name):
+            handle = first_array(read_named(recording, named))
+            recording.write_at(named.site, handle, changed(function, handle))
 
 
-def _read(recording: Recording, deferred: Read, names: Names) -> None:
-    paths = _matched(deferred, names)
-    for path in paths:
-        handle = _port(recording, path, deferred.port)
-        name = deferred.name
-        if name is not None and len(paths) > 1:
-            name = f"{name}.{path}"
-        recording.save(handle, name)
+def read_named(recording: Recording, named: NamedSite) -> Any:
+    """A handle on what a name means."""
+    whole = recording.read(named.site)
+    return first_argument(whole) if named.first else whole
 
 
-def _port(recording: Recording, path: str, port: str) -> Any:
-    if port != "input":
-        return recording.read(Site(path, port))
-    args, kwargs = recording.read(Site(path, INPUTS))
+def first_argument(inputs: Any) -> Any:
+    """The first of a call's `(args, kwargs)`, recorded or not."""
+    args, kwargs = inputs
     return args[0] if len(args) else kwargs[next(iter(kwargs.keys()))]
 
 
+def _matched(deferred: Edit | Read, names: Names) -> list[NamedSite]:
+    found = names.sites(site_name(deferred), deferred.expect == 0)
+    if deferred.expect is not None and len(found) != deferred.expect:
+        paths = [named.site.path for named in found]
+        raise CountError(deferred.pattern, paths, deferred.expect, deferred.where)
+    return found
+
+
+def _read(recording: Recording, deferred: Read, names: Names) -> None:
+    found = _matched(deferred, names)
+    for named in found:
+        name = deferred.name
+        if name is not None and len(found) > 1:
+            name = f"{name}.{named.site.path}"
+        recording.save(read_named(recording, named), name)
+
+
 def _edit(recording: Recording, deferred: Edit, names: Names, lengths: list[int] | None) -> None:
-    for path in _matched(deferred, names):
+    for named in _matched(deferred, names):
         if deferred.heads == () or deferred.positions == ():
             continue
         if deferred.heads is not None:
-            handle = _heads(recording, names, path, deferred.heads, deferred.where)
+            handle = _heads(recording, names, named.site.path, deferred.heads, deferred.where)
         else:
-            handle = first_array(_port(recording, path, deferred.port))
+            handle = first_array(read_named(recording, named))
         for part in at_positions(handle, deferred.positions, lengths):
-            recording.write_at(Site(path), part, changed(deferred.function, part))
+            recording.write_at(named.site, part, changed(deferred.function, part))
 
 
 def at_positions(handle: Any, positions: Positions, lengths: list[int] | None) -> Iterator[Any]:

@@ -17,20 +17,21 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
-from mlxgraph.record.apply import apply, apply_intervention
+from mlxgraph.record.apply import apply
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused, stack
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
+from mlxgraph.run.names import NamedSite
 from mlxgraph.trace.activations import Activations
 from mlxgraph.trace.escapes import explain_escape
-from mlxgraph.trace.execute import Job, Options, execute, finish
+from mlxgraph.trace.execute import Job, Options, execute_beside, finish
 from mlxgraph.trace.looks import Looks
 from mlxgraph.trace.module_handle import ModuleHandle, layers_of
 from mlxgraph.trace.open_block import refreshed
-from mlxgraph.trace.resolve import take_in
+from mlxgraph.trace.resolve import first_argument, intervene, read_named, take_in
 
 Interventions = Mapping[str, Callable[[Any], Any]]
 
@@ -94,8 +95,7 @@ class Trace:
             for graph in (engine.edits, self._given):
                 if graph is not None:
                     take_in(recording, graph, engine.names, self.lengths)
-            for name, fn in self._interventions.items():
-                apply_intervention(recording, engine.names.site(name), fn)
+            intervene(recording, engine.names, self._interventions)
         except BaseException:
             self._close()
             raise
@@ -182,24 +182,27 @@ class Trace:
             self._activations = Activations(self._engine.names, self._recording, self._values_at)
         return self._activations
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str | ModuleHandle) -> Any:
         """A saved value by the name it was saved under, or by any form of its site's name.
 
         Returns: the array.  A site that was not saved is computed from the same run's recipe.
         Raises: UnknownNameError, UnknownSiteError.
         """
         if name in self.saved_values:
-            return self.saved_values[name]
+            return self.saved_values[str(name)]
         if self._is_open:
             raise UnknownNameError(
-                "finished value", name, [], "Values are known after the block; save it there."
+                "finished value", str(name), [], "Values are known after the block; save it there."
             )
-        site = self._engine.names.site(name)
-        if str(site) in self.saved_values:
-            return self.saved_values[str(site)]
-        return self._values_at([site])[0]
+        named = self._engine.names.site(name)
+        whole = str(named.site)
+        if whole in self.saved_values:
+            value = self.saved_values[whole]
+        else:
+            value = self._values_at([named.site])[0]
+        return first_argument(value) if named.first else value
 
-    def get_activation(self, name: str) -> Any:
+    def get_activation(self, name: str | ModuleHandle) -> Any:
         """A module's output in the edited run, by any form of its name."""
         return self.activations[name]
 
@@ -211,13 +214,9 @@ class Trace:
         graph = self.graph
         written = dict(graph.writes)
         nodes: list[Node] = [written.get(site) or site_node(*site) for site in sites]
-        now = random_state.current()
         assert self._key is not None
-        random_state.restore(self._key)
-        try:
-            return execute(self._engine, self._beside(graph), nodes)
-        finally:
-            random_state.restore(now)
+        job = self._job(graph)._replace(call=self._as_given)
+        return execute_beside(self._engine, job, nodes, self._key)
 
     # -- habits from nnsight -------------------------------------------------------------------
 
@@ -226,17 +225,21 @@ class Trace:
         self._open_recording("trace.stop")
         raise StopBlock
 
-    def cache(self, *patterns: str) -> dict[str, Any]:
+    def cache(self, *patterns: str | ModuleHandle) -> dict[str, Any]:
         """Save every matching module's output: by name, each an array after the block.
 
-        Args: patterns: names or patterns as for `mg.edit`; every called module if left out.
+        Args: patterns: names, patterns or module handles, as for `mg.edit`; every called module
+            if left out.
         """
         recording, names = self._open_recording("trace.cache"), self._engine.names
         if patterns:
-            paths = [path for pattern in patterns for path in names.matching(pattern)]
+            found = [named for pattern in patterns for named in names.sites(pattern)]
         else:
-            paths = [site.path for site in recording.census.outputs()]
-        return {path: recording.save(recording.read(Site(path))) for path in dict.fromkeys(paths)}
+            found = [NamedSite(site) for site in recording.census.outputs() if not site.call]
+        return {
+            named.name: recording.save(read_named(recording, named))
+            for named in dict.fromkeys(found)
+        }
 
     apply = staticmethod(apply)
 
@@ -283,6 +286,9 @@ class Trace:
         if name == "layers":
             return layers_of(self._engine, self._open_recording)
         return getattr(ModuleHandle(self._engine, "", self._open_recording), name)
+
+    def __rshift__(self, other: Any) -> Graph:
+        return self.graph >> other
 
     def __iter__(self) -> Iterator[Any]:
         raise TypeError("a Trace is not a sequence; its values are in .saved_values")
