@@ -40,14 +40,22 @@ class Saves:
         self._all.append(_Save(name, handle))
 
     def named(self) -> list[tuple[str, Node]]:
-        """Each save's name, made unique, and the node it keeps."""
-        counts: dict[str, int] = {}
+        """Each save's name, made unique, and the node it keeps.
+
+        The first save of a name has it; the others are numbered, past the names that are taken.
+        """
+        names = [given or _default_name(kept) for given, kept, _ in self._all]
+        counts = dict.fromkeys(names, 0)
+        taken = set(names)
         found = []
-        for given, kept, _ in self._all:
-            name = given or _default_name(kept)
-            count = counts.get(name, 0)
-            counts[name] = count + 1
-            found.append((f"{name}#{count + 1}" if count else name, kept._node))
+        for name, (_, kept, _) in zip(names, self._all, strict=True):
+            counts[name] += 1
+            unique = name
+            while counts[name] > 1 and unique in taken:
+                unique = f"{name}#{counts[name]}"
+                counts[name] += unique in taken
+            taken.add(unique)
+            found.append((unique, kept._node))
         return found
 
     def finish(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
