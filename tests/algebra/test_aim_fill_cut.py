@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import mlxgraph as mg
+from mlxgraph import interventions as iv
 from mlxgraph.errors import MergeError, ParamError, UnknownNameError
 from mlxgraph.graph.algebra import canonical
 from mlxgraph.graph.graph import Graph
@@ -263,3 +264,41 @@ def test_canonical_graphs_are_equal_however_their_constants_are_numbered(program
     assert canonical(graph) is graph
     assert alike(ran(canonical(other)), ran(graph))
     assert not mg.diff(other, graph)
+
+
+def test_a_graph_among_what_is_deferred_is_cut_as_well():
+    """`only` and `without` reach inside: what one drops there the other keeps."""
+    inner = recorded([Do("scale", 0, 2.0), Do("shift", 1, 1.0), Do("save", 1)])
+    for edits in (mg.edit("layers.2", iv.zero_out), mg.read("layers.2", name="late")):
+        graph = edits >> inner >> mg.edit("layers.0", iv.scale(0.5))
+        kept, rest = graph.only("layers.0"), graph.without("layers.0")
+        assert [str(site) for site, _ in written(kept)] == ["layers.0.output"]
+        assert [str(site) for site, _ in written(rest)] == ["layers.1.output"]
+        assert saved(kept) == saved(rest) == saved(graph) != []
+        assert edits_of(kept) == ["layers.0"] and "layers.0" not in edits_of(rest)
+        deep = mg.read("layers.3", name="first") >> graph
+        assert [str(site) for site, _ in written(deep.only("layers.1"))] == ["layers.1.output"]
+        with pytest.raises(UnknownNameError):
+            graph.only("layers.3")
+    alone = (mg.edit("layers.2", iv.zero_out) >> inner).only("layers.2")
+    assert not written(alone) and saved(alone), "saves stay where no write does"
+
+
+def inside(graph):
+    yield graph
+    for one in graph.then:
+        if isinstance(one, mg.Graph):
+            yield from inside(one)
+
+
+def written(graph):
+    return [write for one in inside(graph) for write in one.writes]
+
+
+def saved(graph):
+    return [name for one in inside(graph) for name, _ in one.saves]
+
+
+def edits_of(graph):
+    parts = [one for g in inside(graph) for one in g.then if not isinstance(one, mg.Graph)]
+    return [one.pattern for one in parts if hasattr(one, "function")]

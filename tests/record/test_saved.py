@@ -108,3 +108,26 @@ def test_repr_of_an_unsaved_proxy_after_the_block_still_works(chain, x):
     with chain.trace(x):
         h = chain.layers[0].output * 2
     assert "layers.0" in repr(h)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["x", "x", "x#2"],
+        ["x", "x#2", "x"],
+        ["x#2", "x", "x", "x"],
+        ["x", "x", "x#3", "x"],
+        ["x#2", "x#2", "x", "x", "x#2#2"],
+    ],
+)
+def test_no_save_is_lost_under_anothers_name(chain, x, names):
+    with chain.trace(x) as t:
+        h = chain.layers[0].output
+        kept = [(h * k).save(name) for k, name in enumerate(names)]
+    assert len(t.saved_values) == len(names) == len(dict(t.graph.saves))
+    for name in set(names):
+        first = names.index(name)
+        assert models.same(t.saved_values[name], kept[first]), "who asked first has the name"
+    found = chain.run(t.graph, x)
+    for name, value in t.saved_values.items():
+        assert models.same(found[name], value, 1e-6)
