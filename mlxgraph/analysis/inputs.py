@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import BoundsError, InputError, PositionError, SiteNameError
+from mlxgraph.errors import InputError, NoLayerError, PositionError, SiteNameError
 from mlxgraph.errors.source_line import here
 
 
@@ -72,7 +72,7 @@ def choose_layers(model: Traceable, layers: Sequence[int] | int | None) -> list[
     chosen = [layers] if isinstance(layers, int) else list(layers)
     for layer in chosen:
         if not -count <= layer < count:
-            raise BoundsError(layer, 0, count, (count,), str(here()))
+            raise NoLayerError("layers", layer, count, str(here()))
     return list(dict.fromkeys(layer % count for layer in chosen))
 
 

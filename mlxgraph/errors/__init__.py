@@ -34,9 +34,11 @@ from mlxgraph.errors.shapes import (
     AlignError,
     BoundsError,
     LengthsError,
+    NoLayerError,
     OperationError,
     PositionError,
     ShapeError,
+    numbered,
 )
 from mlxgraph.errors.sites import (
     CountError,
@@ -88,6 +90,7 @@ __all__ = [
     "ModelLoadError",
     "NameTakenError",
     "NeverCalledError",
+    "NoLayerError",
     "NoTokenizerError",
     "NotAGraphError",
     "NotSavedError",
@@ -108,4 +111,5 @@ __all__ = [
     "UnknownSiteError",
     "close_matches",
     "failed_intervention",
+    "numbered",
 ]

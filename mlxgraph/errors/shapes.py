@@ -35,6 +35,26 @@ class BoundsError(MLXGraphError, IndexError):
         )
 
 
+class NoLayerError(BoundsError):
+    """A layer, or another of several modules or calls, that the model does not have."""
+
+    def __init__(self, what: str, number: int, count: int, where: str, owner: str = "the model"):
+        """`what` they are called, all of them: `layers`."""
+        advice = f"Write a number from 0 to {count - 1}; -1 is the last." if count else ""
+        MLXGraphError.__init__(
+            self,
+            f"{owner} has no {what.removesuffix('s')} {number}: it has {numbered(what, count)}.\n"
+            f"  at {where}{advice and chr(10) + '  ' + advice}",
+        )
+
+
+def numbered(what: str, count: int) -> str:
+    """`layers 0–5`: which of several modules there are."""
+    if count < 2:
+        return f"{what.removesuffix('s')} 0 alone" if count else f"no {what}"
+    return f"{what} 0–{count - 1}"
+
+
 class PositionError(MLXGraphError, IndexError):
     """A token position that a text does not have."""
 

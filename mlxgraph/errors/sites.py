@@ -61,17 +61,25 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
 class UnknownSiteError(MLXGraphError, AttributeError, KeyError):
     """A name that no module of the model has."""
 
-    def __init__(self, name: str, known: Iterable[str], owner: str = "the model"):
-        known = list(known)
-        hint = suggest(close_matches(name, known))
-        if not hint:
+    def __init__(
+        self,
+        name: str,
+        known: Iterable[str],
+        owner: str = "the model",
+        *,
+        also: Iterable[str] = (),
+        kind: str = "module",
+        advice: str = "",
+    ):
+        """`also` are names of other things than modules that may have been meant."""
+        known = list(dict.fromkeys(known))
+        elsewhere = ELSEWHERE.get(name.rpartition(".")[2])
+        hint = "" if elsewhere else suggest(close_matches(name, [*known, *also]))
+        if not hint and not elsewhere:
             shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
             hint = f"\n  It has: {shown or 'no modules'}."
-        known_elsewhere = ELSEWHERE.get(name.rpartition(".")[2])
-        super().__init__(
-            f"{owner} has no module {name!r}.{hint}\n"
-            f"  {known_elsewhere or 'model.named_modules() lists every name.'}"
-        )
+        end = advice or elsewhere or "model.named_modules() lists every name."
+        super().__init__(f"{owner} has no {kind} {name!r}.{hint}\n  {end}")
 
 
 class SiteNameError(UnknownSiteError, TypeError):

@@ -27,14 +27,15 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
     Raises: ValueError for a range that is no range.
     """
-    parts = [_part(part) for part in _split(pattern)]
+    parts = [_part(part) for part in split(pattern)]
     text = (
         r"\.".join(parts).replace(r"<any>\.", r"(?:[^.]+\.)*").replace(r"\.<any>", r"(?:\.[^.]+)*")
     )
     return re.compile(text.replace("<any>", ".*"))
 
 
-def _split(pattern: str) -> list[str]:
+def split(pattern: str) -> list[str]:
+    """The parts between the dots."""
     return re.split(r"\.(?![^\[]*\])", pattern)
 
 
@@ -64,6 +65,14 @@ def numbers(text: str, part: str) -> list[int]:
     return found
 
 
+def numbers_of(part: str) -> list[int]:
+    """The numbers that one part of a name or pattern means; none where it means no numbers."""
+    if part.isdigit():
+        return [int(part)]
+    found = _RANGE.fullmatch(part)
+    return numbers(found.group(1), part) if found else []
+
+
 def matches(pattern: str, names: dict[str, str]) -> list[str]:
     """The modules that a pattern means, in tree order.
 
@@ -91,7 +100,7 @@ def may_meet(first: str, second: str) -> bool:
 
     One of them may be relative, so they are compared from their ends.
     """
-    one, two = _split(first)[::-1], _split(second)[::-1]
+    one, two = split(first)[::-1], split(second)[::-1]
     for a, b in zip(one, two, strict=False):
         if "**" in (a, b):
             return True

@@ -236,7 +236,13 @@ class InterpretableModel:
         names = refreshed(self._engine).names
         if name == "layers":  # the property above has raised, and Python asks here
             raise names.no_layers()
-        return getattr(ModuleHandle(self._engine, ""), name)
+        root = ModuleHandle(self._engine, "")
+        try:
+            return getattr(root, name)
+        except UnknownSiteError:
+            methods = [own for own in dir(type(self)) if not own.startswith("_")]
+            known = children_of(self._engine, "")
+        raise UnknownSiteError(name, known, also=methods, kind="module or method")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OWN:

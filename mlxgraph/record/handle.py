@@ -65,6 +65,16 @@ def describe(handle: Any) -> str:
     return brief(handle._node, handle._recording.constants)
 
 
+def fate(handle: Any) -> str:
+    """What became of a handle whose block is over, for its `repr`; nothing while it is open."""
+    recording = handle._recording
+    if recording.open:
+        return ""
+    if recording.unbound:
+        return f", not run: it waits for the param {', '.join(recording.unbound)}"
+    return ", not saved: its trace is over"
+
+
 def birth(handle: Any) -> str:
     """The user's line that a handle comes from."""
     return str(handle._recording.line_of(handle._node) or "an unknown line")

@@ -9,7 +9,7 @@ from mlxgraph.errors import BoundsError, NotSavedError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.nested import map_nested
 from mlxgraph.record import views
-from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, open_recording, save
+from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, fate, open_recording, save
 
 
 class NestedProxy:
@@ -90,7 +90,7 @@ class NestedProxy:
         if self._recording is None:
             return repr(self._result)
         shapes = map_nested(self._template, lambda v: getattr(v, "shape", v))
-        return f"<NestedProxy {self._describe()}: {shapes}>"
+        return f"<NestedProxy {self._describe()}: {shapes}{fate(self)}>"
 
 
 HANDLES.add(NestedProxy)

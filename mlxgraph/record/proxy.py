@@ -23,7 +23,7 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record import views
 from mlxgraph.record.bounds import check_bounds
 from mlxgraph.record.freeze import freeze
-from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, open_recording, save
+from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, fate, open_recording, save
 from mlxgraph.record.nested_proxy import NestedProxy
 from mlxgraph.record.operators import methods, operators
 from mlxgraph.record.view_functions import view_call
@@ -132,7 +132,7 @@ class Proxy(Saved):
         return format(self._look().item(), spec) if spec else str(self)
 
     def __repr__(self) -> str:
-        return f"<Proxy {self._describe()}: {self.shape} {dtype_name(self.dtype)}>"
+        return f"<Proxy {self._describe()}: {self.shape} {dtype_name(self.dtype)}{fate(self)}>"
 
     __str__ = __repr__
 

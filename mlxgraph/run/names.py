@@ -10,15 +10,17 @@ Never: guesses.  What no rule reads is an UnknownSiteError with close matches.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
-from mlxgraph.errors import LayersError, UnknownSiteError
-from mlxgraph.graph.pattern import ALIASES, is_pattern, matches
+from mlxgraph.errors import LayersError, UnknownSiteError, numbered
+from mlxgraph.graph.pattern import ALIASES, is_pattern, matches, numbers_of, split
 from mlxgraph.graph.site import INPUTS, MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.graph.site_name import SiteName, site_text, taken_apart
 from mlxgraph.run.tree import ModuleTree
 
 ROOT = ROOT_PREFIX.rstrip(".")
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 class NamedSite(NamedTuple):
@@ -102,7 +104,7 @@ class Names:
             parts = parts if not found else SiteName(text, 0, "")
         found = found or self._paths(parts.module)
         if not found and not may_be_none:
-            raise UnknownSiteError(text, self.known())
+            raise self._unknown(text, parts.module)
         port = OUTPUT if parts.port in ("", OUTPUT) else INPUTS
         first = parts.port == "input"
         return [NamedSite(Site(path, port, parts.call), first) for path in found]
@@ -114,6 +116,35 @@ class Names:
         if len(found) > 1:
             raise UnknownSiteError(text, self.known())
         return found[0]
+
+    def _unknown(self, text: str, module: str) -> UnknownSiteError:
+        """The error for a name or pattern that means nothing, in the words of the model."""
+        known = [path for path in self.tree.modules if path]
+        if is_pattern(text):
+            inside = f"{self.container}."
+            short = not text.startswith(ROOT_PREFIX) and self.container is not None
+            known = [p.replace(inside, "layers.", 1) if short else p for p in known]
+            known = [_NUMBER.sub("*", form) for form in known]
+        kind = "module that matches" if is_pattern(text) else "module"
+        return UnknownSiteError(text, known, kind=kind, advice=self._range(module))
+
+    def _range(self, name: str) -> str:
+        """What numbers there are, where a name asks for one that is not there."""
+        for candidate in self._candidates(name):
+            path = ""
+            for part in split(candidate):
+                count = len(self.tree.containers.get(path, ()))
+                asked = numbers_of(part)
+                if count and asked and min(asked) >= count:
+                    there = numbered(self.kind_of(path), count)
+                    return f"The model has {there}, and [0-{count - 1}] means them all."
+                path = f"{path}.{asked[0] if asked else part}" if path else part
+        return ""
+
+    def kind_of(self, container: str) -> str:
+        """What the modules of a container are called: `layers`, whatever the model says."""
+        last = container.rpartition(".")[2]
+        return last if last.endswith("s") and container != self.container else "layers"
 
     def canonical(self, name: Any) -> str:
         """The canonical path of a module, from any form of its name."""

@@ -8,11 +8,12 @@ stand for whatever the block calls them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from difflib import SequenceMatcher
 from typing import Any
 
 import mlx.nn as nn
 
-from mlxgraph.errors import BoundsError, NeverCalledError, UnknownSiteError
+from mlxgraph.errors import NeverCalledError, NoLayerError, UnknownSiteError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import INPUTS, MODEL_OUTPUT, OUTPUT, Site
@@ -161,8 +162,7 @@ class ModuleHandle:
         module = self.module
         if isinstance(module, nn.Module) and (name in module or hasattr(module, name)):
             return getattr(module, name)
-        aliases = [part for part in ALIASES if self._engine.names.alias(self._path, part)]
-        raise UnknownSiteError(name, [*self._children(), *aliases, *PORTS], self._name)
+        raise UnknownSiteError(name, self._likely(name), self._name, also=[*PORTS, "module"])
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("output", "input", "inputs"):
@@ -176,7 +176,7 @@ class ModuleHandle:
         if isinstance(key, int):
             size = len(self)
             if not -size <= key < size:
-                raise BoundsError(key, 0, size, (size,), str(here()))
+                raise NoLayerError(self._engine.names.kind_of(self._path), key, size, str(here()))
             key %= size
         child = self._child(str(key))
         if child is None:
@@ -195,11 +195,23 @@ class ModuleHandle:
     def _children(self) -> list[str]:
         return children_of(self._engine, self._path)
 
+    def _likely(self, name: str) -> list[str]:
+        """The children, each once: by its own name or by its alias, whichever is more like `name`."""
+        aliases = {self._engine.names.alias(self._path, part): part for part in self._aliases()}
+        found = []
+        for child in self._children():
+            alias = aliases.get(f"{self._path}.{child}", child)
+            likeness = {own: SequenceMatcher(None, name, own).ratio() for own in (child, alias)}
+            found.append(max(likeness, key=likeness.__getitem__))
+        return found
+
+    def _aliases(self) -> list[str]:
+        return [part for part in ALIASES if self._engine.names.alias(self._path, part)]
+
     def __dir__(self) -> list[str]:
-        aliases = [part for part in ALIASES if self._engine.names.alias(self._path, part)]
         module = self.module
         own = [k for k in module if isinstance(k, str)] if isinstance(module, nn.Module) else []
-        return sorted({*PORTS, "module", "path", *self._children(), *aliases, *own})
+        return sorted({*PORTS, "module", "path", *self._children(), *self._aliases(), *own})
 
     def __str__(self) -> str:
         """The name that every call takes in place of the handle."""
@@ -222,7 +234,7 @@ class Calls:
             return handle._at_call(number)
         count = len(self)
         if not -count <= number < count:
-            raise BoundsError(number, 0, count, (count,), str(here()))
+            raise NoLayerError("calls", number, count, str(here()), handle._name)
         return handle._at_call(number % count)
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import OutsideTraceError, UnknownNameError
+from mlxgraph.errors import OutsideTraceError, UnknownNameError, UnknownSiteError
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, Site
@@ -29,7 +29,7 @@ from mlxgraph.trace.activations import Activations
 from mlxgraph.trace.escapes import explain_escape
 from mlxgraph.trace.execute import Job, Options, execute_beside, finish
 from mlxgraph.trace.looks import Looks
-from mlxgraph.trace.module_handle import ModuleHandle, layers_of
+from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.resolve import first_argument, intervene, read_named, take_in
 
@@ -285,7 +285,12 @@ class Trace:
             raise AttributeError(name)
         if name == "layers":
             return layers_of(self._engine, self._open_recording)
-        return getattr(ModuleHandle(self._engine, "", self._open_recording), name)
+        try:
+            return getattr(ModuleHandle(self._engine, "", self._open_recording), name)
+        except UnknownSiteError:
+            own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
+            known = children_of(self._engine, "")
+        raise UnknownSiteError(name, known, "the trace", also=own, kind="module or method")
 
     def __rshift__(self, other: Any) -> Graph:
         return self.graph >> other

@@ -1,0 +1,130 @@
+"""What is misspelt is answered in the words of the model: modules where modules are meant, methods
+where a method is, layers by their numbers, each once."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import mlxgraph as mg
+from mlxgraph import interventions as iv
+from mlxgraph.errors import BoundsError, NoLayerError, UnknownSiteError
+
+
+def suggested(error):
+    (line,) = re.findall(r"Did you mean (.*)\?", str(error))
+    return re.findall(r"'([^']+)'", line)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("logit_lense", "logit_lens"),
+        ("trce", "trace"),
+        ("activation_patch", "activation_patching"),
+        ("named_module", "named_modules"),
+        ("layer", "layers"),
+        ("encod", "encode"),
+    ],
+)
+def test_a_misspelt_method_suggests_methods(tied, written, meant):
+    with pytest.raises(AttributeError, match="module or method") as caught:
+        getattr(tied, written)
+    assert suggested(caught.value)[0] == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("activatons", "activations"), ("saved_value", "saved_values"), ("token", "tokens")],
+)
+def test_a_misspelt_method_of_a_trace(tied, tokens, written, meant):
+    with tied.trace(tokens) as t:
+        pass
+    with pytest.raises(AttributeError) as caught:
+        getattr(t, written)
+    assert suggested(caught.value)[0] == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("mpl", "mlp"), ("self_atn", "self_attn"), ("atn", "attn"), ("outptu", "output")],
+)
+def test_a_misspelt_part_of_a_module_suggests_each_once(tied, written, meant):
+    with pytest.raises(UnknownSiteError) as caught:
+        getattr(tied.layers[1], written)
+    found = suggested(caught.value)
+    assert found[0] == meant and not {"attn", "self_attn"} <= set(found)
+
+
+def test_where_modules_are_meant_only_modules_are_listed(tied):
+    with pytest.raises(UnknownSiteError) as caught:
+        tied.layers[1].zzz  # noqa: B018
+    assert "It has: self_attn, mlp" in str(caught.value)
+    assert not re.search(r"\b(output|inputs|calls|skip)\b", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("layrs.*.mlp", "layers.*.mlp"),
+        ("layers.*.mpl", "layers.*.mlp"),
+        ("model.layers.*.mpl", "model.layers.*.mlp"),
+        ("layers.[0-1].self_attn.qproj", "layers.*.self_attn.q_proj"),
+    ],
+)
+def test_a_misspelt_pattern_suggests_patterns(tied, tokens, written, meant):
+    for call in (
+        lambda: tied.run(mg.edit(written, iv.zero_out), tokens),
+        lambda: tied.trace(tokens, interventions={written: iv.zero_out}).__enter__(),
+        lambda: tied.sites(written),
+    ):
+        with pytest.raises(UnknownSiteError, match="matches") as caught:
+            call()
+        found = suggested(caught.value)
+        assert found[0] == meant and len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("name", ["layers.12", "layers.12.mlp", "model.layers.[9-12]", "layers.3"])
+def test_a_layer_that_is_not_there_by_name(tied, tokens, name):
+    for call in (
+        lambda: tied.run(mg.edit(name, iv.zero_out), tokens),
+        lambda: tied.sites(name),
+        lambda: mg.collect_activations(tied, tokens, layers=[name]),
+    ):
+        with pytest.raises(UnknownSiteError, match="layers 0–2"):
+            call()
+
+
+@pytest.mark.parametrize("number", [12, 3, -4])
+def test_a_layer_that_is_not_there_by_number(tied, tokens, number):
+    for call in (
+        lambda: tied.layers[number],
+        lambda: tied.logit_lens(tokens[:1], layers=[number]),
+        lambda: mg.get_activations(tied, tokens, layers=[number]),
+        lambda: tied.activation_patching(tokens[:1], tokens[1:], layers=[number]),
+    ):
+        with pytest.raises(NoLayerError, match=rf"no layer {number}: it has layers 0–2") as caught:
+            call()
+        assert isinstance(caught.value, BoundsError) and "axis" not in str(caught.value)
+        assert "test_suggestions.py" in str(caught.value)
+
+
+def test_a_call_that_is_not_there(tied, tokens):
+    with tied.trace(tokens), pytest.raises(NoLayerError, match="no call 2: it has calls 0–1"):
+        tied.layers[0].attn.rope.calls[2]
+    with tied.trace(tokens), pytest.raises(NoLayerError, match="no call 1: it has call 0 alone"):
+        tied.layers[0].mlp.calls[1]
+
+
+def test_a_dead_handle_says_in_its_repr_that_it_was_not_saved(tied, tokens):
+    with tied.trace(tokens):
+        h, whole = tied.layers[0].output, tied.layers[0].inputs
+        assert "not saved" not in repr(h) + repr(whole)
+        kept = tied.layers[1].output.save()
+    assert "layers.0.output" in repr(h) and "not saved" in repr(h) and "not saved" in str(h)
+    assert "not saved" in repr(whole) and "not saved" not in repr(kept)
+    with tied.trace(tokens):
+        waits = tied.layers[0].output * mg.param("alpha")
+        waits.save()
+    assert "param alpha" in repr(waits)
