@@ -8,6 +8,7 @@ from typing import Any
 
 from mlxgraph.errors import InterventionError
 from mlxgraph.errors.source_line import here
+from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.deferred import Edit, Read
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.pattern import compiled, is_pattern
@@ -16,6 +17,7 @@ from mlxgraph.graph.site_name import site_text, taken_apart
 from mlxgraph.trace.module_handle import ModuleHandle
 
 
+@at_the_edge
 def edit(
     sites: str | ModuleHandle,
     function: Callable[[Any], Any],
@@ -59,6 +61,7 @@ def edit(
     return Graph(then=[Edit(name, function, positions, heads, expect, port, str(here()))])
 
 
+@at_the_edge
 def read(sites: str | ModuleHandle, name: str | None = None, *, expect: int | None = None) -> Graph:
     """A graph that saves every matching module's output.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from mlxgraph.errors import AlignError, InterventionError, ShapeError
 from mlxgraph.errors.source_line import here
+from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph import named
 from mlxgraph.graph.named import Named
 from mlxgraph.record.apply import normal_like
@@ -35,6 +36,7 @@ def zero_out(x: mx.array) -> mx.array:
     return mx.zeros_like(x)
 
 
+@at_the_edge
 def scale(factor: float | mx.array) -> InterventionFn:
     """Multiply by a number, or by an array that broadcasts to the activation.
 
@@ -49,6 +51,7 @@ def scale(factor: float | mx.array) -> InterventionFn:
     return Named("scale", (factor,), scaled)
 
 
+@at_the_edge
 def add_vector(vector: mx.array) -> InterventionFn:
     """Add a steering vector.
 
@@ -66,6 +69,7 @@ def add_vector(vector: mx.array) -> InterventionFn:
     return Named("add_vector", (vector,), steered)
 
 
+@at_the_edge
 def replace_with(value: mx.array | float, align: str = "strict") -> InterventionFn:
     """Put a fixed value in the activation's place.
 
@@ -94,6 +98,7 @@ def replace_with(value: mx.array | float, align: str = "strict") -> Intervention
     return Named("replace_with", (value, align), replaced)
 
 
+@at_the_edge
 def clamp(min_val: float | None = None, max_val: float | None = None) -> InterventionFn:
     """Limit values to a range; either side may be left open.
 
@@ -123,6 +128,7 @@ def clamp(min_val: float | None = None, max_val: float | None = None) -> Interve
     return Named("clamp", (low, high), clamped)
 
 
+@at_the_edge
 def noise(std: float = 0.1) -> InterventionFn:
     """Add Gaussian noise, drawn anew on every run; it follows `mx.random.seed`.
 
@@ -139,6 +145,7 @@ def noise(std: float = 0.1) -> InterventionFn:
     return Named("noise", (std,), noisy)
 
 
+@with_edges
 class InterventionComposer:
     """Collects interventions, first added first applied.  Made by `compose()`."""
 

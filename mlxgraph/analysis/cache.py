@@ -10,8 +10,10 @@ import mlx.core as mx
 from mlxgraph.analysis.inputs import names_of, token_strings
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import UnknownNameError, UnknownSiteError
+from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 
 
+@with_edges
 class ActivationCache:
     """Computed activations of one run.  Made by `collect_activations`.
 
@@ -75,6 +77,7 @@ class ActivationCache:
         return f"<ActivationCache of {len(self)} activations>"
 
 
+@at_the_edge
 def collect_activations(
     model: Traceable, inputs: Any, layers: Sequence[Any] | None = None
 ) -> ActivationCache:

@@ -27,10 +27,12 @@ from mlxgraph.analysis.inputs import (
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
+from mlxgraph.errors.tracebacks import at_the_edge
 
 _LONG_WORK = 4  # batches from which on a bar is worth its line
 
 
+@at_the_edge
 def get_activations(
     model: Traceable,
     prompts: str | Sequence[Any] | mx.array,
@@ -56,6 +58,7 @@ def get_activations(
     return _collect(model, rows, layers, positions, max(1, len(rows)), False)
 
 
+@at_the_edge
 def batch_get_activations(
     model: Traceable,
     prompts: Sequence[Any] | mx.array,

@@ -7,6 +7,7 @@ Looking costs a fraction of a microsecond, so every recorded operation keeps its
 from __future__ import annotations
 
 import os
+import re
 import sys
 from functools import lru_cache
 from importlib.machinery import PathFinder
@@ -38,12 +39,22 @@ class SourceLine(NamedTuple):
             return "<unknown>"
         lines = _lines(self.code)
         line = lines[self.instruction // 2] if self.instruction // 2 < len(lines) else None
-        name = self.code.co_filename
-        if "ipykernel" in name or name.startswith("<ipython"):
-            name = "notebook cell"
-        else:
-            name = os.path.basename(name)
-        return f"{name}:{line or self.code.co_firstlineno}"
+        line = line or self.code.co_firstlineno
+        cell = _cell(self.code.co_filename)
+        if cell is not None:
+            return f"notebook {cell}, line {line}"
+        return f"{os.path.basename(self.code.co_filename)}:{line}"
+
+
+def _cell(file: str) -> str | None:
+    """`cell 2`, where code was typed into IPython or a notebook: IPython keeps which cell a name
+    stands for."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    named = getattr(getattr(shell, "compile", None), "format_code_name", lambda _: None)(file)
+    number = re.search(r"\d+", named[1]) if named else re.match(r"<ipython-input-(\d+)", file)
+    if number is not None:
+        return f"cell {number.group(number.lastindex or 0)}"
+    return "cell" if "ipykernel_" in file or file.startswith("<ipython") else None
 
 
 @lru_cache(maxsize=256)
@@ -55,6 +66,15 @@ def _lines(code: CodeType) -> list[int | None]:
 NOWHERE = SourceLine(None, 0)
 
 
+def is_inside(code: CodeType) -> bool:
+    """Whether code is ours, or a library's that we record through."""
+    inside = _inside.get(code)
+    if inside is None:
+        name = code.co_filename
+        _inside[code] = inside = name.startswith(_PACKAGE) or name.startswith(_LIBRARIES)
+    return inside
+
+
 def here() -> SourceLine:
     """Where the user's program is now."""
     frame = sys._getframe(1)
@@ -62,9 +82,7 @@ def here() -> SourceLine:
         code = frame.f_code
         inside = _inside.get(code)
         if inside is None:
-            name = code.co_filename
-            inside = name.startswith(_PACKAGE) or name.startswith(_LIBRARIES)
-            _inside[code] = inside
+            inside = is_inside(code)
         if not inside:
             return SourceLine(code, frame.f_lasti)
         frame = frame.f_back  # type: ignore[assignment]

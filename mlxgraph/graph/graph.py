@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlxgraph.errors import NotAGraphError
+from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph import algebra, picture
 from mlxgraph.graph.base import GraphBase, Note
 from mlxgraph.graph.diff import Diff, difference
@@ -25,6 +26,7 @@ from mlxgraph.graph.merge import side_by_side
 __all__ = ["Graph", "Note", "chain", "diff", "merge"]
 
 
+@with_edges
 class Graph(GraphBase):
     """Writes and saves, as one value.
 
@@ -137,6 +139,7 @@ def graph_of(value: Any) -> Graph:
     return graph
 
 
+@at_the_edge
 def chain(*graphs: Graph) -> Graph:
     """`g1 >> g2 >> ...`; of no graphs at all, the empty graph."""
     whole = Graph()
@@ -145,6 +148,7 @@ def chain(*graphs: Graph) -> Graph:
     return whole
 
 
+@at_the_edge
 def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
     """Graphs side by side, none of which reads or writes what another writes.
 
@@ -154,6 +158,7 @@ def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
     return side_by_side([Graph(), *map(graph_of, graphs)], on_conflict)
 
 
+@at_the_edge
 def diff(first: Graph, second: Graph) -> Diff:
     """What two graphs do differently; false when they are equal."""
     return difference(graph_of(first), graph_of(second))

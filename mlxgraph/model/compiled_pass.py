@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import MissingParamError, UnknownNameError
+from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.graph import Graph, graph_of
 from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts import random_state
@@ -27,6 +28,7 @@ class _Result(NamedTuple):
     output: Any = None
 
 
+@with_edges
 class Result(_Result):
     """What one pass gave: `saves` by name, and `output`, the model's output, edits included.
 
@@ -59,6 +61,7 @@ class Resolved(NamedTuple):
     holes: dict[str, Node]
 
 
+@with_edges
 class CompiledPass:
     """A graph on a model, as a function of inputs and of the graph's params.
 

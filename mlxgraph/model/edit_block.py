@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.inputs import prepare
 from mlxgraph.trace.trace import Trace
@@ -14,6 +15,7 @@ from mlxgraph.trace.trace import Trace
 EXAMPLE_LENGTH = 8
 
 
+@with_edges
 class EditBlock:
     """A block that is recorded and not run, and the model that its edits stay on.
 

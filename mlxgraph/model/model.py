@@ -20,6 +20,7 @@ from mlxgraph.errors import (
     SiteNameError,
     UnknownSiteError,
 )
+from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.model.compiled_pass import CompiledPass, Result
@@ -40,6 +41,7 @@ from mlxgraph.trace.trace import Interventions, Trace
 _OWN = ("output", "input", "inputs")
 
 
+@with_edges
 class InterpretableModel:
     """A model that can be traced.  The wrapped module is never changed.
 
@@ -59,6 +61,7 @@ class InterpretableModel:
 
     _engine: Engine
 
+    @at_the_edge
     def __init__(
         self, model: nn.Module | str | Path, tokenizer: Any = None, layer_attr: str = "layers"
     ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlxgraph.errors import CompileError, UnknownNameError
+from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.evaluate.evaluate import evaluate
 from mlxgraph.graph.graph import Graph, graph_of
 from mlxgraph.rewrite.pipeline import simplify as simplified
@@ -41,6 +42,7 @@ def options_of(compile: CompileMode, optimize: Optimize) -> Options:
     return Options(compile, rewrites_named(optimize))
 
 
+@at_the_edge
 def simplify(graph: Graph, without: str | Sequence[str] = ()) -> Graph:
     """The graph with everything left out that does not change what it computes.
 

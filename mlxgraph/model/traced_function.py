@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
 from mlxgraph.record.handle import is_handle
@@ -43,6 +44,7 @@ class _Recorded(NamedTuple):
     sources: list[int | None]
 
 
+@with_edges
 class TracedFunction:
     """A function of `(inputs, *args)` that runs the model with the function's edits.
 

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import InterventionError, LookError, MLXGraphError, failed_intervention
+from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph import ops
 from mlxgraph.graph.deferred import function_name
 from mlxgraph.graph.values import Opaque
@@ -19,6 +20,7 @@ from mlxgraph.record.nested_proxy import NestedProxy
 from mlxgraph.record.proxy import Proxy
 
 
+@at_the_edge
 def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run a Python function on recorded values, as it is, when the model runs.
 

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import OutsideTraceError, ParamError, UnknownNameError
+from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
@@ -125,6 +126,7 @@ Param.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]
 HANDLES.add(Param)
 
 
+@at_the_edge
 def param(
     name: str, shape: int | tuple[int, ...] | None = None, dtype: mx.Dtype | None = None
 ) -> Param:

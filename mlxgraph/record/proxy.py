@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import GradientError, NotSavedError
+from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
@@ -69,6 +70,7 @@ class Saved(mx.array):
         return _itself, (same_data(self),)  # comes back as a plain array
 
 
+@with_edges
 class Proxy(Saved):
     """A recorded array.  `shape`, `dtype`, `len` and iteration are known; nothing is computed.
 
@@ -248,6 +250,6 @@ for _name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
 
 
 for _name, _operator in {**operators(), **methods()}.items():
-    setattr(Proxy, _name, _operator)
+    setattr(Proxy, _name, at_the_edge(_operator))
 Proxy.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]
 HANDLES.add(Proxy)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mlxgraph.errors import RewriteError
+from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.base import Moved
 from mlxgraph.graph.deferred import is_graph
 from mlxgraph.graph.graph import Graph, graph_of
@@ -23,6 +24,7 @@ Rule = Callable[[Node], Node | None]
 MOST_TIMES = 1000  # one node is rewritten in a row: far beyond any rule set that means to end
 
 
+@at_the_edge
 def rewrite(graph: Graph, *rules: Rule) -> Graph:
     """The graph with every rule applied wherever it fits, until none fits any more.
 

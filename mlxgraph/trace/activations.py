@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mlxgraph.errors import UnknownSiteError
+from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import MODEL_OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -15,6 +16,7 @@ from mlxgraph.trace.module_handle import ModuleHandle
 from mlxgraph.trace.resolve import first_argument, read_named
 
 
+@with_edges
 class Activations(Mapping):
     """Module name -> output in the edited run, in forward order.
 

@@ -15,6 +15,7 @@ import mlx.nn as nn
 
 from mlxgraph.errors import NeverCalledError, NoLayerError, UnknownSiteError
 from mlxgraph.errors.source_line import here
+from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.record.recording import Recording
@@ -26,6 +27,7 @@ PORTS = ("output", "input", "inputs", "calls", "skip")
 Opened = Callable[[str], Recording]
 
 
+@with_edges
 class ModuleHandle:
     """A module of the model, by its path.
 
@@ -196,7 +198,7 @@ class ModuleHandle:
         return children_of(self._engine, self._path)
 
     def _likely(self, name: str) -> list[str]:
-        """The children, each once: by its own name or by its alias, whichever is more like `name`."""
+        """The children, each once: by its name or its alias, whichever is more like `name`."""
         aliases = {self._engine.names.alias(self._path, part): part for part in self._aliases()}
         found = []
         for child in self._children():
@@ -221,6 +223,7 @@ class ModuleHandle:
         return f"<{self._name}: {type(self.module).__name__}>"
 
 
+@with_edges
 class Calls:
     """`module.calls[k]`: one call of a module that the forward calls several times."""
 

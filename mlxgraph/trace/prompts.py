@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxgraph.errors import InputError, OutsideTraceError, ShapeError
+from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.algebra import canonical, rebuilt
 from mlxgraph.graph.census import Census
@@ -52,6 +53,7 @@ class _Prompt(NamedTuple):
         return None if self.call.tokens is None else self.call.tokens.shape[1]
 
 
+@with_edges
 class Prompts:
     """A trace of several prompts.  Made by `InterpretableModel.trace()` without inputs.
 
@@ -102,6 +104,8 @@ class Prompts:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         recording = self._recording
+        if error is not None:
+            trim(error)
         try:
             self._open.__exit__()
         finally:

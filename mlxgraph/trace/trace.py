@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import OutsideTraceError, UnknownNameError, UnknownSiteError
+from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, Site
@@ -40,6 +41,7 @@ class StopBlock(Exception):  # noqa: N818 - not an error: the way out of a block
     """Raised by `t.stop()` and held by the block's end."""
 
 
+@with_edges
 class Trace:
     """One block of recorded edits and saves.  Made by `InterpretableModel.trace`.
 
@@ -102,6 +104,8 @@ class Trace:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+        if error is not None:
+            trim(error)
         try:
             self._close()
         finally:

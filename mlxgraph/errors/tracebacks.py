@@ -1,0 +1,104 @@
+"""Tracebacks of deliberate errors: the user's line comes last.
+
+What is wrong is on the user's line, and sixty frames of ours and of libraries below it say nothing
+of it.  So they are taken out where an error leaves the library: at the public functions, and at the
+end of a block.  `MLXGRAPH_TRACEBACK=full` in the environment leaves them in.
+
+Never: touches an error that is not ours.  Of the causes of one that is, the user's frames stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sysconfig
+from collections.abc import Callable, Iterator
+from types import FunctionType, TracebackType
+from typing import ParamSpec, TypeVar
+
+from mlxgraph.errors.base import MLXGraphError
+from mlxgraph.errors.source_line import is_inside
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=type)
+VARIABLE = "MLXGRAPH_TRACEBACK"
+_INSTALLED = tuple(
+    {os.path.join(path, "") for name, path in sysconfig.get_paths().items() if "lib" in name}
+)
+_CONTEXTS = contextlib.__file__
+_SPECIAL = frozenset(
+    "__call__ __enter__ __exit__ __getattr__ __setattr__ __getitem__ __setitem__ __rshift__"
+    " __iter__ __bool__ __float__ __int__ __index__ __array__".split()
+)
+
+
+def at_the_edge(function: Callable[P, R]) -> Callable[P, R]:
+    """A public function, whose deliberate errors end at the line that called it."""
+
+    @functools.wraps(function)
+    def edge(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except MLXGraphError as error:
+            trim(error)
+            raise  # bare: Python adds no entry for this frame again
+
+    return edge
+
+
+def with_edges(kind: C) -> C:
+    """A public class: each of its public methods and properties is an edge."""
+    for name, member in list(vars(kind).items()):
+        if name.startswith("_") and name not in _SPECIAL:
+            continue
+        if isinstance(member, FunctionType):
+            setattr(kind, name, at_the_edge(member))
+        elif isinstance(member, property):
+            get, put = member.fget, member.fset
+            edged = property(get and at_the_edge(get), put and at_the_edge(put))
+            setattr(kind, name, edged)
+    return kind
+
+
+def trim(error: BaseException) -> None:
+    """Leave the user's frames alone in the traceback of a deliberate error, and of its causes."""
+    if not isinstance(error, MLXGraphError) or os.environ.get(VARIABLE) == "full":
+        return
+    error.__traceback__ = _kept(error.__traceback__, _is_ours)
+    for cause in _causes(error):
+        cause.__traceback__ = _kept(cause.__traceback__, _is_installed)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What led to an error, as Python would show it."""
+    seen = {id(error)}
+    at = error.__cause__ or error.__context__
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__ or at.__context__
+
+
+def _kept(first: TracebackType | None, left_out: Callable[[str], bool]) -> TracebackType | None:
+    """A traceback without our frames, and those of some files."""
+    entries = []
+    while first is not None:
+        code = first.tb_frame.f_code
+        if not is_inside(code) and not left_out(code.co_filename):
+            entries.append(first)
+        first = first.tb_next
+    following = None
+    for entry in reversed(entries):
+        entry.tb_next = following
+        following = entry
+    return following
+
+
+def _is_ours(file: str) -> bool:
+    return file == _CONTEXTS
+
+
+def _is_installed(file: str) -> bool:
+    return file.startswith(_INSTALLED) or file.startswith("<frozen")
