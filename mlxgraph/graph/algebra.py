@@ -6,6 +6,7 @@ on one can be composed, aimed elsewhere and filled in before any model is at han
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -97,6 +98,8 @@ def _check_saves(first: GraphBase, second: GraphBase) -> None:
         )
 
 
+_SITE_IN_NAME = re.compile(r"([A-Za-z_][\w.]*)(\.(?:output|inputs?)\b)")
+
 # -- aim, fill, cut -----------------------------------------------------------------------------
 
 
@@ -171,6 +174,8 @@ def part_named(path: str, name: str) -> slice | None:
 
 def _renamed(name: str, aim: Callable[[str], str]) -> str:
     """A save that goes by its site's name moves with the site."""
+    if _SITE_IN_NAME.fullmatch(name) is None and _SITE_IN_NAME.search(name):
+        return _SITE_IN_NAME.sub(lambda found: aim(found.group(1)) + found.group(2), name)
     path, dot, port = name.rpartition(".")
     return f"{aim(path)}{dot}{port}" if path else name
 

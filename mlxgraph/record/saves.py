@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from mlxgraph.graph import ops
-from mlxgraph.graph.node import Node, site_of
+from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.record.handle import site_of_handle
+from mlxgraph.record.save_names import default_name
 from mlxgraph.record.write_through import copy_of
 
 
@@ -44,7 +43,7 @@ class Saves:
 
         The first save of a name has it; the others are numbered, past the names that are taken.
         """
-        names = [given or _default_name(kept) for given, kept, _ in self._all]
+        names = [given or default_name(kept) for given, kept, _ in self._all]
         counts = dict.fromkeys(names, 0)
         taken = set(names)
         found = []
@@ -77,11 +76,3 @@ class Saves:
             for name, save in zip(names, self._all, strict=True)
             if save.listed
         }
-
-
-def _default_name(handle: Any) -> str:
-    site = site_of_handle(handle)
-    if site is not None:
-        return str(site.unscoped)
-    node = handle._node
-    return str(site_of(node).unscoped) if node.op == ops.SITE else node.op.rpartition(".")[2]
