@@ -22,6 +22,17 @@ from mlxgraph.graph.named import Named
 from mlxgraph.record.apply import normal_like
 from mlxgraph.record.handle import describe, is_handle
 
+__all__ = [
+    "InterventionComposer",
+    "InterventionFn",
+    "add_vector",
+    "clamp",
+    "compose",
+    "noise",
+    "replace_with",
+    "scale",
+    "zero_out",
+]
 InterventionFn = Callable[[mx.array], mx.array]
 ALIGNMENTS = ("strict", "start", "end")
 
@@ -181,6 +192,11 @@ class InterventionComposer:
 def compose(*functions: InterventionFn) -> InterventionComposer:
     """Begin a composition: `compose().add(scale(0.8)).add(noise(0.1)).build()`."""
     return InterventionComposer(*functions)
+
+
+def __dir__() -> list[str]:
+    """What a shell completes after `iv.`: the interventions alone."""
+    return [name for name in __all__ if not name.startswith("Intervention")]
 
 
 # -- shapes and dtypes ------------------------------------------------------------------------

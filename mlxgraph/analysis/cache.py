@@ -67,6 +67,9 @@ class ActivationCache:
     def __contains__(self, name: object) -> bool:
         return self._find(name) is not None
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.activations)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.activations)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from mlxgraph.errors import NotAGraphError
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
@@ -24,6 +24,13 @@ from mlxgraph.graph.listing import headline, listing
 from mlxgraph.graph.merge import side_by_side
 
 __all__ = ["Graph", "Note", "chain", "diff", "merge"]
+
+
+class HasGraph(Protocol):
+    """What stands for its graph: a finished trace, a compiled pass."""
+
+    @property
+    def graph(self) -> Graph: ...
 
 
 @with_edges
@@ -39,11 +46,11 @@ class Graph(GraphBase):
 
     # -- algebra (see `graph.algebra`) --------------------------------------------------------
 
-    def __rshift__(self, other: Graph) -> Graph:
+    def __rshift__(self, other: Graph | HasGraph) -> Graph:
         """`g1 >> g2`: first `g1`, then `g2`, which reads what `g1` has written."""
         return algebra.sequence(self, graph_of(other))
 
-    def __rrshift__(self, other: Graph) -> Graph:
+    def __rrshift__(self, other: Graph | HasGraph) -> Graph:
         return algebra.sequence(graph_of(other), self)
 
     def retarget(self, moves: Mapping[str, str]) -> Graph:
@@ -140,7 +147,7 @@ def graph_of(value: Any) -> Graph:
 
 
 @at_the_edge
-def chain(*graphs: Graph) -> Graph:
+def chain(*graphs: Graph | HasGraph) -> Graph:
     """`g1 >> g2 >> ...`; of no graphs at all, the empty graph."""
     whole = Graph()
     for graph in graphs:
@@ -149,7 +156,7 @@ def chain(*graphs: Graph) -> Graph:
 
 
 @at_the_edge
-def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
+def merge(*graphs: Graph | HasGraph, on_conflict: str = "error") -> Graph:
     """Graphs side by side, none of which reads or writes what another writes.
 
     Args: on_conflict: where two graphs touch a site that one of them writes, `"error"` raises
@@ -159,6 +166,6 @@ def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
 
 
 @at_the_edge
-def diff(first: Graph, second: Graph) -> Diff:
+def diff(first: Graph | HasGraph, second: Graph | HasGraph) -> Diff:
     """What two graphs do differently; false when they are equal."""
     return difference(graph_of(first), graph_of(second))

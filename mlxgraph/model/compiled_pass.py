@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mlxgraph.errors import MissingParamError, UnknownNameError
 from mlxgraph.errors.tracebacks import with_edges
-from mlxgraph.graph.graph import Graph, graph_of
+from mlxgraph.graph.graph import Graph, HasGraph, graph_of
 from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.record.param import filled, holes
@@ -52,6 +52,9 @@ class Result(_Result):
             raise UnknownNameError("save", str(name), self.saves)
         return self.saves[name]
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.saves)
+
 
 class Resolved(NamedTuple):
     """A graph without deferred edits, what is wanted of it, and the params that need values."""
@@ -68,7 +71,7 @@ class CompiledPass:
     Weights are live: training, loading and exchanging modules are seen at the next call.
     """
 
-    def __init__(self, engine: Engine, graph: Graph, options: Options):
+    def __init__(self, engine: Engine, graph: Graph | HasGraph, options: Options):
         self.graph = engine.after_edits(graph_of(graph))
         self._engine = engine
         self._options = options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import mlx.core as mx
 
@@ -13,22 +13,23 @@ from mlxgraph.trace.inputs import prepare
 from mlxgraph.trace.trace import Trace
 
 EXAMPLE_LENGTH = 8
+M = TypeVar("M")
 
 
 @with_edges
-class EditBlock:
+class EditBlock(Generic[M]):
     """A block that is recorded and not run, and the model that its edits stay on.
 
     Args: example: inputs to record with; a few tokens if left out.  model: makes the edited model.
     """
 
-    def __init__(self, engine: Engine, example: tuple, model: Callable[[Engine], Any]):
+    def __init__(self, engine: Engine, example: tuple, model: Callable[[Engine], M]):
         self._engine = engine.with_edits(engine.edits)
         self._model = model
         self._example = example or (mx.zeros((1, EXAMPLE_LENGTH), mx.int32),)
         self._trace: Trace | None = None
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> M:
         call = prepare(self._example, self._engine.tokenizer)
         self._trace = Trace(self._engine, call)
         self._trace.__enter__()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.graph import Graph, HasGraph
 from mlxgraph.graph.listing import listing
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.model.compiled_pass import CompiledPass
@@ -34,7 +34,11 @@ class Explanation(str):
 
 
 def explain(
-    engine: Engine, graph: Graph, inputs: tuple, names: frozenset[str], kwargs: dict[str, Any]
+    engine: Engine,
+    graph: Graph | HasGraph,
+    inputs: tuple,
+    names: frozenset[str],
+    kwargs: dict[str, Any],
 ) -> Explanation:
     """What each rewrite makes of a graph, and what a run with these inputs will do.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,14 +21,16 @@ from mlxgraph.errors import (
     UnknownSiteError,
 )
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
-from mlxgraph.graph.graph import Graph, graph_in, graph_of
+from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock
 from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
+from mlxgraph.model.plain_call import plain_call
 from mlxgraph.model.traced_function import TracedFunction
+from mlxgraph.model.tree_text import tree_text
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
@@ -36,6 +38,7 @@ from mlxgraph.trace.inputs import check_keywords, encode, prepare
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
+from mlxgraph.trace.resolve import is_interventions
 from mlxgraph.trace.trace import Interventions, Trace
 
 _OWN = ("output", "input", "inputs")
@@ -74,16 +77,37 @@ class InterpretableModel:
 
     # -- tracing --------------------------------------------------------------------------------
 
+    @overload
+    def trace(  # type: ignore[overload-overlap]  # without inputs, and so without a forward's own
+        self,
+        *,
+        params: dict[str, Any] | None = None,
+        compile: CompileMode = "auto",
+        optimize: Optimize = True,
+    ) -> Prompts: ...
+
+    @overload
     def trace(
         self,
         *inputs: Any,
         interventions: Interventions | None = None,
-        graph: Graph | None = None,
+        graph: Graph | HasGraph | None = None,
         params: dict[str, Any] | None = None,
         compile: CompileMode = "auto",
         optimize: Optimize = True,
         **forward_kwargs: Any,
-    ) -> Any:
+    ) -> Trace: ...
+
+    def trace(
+        self,
+        *inputs: Any,
+        interventions: Interventions | None = None,
+        graph: Graph | HasGraph | None = None,
+        params: dict[str, Any] | None = None,
+        compile: CompileMode = "auto",
+        optimize: Optimize = True,
+        **forward_kwargs: Any,
+    ) -> Trace | Prompts:
         """Open a block in which edits and saves are recorded; it runs once, when it ends.
 
         Args:
@@ -110,9 +134,8 @@ class InterpretableModel:
                     "  Give them to each: `with t.invoke(prompt, interventions=...)`."
                 )
             return Prompts(self._engine, params or {}, options)
-        if len(inputs) == 2 and interventions is None and _is_interventions(inputs[1]):
-            interventions = inputs[1]
-            inputs = inputs[:1]
+        if len(inputs) == 2 and interventions is None and is_interventions(inputs[1]):
+            inputs, interventions = inputs[:1], inputs[1]
         own = dict(forward_kwargs)
         given = {name: own.pop(name) for name in (graph.params if graph else ()) if name in own}
         check_keywords(self.module, own, graph.params if graph else ())
@@ -122,7 +145,7 @@ class InterpretableModel:
 
     def run(
         self,
-        graph: Graph,
+        graph: Graph | HasGraph,
         *inputs: Any,
         compile: CompileMode = "auto",
         optimize: Optimize = True,
@@ -131,15 +154,15 @@ class InterpretableModel:
         """Run a graph once.  Args as for `trace` and `CompiledPass.__call__`."""
         return self._pass(graph, compile, optimize)(*inputs, **kwargs)
 
-    def compile(self, graph: Graph, *, optimize: Optimize = True) -> CompiledPass:
+    def compile(self, graph: Graph | HasGraph, *, optimize: Optimize = True) -> CompiledPass:
         """A graph as a compiled function of inputs and params."""
         return self._pass(graph, True, optimize)
 
-    def _pass(self, graph: Graph, compile: CompileMode, optimize: Optimize = True) -> CompiledPass:
+    def _pass(self, graph: Any, compile: CompileMode, optimize: Optimize = True) -> CompiledPass:
         return CompiledPass(self._engine, graph, options_of(compile, optimize))
 
     def explain(
-        self, graph: Graph, *inputs: Any, optimize: Optimize = True, **kwargs: Any
+        self, graph: Graph | HasGraph, *inputs: Any, optimize: Optimize = True, **kwargs: Any
     ) -> Explanation:
         """What each rewrite makes of a graph, and what a run with these inputs will do.
 
@@ -163,7 +186,13 @@ class InterpretableModel:
             return lambda function: self.pass_(function, compile=compile, optimize=optimize)
         return TracedFunction(self, self._engine, function, options_of(compile, optimize))
 
-    def edit(self, graph: Graph | None = None, *example: Any) -> Any:
+    @overload
+    def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...
+
+    @overload
+    def edit(self, graph: Any = None, *example: Any) -> EditBlock[InterpretableModel]: ...
+
+    def edit(self, graph: Any = None, *example: Any) -> Any:
         """A model with edits that stay: weights are shared, this model is untouched.
 
         Args:
@@ -197,7 +226,7 @@ class InterpretableModel:
     # -- the tree -------------------------------------------------------------------------------
 
     @property
-    def layers(self) -> Any:
+    def layers(self) -> ModuleHandle:
         """The layers, by index: `model.layers[3]`, `len(model.layers)`, iteration."""
         return layers_of(self._engine)
 
@@ -315,12 +344,7 @@ class InterpretableModel:
             return call_module(self._engine, "", args, kwargs)
         if self._engine.is_edited:
             return self._pass(Graph(), "auto")(*args, **kwargs).output
-        if len(args) != 1 or (isinstance(args[0], mx.array) and args[0].ndim != 1):
-            return self.module(*args, **kwargs)
-        call = prepare(args, self.tokenizer)
-        if call.is_ragged:
-            self._engine.runner.census(call)  # raises where the model cannot hide padding
-        return call.forward(self.module, call.args, kwargs)
+        return plain_call(self._engine, args, kwargs)
 
     # -- analyses: functions of a model, and so methods of it ------------------------------------
 
@@ -359,12 +383,14 @@ class InterpretableModel:
         """The tokenizer's vocabulary size, or None without a tokenizer."""
         if self.tokenizer is None:
             return None
-        size = getattr(self.tokenizer, "vocab_size", None)
-        return int(size) if size is not None else len(self.tokenizer)
+        return int(getattr(self.tokenizer, "vocab_size", None) or len(self.tokenizer))
+
+    def __str__(self) -> str:
+        """The module tree with its sites, parameters and edits: `print(model)`."""
+        return tree_text(self._engine)
 
     def __repr__(self) -> str:
         return f"InterpretableModel({type(self.module).__name__})"
 
-
-def _is_interventions(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and any(map(callable, value.values()))
+    def _ipython_key_completions_(self) -> list[str]:
+        return self._engine.names.spoken()

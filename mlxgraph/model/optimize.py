@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mlxgraph.errors import CompileError, UnknownNameError
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.evaluate.evaluate import evaluate
-from mlxgraph.graph.graph import Graph, graph_of
+from mlxgraph.graph.graph import Graph, HasGraph, graph_of
 from mlxgraph.rewrite.pipeline import simplify as simplified
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.trace.execute import EVERY_REWRITE, REWRITES, Options
@@ -43,7 +43,7 @@ def options_of(compile: CompileMode, optimize: Optimize) -> Options:
 
 
 @at_the_edge
-def simplify(graph: Graph, without: str | Sequence[str] = ()) -> Graph:
+def simplify(graph: Graph | HasGraph, without: str | Sequence[str] = ()) -> Graph:
     """The graph with everything left out that does not change what it computes.
 
     Args: without: names of rewrites to leave out: `updates`, `noops`, `reads`, `views`, `casts`,

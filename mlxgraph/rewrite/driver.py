@@ -15,7 +15,7 @@ from mlxgraph.errors import RewriteError
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.base import Moved
 from mlxgraph.graph.deferred import is_graph
-from mlxgraph.graph.graph import Graph, graph_of
+from mlxgraph.graph.graph import Graph, HasGraph, graph_of
 from mlxgraph.graph.listing import brief
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import map_frozen
@@ -25,7 +25,7 @@ MOST_TIMES = 1000  # one node is rewritten in a row: far beyond any rule set tha
 
 
 @at_the_edge
-def rewrite(graph: Graph, *rules: Rule) -> Graph:
+def rewrite(graph: Graph | HasGraph, *rules: Rule) -> Graph:
     """The graph with every rule applied wherever it fits, until none fits any more.
 
     Args:

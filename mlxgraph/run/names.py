@@ -86,6 +86,13 @@ class Names:
         """Every canonical path."""
         return [path for path in self.tree.modules if path] + list(self.tree.aliases)
 
+    def spoken(self) -> list[str]:
+        """The names that people write: relative to the layers first, then canonical."""
+        paths = [path for path in self.tree.modules if path]
+        inside = f"{self.container}."
+        short = [f"layers.{p[len(inside) :]}" for p in paths if p.startswith(inside)]
+        return [*short, *(p for p in paths if p not in short), MODEL_OUTPUT]
+
     def exists(self, path: str) -> bool:
         """Whether a canonical path (or a shared module's other path) is a module."""
         return path in self.tree.modules or path in self.tree.aliases

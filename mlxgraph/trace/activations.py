@@ -85,6 +85,12 @@ class Activations(Mapping):
         self._looked = True
         self._values.update(zip(wanted, self._run(wanted), strict=True))
 
+    def _ipython_key_completions_(self) -> list[str]:
+        """The names as they are listed, and as people write them."""
+        here = {named for named in self._sites().values()}
+        spoken = [n for n in self._names.spoken() if self._names.site(n).site in here]
+        return [*spoken, *self]
+
     def __contains__(self, name: object) -> bool:
         try:
             self._named(name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from difflib import SequenceMatcher
-from typing import Any
+from typing import Any, overload
 
 import mlx.nn as nn
 
@@ -172,6 +172,12 @@ class ModuleHandle:
             return
         raise UnknownSiteError(name, ["output", "input", "inputs"], f"a write to {self._name}")
 
+    @overload
+    def __getitem__(self, key: slice) -> list[ModuleHandle]: ...
+
+    @overload
+    def __getitem__(self, key: int | str) -> ModuleHandle: ...
+
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
             return [self[i] for i in range(*key.indices(len(self)))]
@@ -191,7 +197,7 @@ class ModuleHandle:
             return len(module["layers"])
         return len(module)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[ModuleHandle]:
         return (self[i] for i in range(len(self)))
 
     def _children(self) -> list[str]:
@@ -214,6 +220,9 @@ class ModuleHandle:
         module = self.module
         own = [k for k in module if isinstance(k, str)] if isinstance(module, nn.Module) else []
         return sorted({*PORTS, "module", "path", *self._children(), *self._aliases(), *own})
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return self._children()
 
     def __str__(self) -> str:
         """The name that every call takes in place of the handle."""

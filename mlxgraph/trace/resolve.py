@@ -39,6 +39,11 @@ def take_in(recording: Recording, graph: Graph, names: Names, lengths: list[int]
             _read(recording, deferred, names)
 
 
+def is_interventions(value: Any) -> bool:
+    """Whether a trace's second input is what `interventions=` takes."""
+    return isinstance(value, dict) and bool(value) and any(map(callable, value.values()))
+
+
 def intervene(recording: Recording, names: Names, interventions: Mapping[Any, Any]) -> None:
     """Replace sites' values by functions of them, one name or pattern after the other."""
     for name, function in interventions.items():

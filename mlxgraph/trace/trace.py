@@ -296,6 +296,9 @@ class Trace:
             known = children_of(self._engine, "")
         raise UnknownSiteError(name, known, "the trace", also=own, kind="module or method")
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), "layers", *children_of(self._engine, "")})
+
     def __rshift__(self, other: Any) -> Graph:
         return self.graph >> other
 

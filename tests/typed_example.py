@@ -1,0 +1,61 @@
+"""What a type checker sees of a user's program: read by mypy in `make check`, and run as a test.
+
+`assert_type` fails the check where a type is another one, `Any` included.
+"""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+import mlx.core as mx
+
+import mlxgraph as mg
+from mlxgraph import interventions as iv
+from mlxgraph.analysis.lens import Lens
+from mlxgraph.analysis.patching import Recovery
+from mlxgraph.model.compiled_pass import CompiledPass, Result
+from mlxgraph.trace.activations import Activations
+from mlxgraph.trace.module_handle import ModuleHandle
+from mlxgraph.trace.prompts import Prompts
+
+TEXT = "The capital of France is"
+
+
+def main() -> None:
+    """A short session, each of whose steps has a type."""
+    model = mg.tiny()
+    assert_type(model, mg.InterpretableModel)
+    assert_type(model.layers, ModuleHandle)
+    assert_type(model.layers[0], ModuleHandle)
+    assert_type(model.layers[:2], list[ModuleHandle])
+    assert_type(model["layers.1.mlp"], ModuleHandle)
+    assert_type(model.sites("layers.*.mlp"), list[str])
+
+    with model.trace(TEXT, interventions={"layers.1": iv.scale(0.5)}) as t:
+        assert_type(t, mg.Trace)
+        model.layers[2].output[:, -1] *= 2.0
+        t.layers[3].output.save("h")
+    assert_type(t.graph, mg.Graph)
+    assert_type(t.activations, Activations)
+    assert_type(t.lengths, list[int] | None)
+
+    with model.trace() as prompts:
+        assert_type(prompts, Prompts)
+        with prompts.invoke(TEXT):
+            model.output.save()
+
+    graph = mg.edit(model.layers[1].mlp, iv.zero_out) >> mg.read("layers.5", name="h")
+    assert_type(graph, mg.Graph)
+    assert_type(model.run(graph, TEXT), Result)
+    assert_type(model.compile(t), CompiledPass)
+    assert_type(model.edit(graph), mg.InterpretableModel)
+    with model.edit() as edited:
+        edited.layers[0].output *= 0.5
+    assert_type(edited, mg.InterpretableModel)
+
+    assert_type(model.logit_lens(TEXT), Lens)
+    assert_type(model.encode(TEXT), list[int])
+    recovery = model.activation_patching(TEXT, "The capital of Italy is")
+    assert_type(recovery, Recovery)
+    found = mg.get_activations(model, TEXT, layers=[0])
+    assert_type(found, dict[str, mx.array])
