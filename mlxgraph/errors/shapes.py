@@ -40,7 +40,7 @@ class NoLayerError(BoundsError):
 
     def __init__(self, what: str, number: int, count: int, where: str, owner: str = "the model"):
         """`what` they are called, all of them: `layers`."""
-        advice = f"Write a number from 0 to {count - 1}; -1 is the last." if count else ""
+        advice = f"Write a number from {-count} to {count - 1}; -1 is the last." if count else ""
         MLXGraphError.__init__(
             self,
             f"{owner} has no {what.removesuffix('s')} {number}: it has {numbered(what, count)}.\n"

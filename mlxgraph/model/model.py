@@ -135,7 +135,7 @@ class InterpretableModel:
                 )
             return Prompts(self._engine, params or {}, options)
         if len(inputs) == 2 and interventions is None and is_interventions(inputs[1]):
-            inputs, interventions = inputs[:1], inputs[1]
+            interventions, inputs = inputs[1], inputs[:1]
         own = dict(forward_kwargs)
         given = {name: own.pop(name) for name in (graph.params if graph else ()) if name in own}
         check_keywords(self.module, own, graph.params if graph else ())
