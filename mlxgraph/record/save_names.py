@@ -1,11 +1,12 @@
 """What a save is called that was given no name: what was saved, as the user wrote it.
 
+    model.output.save()                     __model_output__
     model.output[:, -1].save()              __model_output__[:, -1]
-    mx.softmax(h, axis=-1).save()           softmax(model.layers.0.output, axis=-1)
-    (h * 2.5 + v).save()                    model.layers.0.output * ... + ...
+    model.layers[1].mlp.input.save()        model.layers.1.mlp.input
+    mx.softmax(h, axis=-1)[0].save()        softmax[0]
 
-Values from outside are inputs, and no part of a name: the same block with another number saves
-under the same names.
+What was computed goes by its operation.  Values from outside are no part of a name: the same block
+with another number saves under the same names.
 """
 
 from __future__ import annotations
@@ -18,30 +19,25 @@ from mlxgraph.graph.node import Node, site_of
 from mlxgraph.graph.site import INPUTS
 from mlxgraph.record.handle import site_of_handle
 
-DEPTH = 2  # operations that a name writes out, one inside the other; parts of a value do not count
-LONGEST = 80
-LEFT_OUT = "..."
+LEFT_OUT = "..."  # for an index that is a value
 
 
 def default_name(handle: Any) -> str:
     """The name of a handle that is saved without one."""
     site = site_of_handle(handle)
-    if site is not None:
-        return str(site.unscoped)
-    name = _name(handle._node, DEPTH)
-    return name if len(name) <= LONGEST else ops.short(handle._node.op)
+    return _name(handle._node) if site is None else str(site.unscoped)
 
 
-def _name(node: Node, depth: int) -> str:
+def _name(node: Node) -> str:
     if node.op == ops.SITE:
         return str(site_of(node).unscoped)
-    if node.op in (ops.CONSTANT, ops.NUMBER) or not depth:
-        return LEFT_OUT
     if _is_first_argument(node):
-        return _name(node.args[0].args[0], depth).removesuffix("s")
-    part = node.op in (ops.GETITEM, ops.ITEM)
-    below = {child: _name(child, depth if part else depth - 1) for child in node.inputs}
-    return expression(node, below)
+        return _name(node.args[0].args[0]).removesuffix("s")
+    if node.op in (ops.GETITEM, ops.ITEM):
+        whole = node.args[0]
+        below = dict.fromkeys(node.inputs, LEFT_OUT)
+        return expression(node, {**below, whole: _name(whole)})
+    return node.op.rpartition(".")[2]
 
 
 def _is_first_argument(node: Node) -> bool:

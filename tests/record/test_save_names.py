@@ -18,11 +18,10 @@ SAVED = {
     "model.layers.1.self_attn.rope.calls[1].output[0]": (
         lambda m: m.layers[1].attn.rope.calls[1].output[0]
     ),
-    "softmax(__model_output__[:, -1], axis=-1)": lambda m: mx.softmax(m.output[:, -1], axis=-1),
-    "model.layers.0.output * ...": lambda m: m.layers[0].output * 2.5,
-    "model.layers.0.output - model.layers.1.output": (
-        lambda m: m.layers[0].output - m.layers[1].output
-    ),
+    "softmax": lambda m: mx.softmax(m.output[:, -1], axis=-1),
+    "softmax[0, 3]": lambda m: mx.softmax(m.output[:, -1], axis=-1)[0, 3],
+    "multiply": lambda m: m.layers[0].output * 2.5,
+    "model.layers.1.output[..., 0]": lambda m: m.layers[1].output[mx.array([0]), 0],
 }
 
 
@@ -44,19 +43,11 @@ def test_names_do_not_depend_on_values_from_outside(tied, tokens):
     assert names[0] == names[1] and "getitem" not in names[0][0]
 
 
-def test_long_names_are_short_ones(tied, tokens):
-    with tied.trace(tokens) as t:
-        h = tied.layers[0].self_attn.q_proj.output
-        mx.concatenate([h[:, k : k + 1] for k in range(6)]).save()
-    assert list(t.saved_values) == ["concatenate"]
-
-
 def test_two_of_one_name_are_numbered_and_names_move_with_their_site(tied, tokens):
     with tied.trace(tokens) as t:
         tied.layers[0].output[:, -1].save()
         tied.layers[0].output *= 2
         tied.layers[0].output[:, -1].save()
-        mx.tanh(tied.layers[0].output[..., 0]).save()
     name = "model.layers.0.output[:, -1]"
     assert list(t.saved_values)[0] == name and list(t.saved_values)[1].endswith("[:, -1]")
     moved = dict(t.graph.retarget({"layers.0": "layers.1"}).saves)
