@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mlxgraph.evaluate.bounds import INDEXES, check_call
 from mlxgraph.evaluate.functions import function
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import map_nested
@@ -61,6 +62,8 @@ def evaluate(node: Node, lookup: Lookup) -> Any:
     if node.op == ops.APPLY:  # on arrays of its own: what it does in place stays with it
         inputs, named = same_data_in((args[1:], kwargs))
         return args[0](*inputs, **named)
+    if node.op in INDEXES:
+        check_call(node.op, args, kwargs)
     if is_draw(node):
         args = args[1:]  # the first argument only tells one draw from another
     return function(node.op)(*args, **kwargs)

@@ -10,6 +10,7 @@ Asking costs: where nothing is in the way, MLX begins to compute the array.
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 
 from mlxgraph.mlx_facts.originals import async_eval
 
@@ -53,3 +54,21 @@ def is_followed(array: mx.array) -> bool:
     except (RuntimeError, ValueError) as error:
         return says_followed(error)
     return False
+
+
+def known_range(array: mx.array) -> tuple[int, int] | None:
+    """The smallest and the largest of whole numbers; None where there are none to be looked at.
+
+    `memoryview` and numpy read an array where it lies, and compute a lazy one first.
+    """
+    if not array.size or not mx.issubdtype(array.dtype, mx.integer):
+        return None
+    try:
+        async_eval(array)
+        numbers = memoryview(array).tolist() if array.ndim == 1 and array.size < 100 else None  # type: ignore[arg-type]
+    except (RuntimeError, ValueError):
+        return None
+    if numbers is not None:
+        return min(numbers), max(numbers)
+    read = np.asarray(array)
+    return int(read.min()), int(read.max())

@@ -149,7 +149,7 @@ class Trace:
 
     def _job(self, graph: Graph) -> Job:
         census = self._recording.census if self._recording is not None else None
-        return Job(graph, self._call, self._params, self._options or Options(), census)
+        return Job(graph, self._call, self._params, self._options or Options(), census, True)
 
     def _beside(self, graph: Graph) -> Job:
         """A run of a graph beside the block's own, on the inputs as they were given."""
