@@ -9,6 +9,8 @@ Asking costs: where nothing is in the way, MLX begins to compute the array.
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 
@@ -65,10 +67,12 @@ def known_range(array: mx.array) -> tuple[int, int] | None:
         return None
     try:
         async_eval(array)
-        numbers = memoryview(array).tolist() if array.ndim == 1 and array.size < 100 else None  # type: ignore[arg-type]
+        few = 0 < array.ndim <= 2 and array.size < 100
+        numbers: Any = memoryview(array).tolist() if few else None  # type: ignore[arg-type]
     except (RuntimeError, ValueError):
         return None
-    if numbers is not None:
-        return min(numbers), max(numbers)
+    if few:
+        rows = numbers if array.ndim == 2 else [numbers]
+        return min(map(min, rows)), max(map(max, rows))
     read = np.asarray(array)
     return int(read.min()), int(read.max())

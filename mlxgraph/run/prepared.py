@@ -29,6 +29,7 @@ class PreparedRun:
 
     Attributes:
         indices: those that arrays of each run are part of, for whoever checks them.
+        rows: which of the inputs' arrays number the rows of an embedding, as the census says.
 
     Args:
         tree: gives the module tree of the moment.
@@ -46,6 +47,7 @@ class PreparedRun:
         self.plan = plan
         self.runs = 0
         self.indices: tuple[Any, ...] = ()
+        self.rows = census.rows
         self.compilable = census.traceable and call.plain
         self._tree = tree
         self._traced = traced

@@ -34,6 +34,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.run.plan import reach
 from mlxgraph.run.pushdown import NAME as PUSHDOWN
 from mlxgraph.run.runner import CompileMode
+from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.indices import check_given, check_indices, line_of
 
 REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN)
@@ -94,6 +95,8 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
             *_, last = written, *rewritten(engine, written, census, call, options.rewrites)
             made = runner.prepare(key, last.graph, last.wanted, census, call)
             made.indices = indices
+        if job.census is None:  # nobody has looked at this call before
+            check_ids(made.rows, call)
         if made.indices and (params or not checked):
             check_given(made.indices, graph, params)
         try:

@@ -27,6 +27,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.trace.activations import Activations
 from mlxgraph.trace.escapes import explain_escape
 from mlxgraph.trace.execute import Job, Options, execute, finish
+from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.looks import Looks
 from mlxgraph.trace.module_handle import ModuleHandle, layers_of
 from mlxgraph.trace.open_block import refreshed
@@ -85,6 +86,7 @@ class Trace:
         engine = refreshed(self._engine)
         with paused():
             census = engine.runner.census(self._call)
+            check_ids(census.rows, self._call)
         looks = None if self._options is None else Looks(engine, self._beside).look
         self._recording = recording = Recording(census, engine.root, engine.runner.modules, looks)
         self._open = intercepted(recording)
