@@ -32,10 +32,11 @@ from mlxgraph.graph.node import Node, site_of, walk
 from mlxgraph.graph.site import OUTPUT, SKIP, Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.arrays import same_data
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import holds_nothing
 from mlxgraph.record import write_through
 from mlxgraph.record.bounds import check_taken
-from mlxgraph.record.conform import NUMBER_KINDS, shape_and_dtype
+from mlxgraph.record.conform import ANY_DTYPE, NUMBER_KINDS, check_number, shape_and_dtype
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.gradient import gradient
 from mlxgraph.record.inference import Inference
@@ -103,6 +104,11 @@ class Recording:
 
     def arithmetic(self, op: str, args: tuple) -> Any:
         """Record an elementwise operation; its Python numbers become inputs of the run."""
+        if any([type(value) is int and value not in ANY_DTYPE for value in args]):
+            of = args[1:] if op == ops.MX_WHERE else args
+            array = next((value for value in of if isinstance(value, ARRAY)), None)
+            for value in args if array is not None else ():
+                check_number(op, value, array)
         return self.result(op, tuple([self.operand(value) for value in args]))
 
     def draw(self, op: str, args: tuple, kwargs: dict[str, Any]) -> Any:
