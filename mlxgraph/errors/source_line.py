@@ -6,6 +6,7 @@ Looking costs a fraction of a microsecond, so every recorded operation keeps its
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -24,7 +25,7 @@ def _folder(library: str) -> str:
     return os.path.abspath(found[0]) + os.sep if found else "<no such folder>"
 
 
-_LIBRARIES = (_folder("einops"), _folder("mlx"))
+_LIBRARIES = (_folder("einops"), _folder("mlx"), contextlib.__file__)
 _inside: dict[CodeType, bool] = {}
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mlxgraph.evaluate.bounds import INDEXES, check_call
 from mlxgraph.evaluate.functions import function
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import map_nested
-from mlxgraph.graph.node import Node, is_draw
+from mlxgraph.graph.node import Node, is_draw, is_number
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.dtypes import dtype_beside, dtype_named
@@ -56,11 +57,13 @@ def arguments(node: Node, lookup: Lookup) -> tuple[list[Any], dict[str, Any]]:
 def evaluate(node: Node, lookup: Lookup) -> Any:
     """The value of one node that is no source and calls no module."""
     args, kwargs = arguments(node, lookup)
-    if any(type(value) is Node and value.op in _LIFTED for value in node.args):
+    if any(map(_may_be_weak, node.args, args)):
         args = _weakly_typed(node, args)
     if node.op == ops.APPLY:  # on arrays of its own: what it does in place stays with it
         inputs, named = same_data_in((args[1:], kwargs))
         return args[0](*inputs, **named)
+    if node.op in INDEXES:
+        check_call(node.op, args, kwargs)
     if is_draw(node):
         args = args[1:]  # the first argument only tells one draw from another
     return function(node.op)(*args, **kwargs)
@@ -69,22 +72,21 @@ def evaluate(node: Node, lookup: Lookup) -> Any:
 _LIFTED = frozenset({ops.NUMBER, ops.PARAM})
 
 
-def _is_weak(node: Any) -> bool:
-    """Whether a node is a Python number in disguise: it takes the dtype of what it meets."""
-    return type(node) is Node and (
-        node.op == ops.NUMBER or (node.op == ops.PARAM and node.args[1] is None)
-    )
+def _may_be_weak(child: Any, value: Any) -> bool:
+    return type(child) is Node and (child.op in _LIFTED or getattr(value, "ndim", 1) == 0)
 
 
 def _weakly_typed(node: Node, args: list[Any]) -> list[Any]:
     """Give lifted numbers the dtype that MLX would give the Python number in their stead."""
+    weak = [type(child) is Node and is_number(child) for child in node.args]
+    if not any(weak):
+        return args
+    first = 1 if node.op == ops.MX_WHERE else 0  # its condition has no part in the dtype
     partner = next(
         (
             value.dtype
-            for child, value in zip(node.args, args, strict=True)
-            if isinstance(value, ARRAY)
-            and not _is_weak(child)
-            and not (node.op == ops.MX_WHERE and value is args[0])
+            for value, is_weak in list(zip(args, weak, strict=True))[first:]
+            if isinstance(value, ARRAY) and not is_weak
         ),
         None,
     )
@@ -92,7 +94,7 @@ def _weakly_typed(node: Node, args: list[Any]) -> list[Any]:
         return args
     return [
         value.astype(dtype_beside(value.dtype, partner))
-        if _is_weak(child) and isinstance(value, ARRAY)
+        if is_weak and k >= first and isinstance(value, ARRAY)
         else value
-        for child, value in zip(node.args, args, strict=True)
+        for k, (value, is_weak) in enumerate(zip(args, weak, strict=True))
     ]

@@ -24,10 +24,11 @@ class Census:
 
     `order[site]` is a position, `values[site]` the value there with every array replaced by a
     placeholder of its shape and dtype.  `traceable` is False where the forward branches on
-    values, `draws` is True where it uses the random state.
+    values, `draws` is True where it uses the random state.  `rows` says which arrays among the
+    inputs number the rows of an embedding: `{array: (path, how many rows)}`.
     """
 
-    __slots__ = ("order", "values", "infos", "traceable", "draws", "__weakref__")
+    __slots__ = ("order", "values", "infos", "traceable", "draws", "rows", "__weakref__")
 
     def __init__(self, traceable: bool = True):
         self.order: dict[Site, int] = {}
@@ -35,6 +36,7 @@ class Census:
         self.infos: dict[Node, Info] = {}
         self.traceable = traceable
         self.draws = False
+        self.rows: dict[int, tuple[str, int]] = {}
 
     def visit(self, site: Site, value: Any) -> None:
         """Enter the next site of the forward."""

@@ -27,6 +27,13 @@ def map_nested(value: Any, leaf: Callable[[Any], Any]) -> Any:
     return _like(value, [map_nested(item, leaf) for item in value])
 
 
+def map_entries(value: Any, entry: Callable[[Any, Any], Any]) -> Any:
+    """Rebuild one container with `entry(key, item)` for each of its items."""
+    if isinstance(value, dict):
+        return type(value)((key, entry(key, item)) for key, item in value.items())
+    return _like(value, [entry(index, item) for index, item in enumerate(value)])
+
+
 def leaves(value: Any) -> list[Any]:
     """All that is not a container, from left to right."""
     found: list[Any] = []

@@ -20,6 +20,7 @@ from typing import Any
 
 from mlxgraph.graph.ops import (
     APPLY,
+    BY_OPERATORS,
     CALL,
     CONSTANT,
     GRAD,
@@ -34,7 +35,7 @@ from mlxgraph.graph.values import FrozenDict, FrozenList, Slice, frozen_leaves, 
 
 __all__ = [  # the kinds of node, beside what this page defines
     "APPLY", "CALL", "CONSTANT", "GRAD", "NUMBER", "PARAM", "SITE", "SOURCES",
-    "Node", "is_draw", "site_node", "site_of", "substitute", "walk",
+    "Node", "is_draw", "is_number", "site_node", "site_of", "substitute", "walk",
 ]  # fmt: skip
 
 _interned: dict[tuple, weakref.ref] = {}
@@ -158,6 +159,30 @@ def is_draw(node: Node) -> bool:
 
 def _is_key(value: Any) -> bool:
     return type(value) is Node and value.op == CONSTANT and value.args[1:] == ((2,), "uint32")
+
+
+def is_number(node: Node) -> bool:
+    """Whether a node is a Python number in disguise: it takes the dtype of the array it meets.
+
+    So does what Python's operators make of such numbers alone: `1 - alpha`.
+    """
+    if node.op == NUMBER:
+        return True
+    if node.op != PARAM and node.op not in BY_OPERATORS:
+        return False
+    stack, seen = [node], 0
+    while stack:
+        below = stack.pop()
+        seen += 1
+        if below.op == NUMBER or (below.op == PARAM and below.args[1] is None):
+            continue
+        if below.op not in BY_OPERATORS or not below.inputs or seen > _MOST_NUMBERS:
+            return False
+        stack.extend(below.inputs)
+    return True
+
+
+_MOST_NUMBERS = 64  # nodes looked at before a value is taken for an array like any other
 
 
 def walk(roots: Iterable[Node]) -> Iterator[Node]:

@@ -87,19 +87,27 @@ MX_NOT_EQUAL = "mx.not_equal"
 MX_PERMUTE_DIMS = "mx.permute_dims"
 MX_POSITIVE = "mx.positive"
 MX_POWER = "mx.power"
+MX_PUT_ALONG_AXIS = "mx.put_along_axis"
 MX_REAL = "mx.real"
 MX_REMAINDER = "mx.remainder"
 MX_RESHAPE = "mx.reshape"
 MX_RIGHT_SHIFT = "mx.right_shift"
+MX_SLICE = "mx.slice"
+MX_SLICE_UPDATE = "mx.slice_update"
 MX_SOFTMAX = "mx.softmax"
 MX_SPLIT = "mx.split"
 MX_SQUEEZE = "mx.squeeze"
 MX_STOP_GRADIENT = "mx.stop_gradient"
 MX_SUBTRACT = "mx.subtract"
 MX_SWAPAXES = "mx.swapaxes"
+MX_TAKE = "mx.take"
+MX_TAKE_ALONG_AXIS = "mx.take_along_axis"
 MX_TRANSPOSE = "mx.transpose"
 MX_UNFLATTEN = "mx.unflatten"
 MX_WHERE = "mx.where"
+NN_LOSSES_CROSS_ENTROPY = "nn.losses.cross_entropy"
+NN_LOSSES_NLL_LOSS = "nn.losses.nll_loss"
+TAKES_CLASSES = frozenset({NN_LOSSES_CROSS_ENTROPY, NN_LOSSES_NLL_LOSS})  # by number, along an axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +295,7 @@ KEEPS_DTYPE = _those(lambda operation: operation.keeps_dtype)
 RESHAPES = _those(lambda operation: operation.reshapes)
 VIEWS = _those(lambda operation: operation.view)
 COMMUTES = _those(lambda operation: operation.commutes)
+BY_OPERATORS = _those(lambda operation: operation.operators and not operation.compares)
 LIFTS_NUMBERS = _those(lambda operation: operation.lifts_numbers)
 DRAWS = _those(lambda operation: operation.draws)
 STORABLE = _those(lambda operation: operation.storable)

@@ -28,3 +28,22 @@ def dtype_beside(number: mx.Dtype, partner: mx.Dtype) -> mx.Dtype:
     if mx.issubdtype(number, mx.integer):
         return mx.int32 if partner == mx.bool_ else partner
     return partner if mx.issubdtype(partner, mx.inexact) else mx.float32
+
+
+def whole_range(dtype: mx.Dtype) -> range | None:
+    """The Python ints that MLX takes beside an array of whole numbers; it refuses others.  None
+    for other dtypes: a float takes any, and a bool makes way for an int32."""
+    if not mx.issubdtype(dtype, mx.integer):
+        return None
+    bits = 8 * dtype.size
+    if mx.issubdtype(dtype, mx.unsignedinteger):
+        return range(2**bits)
+    return range(-(2 ** (bits - 1)), 2 ** (bits - 1))
+
+
+def both_inexact(one: mx.Dtype, other: mx.Dtype) -> bool:
+    """Whether two dtypes are both real floats, or both complex: they differ in precision alone."""
+    return any(
+        mx.issubdtype(one, kind) and mx.issubdtype(other, kind)
+        for kind in (mx.floating, mx.complexfloating)
+    )

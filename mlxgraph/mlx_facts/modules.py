@@ -30,3 +30,12 @@ def attach(module: nn.Module, name: str, value: Any) -> None:
 def wear(module: nn.Module, kind: type) -> None:
     """The class of a module can be exchanged for a subclass of it."""
     module.__class__ = kind  # type: ignore[assignment]
+
+
+def is_embedding(module: Any) -> bool:
+    """MLX's two embeddings take the rows of `weight` by number: what is no row's number reads as
+    zeros, or whatever lies there.  A subclass with a call of its own may do as it likes."""
+    return type(module).__call__ in _EMBEDS
+
+
+_EMBEDS = (nn.Embedding.__call__, nn.QuantizedEmbedding.__call__)

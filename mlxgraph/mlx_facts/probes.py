@@ -9,7 +9,10 @@ Asking costs: where nothing is in the way, MLX begins to compute the array.
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
+import numpy as np
 
 from mlxgraph.mlx_facts.originals import async_eval
 
@@ -53,3 +56,23 @@ def is_followed(array: mx.array) -> bool:
     except (RuntimeError, ValueError) as error:
         return says_followed(error)
     return False
+
+
+def known_range(array: mx.array) -> tuple[int, int] | None:
+    """The smallest and the largest of whole numbers; None where there are none to be looked at.
+
+    `memoryview` and numpy read an array where it lies, and compute a lazy one first.
+    """
+    if not array.size or not mx.issubdtype(array.dtype, mx.integer):
+        return None
+    try:
+        async_eval(array)
+        few = 0 < array.ndim <= 2 and array.size < 100
+        numbers: Any = memoryview(array).tolist() if few else None  # type: ignore[arg-type]
+    except (RuntimeError, ValueError):
+        return None
+    if few:
+        rows = numbers if array.ndim == 2 else [numbers]
+        return min(map(min, rows)), max(map(max, rows))
+    read = np.asarray(array)
+    return int(read.min()), int(read.max())

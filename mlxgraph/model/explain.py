@@ -18,6 +18,7 @@ from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.plan import Plan, make_plan
 from mlxgraph.trace.execute import PUSHDOWN, Options, as_written, rewritten
+from mlxgraph.trace.indices import check_given, check_indices
 
 LAWS = {one.name: one.law for one in ALL} | {
     PUSHDOWN: "the final norm and the head treat each position alone"
@@ -54,6 +55,8 @@ def explain(
         census = engine.runner.census(call)
         parts = ["as it was written", _indented(listing(written))]
         last = seen = as_written(written, wanted, census)
+        indices = check_indices(seen.graph, wanted, census, engine.runner.modules)
+        check_given(indices, seen.graph, {})
         kept = {site for site, _ in seen.graph.writes}
         left_out = [site for site, _ in written.writes if site not in kept]
         for change in rewritten(engine, seen, census, call, names):

@@ -78,7 +78,8 @@ class TracedFunction:
         if made is None:
             made = self._recorded.put(key, self._record(call, args, kwargs))
         params = {f"p{k}": v for k, v in enumerate(values) if _is_input(v)}
-        results = iter(execute(self._engine, Job(made.graph, call, params, self._options)))
+        job = Job(made.graph, call, params, self._options, checked=True)
+        results = iter(execute(self._engine, job))
         filled = [
             value if source is None else next(results) if source == SAVED else values[source]
             for source, value in zip(made.sources, leaves(made.template), strict=True)

@@ -1,59 +1,37 @@
-"""Bounds: static indices are checked on the user's line.
-
-MLX itself reads rubbish out of bounds and ignores writes there.
-"""
+"""Bounds: indices that are known are checked on the user's line."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
+from typing import Any, NoReturn
 
 from mlxgraph.errors import BoundsError
 from mlxgraph.errors.source_line import here
+from mlxgraph.evaluate.bounds import Outside, check_call, check_index
+from mlxgraph.mlx_facts.probes import known_range
+from mlxgraph.record.handle import is_handle
 
 
 def check_bounds(index: Any, shape: tuple[int, ...]) -> None:
-    """Raise BoundsError where a static index leaves the array: ints, lists, numpy's of both."""
-    kind = type(index)
-    if kind is int:
-        _check_one(index, 0, shape)
-    elif kind is tuple:
-        _check_axes(index, shape)
-    else:
-        _check_part(index, 0, shape)
+    """Raise BoundsError where an index leaves the array: numbers, lists and arrays of them."""
+    try:
+        check_index(index, shape, _look)
+    except Outside as outside:
+        refuse(outside, str(here()))
 
 
-def _check_axes(index: tuple, shape: tuple[int, ...]) -> None:
-    taken = sum(1 for part in index if part is not None and part is not Ellipsis)
-    axis = 0
-    for part in index:
-        if part is None:
-            continue
-        if part is Ellipsis:
-            axis = len(shape) - (taken - axis)
-            continue
-        if axis >= len(shape):
-            raise BoundsError(axis, axis, 0, shape, str(here()))
-        _check_part(part, axis, shape)
-        axis += 1
+def check_taken(op: str, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Raise BoundsError where a function of MLX that indexes leaves its array."""
+    try:
+        check_call(op, args, kwargs, _look)
+    except Outside as outside:
+        refuse(outside, str(here()))
 
 
-def _check_part(part: Any, axis: int, shape: tuple[int, ...]) -> None:
-    kind = type(part)
-    if kind is int:
-        _check_one(part, axis, shape)
-    elif kind is list:
-        for number in part:
-            _check_part(number, axis, shape)
-    elif isinstance(part, np.integer):
-        _check_one(int(part), axis, shape)
-    elif isinstance(part, np.ndarray) and np.issubdtype(part.dtype, np.integer) and part.size:
-        _check_one(int(part.min()), axis, shape)
-        _check_one(int(part.max()), axis, shape)
+def refuse(outside: Outside, where: str) -> NoReturn:
+    """Raise BoundsError for an index that was found to lead outside, at a line of the user's."""
+    raise BoundsError(outside.index, outside.axis, outside.size, outside.shape, where) from None
 
 
-def _check_one(number: int, axis: int, shape: tuple[int, ...]) -> None:
-    size = shape[axis] if axis < len(shape) else 0
-    if not -size <= number < size:
-        raise BoundsError(number, axis, size, shape, str(here()))
+def _look(array: Any) -> tuple[int, int] | None:
+    """The smallest and largest of an array from outside; what is recorded is not known yet."""
+    return None if is_handle(array) else known_range(array)

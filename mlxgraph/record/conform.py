@@ -10,18 +10,38 @@ from typing import Any
 
 import numpy as np
 
-from mlxgraph.errors import ShapeError
+from mlxgraph.errors import OperationError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container, leaves
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import dtype_name
+from mlxgraph.mlx_facts.dtypes import whole_range
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.nested_proxy import NestedProxy
 
 NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
+ANY_DTYPE = range(128)  # the ints that every dtype holds
+
+
+def check_number(op: str, value: Any, array: Any) -> None:
+    """Raise where a Python int does not fit into the dtype of the array that it meets.
+
+    Eager MLX refuses it, and a compiled pass, whose input it is, would let it wrap around.
+    """
+    if type(value) is not int or value in ANY_DTYPE:
+        return
+    fitting = whole_range(array.dtype)
+    if fitting is not None and value not in fitting:
+        name = dtype_name(array.dtype)
+        raise OperationError(
+            op.removeprefix("mx."),
+            f"{shape_and_dtype(array)} and {value}",
+            str(here()),
+            f"{name} goes from {fitting[0]} to {fitting[-1]}.\n  Write h.astype(...) first",
+        )
 
 
 def conformed(recording: Any, value: Any, like: Node, what: Any) -> Node:
@@ -37,6 +57,7 @@ def conformed(recording: Any, value: Any, like: Node, what: Any) -> Node:
     if isinstance(value, np.generic):
         value = value.item()
     if type(value) in NUMBER_KINDS:
+        check_number(ops.FULL_LIKE, value, target)
         return recording.build(ops.FULL_LIKE, (like, recording.operand(value)))
     if isinstance(value, list):
         value = ARRAY(value)

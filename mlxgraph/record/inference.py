@@ -11,6 +11,7 @@ from typing import Any
 
 from mlxgraph.errors import MLXGraphError, OperationError, ShapeError
 from mlxgraph.errors.source_line import here
+from mlxgraph.evaluate.bounds import Outside, check_node, indexed, values_of_index
 from mlxgraph.evaluate.evaluate import arguments, evaluate
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, Info
@@ -25,6 +26,7 @@ from mlxgraph.mlx_facts.dtypes import dtype_named
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import says_holds_nothing
+from mlxgraph.record.bounds import refuse
 from mlxgraph.record.conform import shape_and_dtype
 from mlxgraph.record.stack import paused
 
@@ -78,6 +80,20 @@ class Inference:
                 self._infer(below)
         return self.infos[node]
 
+    def check_indices(self, node: Node) -> None:
+        """Raise BoundsError where a node, of a graph that meets this forward, indexes outside."""
+        self.info(node)
+        found = indexed(node.op, node.args, node.kwargs)
+        if found is None or not any(child.op == ops.CONSTANT for child in values_of_index(node)):
+            return  # whole numbers were checked when the shape was worked out
+        try:
+            check_node(node, self.infos[found[0]].value.shape, self._constant)
+        except Outside as outside:
+            refuse(outside, str(self.lines.get(node) or here()))
+
+    def _constant(self, node: Node) -> Any:
+        return self._constants[node.args[0]] if node.op == ops.CONSTANT else self.info(node).value
+
     def notes(self) -> Notes:
         """Line, shape and dtype of every node so far."""
         return Notes(self.lines, self.infos)
@@ -114,6 +130,8 @@ class Inference:
                 result = self._value(node)
         except MLXGraphError:
             raise
+        except Outside as outside:
+            refuse(outside, str(self.lines.get(node) or here()))
         except (ValueError, TypeError, IndexError) as error:
             self._refuse(node, error)
         except RuntimeError as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlxgraph.graph import ops
+from mlxgraph.record.conform import ANY_DTYPE, check_number
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import open_recording
 from mlxgraph.record.view_functions import view_call
@@ -17,6 +18,8 @@ from mlxgraph.record.view_functions import view_call
 def _binary(op: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
         recording = open_recording(self)
+        if type(other) is int and other not in ANY_DTYPE:
+            check_number(op, other, self)
         return recording.result(op, (self._node, recording.operand(other)))
 
     return method
@@ -25,6 +28,8 @@ def _binary(op: str) -> Callable[[Any, Any], Any]:
 def _reflected(op: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
         recording = open_recording(self)
+        if type(other) is int and other not in ANY_DTYPE:
+            check_number(op, other, self)
         return recording.result(op, (recording.operand(other), self._node))
 
     return method
@@ -33,6 +38,8 @@ def _reflected(op: str) -> Callable[[Any, Any], Any]:
 def _in_place(op: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
         recording = open_recording(self)
+        if type(other) is int and other not in ANY_DTYPE:
+            check_number(op, other, self)
         recording.augment(self, op, recording.operand(other))
         return self
 

@@ -23,6 +23,7 @@ from mlxgraph.mlx_facts.arrays import fill, same_data, wear
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record import views
 from mlxgraph.record.bounds import check_bounds
+from mlxgraph.record.conform import check_number
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, fate, open_recording, save
 from mlxgraph.record.nested_proxy import NestedProxy
@@ -233,6 +234,7 @@ class At:
     def _do(self, name: str, value: Any) -> Any:
         recording = open_recording(self._array)
         where = freeze(self._where, recording)
+        check_number(f"at.{name}", value, self._array)
         return recording.result(f"at.{name}", (self._array._node, where, recording.operand(value)))
 
 

@@ -23,6 +23,7 @@ from mlxgraph.errors import (
     ShapeError,
 )
 from mlxgraph.errors.source_line import here
+from mlxgraph.evaluate.bounds import TAKES
 from mlxgraph.graph import check, ops
 from mlxgraph.graph.algebra import draws, rebuilt, shifted_by
 from mlxgraph.graph.census import Census
@@ -31,9 +32,11 @@ from mlxgraph.graph.node import Node, site_of, walk
 from mlxgraph.graph.site import OUTPUT, SKIP, Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.arrays import same_data
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import holds_nothing
 from mlxgraph.record import write_through
-from mlxgraph.record.conform import NUMBER_KINDS, shape_and_dtype
+from mlxgraph.record.bounds import check_taken
+from mlxgraph.record.conform import ANY_DTYPE, NUMBER_KINDS, check_number, shape_and_dtype
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.gradient import gradient
 from mlxgraph.record.inference import Inference
@@ -93,12 +96,19 @@ class Recording:
 
     def call(self, op: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Record `op(*args, **kwargs)` on user values."""
+        if op in TAKES:
+            check_taken(op, args, kwargs)
         frozen = tuple([freeze(value, self) for value in args])
         named = tuple([(k, freeze(v, self)) for k, v in kwargs.items()]) if kwargs else ()
         return self.result(op, frozen, named)
 
     def arithmetic(self, op: str, args: tuple) -> Any:
         """Record an elementwise operation; its Python numbers become inputs of the run."""
+        if any([type(value) is int and value not in ANY_DTYPE for value in args]):
+            of = args[1:] if op == ops.MX_WHERE else args
+            array = next((value for value in of if isinstance(value, ARRAY)), None)
+            for value in args if array is not None else ():
+                check_number(op, value, array)
         return self.result(op, tuple([self.operand(value) for value in args]))
 
     def draw(self, op: str, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -296,7 +306,7 @@ class Recording:
             note = moved.notes.get(node)
             if note is not None and note.where:
                 self._inference.lines.setdefault(node, note.where)
-            self.info(node)
+            self._inference.check_indices(node)
             if node.op == ops.PARAM:
                 self.params.setdefault(node.args[0], node)
         for site, node in moved.writes:

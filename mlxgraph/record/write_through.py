@@ -37,13 +37,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlxgraph.errors import GradientError, StaleHandleError
+from mlxgraph.errors import GradientError, OperationError, StaleHandleError
 from mlxgraph.errors.source_line import SourceLine, here
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
+from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.arrays import is_mask
-from mlxgraph.record.conform import conformed
+from mlxgraph.mlx_facts.dtypes import both_inexact
+from mlxgraph.record.conform import check_number, conformed
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.proxy import wrap
 from mlxgraph.record.views import View
@@ -149,7 +151,22 @@ def write(recording: Any, handle: Any, value: Any) -> None:
 def augment(recording: Any, handle: Any, op: str, other: Any) -> None:
     """`handle += other`: what stands there now, changed."""
     handle._node = node = _now(recording, handle)
-    write(recording, handle, recording.result(op, (node, other)))
+    result = recording.result(op, (node, other))
+    if result.dtype != handle.dtype and not both_inexact(result.dtype, handle.dtype):
+        raise _other_kind(op, handle, result)
+    write(recording, handle, result)
+
+
+def _other_kind(op: str, handle: Any, result: Any) -> OperationError:
+    """An array of whole numbers stays one: MLX makes `k += 0.5` an array of floats, which a handle
+    cannot become."""
+    name, now = ops.short(op), dtype_name(result.dtype)
+    return OperationError(
+        f"in-place {name}",
+        f"{handle._describe()}, which is {dtype_name(handle.dtype)}",
+        str(here()),
+        f"the result is {now}.\n  Write k = mx.{name}(k, ...), or cast it first, astype(mx.{now})",
+    )
 
 
 def write_part(recording: Any, handle: Any, view: View, value: Any) -> None:
@@ -159,6 +176,7 @@ def write_part(recording: Any, handle: Any, view: View, value: Any) -> None:
     if view.back == ops.UPDATE and _is_mask(recording, view.args[0]):
         # MLX writes through a mask, and does not read through one
         node = handle._node = _now(recording, handle)
+        check_number(ops.UPDATE, value, handle)
         changed = (node, view.args[0], recording.operand(value))
         write(recording, handle, recording.result(ops.UPDATE, changed))
         return

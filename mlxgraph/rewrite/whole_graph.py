@@ -13,7 +13,7 @@ from mlxgraph.errors import MLXGraphError
 from mlxgraph.graph import ops
 from mlxgraph.graph.base import canonical, rebuilt
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import Node, site_node
+from mlxgraph.graph.node import Node, is_number, site_node
 from mlxgraph.graph.values import dtype_name
 
 Evaluate = Callable[[Node, Callable[[Node], Any]], Any]
@@ -71,7 +71,8 @@ def fold_constants(graph: Graph, evaluate: Evaluate) -> Graph:
         arithmetic: the sum of two numbers is a float32 array there, not a Python float.
 
     Random draws, modules, gradients and opaque functions are left for the run, and so is what
-    cannot be computed at all: its error belongs to whoever runs the graph.
+    cannot be computed at all: its error belongs to whoever runs the graph.  What Python's operators
+    make of numbers stays too: it takes the dtype of what it meets.
     """
     values: dict[Node, Any] = {}
     constants = list(graph.constants)
@@ -88,13 +89,29 @@ def fold_constants(graph: Graph, evaluate: Evaluate) -> Graph:
             return None
         if not hasattr(value, "shape") or not hasattr(value, "dtype"):
             return None
-        folded = Node(ops.CONSTANT, (len(constants), tuple(value.shape), dtype_name(value.dtype)))
-        constants.append(value)
+        if is_number(node):  # it stays one: it takes the dtype of what it meets
+            plain = value.item()
+            folded = Node(ops.NUMBER, (len(constants), type(plain).__name__))
+            constants.append(plain)
+        else:
+            folded = Node(ops.CONSTANT, (len(constants), *_kind(value)))
+            constants.append(value)
         values[folded] = value
         return folded
 
     new = rebuilt(graph, fold)
-    return graph if len(constants) == len(graph.constants) else new.replace(constants=constants)
+    saves = list(new.saves)
+    for k, ((name, now), (_, before)) in enumerate(zip(new.saves, graph.saves, strict=True)):
+        if now.op == ops.NUMBER and before.op != ops.NUMBER:  # on its own it is an array
+            saves[k] = (name, Node(ops.CONSTANT, (len(constants), *_kind(values[now]))))
+            constants.append(values[now])
+    if len(constants) == len(graph.constants):
+        return graph
+    return new.replace(constants=constants, saves=saves)
+
+
+def _kind(array: Any) -> tuple[tuple[int, ...], str]:
+    return tuple(array.shape), dtype_name(array.dtype)
 
 
 def _is_pure(node: Node) -> bool:

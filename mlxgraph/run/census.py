@@ -18,6 +18,7 @@ from mlxgraph.graph.nested import map_nested
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import only_traced
+from mlxgraph.mlx_facts.modules import is_embedding
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.run.call import Call
 from mlxgraph.run.standin import StandIn
@@ -60,12 +61,21 @@ def _visit(census: Census, tree: ModuleTree, call: Call) -> None:
         number = seen[path]
         seen[path] += 1
         census.visit(Site(path, INPUTS, number), map_nested((args, kwargs), _abstract))
+        if len(args) == 1 and is_embedding(tree.modules[path]):
+            _enter_rows(census, call, path, args[0], tree.modules[path])
         result = original(*args, **kwargs)
         census.visit(Site(path, OUTPUT, number), map_nested(result, _abstract))
         return result
 
     standin = StandIn(tree, tree.modules, report)
     call.forward(standin.root, call.args, call.kwargs)
+
+
+def _enter_rows(census: Census, call: Call, path: str, ids: Any, embedding: Any) -> None:
+    """Note that an array among the inputs goes into an embedding as it is."""
+    for number, array in enumerate(call.arrays):
+        if array is ids:
+            census.rows[number] = (path, embedding.weight.shape[0])
 
 
 def _abstract(value: Any) -> Any:

@@ -27,6 +27,10 @@ from mlxgraph.run.tree import ModuleTree
 class PreparedRun:
     """A plan, ready to be run on calls of one kind.
 
+    Attributes:
+        indices: those that arrays of each run are part of, for whoever checks them.
+        rows: which of the inputs' arrays number the rows of an embedding, as the census says.
+
     Args:
         tree: gives the module tree of the moment.
         traced: is told whenever `mx.compile` traces the run.
@@ -42,6 +46,8 @@ class PreparedRun:
     ):
         self.plan = plan
         self.runs = 0
+        self.indices: tuple[Any, ...] = ()
+        self.rows = census.rows
         self.compilable = census.traceable and call.plain
         self._tree = tree
         self._traced = traced

@@ -20,7 +20,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxgraph.graph.nested import is_container, leaves, map_nested
+from mlxgraph.graph.nested import is_container, leaves, map_entries, map_nested
 from mlxgraph.mlx_facts.modules import NO_GRAD, attach, enter, twin_of, wear
 from mlxgraph.run.tree import ModuleTree
 
@@ -59,10 +59,12 @@ class StandIn:
         weights: Sequence[mx.array] | None = None,
     ):
         self._copies: dict[int, Any] = {}
-        self._arrays: dict[int, mx.array] = {}
+        # By place: two weights may be one array object today, and part tomorrow.
+        self._weights: dict[tuple[int, Any], mx.array] = {}
         if weights is not None:
-            self._arrays = {
-                id(live): given for live, given in zip(tree.weights(), weights, strict=True)
+            self._weights = {
+                (id(owner), key): given
+                for (owner, key), given in zip(tree.weight_places(), weights, strict=True)
             }
         self.root = self._copy(tree.root)
         for module in tree.added.values():
@@ -80,16 +82,16 @@ class StandIn:
             return known
         twin = self._copies[id(module)] = twin_of(module)
         for key, value in module.items():
-            enter(twin, key, self._copy_value(value))
+            enter(twin, key, self._copy_value(module, key, value))
         return twin
 
-    def _copy_value(self, value: Any) -> Any:
+    def _copy_value(self, owner: Any, key: Any, value: Any) -> Any:
         if isinstance(value, mx.array):
-            return self._arrays.get(id(value), value)
+            return self._weights.get((id(owner), key), value)
         if isinstance(value, nn.Module):
             return self._copy(value)
         if is_container(value):
-            return map_nested(value, self._copy_value)
+            return map_entries(value, lambda inner, item: self._copy_value(value, inner, item))
         return value
 
     def _rebind(self) -> None:

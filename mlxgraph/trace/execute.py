@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import ShapeError
+from mlxgraph.evaluate.bounds import Outside
 from mlxgraph.evaluate.values import NodeFailure
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
@@ -25,6 +26,7 @@ from mlxgraph.graph.listing import around
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
+from mlxgraph.record.bounds import refuse
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import FOR_RUNS, simplify
@@ -33,6 +35,8 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.run.plan import reach
 from mlxgraph.run.pushdown import NAME as PUSHDOWN
 from mlxgraph.run.runner import CompileMode
+from mlxgraph.trace.ids import check_ids
+from mlxgraph.trace.indices import check_given, check_indices, line_of
 
 REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN)
 EVERY_REWRITE = frozenset(REWRITES)
@@ -62,6 +66,7 @@ class Job(NamedTuple):
         graph: what to do; call: the forward's inputs; params: values of the graph's params.
         options: how to run it.
         census: the call's, where it is known already.
+        checked: whether the graph was recorded on this call, its indices among the rest.
     """
 
     graph: Graph
@@ -69,6 +74,7 @@ class Job(NamedTuple):
     params: Mapping[str, Any]
     options: Options = Options()
     census: Census | None = None
+    checked: bool = False
 
     def beside(self) -> Job:
         """The same run once more, eagerly and leaving no mark on what the user gave."""
@@ -81,7 +87,7 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
 
     Args: nodes: compute these instead of the saves.
     """
-    graph, call, params, options, census = job
+    graph, call, params, options, census, checked = job
     wanted = tuple([node for _, node in graph.saves] if nodes is None else nodes)
     runner = engine.runner
     with paused():
@@ -90,11 +96,19 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
         if made is None:
             census = census or runner.census(call)
             written = as_written(graph, wanted, census)
+            indices = check_indices(written.graph, wanted, census, runner.modules)
             *_, last = written, *rewritten(engine, written, census, call, options.rewrites)
             made = runner.prepare(key, last.graph, last.wanted, census, call)
+            made.indices = indices
+        if job.census is None:  # nobody has looked at this call before
+            check_ids(made.rows, call)
+        if made.indices and (params or not checked):
+            check_given(made.indices, graph, params)
         try:
             return runner.run(made, call, graph.constants, params, options.compile)
         except NodeFailure as failure:
+            if isinstance(failure.error, Outside):
+                refuse(failure.error, line_of(graph, failure.node))
             seen = simplify(_saving(graph, wanted), _chosen(call, options.rewrites)).graph
             raise _said(failure, seen) from failure.error
 
@@ -167,11 +181,10 @@ def _saving(graph: Graph, wanted: Sequence[Node]) -> Graph:
 
 def _said(failure: NodeFailure, graph: Graph) -> ShapeError:
     """What a node could not compute, with its line and its neighbours in the graph."""
-    note = graph.notes.get(failure.node)
     reason = str(failure.error).split("\n")[0]
     return ShapeError(
         f"{failure.node.op.removeprefix('mx.')} does not fit these inputs: {reason}",
-        (note and note.where) or "a deferred edit of the graph",
+        line_of(graph, failure.node),
         "It was recorded with inputs of another shape; record it again with these.",
         around(graph, failure.node, 2),
     )

@@ -31,6 +31,7 @@ from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.execute import Job, Options, finish
+from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.inputs import call_of, prepare
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.resolve import intervene, take_in
@@ -96,6 +97,7 @@ class Prompts:
         call = prepare(inputs, engine.tokenizer)
         with paused():
             census = engine.runner.census(call)
+            check_ids(census.rows, call)
         with recording.prompt(census):
             self._prompts.append(_Prompt(call, census))
             take_in(recording, engine.edits, engine.names, call.lengths)

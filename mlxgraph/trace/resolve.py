@@ -89,11 +89,13 @@ def _edit(recording: Recording, deferred: Edit, names: Names, lengths: list[int]
             handle = _heads(recording, names, named.site.path, deferred.heads, deferred.where)
         else:
             handle = first_array(read_named(recording, named))
-        for part in at_positions(handle, deferred.positions, lengths):
+        for part in at_positions(handle, deferred.positions, lengths, deferred.where):
             recording.write_at(named.site, part, changed(deferred.function, part))
 
 
-def at_positions(handle: Any, positions: Positions, lengths: list[int] | None) -> Iterator[Any]:
+def at_positions(
+    handle: Any, positions: Positions, lengths: list[int] | None, where: str = "mg.edit"
+) -> Iterator[Any]:
     """Views of some positions of the sequence axis (axis 1), counted from each row's real ends.
 
     One view, as a rule.  Of a slice that means different numbers of positions in rows of several
@@ -106,10 +108,10 @@ def at_positions(handle: Any, positions: Positions, lengths: list[int] | None) -
             return
         yield handle[:, list(positions) if isinstance(positions, tuple) else positions]
     elif isinstance(positions, int):
-        columns = _columns(handle, (positions,), lengths)
+        columns = _columns(handle, (positions,), lengths, where)
         yield handle[mx.arange(len(lengths)), mx.array([row[0] for row in columns])]
     else:
-        columns = _columns(handle, positions, lengths)
+        columns = _columns(handle, positions, lengths, where)
         if len({len(row) for row in columns}) == 1 and columns[0]:
             yield handle[mx.arange(len(lengths))[:, None], mx.array(columns)]
             return
@@ -119,7 +121,7 @@ def at_positions(handle: Any, positions: Positions, lengths: list[int] | None) -
 
 
 def _columns(
-    handle: Any, positions: slice | tuple[int, ...], lengths: list[int]
+    handle: Any, positions: slice | tuple[int, ...], lengths: list[int], where: str
 ) -> list[list[int]]:
     """For each row of a left-padded batch the columns that it means by these positions."""
     longest, columns = max(lengths), []
@@ -129,7 +131,7 @@ def _columns(
             continue
         for p in positions:
             if not -length <= p < length:
-                raise BoundsError(p, 1, length, tuple(handle.shape), "mg.edit")
+                raise BoundsError(p, 1, length, tuple(handle.shape), where)
         columns.append([longest - length + p % length for p in positions])
     return columns
 

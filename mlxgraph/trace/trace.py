@@ -29,6 +29,7 @@ from mlxgraph.run.names import NamedSite
 from mlxgraph.trace.activations import Activations
 from mlxgraph.trace.escapes import explain_escape
 from mlxgraph.trace.execute import Job, Options, execute_beside, finish
+from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.looks import Looks
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import refreshed
@@ -88,6 +89,7 @@ class Trace:
         engine = refreshed(self._engine)
         with paused():
             census = engine.runner.census(self._call)
+            check_ids(census.rows, self._call)
         looks = None if self._options is None else Looks(engine, self._beside).look
         self._recording = recording = Recording(census, engine.root, engine.runner.modules, looks)
         self._open = intercepted(recording)
@@ -153,7 +155,7 @@ class Trace:
 
     def _job(self, graph: Graph) -> Job:
         census = self._recording.census if self._recording is not None else None
-        return Job(graph, self._call, self._params, self._options or Options(), census)
+        return Job(graph, self._call, self._params, self._options or Options(), census, True)
 
     def _beside(self, graph: Graph) -> Job:
         """A run of a graph beside the block's own, on the inputs as they were given."""

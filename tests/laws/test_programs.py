@@ -5,11 +5,11 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
 
 import mlxgraph as mg
-from mlxgraph.errors import OrderError
+from mlxgraph.errors import MLXGraphError, OrderError
 from tests import models
 from tests.laws.interpreter import H, Replace, interpret, positions_of, sites_of
 from tests.laws.play import perform, play, read
@@ -119,6 +119,28 @@ def test_a_pass_called_as_a_compiled_one_means_the_same(untransformed, name, dat
     """Numbers, arrays and weights as arguments, without the seconds that kernels take."""
     case = CASES[name]
     agree(case, data.draw(case.programs), True, 2e-2 if name == "halves" else 2e-5)
+
+
+@settings(max_examples=settings().max_examples * 2)
+@given(data=st.data())
+def test_a_graph_that_meets_less_gives_what_recording_it_there_gives_or_raises(data):
+    """Fewer positions, fewer rows."""
+    case = CASES[data.draw(st.sampled_from(["chain", "in place", "llama"]))]
+    program = data.draw(case.programs)
+    note("\n".join(map(str, program)))
+    _, _, trace = perform(case.model, program, case.inputs)
+    fewer = data.draw(st.sampled_from([(slice(None), slice(3)), slice(1)]))
+    inputs = tuple(given[fewer] for given in case.inputs)
+    if not trace.graph.saves:
+        return
+    try:
+        expected, _ = interpret(case.module, inputs, program)
+        saves = case.model.run(trace.graph, *inputs, compile=False).saves
+    except (MLXGraphError, ValueError, IndexError) as error:
+        event(f"it does not fit: {type(error).__name__}")  # here, the whole program or its saves
+        return
+    for ours, theirs in zip(saves.values(), expected, strict=True):
+        assert models.same(ours, theirs, 2e-5)
 
 
 def test_the_interpreter_notices_a_wrong_answer():

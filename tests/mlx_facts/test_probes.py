@@ -12,6 +12,7 @@ from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import (
     holds_nothing,
     is_followed,
+    known_range,
     says_followed,
     says_holds_nothing,
 )
@@ -102,3 +103,25 @@ def test_errors_of_others_say_neither() -> None:
         assert not says_holds_nothing(error) and not says_followed(error)
     assert not says_holds_nothing(ValueError("without a primitive"))
     assert not says_followed(RuntimeError("a graph transformation"))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "uint32", "int64"])
+def test_whole_numbers_are_looked_at_where_they_lie(dtype: str) -> None:
+    kind = getattr(mx, dtype)
+    for array in (
+        mx.array([3, 9, 1], kind),
+        mx.arange(1, 10).astype(kind),
+        mx.array([[3, 1], [9, 4]], kind)[:, ::-1],
+        mx.concatenate([mx.arange(1, 9)] * 20 + [mx.array([9])]).astype(kind),
+    ):
+        assert known_range(array) == (1, 9)
+    assert known_range(mx.array(-4 if "u" not in dtype else 4, kind)) is not None
+
+
+def test_what_cannot_be_looked_at_has_no_known_range() -> None:
+    assert known_range(mx.array([], mx.int32)) is None
+    assert known_range(mx.array([0.5])) is None
+    assert known_range(mx.array([True])) is None
+    assert known_range(placeholder((2,), mx.int32)) is None
+    for how in TRANSFORMATIONS:
+        assert inside(how, lambda x: known_range(x.astype(mx.int32))) is None

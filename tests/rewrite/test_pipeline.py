@@ -130,6 +130,16 @@ def test_folding_computes_as_mlx_does():
     assert len(mg.simplify(graph, without="folding").constants) == 3
 
 
+def test_folded_numbers_stay_numbers_and_are_arrays_on_their_own():
+    total = mx_("multiply", number(0), number(1))
+    graph = Graph(saves=saves(mx_("add", X, total), total), constants=(0.1, 3.0))
+    (_, root), (_, alone) = mg.simplify(graph).saves
+    folded = mg.simplify(graph)
+    assert root.args[1].op == "number" and alone.op == "constant"
+    assert abs(folded.constants[root.args[1].args[0]] - 0.3) < 1e-6
+    assert folded.constants[alone.args[0]].dtype == mx.float32
+
+
 def test_folding_leaves_draws_modules_and_functions_for_the_run():
     nodes = [
         Node("mx.random.normal", (1, C)),

@@ -180,3 +180,79 @@ def test_names_follow_the_tree(chain, x):
     chain.module.extra = nn.Linear(6, 2)
     assert "extra" in [name for name, _ in chain.named_modules()]
     assert "extra.weight" in chain.parameters()
+
+
+# -- one array object at several places ----------------------------------------------------------
+
+
+def born_equal(kind):
+    """A Llama in which several weights are one array object."""
+    llama = models.make_llama(tied=False)
+    first, second = llama.model.layers[0], llama.model.layers[1]
+    if kind == "layers":
+        second.update(first.parameters())
+    elif kind == "projections":
+        for layer in llama.model.layers:
+            layer.self_attn.v_proj.weight = layer.self_attn.k_proj.weight
+    elif kind == "norms":
+        first.post_attention_layernorm.weight = first.input_layernorm.weight
+    elif kind == "head":
+        llama.lm_head.weight = llama.model.embed_tokens.weight
+    elif kind == "one module twice":
+        llama.model.layers[1] = first
+    return llama
+
+
+@pytest.mark.parametrize("kind", ["layers", "projections", "norms", "head", "one module twice"])
+def test_weights_that_were_one_array_are_two_once_a_step_has_parted_them(kind):
+    """Weights go by where they sit; which object sits there is of the moment."""
+    llama = born_equal(kind)
+    model = mg.InterpretableModel(llama)
+    tokens = mx.array([[3, 1, 4, 1, 5]])
+
+    def traced():
+        with model.trace(tokens, compile=True):
+            out = model.output.save()
+        return out
+
+    before = traced()
+    assert models.same(before, llama(tokens), 1e-4)
+
+    def loss(module):
+        return nn.losses.cross_entropy(module(tokens[:, :-1]), tokens[:, 1:]).mean()
+
+    optimizer = optim.SGD(0.5)
+    optimizer.update(llama, nn.value_and_grad(llama, loss)(llama)[1])
+    mx.eval(llama.parameters())
+    assert models.same(traced(), llama(tokens), 1e-4)
+    assert not models.same(traced(), before, 1e-3)
+
+
+def test_an_array_twice_in_one_list_is_two_weights():
+    """Containers of arrays have places too: a list's index, a dict's key."""
+
+    class Sum(nn.Module):
+        """`x` times each of a list and a dict of weights."""
+
+        def __init__(self):
+            super().__init__()
+            one = mx.ones((6,))
+            self.parts = [one, one, {"a": one, "b": (one, one)}]
+
+        def __call__(self, x):
+            a, b, rest = self.parts
+            return x * a + 2 * x * b + 3 * x * rest["a"] + 5 * x * rest["b"][1]
+
+    module = Sum()
+    model = mg.InterpretableModel(module)
+    x = mx.random.normal((2, 6), key=mx.random.key(0))
+
+    def traced():
+        with model.trace(x, compile=True):
+            out = model.output.save()
+        return out
+
+    assert models.same(traced(), 11 * x, 1e-5)
+    module.parts[1] = mx.full((6,), 4.0)
+    module.parts[2]["a"] = mx.full((6,), 7.0)
+    assert models.same(traced(), x * (1 + 8 + 21 + 5), 1e-4)

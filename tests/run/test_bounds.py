@@ -1,0 +1,243 @@
+"""A graph never reads or writes outside of an array, whatever it was recorded on.
+
+Every form of index, recorded on a long text, meets a shorter one and a smaller batch.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+import mlxgraph as mg
+from mlxgraph import interventions as iv
+from mlxgraph.errors import BoundsError
+from tests import models
+
+LONG = mx.array([[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1]])
+SHORT = LONG[:, :4]
+FEW = LONG[:1]
+
+
+def at(index):
+    def read(h):
+        return h[index]
+
+    return read
+
+
+def put(index):
+    def write(h):
+        h[index] = 0.0
+        return h
+
+    return write
+
+
+def nested_put(outer, inner):
+    def write(h):
+        h[outer][inner] = 0.0
+        return h
+
+    return write
+
+
+READS = {
+    "h[0][5]": lambda h: h[0][5],
+    "h[0][-6]": lambda h: h[0][-6],
+    "h[0, 5]": at((0, 5)),
+    "h[0, [5]]": at((0, [5])),
+    "h[0, [[1, 2], [5, 0]]]": at((0, [[1, 2], [5, 0]])),
+    "h[..., 5, :]": at((Ellipsis, 5, slice(None))),
+    "h[:, None, 5]": at((slice(None), None, 5)),
+    "h[:, np.array([5])]": at((slice(None), np.array([5]))),
+    "h[:, mx.array([0, 5])]": at((slice(None), mx.array([0, 5]))),
+    "h[:, mx.array(-6)]": at((slice(None), mx.array(-6))),
+    "h[0][mx.array([[5]])]": lambda h: h[0][mx.array([[5]])],
+    "take a number": lambda h: mx.take(h, 5, axis=1),
+    "take an array": lambda h: mx.take(h, mx.array([1, 5]), axis=-2),
+    "take of all": lambda h: mx.take(h, mx.array([5 * models.WIDTH * 2])),
+    "take_along_axis": lambda h: mx.take_along_axis(h, mx.array([[[5]]]), axis=1),
+    "slice": lambda h: mx.slice(h, mx.array([3]), (1,), (1, 3, models.WIDTH)),
+    "transposed": lambda h: h.swapaxes(0, 1)[5],
+    "after a sum": lambda h: (h + h).sum(-1)[:, 5],
+}
+WRITES = {
+    "h[0][5] =": nested_put(0, 5),
+    "h[0][-6] =": nested_put(0, -6),
+    "h[:, 5] =": put((slice(None), 5)),
+    "h[0, [1, 5]] =": put((0, [1, 5])),
+    "h[:, mx.array([5])] =": put((slice(None), mx.array([5]))),
+    "at.add": lambda h: h.at[:, 5].add(1.0),
+    "at.add of an array": lambda h: h.at[:, mx.array([5])].add(1.0),
+    "put_along_axis": lambda h: mx.put_along_axis(
+        h, mx.array([[[5]]]), mx.array([[[0.0]]], h.dtype), axis=1
+    ),
+    "slice_update": lambda h: mx.slice_update(
+        h, mx.zeros((1, 3, models.WIDTH)), mx.array([3]), (1,)
+    ),
+}
+ROWS = {
+    "h[1]": at(1),
+    "h[-2]": at(-2),
+    "h[mx.array([0, 1])]": at(mx.array([0, 1])),
+    "h[[1], 2]": at(([1], 2)),
+    "h[1][0] =": nested_put(1, 0),
+    "h[1] =": put(1),
+}
+
+
+@pytest.fixture(scope="module")
+def llama():
+    """A random Llama."""
+    return mg.InterpretableModel(models.make_llama())
+
+
+def graph_of(llama, use, where="layers.0.output"):
+    with llama.trace(LONG) as t:
+        site = llama.output if where == "output" else llama.layers[0].output
+        used = use(site)
+        if used.shape == site.shape:
+            llama.layers[0].output = used
+            llama.output.save("out")
+        else:
+            used.save("out")
+    return t.graph
+
+
+def ways(llama, graph, given):
+    """Every way in which a graph meets inputs, twice each: eager, and compiled."""
+
+    def traced():
+        with llama.trace(given, graph=graph):
+            pass
+
+    def edited():
+        with llama.edit(graph).trace(given):
+            llama.output.save()
+
+    yield lambda: llama.run(graph, given)
+    yield lambda: llama.run(graph, given)
+    yield lambda: llama.compile(graph)(given)
+    yield lambda: llama.run(graph, given, optimize=False, compile=False)
+    yield traced
+    yield edited
+    yield lambda: llama.edit(graph)(given)
+    yield lambda: llama.explain(graph, given)
+
+
+@pytest.mark.parametrize("name", [*READS, *WRITES])
+def test_a_shorter_text(llama, name):
+    graph = graph_of(llama, {**READS, **WRITES}[name])
+    llama.run(graph, LONG)
+    for way in ways(llama, graph, SHORT):
+        with pytest.raises(BoundsError, match=r"test_bounds.py:\d+") as caught:
+            way()
+        assert isinstance(caught.value, IndexError)
+    mx.eval(llama.run(graph, LONG).saves["out"])
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_smaller_batch(llama, name):
+    graph = graph_of(llama, ROWS[name])
+    llama.run(graph, LONG)
+    for way in ways(llama, graph, FEW):
+        with pytest.raises(BoundsError, match=r"test_bounds.py:\d+"):
+            way()
+
+
+@pytest.mark.parametrize("name", ["h[0][5]", "h[0, 5]", "h[:, mx.array([0, 5])]", "h[0][-6]"])
+def test_of_the_output_which_is_pushed_below_the_head(llama, name):
+    graph = graph_of(llama, READS[name], "output")
+    for way in ways(llama, graph, SHORT):
+        with pytest.raises(BoundsError):
+            way()
+
+
+def test_what_still_fits_gives_what_recording_it_there_gives(llama):
+    graph = graph_of(llama, lambda h: h[:, mx.array([0, -1])] + h[:, [1, 3]] + h[0][-4])
+    with llama.trace(SHORT):
+        h = llama.layers[0].output
+        there = (h[:, mx.array([0, -1])] + h[:, [1, 3]] + h[0][-4]).save()
+    for _ in range(2):
+        assert models.same(llama.run(graph, SHORT)["out"], there, 0)
+
+
+WRONG_HERE = {
+    "an array": lambda h: h[:, mx.array([0, 7])],
+    "an array, negative": lambda h: h[:, mx.array([-8])],
+    "unsigned": lambda h: h[:, mx.array([9], mx.uint32)],
+    "lazy": lambda h: h[:, mx.arange(6) + 4],
+    "a write": put((slice(None), mx.array([7]))),
+    "at": lambda h: h.at[:, mx.array([7])].add(1.0),
+    "take": lambda h: mx.take(h, mx.array([7]), axis=1),
+    "take a number": lambda h: mx.take(h, 7, axis=1),
+    "as a method": lambda h: mx.take(a=h, indices=mx.array([7]), axis=1),
+    "take_along_axis": lambda h: mx.take_along_axis(h, mx.array([[[9]]]), axis=1),
+    "slice": lambda h: mx.slice(h, mx.array([6]), (1,), (2, 2, models.WIDTH)),
+    "slice before": lambda h: mx.slice(h, mx.array([-1]), (1,), (2, 2, models.WIDTH)),
+    "cross_entropy": lambda h: nn.losses.cross_entropy(h[0], mx.array([0, 32, 1, 1, 1, 1, 1])),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_HERE)
+def test_arrays_that_are_known_are_checked_on_the_users_line(llama, name):
+    with pytest.raises(BoundsError, match=r"test_bounds.py:\d+"), llama.trace(LONG):
+        WRONG_HERE[name](llama.layers[0].output)
+
+
+def test_a_param_that_is_an_index_is_checked_with_its_value(llama):
+    where = mg.param("where", shape=(2,), dtype="int32")
+    with llama.trace(LONG) as t:
+        llama.layers[0].output[:, where].save("out")
+    graph = t.graph
+    for compile in (False, True, "auto"):
+        llama.run(graph, LONG, where=mx.array([6, 0]), compile=compile)
+        with pytest.raises(BoundsError):
+            llama.run(graph, LONG, where=mx.array([7, 0]), compile=compile)
+        with pytest.raises(BoundsError), llama.trace(LONG, graph=graph, where=mx.array([7, 0])):
+            pass
+
+
+def test_a_pass_function_checks_the_arrays_it_is_given(llama):
+    @llama.pass_
+    def rows(m, where):
+        return m.layers[0].output[:, where]
+
+    assert rows(LONG, mx.array([6])).shape == (2, 1, models.WIDTH)
+    for _ in range(2):
+        with pytest.raises(BoundsError):
+            rows(LONG, mx.array([7]))
+
+
+def test_another_array_in_the_same_pass_is_checked_too(llama):
+    def run(index):
+        with llama.trace(LONG):
+            out = llama.layers[0].output[:, index].save()
+        return out
+
+    run(mx.array([3]))
+    run(mx.array([6]))
+    with pytest.raises(BoundsError):
+        run(mx.array([7]))
+
+
+def test_indices_that_a_transformation_follows_are_left_to_it(llama):
+    def at_where(where):
+        with llama.trace(LONG):
+            out = llama.layers[0].output[0, where].save()
+        return out
+
+    many = mx.vmap(at_where)(mx.array([0, 3, 6]))
+    with llama.trace(LONG):
+        h = llama.layers[0].output.save()
+    assert models.same(many, h[0, mx.array([0, 3, 6])], 1e-5)
+
+
+def test_positions_of_deferred_edits_that_a_text_lacks(llama):
+    for positions in (5, [1, 5], -6):
+        graph = mg.edit("layers.0", iv.scale(0.0), positions=positions)
+        llama.run(graph, LONG)
+        with pytest.raises(BoundsError):
+            llama.run(graph, SHORT)
