@@ -252,6 +252,12 @@ class Recording:
         """The gradient of a scalar loss at a handle's value, of the same shape."""
         return gradient(self, loss, handle)
 
+    def gradients(self, loss: Any, at: Any) -> Any:
+        """`t.grad(loss, h)`: at one handle, or a list of gradients at several."""
+        if isinstance(at, (list, tuple)):
+            return [gradient(self, loss, handle) for handle in at]
+        return gradient(self, loss, at)
+
     def save(self, handle: Any, name: str | None = None, listed: bool = True) -> Any:
         """A handle that keeps the value as it is at this line.
 

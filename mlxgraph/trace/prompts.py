@@ -31,6 +31,7 @@ from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.execute import Job, Options, finish
+from mlxgraph.trace.gradients import check_gradients
 from mlxgraph.trace.inputs import call_of, prepare
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.resolve import take_in
@@ -115,7 +116,9 @@ class Prompts:
         self.tokens, self.lengths = call.tokens, call.lengths
         with paused():
             census = self._engine.runner.census(call)
-        self._graph = graph = self._joined(recording.graph(), census)
+        recorded = recording.graph()
+        check_gradients(recorded, recording.census)
+        self._graph = graph = self._joined(recorded, census)
         params = recording.bind(graph, self._params)
         job = Job(graph, call, params, self._options, census)
         self.saved_values = finish(self._engine, recording, job)
@@ -126,6 +129,15 @@ class Prompts:
         if self._graph is None:
             raise OutsideTraceError("the graph of several prompts, before the block's end,")
         return self._graph
+
+    def grad(self, loss: Any, at: Any) -> Any:
+        """The gradient of a scalar loss at one value, or at several in one backward pass.
+
+        Args: loss: a recorded scalar of any invoke; at: a proxy of any invoke, or a list of them.
+        """
+        if not self._recording.open:
+            raise OutsideTraceError("trace.grad")
+        return self._recording.gradients(loss, at)
 
     @staticmethod
     def barrier(*_: Any) -> Callable[[], None]:
@@ -151,11 +163,20 @@ class Prompts:
     def _joined(self, graph: Graph, census: Census) -> Graph:
         """The graph with every invoke's sites as rows of the batch's."""
 
+        parts: dict[Node, tuple[int, Site]] = {}
+
         def rows(node: Node) -> Node | None:
-            if node.op != ops.SITE:
-                return None
-            number, site = _unscoped(site_of(node))
-            return self._part(number, site, site_node(*site), census)
+            if node.op == ops.SITE:
+                number, site = _unscoped(site_of(node))
+                part = self._part(number, site, site_node(*site), census)
+                parts[part] = number, site
+                return part
+            if node.op == ops.GRAD and node.args[1] in parts:
+                # nothing reads the part itself: its gradient is these rows of the batch's
+                number, site = parts[node.args[1]]
+                whole = Node(ops.GRAD, (node.args[0], site_node(*site)))
+                return self._part(number, site, whole, census)
+            return None
 
         moved = rebuilt(graph, rows)
         writes: dict[Site, Node] = {}

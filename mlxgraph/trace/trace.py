@@ -27,6 +27,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.trace.activations import Activations
 from mlxgraph.trace.escapes import explain_escape
 from mlxgraph.trace.execute import Job, Options, execute, finish
+from mlxgraph.trace.gradients import check_gradients
 from mlxgraph.trace.looks import Looks
 from mlxgraph.trace.module_handle import ModuleHandle, layers_of
 from mlxgraph.trace.open_block import refreshed
@@ -126,6 +127,7 @@ class Trace:
         assert recording is not None
         recording.check_escapes()
         self._graph = graph = recording.graph()
+        check_gradients(graph, recording.census)
         self._key = random_state.current()
         self._params = recording.bind(graph, self._params)
         if self._options is None or recording.unbound:
@@ -260,10 +262,7 @@ class Trace:
         Args: loss: a recorded scalar; at: a proxy, or a list of them.
         Returns: a proxy (a list of them) of the same shape, to be saved like any other.
         """
-        recording = self._open_recording("trace.grad")
-        if isinstance(at, (list, tuple)):
-            return [recording.gradient(loss, handle) for handle in at]
-        return recording.gradient(loss, at)
+        return self._open_recording("trace.grad").gradients(loss, at)
 
     # -- state -----------------------------------------------------------------------------------
 
