@@ -3,15 +3,17 @@
 `mx.softmax(h)` would accept a proxy as the array it is, and compute with its placeholder.  So for
 as long as any block is open in any thread, the functions of `mlx.core`, of its submodules and of
 `mlx.nn` are replaced by ones that look at their arguments first: with a proxy among them they
-record, without one they do what they always did.  The last block to close puts the originals
-back.
+record, without one they do what they always did.  With the last open block MLX's own come back.
 
 Never: changes what a call without proxies returns.
 """
 
 from __future__ import annotations
 
-import threading
+import itertools
+import operator
+import weakref
+from collections import deque
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType, new_class
@@ -30,7 +32,7 @@ from mlxgraph.record import einops_backend
 from mlxgraph.record.apply import apply
 from mlxgraph.record.handle import handle_in
 from mlxgraph.record.proxy import Proxy
-from mlxgraph.record.stack import current, stack
+from mlxgraph.record.stack import current, enter, leave
 from mlxgraph.record.view_functions import view_call
 
 # Not array arithmetic: devices, memory, files, and the transformations, which take functions.
@@ -260,69 +262,65 @@ def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return tables
 
 
-class _Namespace:
-    """The functions of one module, and what stands in for them while a block is open.
-
-    A name that somebody else has exchanged, before the block or in it, is left as it is.
-    """
-
-    __slots__ = ("names", "wrappers", "originals")
-
-    def __init__(self, names: dict[str, Any], wrappers: dict[str, Any]):
-        self.names = names
-        self.wrappers = wrappers
-        self.originals = {name: names[name] for name in wrappers}
-
-    def exchange(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """Put `new` where `old` stands."""
-        if not old.items() <= self.names.items():
-            new = {name: new[name] for name in new if self.names.get(name) is old[name]}
-        self.names.update(new)
-
-
+# Each module's names, and of those that are exchanged what is MLX's own and what stands for it.
+_TABLES = [(names, {n: names[n] for n in wrappers}, wrappers) for names, wrappers in _tables()]
+_NAMES = [names for names, _, _ in _TABLES]
+# The same without what somebody else has put in the place of a name: that is left as it is.
+_PAIRS: list[tuple[dict[str, Any], dict[str, Any]]] = [(own, ours) for _, own, ours in _TABLES]
+_open: dict[int, Any] = {}  # every open block of the process
 einops_backend.register()
-_lock = threading.Lock()
-_depth = 0
-_NAMESPACES = [_Namespace(names, wrappers) for names, wrappers in _tables()]
 
 
-def install() -> None:
-    """Begin to notice proxies; the first open block of the process does the work."""
-    global _depth
-    with _lock:
-        _depth += 1
-        if _depth == 1:
-            for namespace in _NAMESPACES:
-                namespace.exchange(namespace.originals, namespace.wrappers)
+def _settle() -> None:
+    """MLX's own functions stand in its modules while no block is open, and ours while one is.
+
+    One call without any Python in it: no interrupt and no other thread comes in between, and
+    whether a block is open is asked on the way.
+    """
+    chosen = map(operator.getitem, _PAIRS, map(operator.truth, itertools.repeat(_open)))
+    deque(map(dict.update, _NAMES, chosen), 0)
 
 
-def uninstall() -> None:
-    """The last block to close puts the originals back."""
-    global _depth
-    with _lock:
-        _depth -= 1
-        if _depth == 0:
-            for namespace in _NAMESPACES:
-                namespace.exchange(namespace.wrappers, namespace.originals)
+def _respect_others() -> None:
+    """Leave alone what somebody else has exchanged, and see it when it was put back."""
+    for k, (names, own, ours) in enumerate(_TABLES):
+        now = _PAIRS[k][1 if _open else 0]
+        if len(now) < len(own) or not now.items() <= names.items():
+            ask = names.get
+            mine = [n for n in own if (value := ask(n)) is own[n] or value is ours[n]]
+            _PAIRS[k] = {n: own[n] for n in mine}, {n: ours[n] for n in mine}
 
 
 class intercepted:  # noqa: N801 - used as a statement: `with intercepted(recording):`
-    """Record into `recording` for as long as this is open, in this thread."""
+    """Record into `recording` for as long as this is open, in this context.
 
-    __slots__ = ("_recording", "_installed")
+    Args: statement: a weak reference to the user's `with` statement (`record.stack.Block`), where
+        there is one: when it is over so is this, whatever kept `__exit__` from saying so.
+    """
 
-    def __init__(self, recording: Any):
+    __slots__ = ("_recording", "_watch")
+
+    def __init__(self, recording: Any, statement: Any = None):
         self._recording = recording
-        self._installed = False
+        running = None if statement is None else statement()
+        self._watch = None if running is None else weakref.ref(running, self._over)
 
     def __enter__(self) -> None:
-        self._installed = True
-        install()
-        stack.open.append(self._recording)
+        _respect_others()
+        _open[id(self._recording)] = self._recording
+        _settle()
+        enter(self._recording)
 
     def __exit__(self, *error: Any) -> None:
-        if self._installed:
-            self._installed = False
-            uninstall()
-        if self._recording in stack.open:
-            stack.open.remove(self._recording)
+        recording = self._recording
+        recording.open = False
+        if id(recording) in _open:
+            _respect_others()
+            _open.pop(id(recording), None)
+        _settle()
+        leave(recording)
+        self._watch = None
+
+    def _over(self, _: Any) -> None:
+        self.__exit__()
+        self._recording.close()

@@ -56,8 +56,9 @@ class Recording:
         modules: gives the model's modules by path, to be called on placeholders.
         look: gives the real value of a node; None where the inputs are not known yet.
 
-    Attributes: `open` until the block ends; `unbound`, the params that were never given values;
-        `loss`, the last `loss.backward()`; `constants`, what came from outside.
+    Attributes: `open` until the block ends; `owner`, where it was opened; `unbound`, the params
+        that were never given values; `loss`, the last `loss.backward()`;
+        `constants`, what came from outside.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Recording:
         self.census = census
         self.root = root
         self.open = True
+        self.owner = 0  # the generator that the block was opened in (`record.stack`)
         self.constants: list[Any] = []
         self.params: dict[str, Node] = {}  # those that were touched, used in the graph or not
         self.unbound: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.record.apply import apply_intervention
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
-from mlxgraph.record.stack import paused
+from mlxgraph.record.stack import exit_of_block, paused
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.batch import Batch, Prompt
@@ -46,7 +46,8 @@ class Prompts:
         self._prompts: list[Prompt] = []
         self._recording = Recording(Census(), engine.root, engine.runner.modules)
         self._recording.has_prompts()
-        self._open = intercepted(self._recording)
+        self._statement: Any = None  # the `with` statement, while it runs (`record.stack`)
+        self._open: intercepted | None = None
         self._graph: Graph | None = None
         self.saved_values: dict[str, Any] = {}
         self.tokens: mx.array | None = None
@@ -54,6 +55,7 @@ class Prompts:
 
     def __enter__(self) -> Prompts:
         refreshed(self._engine)
+        self._open = intercepted(self._recording, self._statement)
         self._open.__enter__()
         return self
 
@@ -81,12 +83,12 @@ class Prompts:
                 apply_intervention(recording, engine.names.site(name), fn)
             yield self
 
+    @exit_of_block
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         recording = self._recording
-        try:
+        if self._open is not None:
             self._open.__exit__()
-        finally:
-            recording.close()
+        recording.close()
         if error is not None or not self._prompts:
             return
         recording.check_escapes()
