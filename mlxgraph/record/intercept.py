@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import wraps
-from types import ModuleType, new_class
+from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -26,10 +26,10 @@ from mlxgraph.errors import EscapedError, LookError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
 from mlxgraph.mlx_facts.functions import is_compiled, is_native, is_of_nn
-from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.random_state import is_key
 from mlxgraph.record import einops_backend
 from mlxgraph.record.apply import apply
+from mlxgraph.record.array_type import STAND_IN
 from mlxgraph.record.handle import handle_in
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.stack import current, enter, leave
@@ -156,49 +156,6 @@ def _refuser(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
     return refuse
 
 
-class _ArrayType(type):
-    """What `mx.array` is while a block is open: the same type to every test, and the base of the
-    same subclasses, but `mx.array(proxy)` is a recorded copy."""
-
-    def __new__(mcs, name: str, bases: tuple, members: dict[str, Any]) -> Any:
-        if not bases:
-            return super().__new__(mcs, name, bases, members)
-        real = tuple(ARRAY if isinstance(base, _ArrayType) else base for base in bases)
-        return new_class(name, real, {}, lambda space: space.update(members))
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        proxy = handle_in(args) if args else None
-        if proxy is None or proxy._recording is None:
-            return ARRAY(*args, **kwargs)
-        if type(proxy) is Proxy and args[0] is proxy and len(args) == 1 and not kwargs:
-            return proxy._copied()
-        return proxy._recording.call(ops.ARRAY_MAKE, args, kwargs)
-
-    def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, ARRAY)
-
-    def __subclasscheck__(cls, kind: Any) -> bool:
-        return issubclass(kind, ARRAY)
-
-    def __getattribute__(cls, name: str) -> Any:
-        return getattr(ARRAY, name)
-
-    def __or__(cls, other: Any) -> Any:
-        return ARRAY | other
-
-    def __ror__(cls, other: Any) -> Any:
-        return other | ARRAY
-
-    def __eq__(cls, other: object) -> bool:
-        return other is cls or other is ARRAY
-
-    def __hash__(cls) -> int:
-        return hash(ARRAY)
-
-    def __repr__(cls) -> str:
-        return repr(ARRAY)
-
-
 def _wrapped(prefix: str, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     op = f"{prefix}.{name}"
     if prefix == "mx" and name in _EVALUATE:
@@ -257,7 +214,7 @@ def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
                 wrappers[id(real)] = _wrapped(prefix, name, real)
             table[name] = wrappers[id(real)]
         if namespace is mx:
-            table["array"] = _ArrayType("array", (), {})
+            table["array"] = STAND_IN
         tables.append((vars(namespace), table))
     return tables
 

@@ -58,7 +58,7 @@ class Recording:
 
     Attributes: `open` until the block ends; `owner`, where it was opened; `unbound`, the params
         that were never given values; `loss`, the last `loss.backward()`;
-        `constants`, what came from outside.
+        `takes_gradients`, whether anything does; `constants`, what came from outside.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Recording:
         self.params: dict[str, Node] = {}  # those that were touched, used in the graph or not
         self.unbound: tuple[str, ...] = ()
         self.loss: Any = None
+        self.takes_gradients = False
         self._saves = Saves()
         self._look = look
         self._sites = SiteValues(census)
@@ -305,6 +306,7 @@ class Recording:
             if note is not None and note.where:
                 self._inference.lines.setdefault(node, note.where)
             self.info(node)
+            self.takes_gradients = self.takes_gradients or node.op == ops.GRAD
             if node.op == ops.PARAM:
                 self.params.setdefault(node.args[0], node)
         for site, node in moved.writes:

@@ -97,7 +97,8 @@ class Prompts:
         with paused():
             census = self._engine.runner.census(call)
         recorded = recording.graph()
-        check_gradients(recorded, recording.census)
+        if recording.takes_gradients:
+            check_gradients(recorded, recording.census)
         self._graph = graph = Batch(self._prompts, census).joined(recorded)
         params = recording.bind(graph, self._params)
         job = Job(graph, call, params, self._options, census)

@@ -127,7 +127,8 @@ class Trace:
         assert recording is not None
         recording.check_escapes()
         self._graph = graph = recording.graph()
-        check_gradients(graph, recording.census)
+        if recording.takes_gradients:
+            check_gradients(graph, recording.census)
         self._key = random_state.current()
         self._params = recording.bind(graph, self._params)
         if self._options is None or recording.unbound:
