@@ -23,7 +23,7 @@ def _folder(library: str) -> str:
     return os.path.abspath(found[0]) + os.sep if found else "<no such folder>"
 
 
-_LIBRARIES = (_folder("einops"), _folder("mlx"))
+_LIBRARIES = (_folder("einops"), _folder("mlx"), _folder("numpy"))
 _inside: dict[CodeType, bool] = {}
 
 

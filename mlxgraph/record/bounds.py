@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mlxgraph.errors import BoundsError
+from mlxgraph.errors import BoundsError, PlainArrayError
 from mlxgraph.errors.source_line import here
+from mlxgraph.mlx_facts.originals import ARRAY
 
 
 def check_bounds(index: Any, shape: tuple[int, ...]) -> None:
@@ -46,6 +47,15 @@ def _check_part(part: Any, axis: int, shape: tuple[int, ...]) -> None:
     elif kind is list:
         for number in part:
             _check_part(number, axis, shape)
+    elif kind is slice:
+        for bound in (part.start, part.stop, part.step):
+            if isinstance(bound, ARRAY):
+                raise PlainArrayError(
+                    "a slice needs whole numbers, and this one has an array for a bound",
+                    str(here()),
+                    "Write `h[:, int(k):]`, which looks at the value now; or choose by position,"
+                    " `mx.where(mx.arange(h.shape[1])[:, None] >= k, h, 0)`.",
+                )
     elif isinstance(part, np.integer):
         _check_one(int(part), axis, shape)
     elif isinstance(part, np.ndarray) and np.issubdtype(part.dtype, np.integer) and part.size:

@@ -27,7 +27,7 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
 from mlxgraph.mlx_facts.functions import is_compiled, is_native, is_of_nn
 from mlxgraph.mlx_facts.random_state import is_key
-from mlxgraph.record import einops_backend
+from mlxgraph.record import einops_backend, on_the_left  # noqa: F401 - guards plain arrays
 from mlxgraph.record.apply import apply
 from mlxgraph.record.array_type import STAND_IN
 from mlxgraph.record.handle import handle_in
