@@ -15,7 +15,7 @@ from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import handle_in, open_recording
 from mlxgraph.record.nested_proxy import NestedProxy
-from mlxgraph.record.proxy import Proxy
+from mlxgraph.record.proxy import Proxy, wrap
 
 
 def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -55,17 +55,22 @@ def first_array(handle: Any) -> Any:
 def changed(fn: Callable[[Any], Any], handle: Any) -> Any:
     """A function's result on a handle.
 
-    The function is called with the proxy, so that what it does is recorded.  Where it cannot be
-    recorded it runs as an opaque node.
+    The function is called with a proxy, so that what it does is recorded.  Where it cannot be
+    recorded it runs as an opaque node.  The proxy is a copy: what the function has changed in it
+    by then is not there twice.
     """
+    recording, before = handle._recording, handle._node
+    copy = wrap(recording, before, recording.infos[before].value)
     try:
-        value = fn(handle)
+        value = fn(copy)
     except LookError:  # it needs the value, and this graph will run on values of its own
         return apply(fn, handle)
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, MLXGraphError) or not says_holds_nothing(error):
             raise
         return apply(fn, handle)
+    if value is copy and copy._node is before:
+        return handle
     escaped = isinstance(value, ARRAY) and type(value) is not Proxy and holds_nothing(value)
     return apply(fn, handle) if escaped else value
 

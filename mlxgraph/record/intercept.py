@@ -25,8 +25,9 @@ import mlx.nn as nn
 from mlxgraph.errors import EscapedError, LookError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
-from mlxgraph.mlx_facts.functions import is_compiled, is_native, is_of_nn
-from mlxgraph.mlx_facts.random_state import is_key
+from mlxgraph.mlx_facts.functions import cells_of, holders, is_compiled, is_native, is_of_nn
+from mlxgraph.mlx_facts.modules import attach, twin_of
+from mlxgraph.mlx_facts.modules import enter as enter_item
 from mlxgraph.record import einops_backend, on_the_left  # noqa: F401 - guards plain arrays
 from mlxgraph.record.apply import apply
 from mlxgraph.record.array_type import STAND_IN
@@ -80,6 +81,8 @@ def _viewer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    at = ops.key_position(op)
+
     def draw(*args: Any, **kwargs: Any) -> Any:
         proxy = handle_in(args)
         if proxy is None:
@@ -87,7 +90,10 @@ def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
         recording = proxy._recording if proxy is not None else current()
         if recording is None:
             return real(*args, **kwargs)
-        if kwargs.get("key") is not None or _has_key(args):
+        if len(args) > at and args[at] is not None:  # by name, as no number of a draw is
+            named = {"key": args[at], **dict(zip(("stream",), args[at + 1 :], strict=False))}
+            args, kwargs = args[:at], {**kwargs, **named}
+        if kwargs.get("key") is not None:
             return recording.call(op, args, kwargs) if proxy is not None else real(*args, **kwargs)
         return recording.draw(op, args, kwargs)
 
@@ -130,10 +136,6 @@ def _refusing(function: Callable[..., Any], op: str) -> Callable[..., Any]:
         return result
 
     return checked
-
-
-def _has_key(args: tuple) -> bool:
-    return any(map(is_key, args[1:]))
 
 
 def _evaluator(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -190,8 +192,11 @@ def _functions(namespace: ModuleType, prefix: str) -> dict[str, Callable[..., An
     return found
 
 
+_OURS: dict[int, Callable[..., Any]] = {}  # by the identity of MLX's own
+
+
 def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    wrappers: dict[int, Callable[..., Any]] = {}
+    wrappers = _OURS
     tables = []
     places: list[tuple[ModuleType, str]] = [
         (mx, "mx"),
@@ -219,11 +224,35 @@ def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return tables
 
 
+def _with_ours(real: Callable[..., Any]) -> Callable[..., Any]:
+    """The call of a module that was given a function of MLX when it was made: on recorded values,
+    of a copy that has ours in its place."""
+
+    @wraps(real)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if handle_in(args) is None and handle_in(kwargs.values()) is None:
+            return real(self, *args, **kwargs)
+        twin = twin_of(self)
+        for key, value in self.items():
+            enter_item(twin, key, value)
+        for name, value in list(vars(twin).items()):
+            if id(value) in _OURS:
+                attach(twin, name, _OURS[id(value)])
+        return real(twin, *args, **kwargs)
+
+    return call
+
+
 # Each module's names, and of those that are exchanged what is MLX's own and what stands for it.
 _TABLES = [(names, {n: names[n] for n in wrappers}, wrappers) for names, wrappers in _tables()]
 _NAMES = [names for names, _, _ in _TABLES]
 # The same without what somebody else has put in the place of a name: that is left as it is.
 _PAIRS: list[tuple[dict[str, Any], dict[str, Any]]] = [(own, ours) for _, own, ours in _TABLES]
+# The functions that modules of `mlx.nn` hold themselves.
+_CELLS = [c for c in cells_of(nn.layers.activations) if id(c.cell_contents) in _OURS]
+_HELD = [(cell.cell_contents, _OURS[id(cell.cell_contents)]) for cell in _CELLS]
+_HOLDERS = holders()
+_CALLS = [(vars(kind)["__call__"], _with_ours(vars(kind)["__call__"])) for kind in _HOLDERS]
 _open: dict[int, Any] = {}  # every open block of the process
 einops_backend.register()
 
@@ -234,8 +263,13 @@ def _settle() -> None:
     One call without any Python in it: no interrupt and no other thread comes in between, and
     whether a block is open is asked on the way.
     """
-    chosen = map(operator.getitem, _PAIRS, map(operator.truth, itertools.repeat(_open)))
-    deque(map(dict.update, _NAMES, chosen), 0)
+    is_open = map(operator.truth, itertools.repeat(_open))
+    names = map(dict.update, _NAMES, map(operator.getitem, _PAIRS, is_open))
+    held = map(operator.getitem, _HELD, is_open)
+    cells = map(setattr, _CELLS, itertools.repeat("cell_contents"), held)
+    calls = map(operator.getitem, _CALLS, is_open)
+    modules = map(setattr, _HOLDERS, itertools.repeat("__call__"), calls)
+    deque(itertools.chain(names, cells, modules), 0)
 
 
 def _respect_others() -> None:

@@ -1,4 +1,4 @@
-"""Plain arrays on the left: `total += h` and `buffer[k] = h` with a recorded value on the right.
+"""Plain arrays on the left: `total += h`, `buffer[k] = h` and `table[h]` with a recorded value.
 
 MLX would change the user's array in place, to one that can never be computed: what is recorded has
 no values yet.  Python asks the left side alone, so the methods of `mx.array` that change it look at
@@ -8,12 +8,13 @@ what they are given, whether a block is open or not; everything else they do as 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from mlxgraph.errors import PlainArrayError
 from mlxgraph.errors.source_line import here
-from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.graph import ops
+from mlxgraph.mlx_facts.arrays import exchange
 from mlxgraph.record.handle import HANDLES, handle_in
 from mlxgraph.record.operators import SIGNS
 
@@ -53,8 +54,20 @@ def _sets_items(real: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def _gets_items(real: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(real)
+    def method(self: Any, index: Any) -> Any:
+        kind = type(index)
+        if kind in HANDLES or kind is tuple or kind is list:
+            found = handle_in((index,))
+            if found is not None and found._recording is not None:
+                return found._recording.call(ops.GETITEM, (self, index), {})
+        return real(self, index)
+
+    return method
+
+
 for _name, _sign in SIGNS.items():
-    _method = getattr(ARRAY, f"__i{_name}__", None)
-    if _method is not None:
-        setattr(ARRAY, f"__i{_name}__", _changes_in_place(_sign, _method))
-ARRAY.__setitem__ = _sets_items(ARRAY.__setitem__)  # type: ignore[method-assign]
+    exchange(f"__i{_name}__", partial(_changes_in_place, _sign))
+exchange("__setitem__", _sets_items)
+exchange("__getitem__", _gets_items)

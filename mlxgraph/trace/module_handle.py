@@ -14,6 +14,7 @@ import mlx.nn as nn
 
 from mlxgraph.errors import BoundsError, NeverCalledError, UnknownSiteError
 from mlxgraph.errors.source_line import here
+from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.record.recording import Recording
@@ -160,7 +161,7 @@ class ModuleHandle:
             raise AttributeError(name)
         module = self.module
         if isinstance(module, nn.Module) and (name in module or hasattr(module, name)):
-            return getattr(module, name)
+            return same_data_in(getattr(module, name))  # `handle.weight *= 2` is not the model's
         aliases = [part for part in ALIASES if self._engine.names.alias(self._path, part)]
         raise UnknownSiteError(name, [*self._children(), *aliases, *PORTS], self._name)
 
