@@ -25,7 +25,7 @@ def _folder(library: str) -> str:
     return os.path.abspath(found[0]) + os.sep if found else "<no such folder>"
 
 
-_LIBRARIES = (_folder("einops"), _folder("mlx"), contextlib.__file__)
+_LIBRARIES = (_folder("einops"), _folder("mlx"), _folder("numpy"), contextlib.__file__)
 _inside: dict[CodeType, bool] = {}
 
 

@@ -61,6 +61,13 @@ class EscapedError(MLXGraphError, TypeError):
         )
 
 
+class PlainArrayError(MLXGraphError, TypeError):
+    """A recorded value where a plain array or numpy needs numbers."""
+
+    def __init__(self, what: str, where: str, advice: str):
+        super().__init__(f"{what}, and nothing has run yet.\n  at {where}\n  {advice}")
+
+
 class ForeignProxyError(MLXGraphError, ValueError):
     """A proxy of one open trace used in another."""
 

@@ -29,6 +29,7 @@ from mlxgraph.graph.ops import (
     SITE,
     SOURCES,
     is_random,
+    key_position,
 )
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.graph.values import FrozenDict, FrozenList, Slice, frozen_leaves, map_frozen
@@ -154,7 +155,10 @@ def is_draw(node: Node) -> bool:
     """
     if not is_random(node.op) or not node.args or type(node.args[0]) is not int:
         return False
-    return not any(name == "key" for name, _ in node.kwargs) and not any(map(_is_key, node.args))
+    if any(name == "key" for name, _ in node.kwargs):
+        return False
+    at = key_position(node.op)
+    return len(node.args) <= at or not _is_key(node.args[at])
 
 
 def _is_key(value: Any) -> bool:

@@ -319,6 +319,11 @@ def is_of_mlx(op: str) -> bool:
     return op.startswith(_SPACES) and op != NORMAL_LIKE
 
 
+def key_position(op: str) -> int:
+    """Where a draw's key stands among its arguments, where it is not given by name."""
+    return 2 if op.endswith((".bernoulli", ".gumbel", ".permutation")) else 4
+
+
 # -- what Python writes for an operation: `add` of __add__ -> `mx.add` ----------------------------
 
 BINARY = {  # those whose operands are lifted; the power's exponent is not

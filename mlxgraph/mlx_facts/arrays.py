@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -36,3 +37,10 @@ def filled_like(array: mx.array, value: Any) -> mx.array:
 def is_mask(index: Any) -> bool:
     """An array of bools can be written through (`x[mask] = 0`) and not be read through."""
     return isinstance(index, ARRAY) and index.dtype == mx.bool_
+
+
+def exchange(method: str, made: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """What is set on the class `mx.array` is what Python calls for every array, whoever made it."""
+    real = getattr(ARRAY, method, None)
+    if real is not None:  # not every version has every operator
+        setattr(ARRAY, method, made(real))

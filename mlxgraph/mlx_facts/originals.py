@@ -19,7 +19,9 @@ ARRAY = mx.array  # while a block is open, `mx.array` is a stand-in for it
 async_eval = mx.async_eval
 broadcast_to = mx.broadcast_to
 compile = mx.compile
+custom_function = mx.custom_function
 full = mx.full
+grad = mx.grad
 normal = mx.random.normal
 reshape = mx.reshape
 split = mx.split
@@ -28,6 +30,12 @@ value_and_grad = mx.value_and_grad
 vmap = mx.vmap
 zeros = mx.zeros
 zeros_like = mx.zeros_like
+
+
+def found_array_type() -> Any:
+    """What goes by the name of `mlx.core.array` now."""
+    return vars(mx)["array"]
+
 
 NAMESPACES: dict[str, dict[str, Any]] = {  # every name an operation may have, as it was
     "mx": dict(vars(mx)),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import mlx.core as mx
 
 from mlxgraph.errors.tracebacks import with_edges
+from mlxgraph.record.stack import exit_of_block
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.inputs import prepare
 from mlxgraph.trace.trace import Trace
@@ -28,15 +30,27 @@ class EditBlock(Generic[M]):
         self._model = model
         self._example = example or (mx.zeros((1, EXAMPLE_LENGTH), mx.int32),)
         self._trace: Trace | None = None
+        self._statement: Any = None  # the `with` statement, while it runs (`record.stack`)
+        self._watch: Any = None
 
     def __enter__(self) -> M:
         call = prepare(self._example, self._engine.tokenizer)
         self._trace = Trace(self._engine, call)
+        statement = None if self._statement is None else self._statement()
+        self._watch = None if statement is None else weakref.ref(statement, self._over)
         self._trace.__enter__()
         return self._model(self._engine)
 
+    @exit_of_block
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         assert self._trace is not None
         self._trace.__exit__(kind, error, traceback)
+        self._watch = None
         if error is None:
             self._engine.edits = self._trace.graph
+
+    def _over(self, _: Any) -> None:
+        """The statement is over and an interrupt kept `__exit__` from saying so."""
+        if self._trace is not None:
+            self._trace.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        self._watch = None

@@ -17,7 +17,7 @@ from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import describe, handle_in, open_recording
 from mlxgraph.record.nested_proxy import NestedProxy
-from mlxgraph.record.proxy import Proxy
+from mlxgraph.record.proxy import Proxy, wrap
 
 
 @at_the_edge
@@ -52,8 +52,9 @@ def first_array(handle: Any) -> Any:
 def changed(fn: Callable[[Any], Any], handle: Any) -> Any:
     """A function's result on a handle.
 
-    The function is called with the proxy, so that what it does is recorded.  Where it cannot be
-    recorded it runs as an opaque node.
+    The function is called with a proxy, so that what it does is recorded.  Where it cannot be
+    recorded it runs as an opaque node.  The proxy is a copy: what the function has changed in it
+    by then is not there twice.
     """
     if not callable(fn):
         raise InterventionError(
@@ -70,14 +71,18 @@ def changed(fn: Callable[[Any], Any], handle: Any) -> Any:
 
 
 def _tried(fn: Callable[[Any], Any], handle: Any) -> Any:
+    recording, before = handle._recording, handle._node
+    copy = wrap(recording, before, recording.infos[before].value)
     try:
-        value = fn(handle)
+        value = fn(copy)
     except LookError:  # it needs the value, and this graph will run on values of its own
         return apply(fn, handle)
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, MLXGraphError) or not says_holds_nothing(error):
             raise
         return apply(fn, handle)
+    if value is copy and copy._node is before:
+        return handle
     escaped = isinstance(value, ARRAY) and type(value) is not Proxy and holds_nothing(value)
     return apply(fn, handle) if escaped else value
 

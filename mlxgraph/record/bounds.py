@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from mlxgraph.errors import BoundsError
+from mlxgraph.errors import BoundsError, PlainArrayError
 from mlxgraph.errors.source_line import here
 from mlxgraph.evaluate.bounds import Outside, check_call, check_index
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import known_range
 from mlxgraph.record.handle import is_handle
 
 
 def check_bounds(index: Any, shape: tuple[int, ...]) -> None:
     """Raise BoundsError where an index leaves the array: numbers, lists and arrays of them."""
+    _check_slices(index)
     try:
         check_index(index, shape, _look)
     except Outside as outside:
@@ -30,6 +32,20 @@ def check_taken(op: str, args: tuple, kwargs: dict[str, Any]) -> None:
 def refuse(outside: Outside, where: str) -> NoReturn:
     """Raise BoundsError for an index that was found to lead outside, at a line of the user's."""
     raise BoundsError(outside.index, outside.axis, outside.size, outside.shape, where) from None
+
+
+def _check_slices(index: Any) -> None:
+    """Raise PlainArrayError for a slice with an array for a bound."""
+    for part in index if type(index) is tuple else (index,):
+        if type(part) is slice:
+            for bound in (part.start, part.stop, part.step):
+                if isinstance(bound, ARRAY):
+                    raise PlainArrayError(
+                        "a slice needs whole numbers, and this one has an array for a bound",
+                        str(here()),
+                        "Write `h[:, int(k):]`, which looks at the value now; or choose by"
+                        " position, `mx.where(mx.arange(h.shape[1])[:, None] >= k, h, 0)`.",
+                    )
 
 
 def _look(array: Any) -> tuple[int, int] | None:

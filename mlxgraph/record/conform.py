@@ -59,7 +59,7 @@ def conformed(recording: Any, value: Any, like: Node, what: Any) -> Node:
     if type(value) in NUMBER_KINDS:
         check_number(ops.FULL_LIKE, value, target)
         return recording.build(ops.FULL_LIKE, (like, recording.operand(value)))
-    if isinstance(value, list):
+    if isinstance(value, (list, complex)):
         value = ARRAY(value)
     if not (isinstance(value, ARRAY) or is_handle(value) or hasattr(value, "__array__")):
         raise ShapeError(
@@ -78,6 +78,11 @@ def conformed(recording: Any, value: Any, like: Node, what: Any) -> Node:
         )
     if not isinstance(given, ARRAY):  # a number, or a param that stands for one
         return recording.build(ops.FULL_LIKE, (like, node))
+    spare = len(given.shape) - len(target.shape)
+    if spare > 0 and is_handle(what) and set(given.shape[:spare]) == {1}:
+        # MLX writes (1, n) into (n,), and so do we where a part is written
+        node = recording.build(ops.MX_SQUEEZE, (node, tuple(range(spare))))
+        given = recording.info(node).value
     if given.shape != target.shape:
         if not _broadcasts(given.shape, target.shape):
             raise ShapeError(

@@ -55,6 +55,7 @@ def gradient(recording: Any, loss: Any, handle: Any) -> Any:
             f" gradient at whole numbers.\n  at {here()}\n"
             "  Take it where they have become vectors: at the embedding's output, say."
         )
+    recording.takes_gradients = True
     result = recording.result(ops.GRAD, (node, at))
     for view in reversed(chain):
         result = recording.view(result, view)

@@ -161,7 +161,7 @@ class Inference:
 
     def _refuse(self, node: Node, error: Exception) -> None:
         shapes = " and ".join(shape_and_dtype(self.infos[child].value) for child in node.inputs)
-        reason = str(error).split("\n")[0]
+        reason = _other_names(node) or str(error).split("\n")[0]
         op = node.op.removeprefix("mx.")
         line = self.lines.setdefault(node, here())
         listing = around(walk([*self.lines]), node, 2, self._constants, self.notes())
@@ -169,6 +169,21 @@ class Inference:
         if isinstance(error, (TypeError, RuntimeError)):
             raise OperationError(op, shapes, str(line), reason, listing) from error
         raise ShapeError(f"{op} of {shapes}: {reason}", str(line), listing=listing) from error
+
+
+_ELSEWHERE = {"dim": "axis", "dims": "axes", "keepdim": "keepdims", "out": "", "dtype": ""}
+
+
+def _other_names(node: Node) -> str:
+    """What to write for arguments that are called so elsewhere; nothing where there are none."""
+    given = [name for name, _ in node.kwargs if name in _ELSEWHERE]
+    if not given:
+        return ""
+    said = [
+        f"{own}= in place of {name}=" if (own := _ELSEWHERE[name]) else f"it without {name}="
+        for name in given
+    ]
+    return f"MLX has no {'=, '.join(given)}= here. Write {' and '.join(said)}."
 
 
 def _abstract(value: Any) -> Any:

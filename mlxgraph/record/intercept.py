@@ -3,18 +3,20 @@
 `mx.softmax(h)` would accept a proxy as the array it is, and compute with its placeholder.  So for
 as long as any block is open in any thread, the functions of `mlx.core`, of its submodules and of
 `mlx.nn` are replaced by ones that look at their arguments first: with a proxy among them they
-record, without one they do what they always did.  The last block to close puts the originals
-back.
+record, without one they do what they always did.  With the last open block MLX's own come back.
 
 Never: changes what a call without proxies returns.
 """
 
 from __future__ import annotations
 
-import threading
+import itertools
+import operator
+import weakref
+from collections import deque
 from collections.abc import Callable
 from functools import wraps
-from types import ModuleType, new_class
+from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
@@ -23,14 +25,15 @@ import mlx.nn as nn
 from mlxgraph.errors import EscapedError, LookError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
-from mlxgraph.mlx_facts.functions import is_compiled, is_native, is_of_nn
-from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.mlx_facts.random_state import is_key
-from mlxgraph.record import einops_backend
+from mlxgraph.mlx_facts.functions import cells_of, holders, is_compiled, is_native, is_of_nn
+from mlxgraph.mlx_facts.modules import attach, twin_of
+from mlxgraph.mlx_facts.modules import enter as enter_item
+from mlxgraph.record import einops_backend, on_the_left  # noqa: F401 - guards plain arrays
 from mlxgraph.record.apply import apply
+from mlxgraph.record.array_type import STAND_IN
 from mlxgraph.record.handle import handle_in
 from mlxgraph.record.proxy import Proxy
-from mlxgraph.record.stack import current, stack
+from mlxgraph.record.stack import current, enter, leave
 from mlxgraph.record.view_functions import view_call
 
 # Not array arithmetic: devices, memory, files, and the transformations, which take functions.
@@ -78,6 +81,8 @@ def _viewer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    at = ops.key_position(op)
+
     def draw(*args: Any, **kwargs: Any) -> Any:
         proxy = handle_in(args)
         if proxy is None:
@@ -85,7 +90,10 @@ def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
         recording = proxy._recording if proxy is not None else current()
         if recording is None:
             return real(*args, **kwargs)
-        if kwargs.get("key") is not None or _has_key(args):
+        if len(args) > at and args[at] is not None:  # by name, as no number of a draw is
+            named = {"key": args[at], **dict(zip(("stream",), args[at + 1 :], strict=False))}
+            args, kwargs = args[:at], {**kwargs, **named}
+        if kwargs.get("key") is not None:
             return recording.call(op, args, kwargs) if proxy is not None else real(*args, **kwargs)
         return recording.draw(op, args, kwargs)
 
@@ -130,10 +138,6 @@ def _refusing(function: Callable[..., Any], op: str) -> Callable[..., Any]:
     return checked
 
 
-def _has_key(args: tuple) -> bool:
-    return any(map(is_key, args[1:]))
-
-
 def _evaluator(real: Callable[..., Any]) -> Callable[..., Any]:
     def evaluate(*args: Any) -> None:
         """Proxies are left out: they are computed when the block is over."""
@@ -152,49 +156,6 @@ def _refuser(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
         return real(*args, **kwargs)
 
     return refuse
-
-
-class _ArrayType(type):
-    """What `mx.array` is while a block is open: the same type to every test, and the base of the
-    same subclasses, but `mx.array(proxy)` is a recorded copy."""
-
-    def __new__(mcs, name: str, bases: tuple, members: dict[str, Any]) -> Any:
-        if not bases:
-            return super().__new__(mcs, name, bases, members)
-        real = tuple(ARRAY if isinstance(base, _ArrayType) else base for base in bases)
-        return new_class(name, real, {}, lambda space: space.update(members))
-
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        proxy = handle_in(args) if args else None
-        if proxy is None or proxy._recording is None:
-            return ARRAY(*args, **kwargs)
-        if type(proxy) is Proxy and args[0] is proxy and len(args) == 1 and not kwargs:
-            return proxy._copied()
-        return proxy._recording.call(ops.ARRAY_MAKE, args, kwargs)
-
-    def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, ARRAY)
-
-    def __subclasscheck__(cls, kind: Any) -> bool:
-        return issubclass(kind, ARRAY)
-
-    def __getattribute__(cls, name: str) -> Any:
-        return getattr(ARRAY, name)
-
-    def __or__(cls, other: Any) -> Any:
-        return ARRAY | other
-
-    def __ror__(cls, other: Any) -> Any:
-        return other | ARRAY
-
-    def __eq__(cls, other: object) -> bool:
-        return other is cls or other is ARRAY
-
-    def __hash__(cls) -> int:
-        return hash(ARRAY)
-
-    def __repr__(cls) -> str:
-        return repr(ARRAY)
 
 
 def _wrapped(prefix: str, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -231,8 +192,11 @@ def _functions(namespace: ModuleType, prefix: str) -> dict[str, Callable[..., An
     return found
 
 
+_OURS: dict[int, Callable[..., Any]] = {}  # by the identity of MLX's own
+
+
 def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    wrappers: dict[int, Callable[..., Any]] = {}
+    wrappers = _OURS
     tables = []
     places: list[tuple[ModuleType, str]] = [
         (mx, "mx"),
@@ -255,74 +219,99 @@ def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
                 wrappers[id(real)] = _wrapped(prefix, name, real)
             table[name] = wrappers[id(real)]
         if namespace is mx:
-            table["array"] = _ArrayType("array", (), {})
+            table["array"] = STAND_IN
         tables.append((vars(namespace), table))
     return tables
 
 
-class _Namespace:
-    """The functions of one module, and what stands in for them while a block is open.
+def _with_ours(real: Callable[..., Any]) -> Callable[..., Any]:
+    """The call of a module that was given a function of MLX when it was made: on recorded values,
+    of a copy that has ours in its place."""
 
-    A name that somebody else has exchanged, before the block or in it, is left as it is.
-    """
+    @wraps(real)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if handle_in(args) is None and handle_in(kwargs.values()) is None:
+            return real(self, *args, **kwargs)
+        twin = twin_of(self)
+        for key, value in self.items():
+            enter_item(twin, key, value)
+        for name, value in list(vars(twin).items()):
+            if id(value) in _OURS:
+                attach(twin, name, _OURS[id(value)])
+        return real(twin, *args, **kwargs)
 
-    __slots__ = ("names", "wrappers", "originals")
-
-    def __init__(self, names: dict[str, Any], wrappers: dict[str, Any]):
-        self.names = names
-        self.wrappers = wrappers
-        self.originals = {name: names[name] for name in wrappers}
-
-    def exchange(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """Put `new` where `old` stands."""
-        if not old.items() <= self.names.items():
-            new = {name: new[name] for name in new if self.names.get(name) is old[name]}
-        self.names.update(new)
+    return call
 
 
+# Each module's names, and of those that are exchanged what is MLX's own and what stands for it.
+_TABLES = [(names, {n: names[n] for n in wrappers}, wrappers) for names, wrappers in _tables()]
+_NAMES = [names for names, _, _ in _TABLES]
+# The same without what somebody else has put in the place of a name: that is left as it is.
+_PAIRS: list[tuple[dict[str, Any], dict[str, Any]]] = [(own, ours) for _, own, ours in _TABLES]
+# The functions that modules of `mlx.nn` hold themselves.
+_CELLS = [c for c in cells_of(nn.layers.activations) if id(c.cell_contents) in _OURS]
+_HELD = [(cell.cell_contents, _OURS[id(cell.cell_contents)]) for cell in _CELLS]
+_HOLDERS = holders()
+_CALLS = [(vars(kind)["__call__"], _with_ours(vars(kind)["__call__"])) for kind in _HOLDERS]
+_open: dict[int, Any] = {}  # every open block of the process
 einops_backend.register()
-_lock = threading.Lock()
-_depth = 0
-_NAMESPACES = [_Namespace(names, wrappers) for names, wrappers in _tables()]
 
 
-def install() -> None:
-    """Begin to notice proxies; the first open block of the process does the work."""
-    global _depth
-    with _lock:
-        _depth += 1
-        if _depth == 1:
-            for namespace in _NAMESPACES:
-                namespace.exchange(namespace.originals, namespace.wrappers)
+def _settle() -> None:
+    """MLX's own functions stand in its modules while no block is open, and ours while one is.
+
+    One call without any Python in it: no interrupt and no other thread comes in between, and
+    whether a block is open is asked on the way.
+    """
+    is_open = map(operator.truth, itertools.repeat(_open))
+    names = map(dict.update, _NAMES, map(operator.getitem, _PAIRS, is_open))
+    held = map(operator.getitem, _HELD, is_open)
+    cells = map(setattr, _CELLS, itertools.repeat("cell_contents"), held)
+    calls = map(operator.getitem, _CALLS, is_open)
+    modules = map(setattr, _HOLDERS, itertools.repeat("__call__"), calls)
+    deque(itertools.chain(names, cells, modules), 0)
 
 
-def uninstall() -> None:
-    """The last block to close puts the originals back."""
-    global _depth
-    with _lock:
-        _depth -= 1
-        if _depth == 0:
-            for namespace in _NAMESPACES:
-                namespace.exchange(namespace.wrappers, namespace.originals)
+def _respect_others() -> None:
+    """Leave alone what somebody else has exchanged, and see it when it was put back."""
+    for k, (names, own, ours) in enumerate(_TABLES):
+        now = _PAIRS[k][1 if _open else 0]
+        if len(now) < len(own) or not now.items() <= names.items():
+            ask = names.get
+            mine = [n for n in own if (value := ask(n)) is own[n] or value is ours[n]]
+            _PAIRS[k] = {n: own[n] for n in mine}, {n: ours[n] for n in mine}
 
 
 class intercepted:  # noqa: N801 - used as a statement: `with intercepted(recording):`
-    """Record into `recording` for as long as this is open, in this thread."""
+    """Record into `recording` for as long as this is open, in this context.
 
-    __slots__ = ("_recording", "_installed")
+    Args: statement: a weak reference to the user's `with` statement (`record.stack.Block`), where
+        there is one: when it is over so is this, whatever kept `__exit__` from saying so.
+    """
 
-    def __init__(self, recording: Any):
+    __slots__ = ("_recording", "_watch")
+
+    def __init__(self, recording: Any, statement: Any = None):
         self._recording = recording
-        self._installed = False
+        running = None if statement is None else statement()
+        self._watch = None if running is None else weakref.ref(running, self._over)
 
     def __enter__(self) -> None:
-        self._installed = True
-        install()
-        stack.open.append(self._recording)
+        _respect_others()
+        _open[id(self._recording)] = self._recording
+        _settle()
+        enter(self._recording)
 
     def __exit__(self, *error: Any) -> None:
-        if self._installed:
-            self._installed = False
-            uninstall()
-        if self._recording in stack.open:
-            stack.open.remove(self._recording)
+        recording = self._recording
+        recording.open = False
+        if id(recording) in _open:
+            _respect_others()
+            _open.pop(id(recording), None)
+        _settle()
+        leave(recording)
+        self._watch = None
+
+    def _over(self, _: Any) -> None:
+        self.__exit__()
+        self._recording.close()

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mlxgraph.errors import PlainArrayError
+from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
 from mlxgraph.record.conform import ANY_DTYPE, check_number
 from mlxgraph.record.freeze import freeze
@@ -102,3 +104,58 @@ def methods() -> dict[str, Callable[..., Any]]:
         name: _view_method(op) if op in ops.VIEWS else _method(op)
         for name, op in ops.METHODS.items()
     }
+
+
+SIGNS = {
+    "add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%",
+    "matmul": "@", "pow": "**", "and": "&", "or": "|", "xor": "^", "lshift": "<<", "rshift": ">>",
+}  # fmt: skip
+_FROM_NUMPY = {  # numpy's name -> Python's, for what is told apart by name there
+    "subtract": "sub", "multiply": "mul", "divide": "truediv", "true_divide": "truediv",
+    "floor_divide": "floordiv", "remainder": "mod", "power": "pow", "add": "add",
+    "matmul": "matmul", "left_shift": "lshift", "right_shift": "rshift", "bitwise_and": "and",
+    "bitwise_or": "or", "bitwise_xor": "xor",
+}  # fmt: skip
+_MIRRORED = {
+    "less": "gt", "less_equal": "ge", "greater": "lt", "greater_equal": "le", "equal": "eq",
+    "not_equal": "ne",
+}  # fmt: skip
+
+
+def from_numpy(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    """What numpy asks of a handle: `array + h` is recorded, `array += h` raises."""
+    name = ufunc.__name__
+    python = _FROM_NUMPY.get(name) or _MIRRORED.get(name)
+    if kwargs.get("out") is not None:
+        sign = SIGNS.get(python or "", "+")
+        raise PlainArrayError(
+            f"`{sign}=` on a numpy array would take the numbers of a recorded value",
+            str(here()),
+            f"Write `total = total {sign} h` in place of `total {sign}= h`.  The array is as it"
+            " was.",
+        )
+    if python and method == "__call__" and len(inputs) == 2 and not kwargs:
+        left, right = inputs
+        if left is self:
+            own = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge"}.get(python, python)
+            return getattr(self, f"__{own}__")(right)
+        mirrored = python if name in _MIRRORED else f"r{python}"
+        return getattr(right, f"__{mirrored}__")(left)
+    of_mlx = _IN_MLX.get(name, name)
+    known = f"mx.{of_mlx}" in ops.OPERATIONS
+    raise PlainArrayError(
+        f"np.{name} needs numbers",
+        str(here()),
+        f"Write `mx.{of_mlx}`, which is recorded."
+        if known
+        else "Write `mg.apply(fn, h)`, which calls a function of numpy when the model runs; or save"
+        " the value and use it after the block.",
+    )
+
+
+_IN_MLX = {
+    "absolute": "abs",
+    "conjugate": "conj",
+    "true_divide": "divide",
+    "invert": "bitwise_invert",
+}

@@ -22,7 +22,7 @@ from mlxgraph.mlx_facts.dtypes import dtype_named
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.record.handle import HANDLES
-from mlxgraph.record.operators import operators
+from mlxgraph.record.operators import from_numpy, operators
 from mlxgraph.record.proxy import Saved, wrap
 from mlxgraph.record.stack import current
 
@@ -35,7 +35,7 @@ class Param(Saved):
     It is an `mx.array` that holds nothing, so that `vector @ param` comes here and not to MLX.
     """
 
-    __array_ufunc__ = None
+    __array_ufunc__ = from_numpy
 
     def __init__(self, name: str, shape: tuple[int, ...] | None, dtype: str | None):
         super().__init__(placeholder(shape or (), dtype_named(dtype or "float32")))

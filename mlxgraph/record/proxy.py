@@ -27,7 +27,7 @@ from mlxgraph.record.conform import check_number
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, fate, open_recording, save
 from mlxgraph.record.nested_proxy import NestedProxy
-from mlxgraph.record.operators import methods, operators
+from mlxgraph.record.operators import from_numpy, methods, operators
 from mlxgraph.record.view_functions import view_call
 from mlxgraph.record.views import View
 
@@ -82,7 +82,7 @@ class Proxy(Saved):
     # A subclass of `Saved`, so that Python asks a proxy first in `saved - proxy`, as it does in
     # `array - proxy`; without slots of its own, so that its class can be exchanged for `Saved`.
     __slots__ = ()
-    __array_ufunc__ = None  # numpy leaves `ndarray + proxy` to us
+    __array_ufunc__ = from_numpy
     _describe = describe
     _birth = birth
     save = save

@@ -59,8 +59,9 @@ class Recording:
         modules: gives the model's modules by path, to be called on placeholders.
         look: gives the real value of a node; None where the inputs are not known yet.
 
-    Attributes: `open` until the block ends; `unbound`, the params that were never given values;
-        `loss`, the last `loss.backward()`; `constants`, what came from outside.
+    Attributes: `open` until the block ends; `owner`, where it was opened; `unbound`, the params
+        that were never given values; `loss`, the last `loss.backward()`;
+        `takes_gradients`, whether anything does; `constants`, what came from outside.
     """
 
     def __init__(
@@ -73,10 +74,12 @@ class Recording:
         self.census = census
         self.root = root
         self.open = True
+        self.owner = 0  # the generator that the block was opened in (`record.stack`)
         self.constants: list[Any] = []
         self.params: dict[str, Node] = {}  # those that were touched, used in the graph or not
         self.unbound: tuple[str, ...] = ()
         self.loss: Any = None
+        self.takes_gradients = False
         self._saves = Saves()
         self._look = look
         self._sites = SiteValues(census)
@@ -262,6 +265,12 @@ class Recording:
         """The gradient of a scalar loss at a handle's value, of the same shape."""
         return gradient(self, loss, handle)
 
+    def gradients(self, loss: Any, at: Any) -> Any:
+        """`t.grad(loss, h)`: at one handle, or a list of gradients at several."""
+        if isinstance(at, (list, tuple)):
+            return [gradient(self, loss, handle) for handle in at]
+        return gradient(self, loss, at)
+
     def save(self, handle: Any, name: str | None = None, listed: bool = True) -> Any:
         """A handle that keeps the value as it is at this line.
 
@@ -307,6 +316,7 @@ class Recording:
             if note is not None and note.where:
                 self._inference.lines.setdefault(node, note.where)
             self._inference.check_indices(node)
+            self.takes_gradients = self.takes_gradients or node.op == ops.GRAD
             if node.op == ops.PARAM:
                 self.params.setdefault(node.args[0], node)
         for site, node in moved.writes:

@@ -33,11 +33,26 @@ class View(NamedTuple):
         """`base` with this view's part replaced."""
         if self.back == ops.RESHAPE_LIKE:
             return build(ops.RESHAPE_LIKE, (part, base))
+        if self.back == ops.UPDATE and _leads_with_none(self.args[0]):
+            # `h[None] = v`: MLX writes no further axes in front, and they hold no more numbers
+            rest = _without_leading_none(self.args[0])
+            inner = build(ops.GETITEM, (base, rest)) if rest else base
+            part = build(ops.RESHAPE_LIKE, (part, inner))
+            return build(ops.UPDATE, (base, rest, part)) if rest else part
         if self.back in (ops.UPDATE, ops.PUT):
             return build(self.back, (base, self.args[0], part))
         if self.back == _PUT_SLICE:
             return build(ops.UPDATE, (base, *self.back_args, part))
         return build(self.back, (part, *self.back_args))
+
+
+def _leads_with_none(index: Any) -> bool:
+    return index is None or (type(index) is tuple and index[:1] == (None,))
+
+
+def _without_leading_none(index: Any) -> tuple:
+    parts = () if index is None else index
+    return _without_leading_none(parts[1:]) if parts[:1] == (None,) else parts
 
 
 def index(frozen_index: Any) -> View:

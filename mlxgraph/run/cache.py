@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -11,31 +9,35 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """A bounded mapping that forgets what was used longest ago."""
+    """A bounded mapping that forgets what was used longest ago.
+
+    Without a lock, which an interrupt could leave closed: each step is one call of a dict's.
+    """
 
     def __init__(self, most: int):
         self.most = most
-        self._entries: OrderedDict[K, V] = OrderedDict()
-        self._lock = threading.Lock()
+        self._entries: dict[K, V] = {}
 
     def get(self, key: K) -> V | None:
-        with self._lock:
-            value = self._entries.get(key)
-            if value is not None:
-                self._entries.move_to_end(key)
-            return value
+        """The entry, now the one used last."""
+        entries = self._entries
+        value = entries.get(key)
+        if value is not None and len(entries) * 2 > self.most:  # else nothing is forgotten soon
+            entries[key] = entries.pop(key, value)
+        return value
 
     def put(self, key: K, value: V) -> V:
-        with self._lock:
-            self._entries[key] = value
-            self._entries.move_to_end(key)
-            while len(self._entries) > self.most:
-                self._entries.popitem(last=False)
-            return value
+        """Enter a value, and forget the oldest beyond the bound."""
+        self._entries.pop(key, None)
+        self._entries[key] = value
+        while len(self._entries) > self.most:
+            for oldest in list(self._entries)[: -self.most]:
+                self._entries.pop(oldest, None)
+        return value
 
     def clear(self) -> None:
-        with self._lock:
-            self._entries.clear()
+        """Forget everything."""
+        self._entries.clear()
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -17,8 +17,9 @@ from mlxgraph.evaluate.evaluate import Lookup, arguments, same_data_in
 from mlxgraph.evaluate.values import Values
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.run.call import Call
-from mlxgraph.run.gradient import Deltas, add_delta, with_gradients
+from mlxgraph.run.gradient import Deltas, add_delta, unreached, with_gradients
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -48,6 +49,26 @@ def run_plan(
 
     values = with_gradients(plan, once) if plan.gradients else once({})
     return [same_data_in(values[node]) for node in plan.saves]
+
+
+def gradient_of_nothing(
+    plan: Plan, known: dict[Node, Any], tree: ModuleTree, call: Call
+) -> Node | None:
+    """A gradient node whose loss does not depend on its value, if the plan has one.
+
+    Not asked of functions that may look at values: they would run once more for it.
+    """
+    if not plan.gradients or plan.opaque:
+        return None
+
+    def under(plan: Plan) -> Callable[[Deltas], Values]:
+        return lambda deltas: Run(plan, dict(known), deltas).go(tree, call, None)
+
+    before = random_state.current()
+    try:
+        return unreached(plan, under(plan), under(plan._replace(writes={})))
+    finally:
+        random_state.restore(before)
 
 
 class Run:

@@ -19,7 +19,7 @@ from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts.compiling import Compiled
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call
-from mlxgraph.run.forward import run_plan
+from mlxgraph.run.forward import gradient_of_nothing, run_plan
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.tree import ModuleTree
 
@@ -48,6 +48,7 @@ class PreparedRun:
         self.runs = 0
         self.indices: tuple[Any, ...] = ()
         self.rows = census.rows
+        self.unasked = plan.gradients  # whether they are gradients of anything
         self.compilable = census.traceable and call.plain
         self._tree = tree
         self._traced = traced
@@ -60,6 +61,17 @@ class PreparedRun:
     def is_compiled(self) -> bool:
         """Whether there is a compiled form to replay."""
         return self._compiled.ready
+
+    def gradient_of_nothing(
+        self, call: Call, constants: Sequence[Any], params: Mapping[str, Any]
+    ) -> Node | None:
+        """A gradient node that can only be zero: its loss does not depend on its value."""
+        nothing = None
+        if self.compilable:
+            known = source_values(self.plan.sources, constants, params)
+            nothing = gradient_of_nothing(self.plan, known, self._tree(), call)
+        self.unasked = nothing is not None
+        return nothing
 
     def eager(self, call: Call, constants: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
         """Run the forward in Python; the saves come back lazy."""

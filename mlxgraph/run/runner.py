@@ -8,7 +8,6 @@ is compiled.  What is kept is bounded; what was used longest ago goes first.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -48,18 +47,17 @@ class Runner:
         self.tree = ModuleTree(root, {})  # as it was when last checked
         self._bare: tuple[ModuleTree, StandIn] | None = None
         self._padding_checked: ModuleTree | None = None
-        self._lock = threading.RLock()
 
     # -- the model as it is -----------------------------------------------------------------------
 
     def refresh(self) -> ModuleTree:
         """The module tree as it is now; exchanged modules make all that was known void."""
-        with self._lock:
-            if not self.tree.holds():
-                self._replant()
-            return self.tree
+        if not self.tree.holds():
+            self._replant()
+        return self.tree
 
     def _replant(self) -> None:
+        self.forget()  # first: an interrupt here leaves a tree that is found not to hold, again
         self.tree = ModuleTree(self.root, self.added)
         self.forget()
 
@@ -72,9 +70,8 @@ class Runner:
 
     def add(self, name: str, module: nn.Module) -> None:
         """Give a module that is no part of the model a path in the tree."""
-        with self._lock:
-            self.added[name] = module
-            self._replant()
+        self.added[name] = module
+        self._replant()
 
     def modules(self) -> Mapping[str, Any]:
         """Copies of the modules without hooks, by path: to try one on placeholders."""

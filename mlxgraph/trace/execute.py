@@ -35,6 +35,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.run.plan import reach
 from mlxgraph.run.pushdown import NAME as PUSHDOWN
 from mlxgraph.run.runner import CompileMode
+from mlxgraph.trace.gradients import no_gradient
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.indices import check_given, check_indices, line_of
 
@@ -105,11 +106,15 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
         if made.indices and (params or not checked):
             check_given(made.indices, graph, params)
         try:
+            if made.unasked:  # once: whether its gradients are gradients of anything
+                nothing = made.gradient_of_nothing(call, graph.constants, params)
+                if nothing is not None:
+                    raise no_gradient(nothing, _seen(graph, wanted, call, options))
             return runner.run(made, call, graph.constants, params, options.compile)
         except NodeFailure as failure:
             if isinstance(failure.error, Outside):
                 refuse(failure.error, line_of(graph, failure.node))
-            seen = simplify(_saving(graph, wanted), _chosen(call, options.rewrites)).graph
+            seen = _seen(graph, wanted, call, options)
             raise _said(failure, seen) from failure.error
 
 
@@ -177,6 +182,11 @@ def _saving(graph: Graph, wanted: Sequence[Node]) -> Graph:
     if [node for _, node in graph.saves] == list(wanted):
         return graph
     return graph.replace(saves=[(str(k), node) for k, node in enumerate(wanted)])
+
+
+def _seen(graph: Graph, wanted: tuple[Node, ...], call: Call, options: Options) -> Graph:
+    """The graph as it was run, its notes with it."""
+    return simplify(_saving(graph, wanted), _chosen(call, options.rewrites)).graph
 
 
 def _said(failure: NodeFailure, graph: Graph) -> ShapeError:

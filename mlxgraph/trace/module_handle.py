@@ -16,6 +16,7 @@ import mlx.nn as nn
 from mlxgraph.errors import NeverCalledError, NoLayerError, UnknownSiteError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
+from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.record.recording import Recording
@@ -163,7 +164,7 @@ class ModuleHandle:
             raise AttributeError(name)
         module = self.module
         if isinstance(module, nn.Module) and (name in module or hasattr(module, name)):
-            return getattr(module, name)
+            return same_data_in(getattr(module, name))  # `handle.weight *= 2` is not the model's
         raise UnknownSiteError(name, self._likely(name), self._name, also=[*PORTS, "module"])
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -10,48 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import InputError, OutsideTraceError, ShapeError
+from mlxgraph.errors import InputError, OutsideTraceError
 from mlxgraph.errors.tracebacks import trim, with_edges
-from mlxgraph.graph import ops
-from mlxgraph.graph.algebra import canonical, rebuilt
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.nested import is_container, leaves
-from mlxgraph.graph.node import Node, site_node, site_of
-from mlxgraph.graph.site import Site
-from mlxgraph.graph.values import Slice
-from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
-from mlxgraph.record.stack import paused
+from mlxgraph.record.stack import exit_of_block, paused
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
+from mlxgraph.trace.batch import Batch, Prompt
 from mlxgraph.trace.execute import Job, Options, finish
+from mlxgraph.trace.gradients import check_gradients
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.inputs import call_of, prepare
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.resolve import intervene, take_in
-
-FULL = Slice(None, None, None)
-
-
-class _Prompt(NamedTuple):
-    call: Call
-    census: Census
-
-    @property
-    def rows(self) -> int:
-        """How many rows of the batch are this prompt's."""
-        return self.call.args[0].shape[0]
-
-    @property
-    def length(self) -> int | None:
-        """The number of positions, padding between its own rows included; None without tokens."""
-        return None if self.call.tokens is None else self.call.tokens.shape[1]
 
 
 @with_edges
@@ -66,10 +45,11 @@ class Prompts:
         self._engine = engine
         self._options = options
         self._params = params
-        self._prompts: list[_Prompt] = []
+        self._prompts: list[Prompt] = []
         self._recording = Recording(Census(), engine.root, engine.runner.modules)
         self._recording.has_prompts()
-        self._open = intercepted(self._recording)
+        self._statement: Any = None  # the `with` statement, while it runs (`record.stack`)
+        self._open: intercepted | None = None
         self._graph: Graph | None = None
         self.saved_values: dict[str, Any] = {}
         self.tokens: mx.array | None = None
@@ -77,6 +57,7 @@ class Prompts:
 
     def __enter__(self) -> Prompts:
         refreshed(self._engine)
+        self._open = intercepted(self._recording, self._statement)
         self._open.__enter__()
         return self
 
@@ -99,19 +80,19 @@ class Prompts:
             census = engine.runner.census(call)
             check_ids(census.rows, call)
         with recording.prompt(census):
-            self._prompts.append(_Prompt(call, census))
+            self._prompts.append(Prompt(call, census, partial(self._one_more, call)))
             take_in(recording, engine.edits, engine.names, call.lengths)
             intervene(recording, engine.names, interventions or {})
             yield self
 
+    @exit_of_block
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         recording = self._recording
         if error is not None:
             trim(error)
-        try:
+        if self._open is not None:
             self._open.__exit__()
-        finally:
-            recording.close()
+        recording.close()
         if error is not None or not self._prompts:
             return
         recording.check_escapes()
@@ -119,7 +100,10 @@ class Prompts:
         self.tokens, self.lengths = call.tokens, call.lengths
         with paused():
             census = self._engine.runner.census(call)
-        self._graph = graph = self._joined(recording.graph(), census)
+        recorded = recording.graph()
+        if recording.takes_gradients:
+            check_gradients(recorded, recording.census)
+        self._graph = graph = Batch(self._prompts, census).joined(recorded)
         params = recording.bind(graph, self._params)
         job = Job(graph, call, params, self._options, census)
         self.saved_values = finish(self._engine, recording, job)
@@ -133,6 +117,14 @@ class Prompts:
 
     def __rshift__(self, other: Any) -> Graph:
         return self.graph >> other
+    def grad(self, loss: Any, at: Any) -> Any:
+        """The gradient of a scalar loss at one value, or at several in one backward pass.
+
+        Args: loss: a recorded scalar of any invoke; at: a proxy of any invoke, or a list of them.
+        """
+        if not self._recording.open:
+            raise OutsideTraceError("trace.grad")
+        return self._recording.gradients(loss, at)
 
     @staticmethod
     def barrier(*_: Any) -> Callable[[], None]:
@@ -140,6 +132,14 @@ class Prompts:
         return lambda: None
 
     # -- the batch --------------------------------------------------------------------------
+
+    def _one_more(self, call: Call) -> Census:
+        """What a forward on a prompt visits that has its first row twice."""
+        if call.tokens is None:
+            args = [mx.concatenate([array, array[:1]]) for array in call.args]
+            return self._engine.runner.census(describe_call(tuple(args), {}))
+        rows = _rows(call)
+        return self._engine.runner.census(call_of([*rows, rows[0]], self._engine.tokenizer))
 
     def _batch(self) -> Call:
         """All prompts as the rows of one batch."""
@@ -155,86 +155,9 @@ class Prompts:
         groups = zip(*[call.args for call in calls], strict=True)
         return describe_call(tuple(mx.concatenate(list(group)) for group in groups), {})
 
-    def _joined(self, graph: Graph, census: Census) -> Graph:
-        """The graph with every invoke's sites as rows of the batch's."""
-
-        def rows(node: Node) -> Node | None:
-            if node.op != ops.SITE:
-                return None
-            number, site = _unscoped(site_of(node))
-            return self._part(number, site, site_node(*site), census)
-
-        moved = rebuilt(graph, rows)
-        writes: dict[Site, Node] = {}
-        for scoped, node in moved.writes:
-            number, site = _unscoped(scoped)
-            base = writes.get(site, site_node(*site))
-            writes[site] = self._whole(number, site, base, node, census)
-        return canonical(moved.replace(writes=writes.items()))
-
-    def _part(self, number: int, site: Site, base: Node, census: Census) -> Node:
-        """An invoke's part of the batch's value."""
-        own, batch = self._values(number, site, census)
-        if not is_container(own):
-            return Node(ops.GETITEM, (base, self._index(number, site, own, batch)))
-        parts = []
-        for k, (mine, whole) in enumerate(zip(leaves(own), leaves(batch), strict=True)):
-            leaf = Node(ops.LEAF, (base, k))
-            if isinstance(mine, ARRAY):
-                leaf = Node(ops.GETITEM, (leaf, self._index(number, site, mine, whole)))
-            parts.append(leaf)
-        return Node(ops.UNFLATTEN_LIKE, (base, *parts))
-
-    def _whole(self, number: int, site: Site, base: Node, value: Node, census: Census) -> Node:
-        """The batch's value with an invoke's part replaced."""
-        own, batch = self._values(number, site, census)
-        if not is_container(own):
-            return Node(ops.UPDATE, (base, self._index(number, site, own, batch), value))
-        parts = []
-        for k, (mine, whole) in enumerate(zip(leaves(own), leaves(batch), strict=True)):
-            leaf = Node(ops.LEAF, (base, k))
-            if isinstance(mine, ARRAY) and mine.ndim:
-                index = self._index(number, site, mine, whole)
-                leaf = Node(ops.UPDATE, (leaf, index, Node(ops.LEAF, (value, k))))
-            parts.append(leaf)
-        return Node(ops.UNFLATTEN_LIKE, (base, *parts))
-
-    def _values(self, number: int, site: Site, census: Census) -> tuple[Any, Any]:
-        return self._prompts[number].census.values[site], census.values[site]
-
-    def _index(self, number: int, site: Site, own: mx.array, batch: mx.array) -> tuple:
-        """Which rows and positions of the batch's array are this invoke's."""
-        first = sum(prompt.rows for prompt in self._prompts[:number])
-        prompt, total = self._prompts[number], sum(prompt.rows for prompt in self._prompts)
-        if own.ndim != batch.ndim or not own.ndim or batch.shape[0] != total:
-            raise _no_rows(site, own, batch)
-        index: list[Any] = [Slice(first, first + prompt.rows, None)]
-        for mine, whole in zip(own.shape[1:], batch.shape[1:], strict=True):
-            if mine == whole:
-                index.append(FULL)
-            elif mine == prompt.length:
-                index.append(Slice(whole - mine, whole, None))
-            else:
-                raise _no_rows(site, own, batch)
-        return tuple(index)
-
 
 def _rows(call: Call) -> list[list[int]]:
     """The real tokens of each row."""
     assert call.tokens is not None and call.lengths is not None
     rows = zip(call.tokens.tolist(), call.lengths, strict=True)  # type: ignore[arg-type]
     return [row[len(row) - length :] for row, length in rows]  # type: ignore[misc, index]
-
-
-def _unscoped(site: Site) -> tuple[int, Site]:
-    number, _, path = site.path[1:].partition(":")
-    return int(number), site._replace(path=path)
-
-
-def _no_rows(site: Site, own: mx.array, batch: mx.array) -> ShapeError:
-    return ShapeError(
-        f"{site} is {own.shape} for one prompt and {batch.shape} for all of them: its rows cannot"
-        " be told apart",
-        "an invoke",
-        "Use a trace of its own for each prompt.",
-    )

@@ -22,13 +22,14 @@ from mlxgraph.record.apply import apply
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
-from mlxgraph.record.stack import paused, stack
+from mlxgraph.record.stack import exit_of_block, paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.names import NamedSite
 from mlxgraph.trace.activations import Activations
 from mlxgraph.trace.escapes import explain_escape
 from mlxgraph.trace.execute import Job, Options, execute_beside, finish
+from mlxgraph.trace.gradients import check_gradients
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.looks import Looks
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
@@ -80,6 +81,8 @@ class Trace:
         self._recording: Recording | None = None
         self._graph: Graph | None = None
         self._open: intercepted | None = None
+        self._statement: Any = None  # the `with` statement, while it runs (`record.stack`)
+        self._recorded_only = False
         self._key: mx.array | None = None
         self._activations: Activations | None = None
 
@@ -92,8 +95,7 @@ class Trace:
             check_ids(census.rows, self._call)
         looks = None if self._options is None else Looks(engine, self._beside).look
         self._recording = recording = Recording(census, engine.root, engine.runner.modules, looks)
-        self._open = intercepted(recording)
-        self._paused = stack.paused
+        self._open = intercepted(recording, self._statement)
         try:
             self._open.__enter__()
             for graph in (engine.edits, self._given):
@@ -105,13 +107,13 @@ class Trace:
             raise
         return self
 
+    @exit_of_block
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
         if error is not None:
             trim(error)
-        try:
-            self._close()
-        finally:
-            stack.paused = self._paused  # whatever an interrupt in mid-run has left
+        self._close()
+        if self._recorded_only:
+            return False
         if error is not None and kind is not StopBlock:
             explain_escape(error)
             return False
@@ -120,10 +122,9 @@ class Trace:
 
     def _close(self) -> None:
         """Record no more, whatever ended the block."""
-        assert self._recording is not None and self._open is not None
-        try:
+        if self._open is not None:
             self._open.__exit__()
-        finally:
+        if self._recording is not None:
             self._recording.close()
 
     def _finish(self) -> None:
@@ -132,6 +133,8 @@ class Trace:
         assert recording is not None
         recording.check_escapes()
         self._graph = graph = recording.graph()
+        if recording.takes_gradients:
+            check_gradients(graph, recording.census)
         self._key = random_state.current()
         self._params = recording.bind(graph, self._params)
         if self._options is None or recording.unbound:
@@ -142,16 +145,13 @@ class Trace:
 
     def recorded(self, body: Callable[[Recording], None] | None = None) -> Graph:
         """The graph of a trace whose block is `body`, if any: nothing is run."""
-        self.__enter__()
-        recording = self._recording
-        assert recording is not None
-        try:
+        self._recorded_only = True
+        with self:
+            recording = self._open_recording("trace.recorded")
             if body is not None:
                 body(recording)
                 recording.check_escapes()
             return recording.graph()
-        finally:
-            self._close()
 
     def _job(self, graph: Graph) -> Job:
         census = self._recording.census if self._recording is not None else None
@@ -269,10 +269,7 @@ class Trace:
         Args: loss: a recorded scalar; at: a proxy, or a list of them.
         Returns: a proxy (a list of them) of the same shape, to be saved like any other.
         """
-        recording = self._open_recording("trace.grad")
-        if isinstance(at, (list, tuple)):
-            return [recording.gradient(loss, handle) for handle in at]
-        return recording.gradient(loss, at)
+        return self._open_recording("trace.grad").gradients(loss, at)
 
     # -- state -----------------------------------------------------------------------------------
 

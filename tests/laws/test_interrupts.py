@@ -1,16 +1,20 @@
-"""R10 at its hardest: an interrupt at any line of the library leaves nothing behind.
+"""R10 at its hardest: an interrupt at any instruction leaves nothing behind.
 
-Python can be told to call a function before every line.  The function raises KeyboardInterrupt
-at the n-th line of the library's own code that a trace runs, for many n.
+Python can be told to call a function before every instruction.  The function raises
+KeyboardInterrupt at the n-th instruction of the library's own code, or of the user's block, that a
+trace runs.  The marked tests do so at every one, and send real signals at random moments.
 """
 
 from __future__ import annotations
 
-import linecache
 import os
+import random
+import signal
 import sys
+import time
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
 import mlxgraph as mg
@@ -19,16 +23,14 @@ from tests import models
 from tests.laws.test_residue import namespaces
 
 PACKAGE = os.path.dirname(os.path.abspath(mg.__file__)) + os.sep
-# The lines that put things in place and back are between two worlds: an interrupt exactly there
-# can be answered by no code that runs after them.  Nor can one at the end of a `with`, before
-# its way out is called.
-BETWEEN = {"install", "uninstall", "intercepted", "__enter__", "__exit__", "paused", "restore"}
 
 
-class Lines:
-    """Counts the library's lines in a `with` block, and raises at the one it is told."""
+class Instructions:
+    """Counts the instructions of the library and of some functions in a `with` block, and raises
+    at the one it is told."""
 
-    def __init__(self, at: int | None = None):
+    def __init__(self, *functions, at: int | None = None):
+        self.codes = {function.__code__ for function in functions}
         self.at = at
         self.count = 0
         self.where = ""
@@ -43,48 +45,180 @@ class Lines:
 
     def _call(self, frame, event, arg):
         code = frame.f_code
-        if not code.co_filename.startswith(PACKAGE) or code.co_name in BETWEEN:
+        if not code.co_filename.startswith(PACKAGE) and code not in self.codes:
             return None
-        return self._line
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self._instruction
 
-    def _line(self, frame, event, arg):
-        row = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-        if event == "line" and not row.startswith("with "):
+    def _instruction(self, frame, event, arg):
+        if event == "opcode":
             self.count += 1
             if self.count == self.at:
-                self.where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+                code = frame.f_code
+                self.where = f"{code.co_filename}:{frame.f_lineno} {code.co_name} {frame.f_lasti}"
                 raise KeyboardInterrupt(self.where)
-        return self._line
+        return self._instruction
 
 
 def program(model, x):
-    with model.trace(x, compile=False) as t:
+    with model.trace(x, compile=False):
         h = model.layers[0].output
         h[:, -1] += 1
-        model.layers[1].input = mx.softmax(h, axis=-1)
+        out = model.output.save()
+    return out
+
+
+def looking(model, x):
+    with model.trace(x, compile=False):
+        h = model.layers[0].output
+        model.layers[1].input = mx.softmax(h, axis=-1) + mx.random.normal((6,), key=KEY)
         float(h.sum())
         out = model.output.save()
-    return out, t
+    return out
 
 
-@pytest.mark.parametrize("part", range(4))
-def test_an_interrupt_at_any_line_leaves_no_residue(x, part):
+def invoking(model, x):
+    with model.trace(compile=False) as t:
+        with t.invoke(x):
+            model.layers[0].output *= 2
+            out = model.output.save()
+    return out
+
+
+def nesting(model, x):
+    with model.trace(x, compile=False):
+        with model.trace(x, compile=False):
+            inner = model.layers[1].output.save()
+        model.layers[1].output = inner * 2
+        out = model.output.save()
+    return out
+
+
+def editing(model, x):
+    with model.edit(x) as edited:
+        edited.layers[0].output *= 2
+    return edited(x)
+
+
+KEY = mx.random.key(4)
+PROGRAMS = [program, looking, invoking, nesting, editing]
+
+
+@pytest.fixture
+def ready():
+    """A model of a few layers, and what it takes to say that nothing is left of an interrupt."""
     mx.random.seed(1)
-    module = models.Chain()
+    module = models.Chain(depth=2)
     mx.eval(module.parameters())
-    model = mg.InterpretableModel(module)
-    program(model, x)
-    spaces, tree = namespaces(), models.identity_of(module)
-    expected, _ = program(model, x)
-    with Lines() as lines:
+    return mg.InterpretableModel(module)
+
+
+class Clean:
+    """MLX, the model and what is open, as they were; and what a program gives."""
+
+    def __init__(self, model, x, program):
+        self.model, self.x, self.program = model, x, program
         program(model, x)
-    assert lines.count > 500
-    for at in range(1 + part, lines.count, 4 * 7):
-        model.refresh()
-        with Lines(at) as now:
+        self.expected = program(model, x)
+        self.spaces, self.tree = namespaces(), models.identity_of(model.module)
+
+    def check(self, where):
+        assert not stack.open and not stack.paused, where
+        assert namespaces() == self.spaces, where
+        assert models.identity_of(self.model.module) == self.tree, where
+        assert models.same(self.program(self.model, self.x), self.expected), where
+        assert namespaces() == self.spaces, where
+
+
+def interrupted_everywhere(model, x, program, steps):
+    clean = Clean(model, x, program)
+    with Instructions(program) as all_of_them:
+        program(model, x)
+    assert all_of_them.count > 4000
+    for at in steps(all_of_them.count):
+        with Instructions(program, at=at) as now:
             with pytest.raises(KeyboardInterrupt):
                 program(model, x)
+        clean.check(now.where)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_interrupt_at_some_instructions_leaves_no_residue(ready, x, program):
+    interrupted_everywhere(ready, x, program, lambda count: range(1, count + 1, 151))
+
+
+ENDS = set(
+    """__enter__ __exit__ _over _close close _settle _respect_others __get__ __call__ enter leave
+    _generator __init__ trace""".split()
+)
+
+
+@pytest.mark.parametrize("program", [program, invoking, editing])
+def test_an_interrupt_at_every_instruction_of_both_ends_of_a_block_leaves_no_residue(
+    ready, x, program
+):
+    """Where a block is opened and closed, and in the user's own frame, every one counts."""
+    clean = Clean(ready, x, program)
+    chosen, plain = [], (mx.softmax, mx.array, nn.gelu)
+
+    class Noted(Instructions):
+        def _instruction(self, frame, event, arg):
+            code = frame.f_code
+            files = ("intercept.py", "stack.py", "trace.py", "prompts.py", "edit_block.py")
+            if event == "opcode" and (code in self.codes or (
+                code.co_name in ENDS and code.co_filename.endswith(files)
+            )):  # fmt: skip
+                chosen.append(self.count + 1)
+            return super()._instruction(frame, event, arg)
+
+    with Noted(program):
+        program(ready, x)
+    assert len(chosen) > 300
+    for at in chosen:
+        with Instructions(program, at=at) as now:
+            with pytest.raises(KeyboardInterrupt):
+                program(ready, x)
         assert not stack.open and not stack.paused, now.where
-        assert namespaces() == spaces, now.where
-        assert models.identity_of(module) == tree, now.where
-        assert models.same(program(model, x)[0], expected), now.where
+        assert (mx.softmax, mx.array, nn.gelu) == plain, now.where
+    clean.check("the last")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_interrupt_at_every_instruction_leaves_no_residue(ready, x, program):
+    interrupted_everywhere(ready, x, program, lambda count: range(1, count + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_real_signals_at_random_moments_leave_no_residue(ready, x, program):
+    """Ctrl-C is a signal: thousands of them, from a timer, at moments of its own choice."""
+    clean = Clean(ready, x, program)
+    begin = time.perf_counter()
+    for _ in range(20):
+        program(ready, x)
+    takes = (time.perf_counter() - begin) / 20
+    moments = random.Random(7)
+    came = 0
+    for turn in range(30_000):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, max(moments.uniform(0, 0.9) * takes, 1e-6))
+            program(ready, x)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            came += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        clean.check(turn)
+        if came == 3000:
+            break
+    assert came == 3000
+
+
+@pytest.fixture(autouse=True)
+def _the_timer_interrupts():
+    """SIGALRM, which a timer sends, is answered as Ctrl-C is."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)

@@ -153,3 +153,17 @@ def test_an_index_out_of_bounds_is_not_noticed() -> None:
     assert x[7].shape == ()  # rubbish
     x[9] = 5
     assert x.tolist() == [0, 1, 2]
+
+
+def test_a_method_that_is_exchanged_is_called_for_every_array() -> None:
+    real, array = mx.array.__iadd__, mx.array([1.0])
+    try:
+        arrays.exchange("__iadd__", lambda real: lambda self, other: real(self, other * 2))
+        array += 1.0
+        assert array.item() == 3
+        arrays.exchange("__no_such_method__", lambda real: abs)
+        assert not hasattr(mx.array, "__no_such_method__")
+    finally:
+        mx.array.__iadd__ = real
+    array += 1.0
+    assert array.item() == 4

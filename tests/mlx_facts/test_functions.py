@@ -7,7 +7,7 @@ import operator
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlxgraph.mlx_facts.functions import is_compiled, is_native, is_of_nn
+from mlxgraph.mlx_facts.functions import cells_of, is_compiled, is_native, is_of_nn
 
 
 def test_the_functions_of_mlx_core_are_of_one_type() -> None:
@@ -36,3 +36,16 @@ def test_nearly_all_that_can_be_called_in_mlx_core_is_native() -> None:
     names = {n for n, v in vars(mx).items() if is_native(v)}
     assert {"mean", "grad", "compile", "eval", "save_safetensors", "concatenate"} <= names
     assert len(names) > 200
+
+
+def test_activation_modules_hold_their_functions_in_closures() -> None:
+    cells = cells_of(nn.layers.activations)
+    held = {id(cell.cell_contents) for cell in cells}
+    assert {id(nn.relu), id(nn.silu), id(nn.softmax)} <= held
+    (cell,) = (cell for cell in cells if cell.cell_contents is nn.relu)
+    try:
+        cell.cell_contents = mx.negative
+        assert nn.ReLU()(mx.array([2.0])).item() == -2
+    finally:
+        cell.cell_contents = nn.relu
+    assert nn.ReLU()(mx.array([-2.0])).item() == 0

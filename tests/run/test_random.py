@@ -187,3 +187,65 @@ def test_reseeding_inside_a_block_is_not_part_of_it(chain, x):
         mx.random.seed(33)
     mx.random.seed(33)
     assert models.same(noise, mx.random.normal((3,)))
+
+
+HIGH = mx.array([1.0, 10.0, 100.0])
+KEYED = {
+    "uniform": lambda key: mx.random.uniform(0, HIGH, (3,), key=key),
+    "uniform from one": lambda key: mx.random.uniform(3, 5, (4,), key=key),
+    "uniform by position": lambda key: mx.random.uniform(0, 7, (4,), mx.float32, key),
+    "randint": lambda key: mx.random.randint(5, 9, (6,), key=key),
+    "randint of arrays": lambda key: mx.random.randint(2, mx.array([3, 50]), (4, 2), key=key),
+    "truncated normal": lambda key: mx.random.truncated_normal(-1, HIGH, (3,), key=key),
+    "permutation": lambda key: mx.random.permutation(6, key=key),
+    "normal": lambda key: mx.random.normal((3,), loc=2, key=key),
+    "a split key": lambda key: mx.random.uniform(4, 6, (3,), key=mx.random.split(key)[1]),
+    "an array that looks like a key": lambda key: mx.random.randint(
+        1, mx.array([9, 99], mx.uint32), (2,), key=key
+    ),
+    "split": lambda key: mx.random.split(key, 3),
+}
+
+
+@pytest.mark.parametrize("compile", MODES)
+@pytest.mark.parametrize("case", KEYED)
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_keyed_draw_keeps_its_first_argument(chain, x, case, compile, recorded):
+    """Recorded for the sake of another argument (or its key), and on its own."""
+    key = mx.random.key(11)
+    wanted = KEYED[case](key)
+    for _ in range(2):
+        with chain.trace(x, compile=compile):
+            h = chain.layers[0].output
+            own = key + (h[0, 0, :2] * 0).astype(mx.uint32) if recorded else key
+            found = KEYED[case](own)
+            found = (found if recorded else mx.array(found) + h.sum() * 0).save()
+    assert models.same(found.astype(mx.float32), wanted.astype(mx.float32))
+
+
+@pytest.mark.parametrize("compile", MODES)
+def test_a_keyed_draw_between_recorded_bounds(chain, x, compile):
+    key = mx.random.key(3)
+    for _ in range(2):
+        with chain.trace(x, compile=compile):
+            high = chain.layers[0].output[0, 0] + 5
+            kept = high.save()
+            found = [
+                mx.random.uniform(0, high, (6,), key=key).save(),
+                mx.random.uniform(1, high, (2, 6), key=key).save(),
+                mx.random.randint(0, high.astype(mx.int32), (4, 6), key=key).save(),
+            ]
+    assert models.same(found[0], mx.random.uniform(0, kept, (6,), key=key))
+    assert models.same(found[1], mx.random.uniform(1, kept, (2, 6), key=key))
+    assert models.same(found[2], mx.random.randint(0, kept.astype(mx.int32), (4, 6), key=key))
+
+
+def test_a_bound_that_looks_like_a_key_is_a_bound(chain, x):
+    bound = mx.array([9, 1000], mx.uint32)
+    for compile in MODES:
+        with chain.trace(x, compile=compile):
+            one = mx.random.randint(5, bound, (2,)).save()
+            two = mx.random.randint(5, bound + (chain.output.sum() * 0).astype(mx.uint32), (2,))
+            two = two.save()
+        for drawn in (one, two):
+            assert mx.all(drawn >= 5) and mx.all(drawn < bound)
