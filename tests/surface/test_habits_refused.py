@@ -31,6 +31,8 @@ def traced(model, *inputs, **kwargs):
 NO_INPUTS = {
     "a number": (5, r"trace\(\[5\]\)"),
     "numpy's number": (np.int64(5), r"trace\(\[5\]\)"),
+    "an array without axes": (mx.array(5), r"trace\(\[5\]\)"),
+    "texts in lists": ([["a"], ["b"]], "texts, token ids"),
     "a fraction": (2.5, "token ids"),
     "a flag": (True, "token ids"),
     "nothing": (None, "token ids"),
