@@ -104,13 +104,14 @@ class Prompts:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         recording = self._recording
-        if error is not None:
-            trim(error)
         try:
             self._open.__exit__()
         finally:
             recording.close()
-        if error is not None or not self._prompts:
+        if error is not None:
+            trim(error)
+            return
+        if not self._prompts:
             return
         recording.check_escapes()
         call = self._batch()

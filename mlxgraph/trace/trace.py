@@ -104,13 +104,12 @@ class Trace:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
-        if error is not None:
-            trim(error)
         try:
             self._close()
         finally:
             stack.paused = self._paused  # whatever an interrupt in mid-run has left
         if error is not None and kind is not StopBlock:
+            trim(error)
             explain_escape(error)
             return False
         self._finish()
