@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxgraph.errors import InputError, OutsideTraceError, ShapeError
+from mlxgraph.errors import InputError, OutsideTraceError, ShapeError, UnknownSiteError
 from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.algebra import canonical, rebuilt
@@ -122,6 +122,12 @@ class Prompts:
         params = recording.bind(graph, self._params)
         job = Job(graph, call, params, self._options, census)
         self.saved_values = finish(self._engine, recording, job)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
+        raise UnknownSiteError(name, (), "a trace of several prompts", also=own)
 
     @property
     def graph(self) -> Graph:
