@@ -27,6 +27,11 @@ def prepare(inputs: tuple, tokenizer: Any, kwargs: dict[str, Any] | None = None)
     Raises: NoTokenizerError for text without a tokenizer, InputError for what no model takes.
     """
     kwargs = {} if kwargs is None else kwargs
+    if len(inputs) > 1 and all(isinstance(given, str) for given in inputs):
+        raise InputError(
+            f"{len(inputs)} texts are one input, a list.\n  Write model.trace([a, b]), or `with"
+            " model.trace() as t:` and `t.invoke(a)` for edits of their own."
+        )
     if len(inputs) != 1:
         return describe_call(tuple(_array(value) for value in inputs), kwargs)
     given = inputs[0]

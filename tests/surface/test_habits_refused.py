@@ -61,6 +61,17 @@ def test_what_can_be_read_once_only_is_refused(tiny, given):
         traced(tiny, given)
 
 
+def test_several_texts_are_a_list(tiny):
+    with pytest.raises(InputError, match=r"trace\(\[a, b\]\)"):
+        tiny.trace("one text", "another text")
+
+
+@pytest.mark.parametrize("given", [[("layers.1", iv.zero_out)], iv.zero_out, "layers.1"])
+def test_interventions_that_are_no_dict(tiny, given):
+    with pytest.raises(InterventionError, match="by name"):
+        traced(tiny, [1, 2], interventions=given)
+
+
 @pytest.mark.parametrize("mode", ["always", "never", "", None, 1.5, ["auto"]])
 def test_a_way_to_compile_that_there_is_not(tiny, mode):
     for call in (
