@@ -21,7 +21,7 @@ from mlxgraph.trace.prompts import Prompts
 TEXT = "The capital of France is"
 
 
-def main() -> None:
+def main() -> dict[str, mx.array]:
     """A short session, each of whose steps has a type."""
     model = mg.tiny()
     assert_type(model, mg.InterpretableModel)
@@ -59,3 +59,4 @@ def main() -> None:
     assert_type(recovery, Recovery)
     found = mg.get_activations(model, TEXT, layers=[0])
     assert_type(found, dict[str, mx.array])
+    return found

@@ -86,10 +86,12 @@ class SiteNameError(UnknownSiteError, TypeError):
     """Something else where the name of a module is needed."""
 
     def __init__(self, given: object, write: str = ""):
-        kind = repr(given) if isinstance(given, str) else f"a {type(given).__name__}"
+        what = f"a module is named by a text or by its handle, not by a {type(given).__name__}"
+        if isinstance(given, str):
+            what = f"{given!r} is not the name of one module"
         MLXGraphError.__init__(
             self,
-            f"a module is named by a text or by its handle, not by {kind}.\n  Write "
+            f"{what}.\n  Write "
             + (write or "'layers.1.mlp', a pattern such as 'layers.*.mlp', or model.layers[1].mlp")
             + ".",
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from mlxgraph.errors import LayersError, UnknownSiteError, numbered
+from mlxgraph.errors import LayersError, SiteNameError, UnknownSiteError, numbered
 from mlxgraph.graph.pattern import ALIASES, is_pattern, matches, numbers_of, split
 from mlxgraph.graph.site import INPUTS, MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.graph.site_name import SiteName, site_text, taken_apart
@@ -117,11 +117,12 @@ class Names:
         return [NamedSite(Site(path, port, parts.call), first) for path in found]
 
     def site(self, name: Any) -> NamedSite:
-        """The one site that a name means.  Raises: UnknownSiteError, of a pattern too."""
+        """The one site that a name means.  Raises: UnknownSiteError, SiteNameError for several."""
         text = site_text(name)
         found = self.sites(text)
         if len(found) > 1:
-            raise UnknownSiteError(text, self.known())
+            one = f"one of the {len(found)} names that it matches, such as {found[0].name!r}"
+            raise SiteNameError(text, one)
         return found[0]
 
     def _unknown(self, text: str, module: str) -> UnknownSiteError:

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import InputError, KeywordError, NoTokenizerError
+from mlxgraph.graph.nested import leaves, map_nested
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.padded import padded_forward
 
@@ -26,20 +27,25 @@ def prepare(inputs: tuple, tokenizer: Any, kwargs: dict[str, Any] | None = None)
     Raises: NoTokenizerError for text without a tokenizer, InputError for what no model takes.
     """
     kwargs = {} if kwargs is None else kwargs
+    if len(inputs) > 1 and all(isinstance(given, str) for given in inputs):
+        raise InputError(
+            f"{len(inputs)} texts are one input, a list.\n  Write model.trace([a, b]), or `with"
+            " model.trace() as t:` and `t.invoke(a)` for edits of their own."
+        )
     if len(inputs) != 1:
         return describe_call(tuple(_array(value) for value in inputs), kwargs)
     given = inputs[0]
     rows = _token_rows(given, tokenizer)
     if rows is not None:
         return call_of(rows, tokenizer, kwargs)
-    value = given.item() if isinstance(given, np.generic) else _array(given)
+    value = given.item() if _is_number(given) else _array(given)
     if value is None or isinstance(value, (bool, int, float, complex, bytes, set, Iterator)):
         raise InputError(_no_input(value))
     if _holds_ids(value) and value.ndim < 3:
         tokens = value if value.ndim == 2 else value[None]
         lengths = [tokens.shape[1]] * tokens.shape[0]
         return describe_call((tokens,), kwargs, tokens=tokens, lengths=lengths)
-    return describe_call((value,), kwargs)
+    return describe_call((map_nested(value, _array),), kwargs)
 
 
 def _token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
@@ -62,7 +68,11 @@ def _token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
     if all(_encoding(item) is not None for item in given):
         return [row for item in given for row in _rows_of_encoding(*(_encoding(item) or ()))]
     if all(isinstance(item, (list, tuple)) or _is_row(item) for item in given):
-        return [[int(token) for token in _listed(row)] for row in given]
+        rows = [_listed(row) for row in given]
+        if all(isinstance(token, (int, np.integer)) for row in rows for token in row):
+            return [[int(token) for token in row] for row in rows]
+    if any(isinstance(leaf, (mx.array, np.ndarray)) for leaf in leaves(given)):
+        return None  # one argument, as it is
     raise InputError(
         "a list of inputs must hold texts, token ids, or lists of token ids; this one holds "
         f"{', '.join(sorted({type(item).__name__ for item in given}))}.\n"
@@ -106,6 +116,13 @@ def _listed(values: Any) -> list:
     """An array of whatever library as a list; its rows too."""
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
     return [one.tolist() if hasattr(one, "tolist") else one for one in listed]
+
+
+def _is_number(value: Any) -> bool:
+    """A number of numpy, or a whole one as an array without axes."""
+    if isinstance(value, mx.array):
+        return value.ndim == 0 and mx.issubdtype(value.dtype, mx.integer)
+    return isinstance(value, np.generic)
 
 
 def _is_row(value: Any) -> bool:

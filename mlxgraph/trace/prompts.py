@@ -15,7 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import InputError, OutsideTraceError
+from mlxgraph.errors import InputError, OutsideTraceError, UnknownSiteError
 from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
@@ -88,12 +88,13 @@ class Prompts:
     @exit_of_block
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         recording = self._recording
-        if error is not None:
-            trim(error)
         if self._open is not None:
             self._open.__exit__()
         recording.close()
-        if error is not None or not self._prompts:
+        if error is not None:
+            trim(error)
+            return
+        if not self._prompts:
             return
         recording.check_escapes()
         call = self._batch()
@@ -107,6 +108,12 @@ class Prompts:
         params = recording.bind(graph, self._params)
         job = Job(graph, call, params, self._options, census)
         self.saved_values = finish(self._engine, recording, job)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
+        raise UnknownSiteError(name, (), "a trace of several prompts", also=own)
 
     @property
     def graph(self) -> Graph:

@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import BoundsError, CountError, HeadsError
+from mlxgraph.errors import BoundsError, CountError, HeadsError, InterventionError
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.site import INPUTS, Site
@@ -46,6 +46,11 @@ def is_interventions(value: Any) -> bool:
 
 def intervene(recording: Recording, names: Names, interventions: Mapping[Any, Any]) -> None:
     """Replace sites' values by functions of them, one name or pattern after the other."""
+    if not isinstance(interventions, Mapping):
+        raise InterventionError(
+            f"interventions= takes functions by name, not a {type(interventions).__name__}.\n"
+            "  Write interventions={'layers.1.mlp': iv.scale(0.5)}."
+        )
     for name, function in interventions.items():
         for named in names.sites(name):
             handle = first_array(read_named(recording, named))

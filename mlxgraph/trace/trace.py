@@ -109,12 +109,11 @@ class Trace:
 
     @exit_of_block
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
-        if error is not None:
-            trim(error)
         self._close()
         if self._recorded_only:
             return False
         if error is not None and kind is not StopBlock:
+            trim(error)
             explain_escape(error)
             return False
         self._finish()

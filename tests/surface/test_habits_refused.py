@@ -31,6 +31,8 @@ def traced(model, *inputs, **kwargs):
 NO_INPUTS = {
     "a number": (5, r"trace\(\[5\]\)"),
     "numpy's number": (np.int64(5), r"trace\(\[5\]\)"),
+    "an array without axes": (mx.array(5), r"trace\(\[5\]\)"),
+    "texts in lists": ([["a"], ["b"]], "texts, token ids"),
     "a fraction": (2.5, "token ids"),
     "a flag": (True, "token ids"),
     "nothing": (None, "token ids"),
@@ -57,6 +59,17 @@ def test_what_no_model_takes_is_refused(tiny, name):
 def test_what_can_be_read_once_only_is_refused(tiny, given):
     with pytest.raises(InputError, match=r"list\("):
         traced(tiny, given)
+
+
+def test_several_texts_are_a_list(tiny):
+    with pytest.raises(InputError, match=r"trace\(\[a, b\]\)"):
+        tiny.trace("one text", "another text")
+
+
+@pytest.mark.parametrize("given", [[("layers.1", iv.zero_out)], iv.zero_out, "layers.1"])
+def test_interventions_that_are_no_dict(tiny, given):
+    with pytest.raises(InterventionError, match="by name"):
+        traced(tiny, [1, 2], interventions=given)
 
 
 @pytest.mark.parametrize("mode", ["always", "never", "", None, 1.5, ["auto"]])

@@ -12,7 +12,8 @@ from tests.models import make_llama
 
 
 def test_the_typed_example_runs():
-    typed_example.main()
+    found = typed_example.main()
+    assert set(found) == {"layer_0"}, "and so to its end"
 
 
 def test_printing_a_model_shows_its_tree(tied):

@@ -101,8 +101,9 @@ def test_a_pattern_is_all_of_them_in_every_call(llama, tokens, pattern):
     assert list(mg.batch_get_activations(llama, tokens, layers=[0, pattern])) == ["layer_0", *paths]
     with llama.trace(tokens) as t:
         assert list(t.cache(pattern)) == paths
-    with pytest.raises(UnknownSiteError):
-        t.activations[pattern]
+    for one in (t.get, t.get_activation, llama.__getitem__, t.activations.__getitem__):
+        with pytest.raises(SiteNameError, match="one of the 3 names"):
+            one(pattern)
 
 
 def test_a_pattern_of_inputs(llama, tokens):

@@ -46,6 +46,15 @@ def test_a_misspelt_method_of_a_trace(tied, tokens, written, meant):
     assert suggested(caught.value)[0] == meant
 
 
+def test_a_misspelt_method_of_a_trace_of_prompts(tied):
+    with tied.trace() as t:
+        with pytest.raises(AttributeError) as caught:
+            t.invok([1, 2])
+    assert suggested(caught.value)[0] == "invoke"
+    with pytest.raises(AttributeError, match="t.output"):
+        t.result  # noqa: B018
+
+
 @pytest.mark.parametrize(
     ("written", "meant"),
     [("mpl", "mlp"), ("self_atn", "self_attn"), ("atn", "attn"), ("outptu", "output")],
