@@ -12,7 +12,7 @@ from typing import Any
 from mlxgraph.errors import MLXGraphError, OperationError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.evaluate.bounds import Outside, check_node, indexed, values_of_index
-from mlxgraph.evaluate.evaluate import arguments, evaluate
+from mlxgraph.evaluate.evaluate import call_arguments, evaluate
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, Info
 from mlxgraph.graph.graph import Note
@@ -128,6 +128,9 @@ class Inference:
         try:
             with paused():
                 result = self._value(node)
+            if node.op == ops.CALL and not random_state.same(key):
+                made = random_state.draws_between(key, random_state.current())
+                self._census.drawing[node] = made
         except MLXGraphError:
             raise
         except Outside as outside:
@@ -147,7 +150,7 @@ class Inference:
             return self.infos[child].value
 
         if node.op == ops.CALL:
-            (path, *args), kwargs = arguments(node, lookup)
+            path, args, kwargs = call_arguments(node, lookup)
             return self._modules()[path](*args, **kwargs)
         if node.op != ops.APPLY:
             return evaluate(node, lookup)

@@ -46,7 +46,6 @@ class Runner:
         self._censuses: Recent[Any, Census] = Recent(MOST_CENSUSES)
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self.tree = ModuleTree(root, {})  # as it was when last checked
-        self._bare: tuple[ModuleTree, StandIn] | None = None
         self._padding_checked: ModuleTree | None = None
         self._lock = threading.RLock()
 
@@ -68,7 +67,7 @@ class Runner:
         self._censuses.clear()
         self.prepared.clear()
         self._cuts.clear()
-        self._bare = self._padding_checked = None
+        self._padding_checked = None
 
     def add(self, name: str, module: nn.Module) -> None:
         """Give a module that is no part of the model a path in the tree."""
@@ -77,14 +76,11 @@ class Runner:
             self._replant()
 
     def modules(self) -> Mapping[str, Any]:
-        """Copies of the modules without hooks, by path: to try one on placeholders."""
-        return self._without_hooks().modules
+        """Copies of the modules without hooks, with the weights of now, by path: to call one.
 
-    def _without_hooks(self) -> StandIn:
-        tree = self.tree
-        if self._bare is None or self._bare[0] is not tree:
-            self._bare = (tree, StandIn(tree, (), _no_hook))
-        return self._bare[1]
+        They are not kept, since they would keep the weights.
+        """
+        return StandIn(self.tree, (), _no_hook).modules
 
     # -- what a forward visits --------------------------------------------------------------------
 
@@ -109,7 +105,7 @@ class Runner:
         if self._padding_checked is tree:
             return
         try:
-            check_masks(self._without_hooks().root)
+            check_masks(StandIn(tree, (), _no_hook).root)
         except ValueError as error:
             if says_followed(error):
                 return  # nothing can be evaluated here; the next trace outside of it asks again
