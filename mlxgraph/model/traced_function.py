@@ -155,6 +155,8 @@ def _kind(value: Any) -> Any:
         return (value.shape, value.dtype)
     if isinstance(value, float):
         return float
+    if isinstance(value, complex):
+        return (complex, repr(value))
     return (type(value), value if value.__hash__ is not None else _Itself(value))
 
 

@@ -156,6 +156,8 @@ class _Description:
             return (dict, tuple((name, self.of(item)) for name, item in value.items()))
         if is_container(value):
             return (type(value), tuple(self.of(item) for item in value))
+        if isinstance(value, float):
+            return (float, repr(value))  # 0.0 and -0.0 are equal, and not the same
         if isinstance(value, _PLAIN):
             return (type(value), value)
         self.plain = False

@@ -12,7 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import OutsideTraceError, UnknownNameError
+from mlxgraph.errors import LookError, OutsideTraceError, UnknownNameError
+from mlxgraph.errors.source_line import here
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, Site
@@ -78,6 +79,7 @@ class Trace:
         self._graph: Graph | None = None
         self._open: intercepted | None = None
         self._key: mx.array | None = None
+        self._weights: tuple[Any, Any] | None = None
         self._activations: Activations | None = None
 
     # -- the block -------------------------------------------------------------------------------
@@ -128,6 +130,8 @@ class Trace:
         assert recording is not None
         recording.check_escapes()
         self._graph = graph = recording.graph()
+        tree = self._engine.runner.tree
+        self._weights = (tree, tree.seen)
         self._key = random_state.current()
         self._params = recording.bind(graph, self._params)
         if self._options is None or recording.unbound:
@@ -211,6 +215,12 @@ class Trace:
         Nobody had saved them; the random draws are those of the finished run.
         """
         graph = self.graph
+        if self._weights is not None and not self._weights[0].are_weights(self._weights[1]):
+            raise LookError(
+                f"{', '.join(map(str, sites[:3]))}: the model's weights have changed since this"
+                f" run, and what was not saved in it cannot be told any more.\n  at {here()}\n"
+                "  Save it inside the block, or look at it before the weights change."
+            )
         written = dict(graph.writes)
         nodes: list[Node] = [written.get(site) or site_node(*site) for site in sites]
         now = random_state.current()

@@ -323,7 +323,8 @@ def test_a_draw_that_was_looked_at_is_the_draw_that_is_saved(chain, x, name, com
         assert models.same(kept, mx.array(looked), 1e-5)
         assert models.same(again, mx.array(second), 1e-5)
         assert models.same(h, mx.array(site), 1e-5)
-        assert name == "of a value" or not models.same(kept, again, 1e-3)
+        if name != "of a value":  # bits, which may agree
+            assert not models.same(kept, again, 1e-3)
 
 
 def test_a_look_moves_no_state(chain, x):
