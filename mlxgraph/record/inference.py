@@ -54,6 +54,7 @@ class Inference:
     ):
         self.lines: dict[Node, Any] = {}
         self.infos = census.infos
+        self._opaque: set[Node] = set()  # Python functions, and what is made of their results
         self._census = census
         self._modules = modules
         self._constants = constants
@@ -79,6 +80,12 @@ class Inference:
             if below not in self.infos:
                 self._infer(below)
         return self.infos[node]
+
+    def forget_functions(self) -> None:
+        """Let go of the Python functions of this recording: what is kept with the census lives
+        long, and they would with all that they capture."""
+        for node in self._opaque:
+            self.infos.pop(node, None)
 
     def check_indices(self, node: Node) -> None:
         """Raise BoundsError where a node, of a graph that meets this forward, indexes outside."""
@@ -118,6 +125,8 @@ class Inference:
                 when = max(when, self.info(child).when)
             value = self._try(node)
         self.infos[node] = Info(value, when)
+        if node.op == ops.APPLY or (self._opaque and not self._opaque.isdisjoint(node.inputs)):
+            self._opaque.add(node)
 
     def _try(self, node: Node) -> Any:
         """A node's value on placeholders.

@@ -33,6 +33,7 @@ from mlxgraph.run.tree import ModuleTree
 CompileMode = bool | Literal["auto"]
 MOST_PREPARED = 256
 MOST_CENSUSES = 64
+MOST_OF_FUNCTIONS = 4
 
 
 class Runner:
@@ -43,6 +44,7 @@ class Runner:
         self.added: dict[str, nn.Module] = {}
         self.compilations = 0
         self.prepared: Recent[Any, PreparedRun] = Recent(MOST_PREPARED)
+        self.of_functions: Recent[Any, PreparedRun] = Recent(MOST_OF_FUNCTIONS)
         self._censuses: Recent[Any, Census] = Recent(MOST_CENSUSES)
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self.tree = ModuleTree(root, {})  # as it was when last checked
@@ -66,6 +68,7 @@ class Runner:
         """Let go of everything that was worked out about the model."""
         self._censuses.clear()
         self.prepared.clear()
+        self.of_functions.clear()
         self._cuts.clear()
         self._padding_checked = None
 
@@ -128,13 +131,26 @@ class Runner:
         )
 
     def prepare(
-        self, key: Any, graph: Graph, saves: Sequence[Node], census: Census, call: Call
+        self,
+        key: Any,
+        graph: Graph,
+        saves: Sequence[Node],
+        census: Census,
+        call: Call,
+        compile: CompileMode = "auto",
     ) -> PreparedRun:
-        """Plan a run of a graph as it stands, and keep it under a key."""
+        """Plan a run of a graph as it stands, and keep it under a key.
+
+        Python functions live as long as what is kept, with all they capture; so a run that calls
+        some is kept only where it is to be compiled, and then not for long.
+        """
         plan = make_plan(graph, census, saves)
         made = PreparedRun(plan, census, call, lambda: self.tree, self._count)
         if key is not None and census.traceable:
-            self.prepared.put(key, made)
+            if not plan.opaque:
+                self.prepared.put(key, made)
+            elif compile is True:
+                self.of_functions.put(key, made)
         return made
 
     def _count(self) -> None:

@@ -91,13 +91,13 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
             if is_stateful(call, census):  # the forward goes to its end, for the cache's sake
                 wanted = (*wanted, site_node(""))
         key = runner.key(graph, wanted, call, options.rewrites)
-        made = None if key is None else runner.prepared.get(key)
+        made = None if key is None else runner.prepared.get(key) or runner.of_functions.get(key)
         if made is None:
             census = census or runner.census(call)
             written = as_written(graph, wanted, census)
             indices = check_indices(written.graph, wanted, census, runner.modules)
             *_, last = written, *rewritten(engine, written, census, call, options.rewrites)
-            made = runner.prepare(key, last.graph, last.wanted, census, call)
+            made = runner.prepare(key, last.graph, last.wanted, census, call, options.compile)
             made.indices = indices
         if job.census is None:  # nobody has looked at this call before
             check_ids(made.rows, call)

@@ -110,8 +110,13 @@ class Prompts:
             self._open.__exit__()
         finally:
             recording.close()
-        if error is not None or not self._prompts:
-            return
+        try:
+            if error is None and self._prompts:
+                self._finish(recording)
+        finally:
+            recording.forget_functions()
+
+    def _finish(self, recording: Recording) -> None:
         recording.check_escapes()
         call = self._batch()
         self.tokens, self.lengths = call.tokens, call.lengths

@@ -111,9 +111,15 @@ class Trace:
         finally:
             stack.paused = self._paused  # whatever an interrupt in mid-run has left
         if error is not None and kind is not StopBlock:
+            assert self._recording is not None
+            self._recording.forget_functions()
             explain_escape(error)
             return False
-        self._finish()
+        try:
+            self._finish()
+        finally:
+            assert self._recording is not None
+            self._recording.forget_functions()
         return kind is StopBlock
 
     def _close(self) -> None:
@@ -152,6 +158,7 @@ class Trace:
             return recording.graph()
         finally:
             self._close()
+            recording.forget_functions()
 
     def _job(self, graph: Graph) -> Job:
         census = self._recording.census if self._recording is not None else None
