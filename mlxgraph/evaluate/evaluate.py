@@ -9,7 +9,7 @@ from mlxgraph.evaluate.bounds import INDEXES, check_call
 from mlxgraph.evaluate.functions import function
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import map_nested
-from mlxgraph.graph.node import Node, is_draw, is_number
+from mlxgraph.graph.node import Node, called, is_draw, is_number
 from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.dtypes import dtype_beside, dtype_named
@@ -52,6 +52,12 @@ def arguments(node: Node, lookup: Lookup) -> tuple[list[Any], dict[str, Any]]:
     """A node's arguments and keyword arguments as the Python values they stand for."""
     args = [thaw(value, lookup) for value in node.args]
     return args, {name: thaw(value, lookup) for name, value in node.kwargs}
+
+
+def call_arguments(node: Node, lookup: Lookup) -> tuple[str, list[Any], dict[str, Any]]:
+    """The path of a module that is called by hand, and what it is called with."""
+    args, kwargs = arguments(node, lookup)
+    return called(node), args[2 if is_draw(node) else 1 :], kwargs
 
 
 def evaluate(node: Node, lookup: Lookup) -> Any:

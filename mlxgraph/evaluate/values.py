@@ -9,7 +9,9 @@ from mlxgraph.errors import MLXGraphError
 from mlxgraph.evaluate.evaluate import Lookup, evaluate
 from mlxgraph.graph import ops
 from mlxgraph.graph.listing import brief
-from mlxgraph.graph.node import Node
+from mlxgraph.graph.node import Node, is_draw
+
+Draw = Callable[[Node, Callable[[], Any]], Any]
 
 OF_MLX = (ValueError, TypeError, IndexError)  # what an operation raises on other shapes
 
@@ -29,20 +31,23 @@ class Values:
     Args:
         known: values to start from, those of the graph's sources among them; it fills up.
         call: gives the value of a node that calls a module.
+        draw: makes a numbered draw, given its node and how; left out, from the state as it is.
         after: changes a value before it is kept (a zero is added where a gradient is taken).
     """
 
-    __slots__ = ("known", "call", "_after")
+    __slots__ = ("known", "call", "_after", "draw")
 
     def __init__(
         self,
         known: dict[Node, Any],
         call: Callable[[Node, Lookup], Any] = evaluate,
         after: Callable[[Node, Any], Any] | None = None,
+        draw: Draw | None = None,
     ):
         self.known = known
         self.call = call
         self._after = after
+        self.draw = draw
 
     def __getitem__(self, node: Node) -> Any:
         if node not in self.known:
@@ -68,6 +73,11 @@ class Values:
             known[node] = value if self._after is None else self._after(node, value)
 
     def _one(self, node: Node) -> Any:
+        if self.draw is not None and is_draw(node):
+            return self.draw(node, lambda: self._made(node))
+        return self._made(node)
+
+    def _made(self, node: Node) -> Any:
         lookup = self.known.__getitem__
         if node.op == ops.CALL:
             return self.call(node, lookup)

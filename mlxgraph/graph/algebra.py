@@ -14,7 +14,7 @@ from mlxgraph.errors import MergeError, ParamError, UnknownNameError
 from mlxgraph.graph import ops
 from mlxgraph.graph.base import G, GraphBase, Moved, canonical, rebuilt
 from mlxgraph.graph.deferred import Edit, Read, is_graph, site_name
-from mlxgraph.graph.node import Node, is_draw, site_node, site_of
+from mlxgraph.graph.node import Node, called, is_draw, site_node, site_of
 from mlxgraph.graph.site import MODEL_OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.graph.site_name import site_text, taken_apart
 from mlxgraph.graph.values import dtype_name
@@ -136,7 +136,9 @@ def retarget(graph: G, moves: Mapping[str, str]) -> G:
         if node.op == ops.SITE:
             return site_node(*site(site_of(node)))
         if node.op == ops.CALL:
-            return Node(ops.CALL, (aim(node.args[0]), *node.args[1:]), node.kwargs)
+            number = node.args[:1] if is_draw(node) else ()
+            rest = node.args[len(number) + 1 :]
+            return Node(ops.CALL, (*number, aim(called(node)), *rest), node.kwargs)
         return None
 
     def deferred(old: Any) -> Any:

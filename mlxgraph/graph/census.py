@@ -24,11 +24,23 @@ class Census:
 
     `order[site]` is a position, `values[site]` the value there with every array replaced by a
     placeholder of its shape and dtype.  `traceable` is False where the forward branches on
-    values, `draws` is True where it uses the random state.  `rows` says which arrays among the
-    inputs number the rows of an embedding: `{array: (path, how many rows)}`.
+    values, `draws` is True where it uses the random state.  `changes` is True where it changes
+    lists, dicts or arrays among its inputs (a cache).  `drawing` says how often modules draw that
+    are called by hand, `rows` which arrays among the inputs number the rows of an embedding:
+    `{array: (path, how many rows)}`.
     """
 
-    __slots__ = ("order", "values", "infos", "traceable", "draws", "rows", "__weakref__")
+    __slots__ = (
+        "order",
+        "values",
+        "infos",
+        "traceable",
+        "draws",
+        "drawing",
+        "changes",
+        "rows",
+        "__weakref__",
+    )
 
     def __init__(self, traceable: bool = True):
         self.order: dict[Site, int] = {}
@@ -36,6 +48,8 @@ class Census:
         self.infos: dict[Node, Info] = {}
         self.traceable = traceable
         self.draws = False
+        self.changes = False
+        self.drawing: dict[Node, int] = {}
         self.rows: dict[int, tuple[str, int]] = {}
 
     def visit(self, site: Site, value: Any) -> None:

@@ -171,8 +171,12 @@ def param_fault(name: Any, shape: Any, dtype: Any) -> str | None:
 
 
 def call_names_a_module(node: Node, constants: Sequence[Any]) -> str | None:
-    """call(path, ...): a module of the model by its path, and what it is called with."""
-    named = bool(node.args) and type(node.args[0]) is str
+    """call(path, ...): a module of the model by its path, and what it is called with.
+
+    One that draws has a number before its path.
+    """
+    first = 1 if node.args and is_whole(node.args[0]) and node.args[0] > 0 else 0
+    named = len(node.args) > first and type(node.args[first]) is str
     return None if named else "a call names no module"
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mlxgraph.graph import ops
 from mlxgraph.graph.base import GraphBase
 from mlxgraph.graph.deferred import Edit, Read, is_graph
-from mlxgraph.graph.node import Node, site_of
+from mlxgraph.graph.node import Node, is_draw, site_of
 from mlxgraph.graph.values import (
     DType,
     FrozenDict,
@@ -192,9 +192,10 @@ def expression(node: Node, names: dict[Node, str]) -> str:
     if node.op == ops.UPDATE:
         return f"{node.op}({show(args[0])}, [{_index(args[1], names)}], {show(args[2])})"
     if node.op in (ops.APPLY, ops.CALL):
-        called = show(args[0]) if node.op == ops.APPLY else (args[0] or "model")
-        inside = [show(value) for value in args[1:]]
-        return f"{called}({', '.join(inside + _keywords(node, names))})"
+        first = 1 if node.op == ops.CALL and is_draw(node) else 0
+        name = show(args[0]) if node.op == ops.APPLY else (args[first] or "model")
+        inside = [show(value) for value in args[first + 1 :]]
+        return f"{name}({', '.join(inside + _keywords(node, names))})"
     inside = [show(value) for value in args]
     return f"{ops.short(node.op)}({', '.join(inside + _keywords(node, names))})"
 

@@ -36,7 +36,7 @@ from mlxgraph.graph.values import FrozenDict, FrozenList, Slice, frozen_leaves, 
 
 __all__ = [  # the kinds of node, beside what this page defines
     "APPLY", "CALL", "CONSTANT", "GRAD", "NUMBER", "PARAM", "SITE", "SOURCES",
-    "Node", "is_draw", "is_number", "site_node", "site_of", "substitute", "walk",
+    "Node", "called", "is_draw", "is_number", "site_node", "site_of", "substitute", "walk",
 ]  # fmt: skip
 
 _interned: dict[tuple, weakref.ref] = {}
@@ -151,14 +151,25 @@ def site_of(node: Node) -> Site:
 def is_draw(node: Node) -> bool:
     """Whether a node draws from the random state: its first argument is then the draw's number.
 
+    A module called by hand that draws has one too: before its path.
+
     A draw with a key of its own is a function like any other, and has no number.
     """
-    if not is_random(node.op) or not node.args or type(node.args[0]) is not int:
+    if not node.args or type(node.args[0]) is not int:
+        return False
+    if node.op == CALL:
+        return True
+    if not is_random(node.op):
         return False
     if any(name == "key" for name, _ in node.kwargs):
         return False
     at = key_position(node.op)
     return len(node.args) <= at or not _is_key(node.args[at])
+
+
+def called(node: Node) -> str:
+    """The path of the module that a `call` node calls."""
+    return node.args[1] if is_draw(node) else node.args[0]
 
 
 def _is_key(value: Any) -> bool:

@@ -20,6 +20,7 @@ async_eval = mx.async_eval
 broadcast_to = mx.broadcast_to
 compile = mx.compile
 custom_function = mx.custom_function
+export_to_dot = mx.export_to_dot
 full = mx.full
 grad = mx.grad
 normal = mx.random.normal

@@ -9,12 +9,13 @@ Asking costs: where nothing is in the way, MLX begins to compute the array.
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.mlx_facts.originals import async_eval
+from mlxgraph.mlx_facts.originals import async_eval, export_to_dot
 
 _NOTHING = "without a primitive"
 _FOLLOWED = ("graph transformation", "function transformations")  # async_eval's words, and eval's
@@ -56,6 +57,14 @@ def is_followed(array: mx.array) -> bool:
     except (RuntimeError, ValueError) as error:
         return says_followed(error)
     return False
+
+
+def is_computed(array: mx.array) -> bool:
+    """Whether some operation is to make an array; an input of a trace, and what has been computed,
+    is the source of a graph of one box, and a changed input (`x[0] = 1`) is not."""
+    drawn = StringIO()
+    export_to_dot(drawn, array)
+    return "shape=rectangle" in drawn.getvalue()
 
 
 def known_range(array: mx.array) -> tuple[int, int] | None:

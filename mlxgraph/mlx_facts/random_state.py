@@ -10,9 +10,12 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxgraph.mlx_facts.arrays import fill
 from mlxgraph.mlx_facts.originals import ARRAY
 
 _seed = mx.random.seed
+_split = mx.random.split
+_uniform = mx.random.uniform
 
 
 def current() -> mx.array:
@@ -32,6 +35,38 @@ def restore(key: mx.array) -> None:
         return
     high, low = key.tolist()
     _seed((high << 32) | low)
+
+
+def put(key: mx.array) -> None:
+    """Make the next draws those that follow `key`, lazily, inside a trace as well: the array that
+    is the state can be filled.  It is one that nobody else holds after a draw."""
+    _uniform(shape=())
+    fill(current(), key)
+
+
+def after(key: mx.array, draws: int) -> mx.array:
+    """The state after some draws: each splits it, and goes on with the first half."""
+    for _ in range(draws):
+        key = _split(key)[0]
+    return key
+
+
+def fork(key: mx.array) -> mx.array:
+    """A state whose draws have nothing to do with those that follow `key`."""
+    return _split(key, 3)[2]
+
+
+def draws_between(before: mx.array, now: mx.array, most: int = 64) -> int:
+    """How many draws were made since the state was `before`; `most` where that cannot be told."""
+    try:
+        wanted = now.tolist()
+        for count in range(most):
+            if before.tolist() == wanted:
+                return count
+            before = after(before, 1)
+    except (ValueError, RuntimeError):  # inside a transformation, where nothing can be looked at
+        pass
+    return most
 
 
 def is_key(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from weakref import ref
 
 from mlxgraph.errors import MissingParamError, UnknownNameError
 from mlxgraph.errors.tracebacks import with_edges
@@ -119,7 +120,7 @@ class CompiledPass:
         engine = refreshed(self._engine)
         if self._always is not None:
             return self._always, call
-        key = (call.key, call.ragged_lengths, engine.names.tree)
+        key = (call.key, call.ragged_lengths, ref(engine.names.tree))  # weakly: it keeps weights
         known = self._by_kind.get(key)
         if known is None:
             trace = Trace(engine.with_edits(Graph()), call, graph=self.graph)

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Any, NamedTuple
+from weakref import ref
 
 import mlx.core as mx
 import numpy as np
@@ -73,7 +74,8 @@ class TracedFunction:
         call, args, kwargs = self._given(inputs, args, kwargs)
         values = leaves((args, kwargs))
         given_as = (_shape((args, kwargs)), tuple([_kind(value) for value in values]))
-        key = (call.key, call.ragged_lengths, self._engine.names.tree, given_as)
+        tree = ref(self._engine.names.tree)  # weakly: it keeps weights
+        key = (call.key, call.ragged_lengths, tree, given_as)
         made = self._recorded.get(key)
         if made is None:
             made = self._recorded.put(key, self._record(call, args, kwargs))
@@ -157,6 +159,8 @@ def _kind(value: Any) -> Any:
         return (value.shape, value.dtype)
     if isinstance(value, float):
         return float
+    if isinstance(value, complex):
+        return (complex, repr(value))
     return (type(value), value if value.__hash__ is not None else _Itself(value))
 
 

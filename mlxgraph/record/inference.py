@@ -12,7 +12,7 @@ from typing import Any
 from mlxgraph.errors import MLXGraphError, OperationError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.evaluate.bounds import Outside, check_node, indexed, values_of_index
-from mlxgraph.evaluate.evaluate import arguments, evaluate
+from mlxgraph.evaluate.evaluate import call_arguments, evaluate
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, Info
 from mlxgraph.graph.graph import Note
@@ -54,6 +54,7 @@ class Inference:
     ):
         self.lines: dict[Node, Any] = {}
         self.infos = census.infos
+        self._opaque: set[Node] = set()  # Python functions, and what is made of their results
         self._census = census
         self._modules = modules
         self._constants = constants
@@ -79,6 +80,12 @@ class Inference:
             if below not in self.infos:
                 self._infer(below)
         return self.infos[node]
+
+    def forget_functions(self) -> None:
+        """Let go of the Python functions of this recording: what is kept with the census lives
+        long, and they would with all that they capture."""
+        for node in self._opaque:
+            self.infos.pop(node, None)
 
     def check_indices(self, node: Node) -> None:
         """Raise BoundsError where a node, of a graph that meets this forward, indexes outside."""
@@ -118,6 +125,8 @@ class Inference:
                 when = max(when, self.info(child).when)
             value = self._try(node)
         self.infos[node] = Info(value, when)
+        if node.op == ops.APPLY or (self._opaque and not self._opaque.isdisjoint(node.inputs)):
+            self._opaque.add(node)
 
     def _try(self, node: Node) -> Any:
         """A node's value on placeholders.
@@ -128,6 +137,9 @@ class Inference:
         try:
             with paused():
                 result = self._value(node)
+            if node.op == ops.CALL and not random_state.same(key):
+                made = random_state.draws_between(key, random_state.current())
+                self._census.drawing[node] = made
         except MLXGraphError:
             raise
         except Outside as outside:
@@ -147,7 +159,7 @@ class Inference:
             return self.infos[child].value
 
         if node.op == ops.CALL:
-            (path, *args), kwargs = arguments(node, lookup)
+            path, args, kwargs = call_arguments(node, lookup)
             return self._modules()[path](*args, **kwargs)
         if node.op != ops.APPLY:
             return evaluate(node, lookup)

@@ -13,7 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import GradientError, NotSavedError
+from mlxgraph.errors import GradientError, NotSavedError, ShapeError
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
@@ -47,6 +47,11 @@ def wrap(recording: Any, node: Node, value: Any, origin: Any = None) -> Any:
     handle._node = node
     handle._origin = origin
     return handle
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value holds no array, and so has no handle."""
+    return not isinstance(value, ARRAY) and not is_container(value)
 
 
 def _itself(array: mx.array) -> mx.array:
@@ -89,6 +94,12 @@ class Proxy(Saved):
     __hash__ = object.__hash__
 
     def _fill(self, result: mx.array) -> None:
+        if result.shape != self.shape:  # it would be broadcast
+            raise ShapeError(
+                f"{self._describe()} was {self.shape} when it was recorded, and this run gave"
+                f" {result.shape}",
+                self._birth(),
+            )
         fill(self, result)
         self._result = None
         self._recording = self._origin = None

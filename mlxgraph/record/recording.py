@@ -121,7 +121,13 @@ class Recording:
 
     def call_module(self, path: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Record a module called by hand on values: as it is, without the model's own edits."""
-        result = self.call(ops.CALL, (path, *args), kwargs)
+        frozen = tuple([freeze(value, self) for value in args])
+        named = tuple([(key, freeze(value, self)) for key, value in kwargs.items()])
+        result = self.result(ops.CALL, (path, *frozen), named)
+        draws = self.census.drawing.get(Node(ops.CALL, (path, *frozen), named))
+        if draws:  # two calls are two draws
+            result = self.result(ops.CALL, (self._draws + 1, path, *frozen), named)
+            self._draws += draws
         self._by_hand[path] = result
         return result
 
@@ -359,6 +365,10 @@ class Recording:
         Returns: the values by name, those that are listed.
         """
         return self._saves.finish([name for name, _ in graph.saves], results)
+
+    def forget_functions(self) -> None:
+        """Keep no Python function of this block, now that its graph has been made."""
+        self._inference.forget_functions()
 
     def close(self) -> None:
         """No operation is recorded after this.

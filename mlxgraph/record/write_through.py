@@ -47,7 +47,7 @@ from mlxgraph.mlx_facts.arrays import is_mask
 from mlxgraph.mlx_facts.dtypes import both_inexact
 from mlxgraph.record.conform import check_number, conformed
 from mlxgraph.record.handle import is_handle
-from mlxgraph.record.proxy import wrap
+from mlxgraph.record.proxy import is_plain, wrap
 from mlxgraph.record.views import View
 
 
@@ -99,7 +99,10 @@ class Part:
 def part_of(recording: Any, handle: Any, view: View) -> Any:
     """A handle on a part of another handle's value."""
     node = view.take(recording.build, handle._node)
-    return wrap(recording, node, recording.infos[node].value, Part(handle, view))
+    value = recording.infos[node].value
+    if value is not None and not recording.census.traceable and is_plain(value):
+        return recording.look(node)  # a number that the model makes of values: that of this run
+    return wrap(recording, node, value, Part(handle, view))
 
 
 def is_part(handle: Any) -> bool:

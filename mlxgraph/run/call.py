@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxgraph.graph.nested import is_container, map_nested
+from mlxgraph.graph.census import Census
+from mlxgraph.graph.nested import is_container, leaves, map_nested
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
@@ -39,6 +40,8 @@ class Call(NamedTuple):
         forward: calls a model with the inputs: as they are, or padded and masked.
         tokens: the token ids, (batch, length), padding included; None for other inputs.
         lengths: how many tokens of each row are real.
+        given: `(args, kwargs)` themselves, where they hold lists or dicts that a forward may
+            change; `args` and `kwargs` are copies.
     """
 
     args: tuple
@@ -49,6 +52,7 @@ class Call(NamedTuple):
     forward: Forward = call_model
     tokens: mx.array | None = None
     lengths: list[int] | None = None
+    given: tuple[tuple, dict[str, Any]] | None = None
 
     @property
     def is_ragged(self) -> bool:
@@ -64,6 +68,14 @@ class Call(NamedTuple):
         """The call with other arrays in place of its own."""
         arrays = list(arrays)
         args, kwargs = self.filled(arrays)
+        return self._replace(args=args, kwargs=kwargs, arrays=arrays, given=None)
+
+    def itself(self) -> Call:
+        """The call with what the user gave, to be changed as the bare forward would change it."""
+        if self.given is None:
+            return self
+        args, kwargs = self.given
+        arrays = [value for value in leaves(self.given) if isinstance(value, ARRAY)]
         return self._replace(args=args, kwargs=kwargs, arrays=arrays)
 
     def filled(self, arrays: Iterable[mx.array]) -> tuple[tuple, dict[str, Any]]:
@@ -81,13 +93,27 @@ class Call(NamedTuple):
 
     def again(self) -> Call:
         """The call for another run: with copies of whatever a forward may change."""
-        if self.plain:
+        if self.plain and self.given is None:
             return self
-        args, kwargs = map_nested(
-            (self.args, self.kwargs),
-            lambda v: v if isinstance(v, (ARRAY, *_PLAIN)) else copy.deepcopy(v),
-        )
-        return self._replace(args=args, kwargs=kwargs)
+        return self._with_copies()
+
+    def _with_copies(self) -> Call:
+        arrays: list[mx.array] = []
+
+        def copied(value: Any) -> Any:
+            if isinstance(value, ARRAY):
+                arrays.append(same_data(value))
+                return arrays[-1]
+            return value if isinstance(value, _PLAIN) else copy.deepcopy(value)
+
+        args, kwargs = map_nested((self.args, self.kwargs), copied)
+        own = None if self.given is None else (args, kwargs)
+        return self._replace(args=args, kwargs=kwargs, arrays=arrays, given=own)
+
+
+def is_stateful(call: Call, census: Census) -> bool:
+    """Whether a forward changes what it is given: a cache, be it an object, a list or a dict."""
+    return not call.plain or census.changes
 
 
 def describe_call(args: tuple, kwargs: dict[str, Any], **about: Any) -> Call:
@@ -100,10 +126,19 @@ def describe_call(args: tuple, kwargs: dict[str, Any], **about: Any) -> Call:
         array = same_data(args[0])
         key: Any = (forward, array.shape, array.dtype)
         return Call((array,), kwargs, key, [array], True, **about)
+    if any(map(_is_changeable, (*args, *kwargs.values()))):
+        about["given"] = (args, kwargs)
     args, kwargs = map_nested((args, kwargs), lambda v: same_data(v) if isinstance(v, ARRAY) else v)
     described = _Description()
     key = (forward, described.of((args, kwargs)))
     return Call(args, kwargs, key, described.arrays, described.plain, **about)
+
+
+def _is_changeable(value: Any) -> bool:
+    """Whether a value holds a list or a dict."""
+    if isinstance(value, (list, dict)):
+        return is_container(value)
+    return isinstance(value, tuple) and any(map(_is_changeable, value))
 
 
 class _Description:
@@ -121,6 +156,8 @@ class _Description:
             return (dict, tuple((name, self.of(item)) for name, item in value.items()))
         if is_container(value):
             return (type(value), tuple(self.of(item) for item in value))
+        if isinstance(value, float):
+            return (float, repr(value))  # 0.0 and -0.0 are equal, and not the same
         if isinstance(value, _PLAIN):
             return (type(value), value)
         self.plain = False

@@ -8,18 +8,20 @@ traced: then the forward is built lazily from the real inputs, and the census sa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from operator import is_
 from typing import Any
 
 import mlx.core as mx
 
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.nested import map_nested
+from mlxgraph.graph.nested import is_container, map_nested
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import only_traced
 from mlxgraph.mlx_facts.modules import is_embedding
 from mlxgraph.mlx_facts.placeholders import placeholder
+from mlxgraph.mlx_facts.probes import is_computed
 from mlxgraph.run.call import Call
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -35,8 +37,8 @@ def take_census(tree: ModuleTree, call: Call) -> Census:
     try:
         census = _traced(tree, call) if call.plain else None
         if census is None:
-            census = Census(traceable=False)
-            _visit(census, tree, call)
+            census = untraced = Census(traceable=False)
+            _noting_changes(census, call, lambda: _visit(untraced, tree, call))
         census.draws = not random_state.same(before)
     finally:
         random_state.restore(before)
@@ -47,8 +49,12 @@ def _traced(tree: ModuleTree, call: Call) -> Census | None:
     """The census from a trace, or None if this forward cannot be traced."""
     census = Census()
 
+    def visit(*tracers: mx.array) -> None:
+        given = call.with_arrays(tracers)
+        _noting_changes(census, given, lambda: _visit(census, tree, given))
+
     try:
-        only_traced(lambda *tracers: _visit(census, tree, call.with_arrays(tracers)), call.arrays)
+        only_traced(visit, call.arrays)
     except Exception:  # the plain forward that follows raises what is the model's own
         return None
     return census
@@ -69,6 +75,25 @@ def _visit(census: Census, tree: ModuleTree, call: Call) -> None:
 
     standin = StandIn(tree, tree.modules, report)
     call.forward(standin.root, call.args, call.kwargs)
+
+
+def _noting_changes(census: Census, given: Call, forward: Callable[[], None]) -> None:
+    """Run a forward, and note whether it changes lists, dicts or arrays in them."""
+    inputs = (given.args, given.kwargs)
+    before = [*_parts(inputs)]
+    forward()
+    after = [*_parts(inputs)]
+    same = len(before) == len(after) and all(map(is_, before, after))
+    held = any(isinstance(value, (list, dict)) for value in before[3:])
+    census.changes = not same or (held and census.traceable and any(map(is_computed, given.arrays)))
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """Every container and every leaf of a nested value, with the keys of dicts."""
+    yield value
+    if is_container(value):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _parts(item)
 
 
 def _enter_rows(census: Census, call: Call, path: str, ids: Any, embedding: Any) -> None:

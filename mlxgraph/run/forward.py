@@ -13,13 +13,15 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.evaluate.evaluate import Lookup, arguments, same_data_in
+from mlxgraph.evaluate.evaluate import Lookup, call_arguments, same_data_in
 from mlxgraph.evaluate.values import Values
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.run.call import Call
+from mlxgraph.run.draws import Draws
 from mlxgraph.run.gradient import Deltas, add_delta, unreached, with_gradients
+from mlxgraph.run.other_ways import check_reached, check_value
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -44,11 +46,23 @@ def run_plan(
     Args: known: the values of the plan's sources; weights: arrays to use in place of the tree's.
     """
 
-    def once(deltas: Deltas) -> Values:
-        return Run(plan, dict(known), deltas).go(tree, call, weights)
+    draws = Draws(plan.drawn) if plan.drawn else None
 
-    values = with_gradients(plan, once) if plan.gradients else once({})
-    return [same_data_in(values[node]) for node in plan.saves]
+    def once(deltas: Deltas) -> Values:
+        if draws is not None:
+            draws.begin()
+        return Run(plan, dict(known), deltas, draws).go(tree, call, weights)
+
+    try:
+        values = with_gradients(plan, once) if plan.gradients else once({})
+        saves = [same_data_in(values[node]) for node in plan.saves]
+    except BaseException:
+        if draws is not None:
+            draws.undo()
+        raise
+    if draws is not None:
+        draws.finish()
+    return saves
 
 
 def gradient_of_nothing(
@@ -74,13 +88,25 @@ def gradient_of_nothing(
 class Run:
     """The state of one forward: what has been seen so far, and what each call must answer."""
 
-    def __init__(self, plan: Plan, known: dict[Node, Any], deltas: Deltas | None = None):
+    def __init__(
+        self,
+        plan: Plan,
+        known: dict[Node, Any],
+        deltas: Deltas | None = None,
+        draws: Draws | None = None,
+    ):
         self.plan = plan
         self.deltas = deltas or {}
-        self.values = Values(known, self._call_module, self._shifted if deltas else None)
+        self.values = Values(
+            known,
+            self._call_module,
+            self._shifted if deltas else None,
+            draws.make if draws is not None else None,
+        )
         self.seen: Counter[str] = Counter()
         self.bypass = False
         self.modules: dict[str, Any] = {}
+        self.reached: set[Site] = set()
 
     def go(self, tree: ModuleTree, call: Call, weights: Sequence[mx.array] | None) -> Values:
         """Run the forward as far as the plan needs it."""
@@ -92,6 +118,8 @@ class Run:
                     call.forward(standin.root, call.args, call.kwargs)
                 except Stop:
                     pass
+                if self.plan.expected is not None:
+                    check_reached(self.plan.expected, self.reached)
         return self.values
 
     def _shifted(self, node: Node, value: Any) -> Any:
@@ -111,6 +139,8 @@ class Run:
         if before in self.plan.stops:
             args, kwargs = self._through(before, (args, kwargs))
         skip = self.plan.writes.get(Site(path, SKIP, call))
+        if skip is not None:
+            self.reached.add(Site(path, SKIP, call))
         result = original(*args, **kwargs) if skip is None else same_data_in(self.values[skip])
         if after in self.plan.stops:
             result = self._through(after, result)
@@ -118,6 +148,9 @@ class Run:
 
     def _through(self, site: Site, value: Any) -> Any:
         """Keep the value that the model has at a site, and give back the edited one."""
+        if self.plan.expected is not None:
+            self.reached.add(site)
+            check_value(site, value, self.plan.expected[site])
         if site in self.plan.read:
             node = site_node(*site)
             value = self._shifted(node, value)
@@ -131,8 +164,8 @@ class Run:
 
     def _call_module(self, node: Node, lookup: Lookup) -> Any:
         """A module called by hand: as it is, without this run's edits."""
-        module = self.modules[node.args[0]]
-        (_, *given), kwargs = arguments(node, lookup)
+        path, given, kwargs = call_arguments(node, lookup)
+        module = self.modules[path]
         args = same_data_in(given)
         outer, self.bypass = self.bypass, True
         try:

@@ -51,7 +51,7 @@ def with_gradients(plan: Plan, run: Callable[[Deltas], Values]) -> Values:
         known.update(_backward(loss, list(dict.fromkeys(nodes)), shapes, plan, run))
     for node in plan.sources:
         known.setdefault(node, shapes[node])
-    return Values(known, shapes.call)
+    return Values(known, shapes.call, draw=shapes.draw)
 
 
 Forward = Callable[[Deltas], Values]

@@ -7,14 +7,14 @@ Python ends with the last value that somebody asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from mlxgraph.errors import NeverCalledError, OrderError
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import Node, site_of, walk
+from mlxgraph.graph.node import Node, is_draw, site_of, walk
 from mlxgraph.graph.site import SKIP, Site
 
 
@@ -83,7 +83,16 @@ class Plan(NamedTuple):
     calls_modules: bool
     opaque: bool
     draws: bool
+    drawn: tuple[Node, ...]
     gradients: bool
+    expected: Mapping[Site, Expected] | None  # where the forward may go another way than it did
+
+
+class Expected(NamedTuple):
+    """What a site held in the census, and the user's line that reads or writes it."""
+
+    value: Any
+    line: str
 
 
 def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
@@ -101,9 +110,15 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
         sources=tuple(node for node in nodes if node.op in ops.SOURCES and node.op != ops.SITE),
         calls_modules=any(node.op == ops.CALL for node in nodes),
         opaque=any(node.op == ops.APPLY for node in nodes),
-        draws=any(ops.is_random(node.op) for node in nodes),
+        draws=any(ops.is_random(node.op) or is_draw(node) for node in nodes),
+        drawn=tuple(node for node in nodes if is_draw(node)),
         gradients=any(node.op == ops.GRAD for node in nodes),
+        expected=None if census.traceable else _expected(stops, graph, census),
     )
+
+
+def _expected(stops: Iterable[Site], graph: Graph, census: Census) -> dict[Site, Expected]:
+    return {site: Expected(census.values.get(site), _line(graph, site)) for site in stops}
 
 
 def _line(graph: Graph, site: Site) -> str:

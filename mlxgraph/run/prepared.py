@@ -16,12 +16,21 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.nested import leaves, unflatten
 from mlxgraph.graph.node import Node
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import Compiled
 from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.run.call import Call
+from mlxgraph.run.call import Call, is_stateful
 from mlxgraph.run.forward import gradient_of_nothing, run_plan
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.tree import ModuleTree
+
+
+class _Draws(Exception):  # noqa: N818 - not an error: the trace begins anew
+    """A trace turned out to use the random state, which it was not given."""
+
+    def __init__(self, before: mx.array):
+        super().__init__()
+        self.before = before
 
 
 class PreparedRun:
@@ -49,12 +58,14 @@ class PreparedRun:
         self.indices: tuple[Any, ...] = ()
         self.rows = census.rows
         self.unasked = plan.gradients  # whether they are gradients of anything
-        self.compilable = census.traceable and call.plain
+        self.compilable = census.traceable and not is_stateful(call, census)
         self._tree = tree
         self._traced = traced
         # Kept for the trace only: where the inputs hold arrays, and what the others are.
         self._call = call.without_values()
-        self._compiled = Compiled(self._trace, plan.draws or census.draws)
+        self._changes = is_stateful(call, census)
+        self._draws = plan.draws or census.draws
+        self._compiled = Compiled(self._trace, self._draws)
         self._template: Any = None
 
     @property
@@ -77,7 +88,10 @@ class PreparedRun:
         """Run the forward in Python; the saves come back lazy."""
         self.runs += 1
         return run_plan(
-            self.plan, source_values(self.plan.sources, constants, params), self._tree(), call
+            self.plan,
+            source_values(self.plan.sources, constants, params),
+            self._tree(),
+            call.itself() if self._changes else call,
         )
 
     def compiled(
@@ -85,7 +99,14 @@ class PreparedRun:
     ) -> list[Any]:
         """Replay the compiled forward, compiling it first if need be."""
         lifted = [_as_input(node, constants, params) for node in self.plan.sources]
-        arrays = self._compiled(self._tree().weights(), call.arrays, lifted)
+        inputs = (self._tree().weights(), call.arrays, lifted)
+        try:
+            arrays = self._compiled(*inputs)
+        except _Draws as draws:  # a module called by hand, in another mode than it was recorded in
+            random_state.restore(draws.before)
+            self._draws = True
+            self._compiled = Compiled(self._trace, True)
+            arrays = self._compiled(*inputs)
         if self._template is None:
             return arrays
         return _with_arrays(self._template, arrays)
@@ -95,8 +116,11 @@ class PreparedRun:
     ) -> list[mx.array]:
         """What `mx.compile` traces: the forward over tracers, its saves as a flat list."""
         self._traced()
+        before = random_state.current()
         known = dict(zip(self.plan.sources, lifted, strict=True))
         values = run_plan(self.plan, known, self._tree(), self._call.with_arrays(inputs), weights)
+        if not self._draws and not random_state.same(before):
+            raise _Draws(before)
         if all(isinstance(value, ARRAY) for value in values):
             return values
         self._template = values = list(values)

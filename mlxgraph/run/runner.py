@@ -32,6 +32,7 @@ from mlxgraph.run.tree import ModuleTree
 CompileMode = bool | Literal["auto"]
 MOST_PREPARED = 256
 MOST_CENSUSES = 64
+MOST_OF_FUNCTIONS = 4
 
 
 class Runner:
@@ -42,10 +43,10 @@ class Runner:
         self.added: dict[str, nn.Module] = {}
         self.compilations = 0
         self.prepared: Recent[Any, PreparedRun] = Recent(MOST_PREPARED)
+        self.of_functions: Recent[Any, PreparedRun] = Recent(MOST_OF_FUNCTIONS)
         self._censuses: Recent[Any, Census] = Recent(MOST_CENSUSES)
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self.tree = ModuleTree(root, {})  # as it was when last checked
-        self._bare: tuple[ModuleTree, StandIn] | None = None
         self._padding_checked: ModuleTree | None = None
 
     # -- the model as it is -----------------------------------------------------------------------
@@ -65,8 +66,9 @@ class Runner:
         """Let go of everything that was worked out about the model."""
         self._censuses.clear()
         self.prepared.clear()
+        self.of_functions.clear()
         self._cuts.clear()
-        self._bare = self._padding_checked = None
+        self._padding_checked = None
 
     def add(self, name: str, module: nn.Module) -> None:
         """Give a module that is no part of the model a path in the tree."""
@@ -74,14 +76,11 @@ class Runner:
         self._replant()
 
     def modules(self) -> Mapping[str, Any]:
-        """Copies of the modules without hooks, by path: to try one on placeholders."""
-        return self._without_hooks().modules
+        """Copies of the modules without hooks, with the weights of now, by path: to call one.
 
-    def _without_hooks(self) -> StandIn:
-        tree = self.tree
-        if self._bare is None or self._bare[0] is not tree:
-            self._bare = (tree, StandIn(tree, (), _no_hook))
-        return self._bare[1]
+        They are not kept, since they would keep the weights.
+        """
+        return StandIn(self.tree, (), _no_hook).modules
 
     # -- what a forward visits --------------------------------------------------------------------
 
@@ -106,7 +105,7 @@ class Runner:
         if self._padding_checked is tree:
             return
         try:
-            check_masks(self._without_hooks().root)
+            check_masks(StandIn(tree, (), _no_hook).root)
         except ValueError as error:
             if says_followed(error):
                 return  # nothing can be evaluated here; the next trace outside of it asks again
@@ -129,13 +128,26 @@ class Runner:
         )
 
     def prepare(
-        self, key: Any, graph: Graph, saves: Sequence[Node], census: Census, call: Call
+        self,
+        key: Any,
+        graph: Graph,
+        saves: Sequence[Node],
+        census: Census,
+        call: Call,
+        compile: CompileMode = "auto",
     ) -> PreparedRun:
-        """Plan a run of a graph as it stands, and keep it under a key."""
+        """Plan a run of a graph as it stands, and keep it under a key.
+
+        Python functions live as long as what is kept, with all they capture; so a run that calls
+        some is kept only where it is to be compiled, and then not for long.
+        """
         plan = make_plan(graph, census, saves)
         made = PreparedRun(plan, census, call, lambda: self.tree, self._count)
         if key is not None and census.traceable:
-            self.prepared.put(key, made)
+            if not plan.opaque:
+                self.prepared.put(key, made)
+            elif compile is True:
+                self.of_functions.put(key, made)
         return made
 
     def _count(self) -> None:

@@ -30,7 +30,7 @@ from mlxgraph.record.bounds import refuse
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import FOR_RUNS, simplify
-from mlxgraph.run.call import Call
+from mlxgraph.run.call import Call, is_stateful
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.plan import reach
 from mlxgraph.run.pushdown import NAME as PUSHDOWN
@@ -90,16 +90,20 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
     """
     graph, call, params, options, census, checked = job
     wanted = tuple([node for _, node in graph.saves] if nodes is None else nodes)
-    runner = engine.runner
+    asked, runner = len(wanted), engine.runner
     with paused():
+        if not call.plain or call.given is not None:
+            census = census or runner.census(call)
+            if is_stateful(call, census):  # the forward goes to its end, for the cache's sake
+                wanted = (*wanted, site_node(""))
         key = runner.key(graph, wanted, call, options.rewrites)
-        made = None if key is None else runner.prepared.get(key)
+        made = None if key is None else runner.prepared.get(key) or runner.of_functions.get(key)
         if made is None:
             census = census or runner.census(call)
             written = as_written(graph, wanted, census)
             indices = check_indices(written.graph, wanted, census, runner.modules)
             *_, last = written, *rewritten(engine, written, census, call, options.rewrites)
-            made = runner.prepare(key, last.graph, last.wanted, census, call)
+            made = runner.prepare(key, last.graph, last.wanted, census, call, options.compile)
             made.indices = indices
         if job.census is None:  # nobody has looked at this call before
             check_ids(made.rows, call)
@@ -110,7 +114,8 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
                 nothing = made.gradient_of_nothing(call, graph.constants, params)
                 if nothing is not None:
                     raise no_gradient(nothing, _seen(graph, wanted, call, options))
-            return runner.run(made, call, graph.constants, params, options.compile)
+            values = runner.run(made, call, graph.constants, params, options.compile)
+            return values[:asked]
         except NodeFailure as failure:
             if isinstance(failure.error, Outside):
                 refuse(failure.error, line_of(graph, failure.node))
@@ -136,7 +141,9 @@ def finish(engine: Engine, recording: Recording, job: Job) -> dict[str, Any]:
 
     Returns: the saved values by name; none where nothing is saved or a param has no value.
     """
-    if recording.unbound or not recording.saves:
+    if recording.unbound:
+        return {}
+    if not recording.saves and not is_stateful(job.call, recording.census):
         return {}
     return recording.finish(job.graph, execute(engine, job))
 

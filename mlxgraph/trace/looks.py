@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from mlxgraph.errors import UnboundParamError
-from mlxgraph.evaluate.evaluate import Lookup, arguments
+from mlxgraph.evaluate.evaluate import Lookup, call_arguments
 from mlxgraph.evaluate.values import Values, source_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import Node, walk
+from mlxgraph.graph.node import Node, is_draw, walk
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
@@ -48,18 +48,21 @@ class Looks:
         ]
         if missing:
             raise UnboundParamError(dict.fromkeys(missing))
-        if self._values is None or self._writes != frozenset(graph.writes):
-            self._values = self._run(recording, job)
+        drawn = [n for n in walk([node]) if is_draw(n) or ops.is_random(n.op)]
+        known = self._values is not None and all(n in self._values.known for n in drawn)
+        if self._values is None or not known or self._writes != frozenset(graph.writes):
+            self._values = self._run(recording, job, drawn)
             self._writes = frozenset(graph.writes)
         sources = walk([*graph.roots, node])
         self._values.known.update(source_values(sources, recording.constants, job.params))
         with paused():
             return self._values[node]
 
-    def _run(self, recording: Recording, job: Job) -> Values:
+    def _run(self, recording: Recording, job: Job, looked: list[Node]) -> Values:
         """Every site and every draw of one run, lazy; the random state stays as it was."""
         before = random_state.current()
-        drawn = [n for n in job.graph.nodes() if ops.is_random(n.op)]
+        drawn = [n for n in job.graph.nodes() if is_draw(n) or ops.is_random(n.op)]
+        drawn = list(dict.fromkeys([*drawn, *looked]))
         sites = [Node(ops.SITE, tuple(site)) for site in recording.census.order]
         values = execute(self._engine, job, [*sites, *drawn])
         random_state.restore(before)
@@ -67,7 +70,7 @@ class Looks:
 
     def _call_module(self, node: Node, lookup: Lookup) -> Any:
         """A module called by hand; what it draws leaves the random state as it was."""
-        (path, *args), kwargs = arguments(node, lookup)
+        path, args, kwargs = call_arguments(node, lookup)
         before = random_state.current()
         try:
             return self._engine.runner.modules()[path](*args, **kwargs)

@@ -91,11 +91,15 @@ class Prompts:
         if self._open is not None:
             self._open.__exit__()
         recording.close()
-        if error is not None:
-            trim(error)
-            return
-        if not self._prompts:
-            return
+        try:
+            if error is not None:
+                trim(error)
+            elif self._prompts:
+                self._finish(recording)
+        finally:
+            recording.forget_functions()
+
+    def _finish(self, recording: Recording) -> None:
         recording.check_escapes()
         call = self._batch()
         self.tokens, self.lengths = call.tokens, call.lengths
@@ -124,6 +128,7 @@ class Prompts:
 
     def __rshift__(self, other: Any) -> Graph:
         return self.graph >> other
+
     def grad(self, loss: Any, at: Any) -> Any:
         """The gradient of a scalar loss at one value, or at several in one backward pass.
 

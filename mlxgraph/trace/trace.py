@@ -12,7 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import OutsideTraceError, UnknownNameError, UnknownSiteError
+from mlxgraph.errors import LookError, OutsideTraceError, UnknownNameError, UnknownSiteError
+from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
@@ -84,6 +85,7 @@ class Trace:
         self._statement: Any = None  # the `with` statement, while it runs (`record.stack`)
         self._recorded_only = False
         self._key: mx.array | None = None
+        self._weights: tuple[Any, Any] | None = None
         self._activations: Activations | None = None
 
     # -- the block -------------------------------------------------------------------------------
@@ -113,10 +115,16 @@ class Trace:
         if self._recorded_only:
             return False
         if error is not None and kind is not StopBlock:
+            assert self._recording is not None
+            self._recording.forget_functions()
             trim(error)
             explain_escape(error)
             return False
-        self._finish()
+        try:
+            self._finish()
+        finally:
+            assert self._recording is not None
+            self._recording.forget_functions()
         return kind is StopBlock
 
     def _close(self) -> None:
@@ -134,6 +142,8 @@ class Trace:
         self._graph = graph = recording.graph()
         if recording.takes_gradients:
             check_gradients(graph, recording.census)
+        tree = self._engine.runner.tree
+        self._weights = (tree, tree.seen)
         self._key = random_state.current()
         self._params = recording.bind(graph, self._params)
         if self._options is None or recording.unbound:
@@ -147,10 +157,13 @@ class Trace:
         self._recorded_only = True
         with self:
             recording = self._open_recording("trace.recorded")
-            if body is not None:
-                body(recording)
-                recording.check_escapes()
-            return recording.graph()
+            try:
+                if body is not None:
+                    body(recording)
+                    recording.check_escapes()
+                return recording.graph()
+            finally:
+                recording.forget_functions()
 
     def _job(self, graph: Graph) -> Job:
         census = self._recording.census if self._recording is not None else None
@@ -217,6 +230,12 @@ class Trace:
         Nobody had saved them; the random draws are those of the finished run.
         """
         graph = self.graph
+        if self._weights is not None and not self._weights[0].are_weights(self._weights[1]):
+            raise LookError(
+                f"{', '.join(map(str, sites[:3]))}: the model's weights have changed since this"
+                f" run, and what was not saved in it cannot be told any more.\n  at {here()}\n"
+                "  Save it inside the block, or look at it before the weights change."
+            )
         written = dict(graph.writes)
         nodes: list[Node] = [written.get(site) or site_node(*site) for site in sites]
         assert self._key is not None

@@ -11,6 +11,7 @@ import pytest
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import (
     holds_nothing,
+    is_computed,
     is_followed,
     known_range,
     says_followed,
@@ -125,3 +126,18 @@ def test_what_cannot_be_looked_at_has_no_known_range() -> None:
     assert known_range(placeholder((2,), mx.int32)) is None
     for how in TRANSFORMATIONS:
         assert inside(how, lambda x: known_range(x.astype(mx.int32))) is None
+
+
+def test_an_input_of_a_trace_that_was_changed_in_place_is_computed() -> None:
+    seen: dict[str, bool] = {}
+
+    def function(a: mx.array, b: mx.array, c: mx.array) -> mx.array:
+        b[0] = 1.0
+        c += 1.0
+        seen.update(a=is_computed(a), b=is_computed(b), c=is_computed(c), sum=is_computed(a + b))
+        return a
+
+    mx.compile(function)(mx.ones(3), mx.ones(3), mx.ones(3))
+    assert seen == {"a": False, "b": True, "c": True, "sum": True}
+    known = mx.array([1, 2])
+    assert not is_computed(known) and is_computed(known + 1)

@@ -73,3 +73,39 @@ def test_a_compiled_function_repeats_its_draws_unless_it_captures_the_state_both
     assert first[0] != first[1]
     mx.random.seed(4)
     assert captured(x).tolist() == first[0]
+
+
+def test_the_state_can_be_put_lazily_and_whoever_holds_the_old_one_keeps_it() -> None:
+    mx.random.seed(5)
+    held = random_state.current()
+    wanted = mx.random.key(11)
+    before = held.tolist()
+    random_state.put(wanted)
+    assert held.tolist() == before and random_state.current().tolist() == wanted.tolist()
+    ours = drawn()
+    mx.random.seed(11)
+    assert drawn() == ours
+
+
+def test_the_state_can_be_put_inside_a_trace() -> None:
+    def function(key: mx.array) -> mx.array:
+        random_state.put(key)
+        return mx.random.normal((3,))
+
+    compiled = mx.compile(function, **random_state.as_captured())
+    first = compiled(mx.random.key(11)).tolist()
+    after = random_state.current().tolist()
+    mx.random.seed(11)
+    assert drawn() == first and random_state.current().tolist() == after
+
+
+def test_a_draw_goes_on_with_the_first_half_of_the_state() -> None:
+    mx.random.seed(5)
+    start = random_state.current()
+    for count in range(4):
+        assert random_state.current().tolist() == random_state.after(start, count).tolist()
+        assert random_state.draws_between(start, random_state.current()) == count
+        drawn()
+    assert random_state.draws_between(start, random_state.fork(start), most=6) == 6
+    keys = [random_state.after(start, count).tolist() for count in range(4)]
+    assert random_state.fork(start).tolist() not in keys

@@ -361,3 +361,19 @@ def test_a_changed_plain_attribute_of_a_module_is_seen(x):
         with model.trace(x):
             out = model.output.save()
         assert models.same(out, module(x), 1e-5), f"factor {factor}"
+
+
+def test_zero_and_minus_zero_are_two_inputs(x):
+    """They are equal to Python, and a model may tell them apart."""
+
+    class Signed(nn.Module):
+        """One for a number with a minus, two for others."""
+
+        def __call__(self, x, number=0.0):
+            return x * 0 + (1.0 if str(number).startswith("-") else 2.0)
+
+    model = mg.InterpretableModel(Signed())
+    for number in (0.0, -0.0, 0.0, -0.0):
+        with model.trace(x, number=number, compile=True):
+            out = model.output.save()
+        assert models.same(out, model.module(x, number), 0)

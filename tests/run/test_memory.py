@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
 import mlxgraph as mg
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.recording import Recording
 from mlxgraph.run import runner
+from tests import models
 from tests.models import alive
 
 
@@ -77,3 +80,94 @@ def test_the_nodes_of_forgotten_graphs_are_forgotten(chain, x, monkeypatch):
     work(30)
     gc.collect()
     assert len(node._interned) <= before + 10
+
+
+# -- functions and old weights ---------------------------------------------------------------------
+
+
+class Captured:
+    """What a function captures: a weak reference tells whether it lives."""
+
+
+def in_a_block(model, given, function, compile):
+    with model.trace(given, compile=compile):
+        h = mg.apply(function, model.layers[0].output)
+        model.layers[0].output = h + 1
+        model.output.save()
+
+
+FUNCTIONS = {
+    "auto": lambda m, x, f: in_a_block(m, x, f, "auto"),
+    "eager": lambda m, x, f: in_a_block(m, x, f, False),
+    "an edit": lambda m, x, f: m.run(mg.edit("layers.0", lambda h: mg.apply(f, h)), x),
+    "a function of passes": lambda m, x, f: m.pass_(lambda m: mg.apply(f, m.layers[0].output))(x),
+    "an edited model": lambda m, x, f: m.edit(mg.edit("layers.0", lambda h: mg.apply(f, h)))(x),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_given_to_apply_do_not_live_on(chain, x, name):
+    alive = []
+    for _ in range(8):
+        captured = Captured()
+        alive.append(weakref.ref(captured))
+
+        def function(h, captured=captured):
+            return h * 2
+
+        FUNCTIONS[name](chain, x, function)
+        FUNCTIONS[name](chain, x, function)
+        del captured, function
+    gc.collect()
+    assert sum(one() is not None for one in alive) == 0
+
+
+def test_of_functions_in_compiled_runs_only_a_few_live_on(chain, x):
+    alive = []
+    for _ in range(12):
+        captured = Captured()
+        alive.append(weakref.ref(captured))
+
+        def function(h, captured=captured):
+            return h * 2
+
+        in_a_block(chain, x, function, True)
+        del captured, function
+    gc.collect()
+    assert sum(one() is not None for one in alive) <= 4
+
+
+def padded(model):
+    with model.trace([[1, 2, 3], [1]]):
+        model.output.save()
+
+
+def by_hand(model):
+    with model.trace([1, 2, 3]):
+        h = model.layers[1](model.layers[0].output)
+        h.tolist()
+        h.save()
+
+
+def compiled(model):
+    for _ in range(2):
+        with model.trace([1, 2, 3], compile=True):
+            model.output.save()
+
+
+@pytest.mark.parametrize("use", [padded, by_hand, compiled])
+def test_old_weights_go_with_the_modules_that_had_them(use):
+    llama = models.make_llama()
+    model = mg.InterpretableModel(llama)
+    kept = model.compile(mg.edit("layers.0", lambda h: h * 2)), model.pass_(lambda m: m.output)
+    for one in kept:
+        one([1, 2, 3])
+    use(model)
+    weights = [w for _, w in nn.utils.tree_flatten(llama.parameters()) if w.ndim == 2]
+    old = [weakref.ref(weight) for weight in weights]
+    del weights
+    nn.quantize(llama, group_size=32)
+    with model.trace([1, 2, 3]):
+        model.output.save()
+    gc.collect()
+    assert sum(one() is not None for one in old) == 0

@@ -249,3 +249,168 @@ def test_a_bound_that_looks_like_a_key_is_a_bound(chain, x):
             two = two.save()
         for drawn in (one, two):
             assert mx.all(drawn >= 5) and mx.all(drawn < bound)
+
+
+# -- modules called by hand ------------------------------------------------------------------------
+
+
+class Noise(nn.Module):
+    """The value with noise on it: one draw."""
+
+    def __call__(self, x):
+        return x + mx.random.normal(x.shape)
+
+
+class Noises(nn.Module):
+    """Three draws a call, in a tuple."""
+
+    def __call__(self, x):
+        return x + mx.random.normal(x.shape), (mx.random.uniform(shape=x.shape), Noise()(x))
+
+
+def with_module(chain, module):
+    chain.noise = module
+    module.train()
+    return chain
+
+
+@pytest.mark.parametrize("make", [Noise, lambda: nn.Dropout(0.5)], ids=["noise", "dropout"])
+@pytest.mark.parametrize("compile", MODES)
+def test_a_module_called_by_hand_draws_anew_each_run_and_each_call(chain, x, compile, make):
+    model = with_module(chain, make())
+    seen = []
+    for _ in range(4):
+        with model.trace(x, compile=compile):
+            h = model.layers[0].output
+            seen += [model.noise(h).save(), model.noise(h).save()]
+    for k, one in enumerate(seen):
+        assert not any(models.same(one, other, 1e-3) for other in seen[k + 1 :])
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_its_draws_are_plain_mlxs_and_follow_the_seed(chain, x, compile):
+    model = with_module(chain, Noises())
+    with model.trace(x):
+        base = model.layers[0].output.save()
+    base = mx.array(base)
+    mx.eval(base)
+    mx.random.seed(3)
+    plain = Noises()(base), mx.random.normal((3,)), Noise()(base)
+    after = mx.random.normal((2,))
+    model.one = Noise()
+    for _ in range(2):
+        mx.random.seed(3)
+        with model.trace(x, compile=compile):
+            h = model.layers[0].output
+            first, (second, third) = model.noise(h)
+            kept = [first.save(), second.save(), third.save()]
+            between = mx.random.normal((3,)).save()
+            last = model.one(h).save()
+        expected = [plain[0][0], *plain[0][1], plain[1], plain[2], after]
+        for ours, theirs in zip(
+            [*kept, between, last, mx.random.normal((2,))], expected, strict=True
+        ):
+            assert models.same(ours, theirs, 1e-5)
+
+
+def test_a_graph_of_such_calls_draws_in_every_run_wherever_it_goes(chain, x):
+    model = with_module(chain, Noise())
+    with model.trace(x) as t:
+        model.noise(model.layers[0].output).save("a")
+    graph = t.graph
+    twice = graph >> graph.replace(saves=[("b", dict(graph.saves)["a"])])
+    for run in (model.compile(twice), lambda given: model.run(twice, given, compile=False)):
+        results = [run(x).saves for _ in range(3)]
+        values = [value for saves in results for value in (saves["a"], saves["b"])]
+        for k, one in enumerate(values):
+            assert not any(models.same(one, other, 1e-3) for other in values[k + 1 :])
+
+
+def test_a_graph_recorded_in_evaluation_draws_in_training(x):
+    module = models.made(models.Chain()).module
+    model = mg.InterpretableModel(module)
+    model.drop = nn.Dropout(0.5)
+    model.drop.module.eval()
+    with model.trace(x) as t:
+        model.drop(model.layers[0].output).save("a")
+    model.drop.module.train()
+    compiled = model.compile(t.graph)
+    seen = [compiled(x)["a"] for _ in range(3)]
+    assert not models.same(seen[0], seen[1], 1e-3) and not models.same(seen[1], seen[2], 1e-3)
+
+
+def test_such_a_graph_comes_back_from_disk_and_is_aimed_elsewhere(chain, x, tmp_path):
+    model = with_module(chain, Noise())
+    with model.trace(x) as t:
+        model.noise(model.layers[0].output).save("a")
+    path = tmp_path / "noise.mlxg"
+    t.graph.save(path)
+    assert mg.Graph.load(path) == t.graph
+    assert "noise(" in str(t.graph)
+    other = t.graph.retarget({"noise": "layers.1"})
+    assert model.run(other, x)["a"].shape == (2, 4, 6)
+
+
+# -- looks ----------------------------------------------------------------------------------------
+
+LOOKED = {
+    "a draw": lambda m, h: mx.random.normal((3,)),
+    "of a value": lambda m, h: mx.random.bernoulli(mx.sigmoid(h)),
+    "dropout": lambda m, h: nn.Dropout(0.5)(h),
+    "by hand": lambda m, h: m.noise(h),
+    "arithmetic": lambda m, h: h + mx.random.normal(h.shape) * 2,
+}
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("name", LOOKED)
+def test_a_draw_that_was_looked_at_is_the_draw_that_is_saved(chain, x, name, compile):
+    model = with_module(chain, Noise())
+    for _ in range(2):
+        mx.random.seed(1)
+        with model.trace(x, compile=compile):
+            h = model.layers[0].output
+            unused = LOOKED[name](model, h)
+            unused.tolist()
+            noise = LOOKED[name](model, h)
+            looked = noise.tolist()
+            h += mx.random.normal(h.shape)
+            assert noise.tolist() == looked
+            kept = noise.save()
+            later = LOOKED[name](model, model.layers[1].output)
+            second = later.tolist()
+            again = later.save()
+            site = h.tolist()
+            h = h.save()
+        assert models.same(kept, mx.array(looked), 1e-5)
+        assert models.same(again, mx.array(second), 1e-5)
+        assert models.same(h, mx.array(site), 1e-5)
+        if name != "of a value":  # bits, which may agree
+            assert not models.same(kept, again, 1e-3)
+
+
+def test_a_look_moves_no_state(chain, x):
+    model = with_module(chain, Noise())
+    mx.random.seed(2)
+    with model.trace(x, compile=False):
+        first = model.noise(model.layers[0].output).save()
+    mx.random.seed(2)
+    with model.trace(x, compile=False):
+        model.layers[1].output.tolist()
+        noise = model.noise(model.layers[0].output)
+        noise.tolist()
+        second = noise.save()
+    assert models.same(first, second, 1e-6)
+
+
+def test_a_module_called_by_hand_in_a_look_has_the_weights_of_now(chain, x):
+    with chain.trace(x):
+        chain.layers[1](chain.layers[0].output).tolist()
+    inner = chain.module.layers[1]
+    inner.weight = inner.weight * -2 + 1
+    with chain.trace(x):
+        value = chain.layers[1](chain.layers[0].output)
+        looked = value.tolist()
+        kept = value.save()
+    assert models.same(kept, mx.array(looked), 1e-6)
+    assert models.same(kept, inner(chain.module.layers[0](x)), 1e-5)

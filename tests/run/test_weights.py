@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from types import SimpleNamespace
+from weakref import ref
+
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
@@ -9,6 +13,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 
 import mlxgraph as mg
+from mlxgraph.errors import LookError
 from tests import models
 
 
@@ -256,3 +261,83 @@ def test_an_array_twice_in_one_list_is_two_weights():
     module.parts[1] = mx.full((6,), 4.0)
     module.parts[2]["a"] = mx.full((6,), 7.0)
     assert models.same(traced(), x * (1 + 8 + 21 + 5), 1e-4)
+
+
+# -- what is kept, and what is stale --------------------------------------------------------------
+
+
+def step(module):
+    module.update(tree_map(lambda p: p * 0.5 + 0.1, module.parameters()))
+    mx.eval(module.parameters())
+
+
+LATER = {
+    "output": lambda t: t.output,
+    "activations": lambda t: t.activations["layers.1"],
+    "get": lambda t: t.get("layers.1"),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_was_not_saved_is_of_the_runs_weights_or_raises(chain, x, name):
+    expected = chain.module(x)
+    with chain.trace(x) as t:
+        chain.layers[0].output.save("kept")
+    step(chain.module)
+    with pytest.raises(LookError, match=r"test_weights.py:\d+"):
+        LATER[name](t)
+    with chain.trace(x) as t:
+        chain.layers[0].output.save("kept")
+    assert not models.same(t.output, expected, 1e-3)
+
+
+def test_what_is_added_to_the_model_does_not_make_a_run_stale(chain, x):
+    with chain.trace(x) as t:
+        chain.layers[0].output.save()
+    chain.probe = nn.Linear(6, 6)
+    assert models.same(t.output, chain.module(x), 1e-5)
+
+
+class Settings(nn.Module):
+    """A factor in a plain object, and one in an object inside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.cfg = SimpleNamespace(scale=2.0, inner=SimpleNamespace(shift=1.0))
+        self.inner = nn.Linear(6, 6)
+
+    def __call__(self, x):
+        return self.inner(x) * self.cfg.scale + self.cfg.inner.shift
+
+
+@pytest.mark.parametrize("compile", [True, "auto"])
+def test_settings_changed_in_place_in_plain_objects_are_seen(x, compile):
+    module = Settings()
+    model = mg.InterpretableModel(module)
+
+    def traced():
+        with model.trace(x, compile=compile):
+            out = model.output.save()
+        return out
+
+    for change in (
+        lambda: None,
+        lambda: setattr(module.cfg, "scale", 5.0),
+        lambda: setattr(module.cfg.inner, "shift", -1.0),
+        lambda: setattr(module, "cfg", SimpleNamespace(scale=1.0, inner=module.cfg.inner)),
+    ):
+        change()
+        for _ in range(2):
+            assert models.same(traced(), module(x), 1e-5)
+
+
+def test_old_weights_are_not_kept(chain, x):
+    """After a module was called by hand, and looked at, and the weights were replaced."""
+    with chain.trace(x):
+        chain.layers[1](chain.layers[0].output).tolist()
+    with chain.trace(x):
+        chain.layers[1](chain.layers[0].output).save()
+    old = [ref(weight) for _, weight in tree_flatten(chain.module.parameters())]
+    step(chain.module)
+    gc.collect()
+    assert not any(weight() is not None for weight in old)

@@ -1,0 +1,51 @@
+"""Models that branch on values: a forward may go another way than the census saw.
+
+What a graph reads and writes was checked against the census.  Where the forward does not come to
+it, or has something else there, nobody may go on with what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.errors import NeverCalledError, ShapeError
+from mlxgraph.graph.nested import is_container
+from mlxgraph.graph.site import Site
+from mlxgraph.graph.values import dtype_name
+from mlxgraph.run.plan import Expected
+
+
+def check_reached(expected: Mapping[Site, Expected], reached: Set[Site]) -> None:
+    """Raise NeverCalledError for a site that is read or written and that the forward missed."""
+    for site, (_, line) in expected.items():
+        if site not in reached:
+            reason = (
+                "the model looks at values while it runs, and the edited forward took another way"
+                " than the plain one, past it."
+            )
+            raise NeverCalledError(str(site), line, (), reason=reason)
+
+
+def check_value(site: Site, value: Any, expected: Expected) -> None:
+    """Raise ShapeError where a site holds something else than the census saw there."""
+    before, now = _kind(expected.value), _kind(value)
+    if before != now:
+        raise ShapeError(
+            f"{site} is {now} in this run and was {before} when it was recorded: the model looks at"
+            " values while it runs",
+            expected.line,
+            "Edit it where its shape does not depend on values.",
+        )
+
+
+def _kind(value: Any) -> Any:
+    """The shapes and dtypes in a nested value; of what is no array, that it is none."""
+    if isinstance(value, mx.array):
+        return f"{tuple(value.shape)} {dtype_name(value.dtype)}"
+    if is_container(value):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return f"{type(value).__name__} of {', '.join(f'{k}: {_kind(v)}' for k, v in items)}"
+    return "no array"
