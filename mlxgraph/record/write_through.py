@@ -44,6 +44,7 @@ from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
 from mlxgraph.mlx_facts.arrays import is_mask
 from mlxgraph.record.conform import conformed
+from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.proxy import wrap
 from mlxgraph.record.views import View
@@ -162,7 +163,15 @@ def write_part(recording: Any, handle: Any, view: View, value: Any) -> None:
         changed = (node, view.args[0], recording.operand(value))
         write(recording, handle, recording.result(ops.UPDATE, changed))
         return
-    write(recording, part_of(recording, handle, view), value)
+    part = part_of(recording, handle, view)
+    if not is_handle(part) and view.back == ops.PUT:
+        # an entry that is no array (an offset, a cache, None) may become anything
+        entry = freeze(value, recording)
+        part, value = (
+            handle,
+            recording.result(ops.PUT, (_now(recording, handle), *view.args, entry)),
+        )
+    write(recording, part, value)
 
 
 def write_site(recording: Any, cell: Cell, value: Any) -> None:
