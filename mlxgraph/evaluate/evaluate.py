@@ -10,8 +10,9 @@ from mlxgraph.evaluate.functions import function
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import map_nested
 from mlxgraph.graph.node import Node, called, is_draw, is_number
-from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
+from mlxgraph.graph.values import Device, DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 from mlxgraph.mlx_facts.arrays import same_data
+from mlxgraph.mlx_facts.devices import device_named
 from mlxgraph.mlx_facts.dtypes import dtype_beside, dtype_named
 from mlxgraph.mlx_facts.originals import ARRAY
 
@@ -37,6 +38,8 @@ def thaw(value: Any, lookup: Lookup) -> Any:
         return value.value
     if kind is FrozenList:
         return [thaw(item, lookup) for item in value.value]
+    if kind is Device:
+        return device_named(value.value)
     if kind is DType:
         return dtype_named(value.value)
     if kind is FrozenDict:

@@ -15,7 +15,7 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.named import is_array
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import SKIP
-from mlxgraph.graph.values import DTYPES, DType, Literal, Opaque, dtype_name, frozen_leaves
+from mlxgraph.graph.values import DTYPES, Device, DType, Literal, Opaque, dtype_name, frozen_leaves
 
 LARGEST_DIM = 2**31 - 1  # what MLX can index
 LARGEST_SIZE = 2**48  # elements of one array
@@ -103,7 +103,7 @@ def arguments_are_frozen(node: Node, constants: Sequence[Any]) -> str | None:
     return None
 
 
-_LEAVES = {Node, Literal, DType, Opaque, int, str, type(None)}
+_LEAVES = {Node, Literal, DType, Device, Opaque, int, str, type(None)}
 
 
 def arguments_are_enough(node: Node, constants: Sequence[Any]) -> str | None:

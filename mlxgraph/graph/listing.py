@@ -16,6 +16,7 @@ from mlxgraph.graph.base import GraphBase
 from mlxgraph.graph.deferred import Edit, Read, is_graph
 from mlxgraph.graph.node import Node, is_draw, site_of
 from mlxgraph.graph.values import (
+    Device,
     DType,
     FrozenDict,
     FrozenList,
@@ -229,7 +230,7 @@ def show_argument(value: Any, names: dict[Node, str]) -> str:
         return "{" + ", ".join(pairs) + "}"
     if value is Ellipsis:
         return "..."
-    if kind is DType:
+    if kind is DType or kind is Device:
         return value.value
     if kind is Opaque:
         return opaque_name(value.value)

@@ -94,6 +94,11 @@ class Named:
     def __call__(self, x: Any) -> Any:
         return self.function(x)
 
+    def __reduce__(self) -> Any:
+        if self.name in _makers:  # made again by whoever reads it, as from a file
+            return make, (self.name, self.arguments)
+        return Named, (self.name, self.arguments, self.function)
+
     def __eq__(self, other: object) -> bool:
         return type(other) is Named and other._key == self._key
 

@@ -15,6 +15,7 @@ DTYPES = frozenset(  # MLX's, under the names by which `mlx.core` has them
     """bool_ uint8 int8 uint16 int16 uint32 int32 uint64 int64 float16 bfloat16 float32 float64
     complex64""".split()
 )
+DEVICES = frozenset({"cpu", "gpu"})
 
 
 def dtype_name(dtype: Any) -> str:
@@ -73,6 +74,12 @@ class Slice(_Frozen):
 
 class DType(_Frozen):
     """An array element type, by name."""
+
+    __slots__ = ()
+
+
+class Device(_Frozen):
+    """Where an operation runs: the default stream of a device, by the device's name."""
 
     __slots__ = ()
 

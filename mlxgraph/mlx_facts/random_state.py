@@ -11,7 +11,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.mlx_facts.arrays import fill
-from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.originals import ARRAY, normal
+from mlxgraph.mlx_facts.probes import says_followed
 
 _seed = mx.random.seed
 _split = mx.random.split
@@ -30,11 +31,22 @@ def same(key: mx.array) -> bool:
 
 def restore(key: mx.array) -> None:
     """Make the next draws those that followed `key`: seeding with an integer of 64 bits makes its
-    halves the key."""
+    halves the key.
+
+    A key that `mx.compile` follows has no halves yet.  Every draw puts an array of its own in the
+    state, and that one can be made to hold what the key holds.
+    """
     if same(key):
         return
-    high, low = key.tolist()
-    _seed((high << 32) | low)
+    try:
+        high, low = key.tolist()
+    except ValueError as error:
+        if not says_followed(error):
+            raise
+        normal(())
+        fill(mx.random.state[0], key)
+    else:
+        _seed((high << 32) | low)
 
 
 def put(key: mx.array) -> None:

@@ -10,7 +10,17 @@ import numpy as np
 
 from mlxgraph.errors import ForeignProxyError, NotSavedError
 from mlxgraph.errors.source_line import here
-from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice, dtype_name
+from mlxgraph.graph.values import (
+    Device,
+    DType,
+    FrozenDict,
+    FrozenList,
+    Literal,
+    Opaque,
+    Slice,
+    dtype_name,
+)
+from mlxgraph.mlx_facts.devices import device_name
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.handle import HANDLES
 
@@ -38,6 +48,9 @@ def freeze(value: Any, recording: Any) -> Any:
         return FrozenList(tuple([freeze(item, recording) for item in value]))
     if kind is mx.Dtype:
         return DType(dtype_name(value))
+    device = device_name(value)
+    if device is not None:
+        return Device(device)
     if isinstance(value, np.ndarray):
         return recording.lift(ARRAY(value))
     if isinstance(value, np.generic):

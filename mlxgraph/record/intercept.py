@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -224,6 +224,15 @@ def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return tables
 
 
+class _Namespace(NamedTuple):
+    """One of MLX's modules: its names, and what stands there while no block is open and while one
+    is."""
+
+    names: dict[str, Any]
+    originals: dict[str, Any]
+    wrappers: dict[str, Any]
+
+
 def _with_ours(real: Callable[..., Any]) -> Callable[..., Any]:
     """The call of a module that was given a function of MLX when it was made: on recorded values,
     of a copy that has ours in its place."""
@@ -244,10 +253,12 @@ def _with_ours(real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # Each module's names, and of those that are exchanged what is MLX's own and what stands for it.
-_TABLES = [(names, {n: names[n] for n in wrappers}, wrappers) for names, wrappers in _tables()]
-_NAMES = [names for names, _, _ in _TABLES]
+_NAMESPACES = [
+    _Namespace(names, {n: names[n] for n in wrappers}, wrappers) for names, wrappers in _tables()
+]
+_NAMES = [space.names for space in _NAMESPACES]
 # The same without what somebody else has put in the place of a name: that is left as it is.
-_PAIRS: list[tuple[dict[str, Any], dict[str, Any]]] = [(own, ours) for _, own, ours in _TABLES]
+_PAIRS: list[tuple[dict[str, Any], dict[str, Any]]] = [(own, ours) for _, own, ours in _NAMESPACES]
 # The functions that modules of `mlx.nn` hold themselves.
 _CELLS = [c for c in cells_of(nn.layers.activations) if id(c.cell_contents) in _OURS]
 _HELD = [(cell.cell_contents, _OURS[id(cell.cell_contents)]) for cell in _CELLS]
@@ -274,7 +285,7 @@ def _settle() -> None:
 
 def _respect_others() -> None:
     """Leave alone what somebody else has exchanged, and see it when it was put back."""
-    for k, (names, own, ours) in enumerate(_TABLES):
+    for k, (names, own, ours) in enumerate(_NAMESPACES):
         now = _PAIRS[k][1 if _open else 0]
         if len(now) < len(own) or not now.items() <= names.items():
             ask = names.get

@@ -78,8 +78,7 @@ _KEYWORDS = {ops.MX_TRANSPOSE: {"axes"}, ops.MX_PERMUTE_DIMS: {"axes"}, ops.MX_R
 def view_call(op: str, handle: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """One of MLX's shape functions on a proxy: a view that writes through."""
     recording = open_recording(handle)
-    if kwargs.pop("stream", None) is not None:
-        return recording.call(op, (handle, *args), kwargs)
+    kwargs.pop("stream", None)  # a view computes nothing that a stream would be chosen for
     if op == ops.MX_SPLIT:
         return _split(recording, handle, *args, **kwargs)
     for name in _KEYWORDS.get(op, ()):

@@ -46,6 +46,7 @@ from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.arrays import is_mask
 from mlxgraph.mlx_facts.dtypes import both_inexact
 from mlxgraph.record.conform import check_number, conformed
+from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.proxy import is_plain, wrap
 from mlxgraph.record.views import View
@@ -183,7 +184,15 @@ def write_part(recording: Any, handle: Any, view: View, value: Any) -> None:
         changed = (node, view.args[0], recording.operand(value))
         write(recording, handle, recording.result(ops.UPDATE, changed))
         return
-    write(recording, part_of(recording, handle, view), value)
+    part = part_of(recording, handle, view)
+    if not is_handle(part) and view.back == ops.PUT:
+        # an entry that is no array (an offset, a cache, None) may become anything
+        entry = freeze(value, recording)
+        part, value = (
+            handle,
+            recording.result(ops.PUT, (_now(recording, handle), *view.args, entry)),
+        )
+    write(recording, part, value)
 
 
 def write_site(recording: Any, cell: Cell, value: Any) -> None:

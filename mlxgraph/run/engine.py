@@ -12,6 +12,7 @@ from typing import Any
 import mlx.nn as nn
 
 from mlxgraph.graph.graph import Graph
+from mlxgraph.mlx_facts.dtypes import DTYPES
 from mlxgraph.run.names import Names
 from mlxgraph.run.runner import Runner
 
@@ -52,6 +53,19 @@ class Engine:
         """The same model, weights and all, with other edits that stay."""
         twin = copy.copy(self)
         twin.edits = edits
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        """Another model: copies of the modules, and nothing of what was worked out about them.
+
+        Dtypes, which modules may hold, are no objects that Python knows to copy.
+        """
+        memo.update({id(dtype): dtype for dtype in DTYPES.values()})
+        root = copy.deepcopy(self.root, memo)
+        twin = Engine(root, self.tokenizer, self._layer_attr)
+        for name, module in self.runner.added.items():
+            twin.runner.add(name, copy.deepcopy(module, memo))
+        twin.edits = self.edits
         return twin
 
     def __repr__(self) -> str:

@@ -39,7 +39,7 @@ from mlxgraph.graph.file.fields import (
 )  # fmt: skip
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Slice
+from mlxgraph.graph.values import DEVICES, Device, DType, FrozenDict, FrozenList, Literal, Slice
 
 MOST_NODES = 200_000
 # Of the verifier's rules, those that reading does not settle by itself.  Arguments are frozen as
@@ -143,6 +143,8 @@ class Decoder(Generic[G]):
         if tag == "dtype":
             sound(dtype_fault(inside))
             return DType(inside)
+        if tag == "device":
+            return Device(inside) if inside in DEVICES else bad(f"no device {inside!r:.40}")
         if tag == "literal":
             number = scalar(inside)
             return Literal(number) if type(number) is not int else bad("an int is no literal")

@@ -23,7 +23,7 @@ from mlxgraph.graph.file.fields import DEEPEST, MOST_NESTED
 from mlxgraph.graph.listing import opaque_name
 from mlxgraph.graph.named import is_array, param_node, spec
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.values import DType, FrozenDict, FrozenList, Literal, Opaque, Slice
+from mlxgraph.graph.values import Device, DType, FrozenDict, FrozenList, Literal, Opaque, Slice
 
 
 class Encoder:
@@ -165,6 +165,8 @@ def _value(value: Any, index: dict[Node, int], where: str, depth: int = 0) -> An
         return {"dict": [inner(pair) for pair in value.value]}
     if kind is DType:
         return {"dtype": value.value}
+    if kind is Device:
+        return {"device": value.value}
     if value is Ellipsis:
         return {"ellipsis": True}
     if kind is Opaque:
