@@ -54,6 +54,7 @@ from mlxgraph.errors.values import (
     StaleHandleError,
     TokenGradientError,
     UnboundParamError,
+    UnknownEntryError,
 )
 
 __all__ = [
@@ -95,6 +96,7 @@ __all__ = [
     "TokenGradientError",
     "UnboundParamError",
     "UnembeddingError",
+    "UnknownEntryError",
     "UnknownNameError",
     "UnknownSiteError",
     "close_matches",

@@ -170,8 +170,11 @@ class Recording:
         cell = self._sites.cell(site, self.build)
         before = cell.node
         whole = self.read(site)
-        arguments = whole[0] if len(whole[0]) else whole[1]
-        arguments[next(iter(arguments.keys())) if arguments.is_dict() else 0] = value
+        positional, named = whole
+        if len(positional):
+            positional[0] = value
+        else:
+            named[next(iter(named))] = value
         if cell.node is not before:
             cell.replace(cell.node)
 

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node, site_of
-from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.record.handle import site_of_handle
+from mlxgraph.record.handle import result_of, site_of_handle
 from mlxgraph.record.write_through import copy_of
 
 
@@ -65,7 +64,7 @@ class Saves:
             save.kept._fill(result)
         self._asked.clear()
         return {
-            name: save.kept if isinstance(save.kept, ARRAY) else save.kept.value
+            name: result_of(save.kept)
             for name, save in zip(names, self._all, strict=True)
             if save.listed
         }

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxgraph.graph.nested import is_container, map_nested
+from mlxgraph.graph.nested import entries, has_attributes, is_given_value, map_nested
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
@@ -69,7 +69,7 @@ class Call(NamedTuple):
     def filled(self, arrays: Iterable[mx.array]) -> tuple[tuple, dict[str, Any]]:
         """The arguments with other arrays in place of the call's own."""
         rest = iter(arrays)
-        return map_nested(
+        return _map_given(
             (self.args, self.kwargs), lambda v: next(rest) if isinstance(v, ARRAY) else v
         )
 
@@ -83,11 +83,15 @@ class Call(NamedTuple):
         """The call for another run: with copies of whatever a forward may change."""
         if self.plain:
             return self
-        args, kwargs = map_nested(
+        args, kwargs = _map_given(
             (self.args, self.kwargs),
             lambda v: v if isinstance(v, (ARRAY, *_PLAIN)) else copy.deepcopy(v),
         )
         return self._replace(args=args, kwargs=kwargs)
+
+
+def _map_given(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    return map_nested(value, leaf, is_given_value)
 
 
 def describe_call(args: tuple, kwargs: dict[str, Any], **about: Any) -> Call:
@@ -100,7 +104,7 @@ def describe_call(args: tuple, kwargs: dict[str, Any], **about: Any) -> Call:
         array = same_data(args[0])
         key: Any = (forward, array.shape, array.dtype)
         return Call((array,), kwargs, key, [array], True, **about)
-    args, kwargs = map_nested((args, kwargs), lambda v: same_data(v) if isinstance(v, ARRAY) else v)
+    args, kwargs = _map_given((args, kwargs), lambda v: same_data(v) if isinstance(v, ARRAY) else v)
     described = _Description()
     key = (forward, described.of((args, kwargs)))
     return Call(args, kwargs, key, described.arrays, described.plain, **about)
@@ -117,9 +121,10 @@ class _Description:
         if isinstance(value, ARRAY):
             self.arrays.append(value)
             return (mx.array, value.shape, value.dtype)
-        if isinstance(value, dict) and is_container(value):
-            return (dict, tuple((name, self.of(item)) for name, item in value.items()))
-        if is_container(value):
+        if is_given_value(value):
+            if isinstance(value, dict) or has_attributes(value):
+                inside = tuple((name, self.of(item)) for name, item in entries(value))
+                return (type(value), inside)
             return (type(value), tuple(self.of(item) for item in value))
         if isinstance(value, _PLAIN):
             return (type(value), value)

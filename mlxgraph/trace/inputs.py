@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import InputError, NoTokenizerError
+from mlxgraph.graph.nested import leaves, map_nested
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.padded import padded_forward
 
@@ -35,7 +36,13 @@ def prepare(inputs: tuple, tokenizer: Any, kwargs: dict[str, Any] | None = None)
         if all(isinstance(item, (int, np.integer)) for item in given):
             return call_of([[int(token) for token in given]], tokenizer, kwargs)
         if all(isinstance(item, (list, tuple)) for item in given):
-            return call_of([[int(token) for token in row] for row in given], tokenizer, kwargs)
+            rows_of_ids = all(
+                isinstance(token, (int, np.integer)) for row in given for token in row
+            )
+            if rows_of_ids:
+                return call_of([[int(token) for token in row] for row in given], tokenizer, kwargs)
+        if any(isinstance(leaf, (mx.array, np.ndarray)) for leaf in leaves(given)):
+            return describe_call((map_nested(given, _array),), kwargs)  # one argument, as it is
         raise InputError(
             "a list of inputs must hold texts, token ids, or lists of token ids; this one holds "
             f"{', '.join(sorted({type(item).__name__ for item in given}))}.\n"

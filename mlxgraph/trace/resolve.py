@@ -15,7 +15,7 @@ from mlxgraph.errors import BoundsError, CountError, HeadsError
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.site import INPUTS, Site
-from mlxgraph.record.apply import changed, first_array
+from mlxgraph.record.apply import changed, edited_array
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.names import Names
 
@@ -70,7 +70,7 @@ def _edit(recording: Recording, deferred: Edit, names: Names, lengths: list[int]
         if deferred.heads is not None:
             handle = _heads(recording, names, path, deferred.heads, deferred.where)
         else:
-            handle = first_array(_port(recording, path, deferred.port))
+            handle = edited_array(_port(recording, path, deferred.port), Site(path, deferred.port))
         for part in at_positions(handle, deferred.positions, lengths):
             recording.write_at(Site(path), part, changed(deferred.function, part))
 

@@ -261,7 +261,7 @@ class Trace:
         Returns: a proxy (a list of them) of the same shape, to be saved like any other.
         """
         recording = self._open_recording("trace.grad")
-        if isinstance(at, (list, tuple)):
+        if isinstance(at, (list, tuple)) and not is_handle(at):
             return [recording.gradient(loss, handle) for handle in at]
         return recording.gradient(loss, at)
 
