@@ -63,7 +63,7 @@ def read(sites: str, name: str | None = None, *, expect: int | None = None) -> G
     Args:
         sites, expect: as for `edit`.
         name: what the save is called; several matches are called `name.path`.  Without a name
-            each goes by its site's own.
+            each goes by its site, and an `.input` by `item`.
 
     Raises: ValueError for a pattern that is none.  On use: UnknownSiteError, CountError,
         NeverCalledError.

@@ -54,7 +54,9 @@ def batch_get_activations(
     batch_size: int = 8,
     progress: bool | None = None,
 ) -> dict[str, mx.array]:
-    """`get_activations` for many prompts, a batch at a time, in flat memory.
+    """`get_activations` for many prompts, a batch at a time.
+
+    Memory holds one batch and the results.
 
     Args:
         prompts, layers, positions: as for `get_activations`.

@@ -59,7 +59,7 @@ class Edit(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Save every matching site's value: under `name`, or under its own name."""
+    """Save every matching site's value: under `name`, or as `h.save()` would."""
 
     pattern: str
     name: str | None = None

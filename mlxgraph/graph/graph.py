@@ -126,7 +126,7 @@ def chain(*graphs: Graph) -> Graph:
 
 
 def merge(*graphs: Graph, on_conflict: str = "error") -> Graph:
-    """Graphs side by side, none of which reads what another writes.
+    """Graphs side by side, none of which reads or writes what another writes.
 
     Args: on_conflict: where two graphs touch a site that one of them writes, `"error"` raises
         MergeError and `"sequence"` lets the later graph see what the earlier one wrote.

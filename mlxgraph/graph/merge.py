@@ -14,7 +14,7 @@ from mlxgraph.graph.site import MODEL_OUTPUT, Site
 
 
 def side_by_side(graphs: Sequence[G], on_conflict: str) -> G:
-    """Graphs side by side: none reads what another writes.
+    """Graphs side by side: none reads or writes what another writes.
 
     Args: on_conflict: what happens where two graphs touch a site that one of them writes:
         `"error"` raises MergeError, `"sequence"` lets the later graph see the earlier one.

@@ -1,7 +1,7 @@
 """Nodes: one recorded operation each, immutable and interned.
 
 Two nodes with the same operation and arguments are the same object, so equality is identity, and
-the same program recorded twice meets its compiled pass at once.  Sources are nodes too:
+the same program recorded twice meets its prepared run at once.  Sources are nodes too:
 
     site(path, port, call)      the value the model computes there
     constant(k)                 the k-th array that came from outside; its value lives in the Graph

@@ -118,7 +118,7 @@ class Operation:
     reshapes: bool = False  # the same entries in the same order, in another shape
     view: bool = False  # a part of its argument; writing into it writes through
     commutes: bool = False  # exact either way round, to the last bit
-    lifts_numbers: bool = False  # Python numbers among its arguments become inputs of the pass
+    lifts_numbers: bool = False  # Python numbers among its arguments become inputs of the run
     draws: bool = False  # takes from the random state; its first argument numbers the draw
     storable: bool = True  # a file may name it
 

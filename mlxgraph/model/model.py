@@ -275,7 +275,7 @@ class InterpretableModel:
         return dict(zip(tree.weight_names, tree.weights(), strict=True))
 
     def refresh(self) -> None:
-        """Let go of all that was worked out about the model, compiled passes among it.
+        """Let go of all that was worked out about the model, compiled runs among it.
 
         The next trace finds the model as it is now.
         """
@@ -283,7 +283,7 @@ class InterpretableModel:
 
     @property
     def compilations(self) -> int:
-        """How many passes `mx.compile` has traced on this model so far."""
+        """How many times `mx.compile` has traced a run of this model so far."""
         return self._engine.runner.compilations
 
     @property

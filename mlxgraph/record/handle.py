@@ -79,6 +79,7 @@ def birth(handle: Any) -> str:
 def save(handle: Any, name: str | None = None) -> Any:
     """Keep the value as it is at this line; after the block the result is an `mx.array`.
 
-    Args: name: how `trace.saved_values` lists it; a site's own name if left out.
+    Args: name: how `trace.saved_values` lists it; left out, a site's value goes by the site, and a
+        computed one by its operation.
     """
     return open_recording(handle).save(handle, name)

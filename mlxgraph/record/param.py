@@ -128,7 +128,9 @@ HANDLES.add(Param)
 def param(
     name: str, shape: int | tuple[int, ...] | None = None, dtype: mx.Dtype | None = None
 ) -> Param:
-    """A named hole in a graph: an input of the compiled pass, so new values never recompile.
+    """A named hole in a graph: an input of the compiled pass.
+
+    New values never trigger recompilation.
 
     Args:
         name: the keyword under which a run takes the value: `model.run(g, x, alpha=2.0)`.
@@ -183,7 +185,7 @@ def filled(wanted: Mapping[str, Node], given: Mapping[str, Any]) -> dict[str, An
     """Values as their params declare them: numbers as floats, arrays of the shape and dtype.
 
     So a run gets what the recording was checked against, and 2, 2.0 and `np.float32(2)` meet one
-    compiled pass.
+    prepared run.
 
     Raises: UnknownNameError for a name that is no param, ParamError for a value that does not
         fit.

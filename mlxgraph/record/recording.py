@@ -98,7 +98,7 @@ class Recording:
         return self.result(op, frozen, named)
 
     def arithmetic(self, op: str, args: tuple) -> Any:
-        """Record an elementwise operation; its Python numbers become inputs of the pass."""
+        """Record an elementwise operation; its Python numbers become inputs of the run."""
         return self.result(op, tuple([self.operand(value) for value in args]))
 
     def draw(self, op: str, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -128,7 +128,7 @@ class Recording:
         return self._number(value, kind) if kind else freeze(value, self)
 
     def lift(self, array: mx.array) -> Node:
-        """An array from outside becomes an input of the pass, with the value it has now.
+        """An array from outside becomes an input of the run, with the value it has now.
 
         The same array lifted twice is two inputs: MLX changes arrays in place (`v += 1`), and
         nothing tells whether this one has changed since.
@@ -138,7 +138,7 @@ class Recording:
         return node
 
     def _number(self, value: Any, kind: str) -> Node:
-        """A Python number in arithmetic becomes a weakly typed input of the pass."""
+        """A Python number in arithmetic becomes a weakly typed input of the run."""
         node = self.build(ops.NUMBER, (len(self.constants), kind))
         self.constants.append(value)
         return node

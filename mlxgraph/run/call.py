@@ -1,7 +1,7 @@
 """A call: all that one forward is given, as one value.
 
 In: arguments, keyword arguments, and how the model is called with them.  Out: a `Call`, whose `key`
-decides which census and which compiled pass fit it.
+decides which census and which prepared run fit it.
 Arrays count by shape and dtype, plain values by value.  Anything else (a cache object, say) carries
 state that a trace would bake in, so a call with such inputs always runs eagerly.
 """
@@ -33,7 +33,7 @@ class Call(NamedTuple):
 
     Attributes:
         args, kwargs: what `forward` is given, in any nesting.
-        key: equal for calls that one census and one compiled pass fit.
+        key: equal for calls that one census and one prepared run fit.
         arrays: the arrays among the inputs, from left to right.
         plain: whether the inputs are nothing but arrays and plain values.
         forward: calls a model with the inputs: as they are, or padded and masked.

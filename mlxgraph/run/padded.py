@@ -2,7 +2,7 @@
 
 mlx-lm's batch caches know how to hide the padding from attention and to count positions from
 each row's real start.  They are built inside the forward, from the padding as an array, so one
-compiled pass serves every mixture of lengths.
+prepared run serves every mixture of lengths.
 """
 
 from __future__ import annotations

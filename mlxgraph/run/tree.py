@@ -2,7 +2,7 @@
 
 In: an `nn.Module`.  Out: paths as `named_modules` gives them (a module reached by several paths
 goes by the first), and a flat list of where each parameter lives, so that the live weights of
-any moment can be handed to a compiled pass.
+any moment can be handed to a compiled run.
 Never: changes a module.
 """
 
@@ -88,7 +88,7 @@ class ModuleTree:
     def holds(self) -> bool:
         """Whether the tree is still made of the same modules with the same plain attributes.
 
-        The values of weights may have changed: those are inputs of a pass.
+        The values of weights may have changed: those are inputs of a run.
         """
         plain = list(chain.from_iterable(map(dict.values, self._attributes)))
         try:

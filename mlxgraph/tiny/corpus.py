@@ -236,7 +236,7 @@ def agreement(rng: random.Random) -> str:
     prompt = agreement_prompt(head, attractor, plural, other, rng.choice(PREPOSITIONS))
     if rng.random() < 0.15:
         prompt = f"The {NOUNS[head] if plural else head}"
-    # The present tense is the common one, so that the verb is the likeliest next token.
+    # The present tense is the common one, so that the verb is the top prediction.
     present = rng.random() < 0.8
     verb = ("are" if present else "were") if plural else ("is" if present else "was")
     return f"{prompt} {verb} {rng.choice(STATES)}"

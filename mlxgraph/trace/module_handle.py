@@ -62,7 +62,7 @@ class ModuleHandle:
 
     @property
     def output(self) -> Any:
-        """What the module returns: a proxy, or a nest of them.
+        """What the module returns: a proxy, or a nested proxy.
 
         Of an added module, which no forward calls: what it returned when it was last called by
         hand in this block.

@@ -183,7 +183,7 @@ class Trace:
         return self._activations
 
     def get(self, name: str) -> Any:
-        """A saved value by the name it was saved under, or by any form of its site's name.
+        """A saved value by its name, or a module's output by any form of its name.
 
         Returns: the array.  A site that was not saved is computed from the same run's recipe.
         Raises: UnknownNameError, UnknownSiteError.

@@ -73,13 +73,17 @@ def _laid_out(script: ModuleType, root: Path) -> tuple[list[list[str]], dict[str
     return paths, script.placed(rows, paths, found)
 
 
+def _overlap(one: Any, two: Any) -> bool:
+    along = one.x < two.x + two.width and two.x < one.x + one.width
+    return along and one.y < two.y + two.height and two.y < one.y + one.height
+
+
 def test_nothing_overlaps_and_everything_points_down(script: ModuleType) -> None:
     paths, boxes = _laid_out(script, ROOT)
     for name, one in boxes.items():
         assert 0 <= one.x and one.x + one.width <= script.WIDTH, name
-        for other, two in boxes.items():
-            apart = one.x + one.width <= two.x or two.x + two.width <= one.x
-            assert name == other or one.y != two.y or apart, f"{name} and {other}"
+        beside = [n for n, two in boxes.items() if n != name and _overlap(one, two)]
+        assert beside == [], name
     assert len(paths) > 10
     for path in paths:
         heights = [boxes[name].y for name in path]
@@ -103,6 +107,11 @@ def test_an_import_for_types_alone_is_drawn_with_dashes(script: ModuleType, tmp_
     assert script.links(tmp_path)["plot", "mlx_facts"] is True
     dashes = script.svg(ROOT).count("dasharray")
     assert script.svg(tmp_path).count("dasharray") == dashes + 1
+
+
+def test_boxes_that_overlap_are_told(script: ModuleType) -> None:
+    assert _overlap(script.Box(0, 0, 10, 10), script.Box(9, 9, 10, 10))
+    assert not _overlap(script.Box(0, 0, 10, 10), script.Box(10, 0, 10, 10))
 
 
 def test_an_arrow_that_follows_from_others_is_left_out(script: ModuleType) -> None:
