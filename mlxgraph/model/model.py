@@ -272,7 +272,7 @@ class InterpretableModel:
     def parameters(self) -> dict[str, mx.array]:
         """Every parameter by its dotted name, in one flat mapping."""
         tree = self._engine.runner.refresh()
-        return dict(zip(tree.weight_names, tree.weights(), strict=True))
+        return dict(zip(tree.weight_names, tree.weights(), strict=False))
 
     def refresh(self) -> None:
         """Let go of all that was worked out about the model, compiled runs among it.

@@ -17,7 +17,7 @@ from mlxgraph.graph.census import Census
 from mlxgraph.graph.nested import map_nested
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
-from mlxgraph.mlx_facts.compiling import only_traced
+from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.run.call import Call
 from mlxgraph.run.standin import StandIn
@@ -65,7 +65,8 @@ def _visit(census: Census, tree: ModuleTree, call: Call) -> None:
         return result
 
     standin = StandIn(tree, tree.modules, report)
-    call.forward(standin.root, call.args, call.kwargs)
+    with uncompiled():
+        call.forward(standin.root, call.args, call.kwargs)
 
 
 def _abstract(value: Any) -> Any:

@@ -18,6 +18,7 @@ from mlxgraph.evaluate.values import Values
 from mlxgraph.graph.nested import entries, is_container, rebuilt
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
+from mlxgraph.mlx_facts.compiling import uncompiled
 from mlxgraph.run.call import Call
 from mlxgraph.run.gradient import Deltas, add_delta, with_gradients
 from mlxgraph.run.plan import Plan
@@ -69,7 +70,8 @@ class Run:
             self.modules = standin.modules
             if self.plan.hooked:
                 try:
-                    call.forward(standin.root, call.args, call.kwargs)
+                    with uncompiled():
+                        call.forward(standin.root, call.args, call.kwargs)
                 except Stop:
                     pass
         return self.values
