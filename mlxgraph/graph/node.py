@@ -13,6 +13,7 @@ Never: holds an array, a line number or a shape; those are notes beside the grap
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -38,6 +39,9 @@ __all__ = [  # the kinds of node, beside what this page defines
 
 _interned: dict[tuple, weakref.ref] = {}
 _dead: list[weakref.ref] = []
+_changing = (
+    threading.RLock()
+)  # one thread at a time takes entries out, or puts others in their stead
 
 
 class _Reference(weakref.ref):
@@ -47,14 +51,28 @@ class _Reference(weakref.ref):
 
 def _forget(reference: weakref.ref) -> None:
     """Drop dead entries one by one: dropping one may kill the next, ten thousand deep."""
-    _dead.append(reference)
-    if len(_dead) > 1:
-        return
-    while _dead:
-        gone = _dead[0]
-        if _interned.get(gone.key) is gone:  # type: ignore[attr-defined]
-            del _interned[gone.key]  # type: ignore[attr-defined]
-        _dead.pop(0)
+    with _changing:
+        _dead.append(reference)
+        if len(_dead) > 1:
+            return
+        while _dead:
+            gone = _dead[0]
+            if _interned.get(gone.key) is gone:  # type: ignore[attr-defined]
+                del _interned[gone.key]  # type: ignore[attr-defined]
+            _dead.pop(0)
+
+
+def _kept(node: Node, reference: _Reference) -> Node:
+    """The node that is kept under a new node's key: another thread may have been quicker."""
+    first = _interned.setdefault(reference.key, reference)
+    known = first()
+    if known is not None:
+        return known
+    with _changing:  # what was there has died, and is about to be forgotten
+        known = _interned.setdefault(reference.key, reference)()
+        if known is None:
+            _interned[reference.key] = reference
+        return known or node
 
 
 class Node:
@@ -82,8 +100,7 @@ class Node:
         object.__setattr__(node, "_inputs", None)
         reference = _Reference(node, _forget)
         reference.key = key
-        _interned[key] = reference
-        return node
+        return _kept(node, reference)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Node is immutable; build another one instead of setting {name!r}")

@@ -105,6 +105,5 @@ def only_traced(function: Callable[..., Any], arrays: Iterable[mx.array]) -> Non
 
 
 def stream_name() -> str:
-    """A stream's text tells it from every other; a compiled function stays on the stream that it
-    was traced on."""
+    """A stream's text tells it from every other."""
     return repr(mx.default_stream(mx.default_device()))

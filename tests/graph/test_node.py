@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import pickle
+import sys
 import threading
 
 import pytest
@@ -101,6 +102,37 @@ def test_a_chain_of_any_length_is_made_walked_and_forgotten():
 def test_pickled_nodes_come_back_as_themselves():
     node = add(A, Node("getitem", (B, (Slice(None, 2, None), Literal(1.5)))))
     assert pickle.loads(pickle.dumps(node)) is node
+
+
+def test_threads_that_make_one_node_at_one_moment_get_the_same(switching):
+    """All at a barrier, then all at once; and the node dies again before the next."""
+    made: list[Node | None] = [None] * 4
+    barrier, parted = threading.Barrier(4), []
+
+    def work(k):
+        for number in range(1000):
+            barrier.wait()
+            made[k] = Node("threaded", (number % 7, number // 3))
+            if barrier.wait() == 0:
+                parted.extend({node for node in made if node is not made[0]})
+                made[:] = [None] * 4
+            barrier.wait()
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not parted
+
+
+@pytest.fixture
+def switching():
+    """Threads take turns as often as Python lets them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 def test_interning_from_several_threads_gives_one_node():

@@ -23,8 +23,8 @@ def test_the_activations_of_nn_are_compiled_functions() -> None:
 
 
 def test_the_losses_of_nn_are_written_in_python() -> None:
-    for function in (nn.losses.cross_entropy, nn.losses.mse_loss):
-        assert is_of_nn(function) and not is_compiled(function)
+    for function in (nn.losses.cross_entropy, nn.losses.mse_loss, nn.quantize, nn.value_and_grad):
+        assert is_of_nn(function) and not is_compiled(function) and not is_native(function)
 
 
 def test_classes_dtypes_and_functions_of_others_are_none_of_these() -> None:
