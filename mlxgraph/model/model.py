@@ -21,7 +21,7 @@ from mlxgraph.errors import (
 )
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
-from mlxgraph.model.compiled_pass import CompiledPass, Result
+from mlxgraph.model.compiled_pass import CompiledPass, Result, edited_output
 from mlxgraph.model.edit_block import EditBlock
 from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
@@ -294,7 +294,7 @@ class InterpretableModel:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model, with the edits that stay on it, on plain arrays."""
         if self._engine.is_edited and not stack.open:
-            return self._pass(Graph(), "auto")(*args, **kwargs).output
+            return edited_output(self._engine, args, kwargs)
         return call_module(self._engine, "", args, kwargs)
 
     # -- analyses: functions of a model, and so methods of it ------------------------------------
