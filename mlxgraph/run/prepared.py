@@ -43,6 +43,7 @@ class PreparedRun:
         self.plan = plan
         self.runs = 0
         self.compilable = census.traceable and call.plain
+        self.failure = ""  # why it could not be compiled, once that was tried
         self._tree = tree
         self._traced = traced
         # Kept for the trace only: where the inputs hold arrays, and what the others are.
@@ -54,6 +55,11 @@ class PreparedRun:
     def is_compiled(self) -> bool:
         """Whether there is a compiled form to replay."""
         return self._compiled.ready
+
+    def stay_eager(self, reason: str) -> None:
+        """Not to be compiled again: that failed where an eager run did not."""
+        self.compilable = False
+        self.failure = reason
 
     def eager(self, call: Call, constants: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
         """Run the forward in Python; the saves come back lazy."""
