@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlx_lm.models import cache as caches
 
 from mlxgraph.graph.nested import (
     entries,
@@ -87,8 +86,7 @@ class OwnItems(dict):
         return value
 
 
-STATEFUL = [Setter, InPlace, Deleting, Appending, Properties, OwnItems, caches.KVCache]
-STATEFUL += [caches.RotatingKVCache, caches.ArraysCache, caches.CacheList, caches.BatchKVCache]
+STATEFUL = [Setter, InPlace, Deleting, Appending, Properties, OwnItems]
 
 
 @pytest.mark.parametrize("kind", STATEFUL)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import mlxgraph as mg
 from mlxgraph.errors import OrderError
-from tests import models, outputs
+from tests import models, object_models, outputs
 from tests.laws.interpreter import (
     NAMES,
     OBJECTS,
@@ -77,7 +77,7 @@ def _objects():
     """A dataclass, a namespace, a named tuple and a plain object, from module to module."""
     mx.random.seed(5)
     kinds = [outputs.Output, outputs.namespace, outputs.Typed, outputs.Plain]
-    return Case(outputs.Relay(kinds), (X,))
+    return Case(object_models.Relay(kinds), (X,))
 
 
 CASES = {

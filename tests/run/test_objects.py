@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 import mlxgraph as mg
 from mlxgraph.errors import ShapeError, UnknownEntryError
-from tests import models, outputs
+from tests import models, object_models, outputs
 
 X = mx.arange(48, dtype=mx.float32).reshape(2, 4, 6) / 24 - 1
 COMPILE = [False, True, "auto"]
@@ -20,7 +22,7 @@ each_kind = pytest.mark.parametrize("kind", outputs.KINDS.values(), ids=outputs.
 
 def both(kind):
     """The model of some kind of object, wrapped and bare."""
-    model = models.made(outputs.Objects(kind))
+    model = models.made(object_models.Objects(kind))
     return model, model.module
 
 
@@ -174,7 +176,7 @@ def test_gradients_and_interventions(kind):
 
 @each_kind
 def test_as_an_input(kind):
-    model = models.made(outputs.Through(kind, 6))
+    model = models.made(object_models.Through(kind, 6))
     value = kind(None, X, [X * 2, X + 1])
     truth = model.module(value)
     for _ in range(3):
@@ -219,9 +221,9 @@ def test_entries_that_are_called_like_methods_of_handles():
     assert not whole.keys[:, 0].any() and close(whole.value, X + 2)
 
 
-class Keyed(outputs.nn.Module):
+class Keyed(nn.Module):
     def __call__(self, x):
-        return outputs.SimpleNamespace(keys=x, values=x + 1, value=x + 2, items=x + 3)
+        return SimpleNamespace(keys=x, values=x + 1, value=x + 2, items=x + 3)
 
 
 def test_a_misspelt_attribute_says_what_there_is():
@@ -270,7 +272,7 @@ def test_a_dict_is_written_by_key_and_not_by_order():
 
 def test_what_keeps_state_stays_what_it_is():
     llama = models.make_llama()
-    model = mg.InterpretableModel(outputs.Assistant(llama))
+    model = mg.InterpretableModel(object_models.Assistant(llama))
     tokens = mx.array([[1, 2, 3, 4]])
     alone = llama(tokens)
     cache = make_prompt_cache(llama)
@@ -289,7 +291,7 @@ def test_another_argument_is_not_copied_where_one_is_written():
     assert close(out, X * 0 + X * 0 + 1)
 
 
-class Noting(outputs.nn.Module):
+class Noting(nn.Module):
     """A module that leaves something in what it is given."""
 
     def __init__(self):
@@ -297,12 +299,12 @@ class Noting(outputs.nn.Module):
         self.step = NotingStep()
 
     def __call__(self, x):
-        notes = outputs.SimpleNamespace(seen=x)
+        notes = SimpleNamespace(seen=x)
         y = self.step(x, notes)
         return y + notes.seen
 
 
-class NotingStep(outputs.nn.Module):
+class NotingStep(nn.Module):
     def __call__(self, x, notes):
         notes.seen = x + 1
         return x
@@ -310,7 +312,10 @@ class NotingStep(outputs.nn.Module):
 
 def test_a_language_model_that_returns_an_object():
     llama = models.make_llama()
-    plain, model = mg.InterpretableModel(llama), mg.InterpretableModel(outputs.Assistant(llama))
+    plain, model = (
+        mg.InterpretableModel(llama),
+        mg.InterpretableModel(object_models.Assistant(llama)),
+    )
     clean, corrupted = mx.array([[1, 2, 3, 4]]), mx.array([[1, 2, 5, 4]])
     ours, theirs = (m.activation_patching(clean, corrupted, layers=[0, 2]) for m in (model, plain))
     assert ours == pytest.approx(theirs, rel=1e-4)

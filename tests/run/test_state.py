@@ -10,9 +10,18 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from mlx_lm.models.cache import ArraysCache, KVCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import (
+    ArraysCache,
+    BatchKVCache,
+    CacheList,
+    KVCache,
+    QuantizedKVCache,
+    RotatingKVCache,
+    make_prompt_cache,
+)
 
 import mlxgraph as mg
+from mlxgraph.graph.stateful import changes_itself
 from tests import models
 from tests.models import made
 
@@ -192,6 +201,13 @@ def test_a_language_model_with_a_cache_of_its_own(tokens):
             assert models.same(out, truth, 1e-4)
         assert [cache.offset for cache in module.kept.cache] == [6 * turn] * 3
         mx.eval(module(tokens))
+
+
+@pytest.mark.parametrize(
+    "kind", [KVCache, RotatingKVCache, ArraysCache, CacheList, BatchKVCache, QuantizedKVCache]
+)
+def test_the_caches_of_mlx_lm_are_known_to_keep_state(kind):
+    assert changes_itself(kind)
 
 
 def test_a_cache_that_the_user_hands_in_is_still_used(tokens):
