@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import mlx.core as mx
@@ -65,7 +66,7 @@ def _visit(census: Census, tree: ModuleTree, call: Call) -> None:
         return result
 
     standin = StandIn(tree, tree.modules, report)
-    with uncompiled():
+    with uncompiled() if tree.may_compile else nullcontext():
         call.forward(standin.root, call.args, call.kwargs)
 
 

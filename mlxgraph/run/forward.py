@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import mlx.core as mx
@@ -70,7 +71,7 @@ class Run:
             self.modules = standin.modules
             if self.plan.hooked:
                 try:
-                    with uncompiled():
+                    with uncompiled() if tree.may_compile else nullcontext():
                         call.forward(standin.root, call.args, call.kwargs)
                 except Stop:
                     pass

@@ -11,6 +11,7 @@ Out: a root module to call.  Never: writes to the user's modules.
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from types import FunctionType
@@ -51,7 +52,10 @@ def _hooked(cls: type) -> type:
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
     }
-    return type(cls)(cls.__name__, (_Silent, cls), members)
+    kind = type(cls)
+    if kind in (type, ABCMeta):
+        return kind(cls.__name__, (_Silent, cls), members)
+    return type.__new__(kind, cls.__name__, (_Silent, cls), members)
 
 
 def _asks_for_its_type(cls: type) -> bool:

@@ -19,6 +19,7 @@ import mlx.nn as nn
 
 from mlxgraph.mlx_facts.compiling import function_of
 from mlxgraph.mlx_facts.functions import is_compiled
+from mlxgraph.run.own_compile import may_call_compile, may_compile
 from mlxgraph.run.twins import Twins
 
 _KIND = attrgetter("shape", "dtype")
@@ -85,6 +86,9 @@ class ModuleTree:
         found = Twins()
         for module in (self.root, *self.added.values()):
             found.of(module)
+        self.may_compile = any(map(may_compile, found.kinds)) or any(
+            map(may_call_compile, found.functions)
+        )
         named = {(id(owner), key) for owner, key in self.weight_places()}
         for owner, key in found.places:
             if (id(owner), key) not in named:

@@ -17,7 +17,14 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import lru_cache, partial
-from types import BuiltinMethodType, CellType, FunctionType, MethodType, SimpleNamespace
+from types import (
+    BuiltinMethodType,
+    CellType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    SimpleNamespace,
+)
 from typing import Any
 
 import mlx.core as mx
@@ -51,6 +58,8 @@ class Twins:
         self.held: list[Any] = []  # what only weak references may lead to
         self.places: list[tuple[Any, Any]] = []  # where arrays are: an owner and a key
         self.holders: list[Any] = []  # the owners that are no modules
+        self.kinds: set[type] = set()  # of modules and of objects of the user's classes
+        self.functions: list[FunctionType] = []
         self._weights: dict[tuple[int, Any], mx.array] = {}
         for (owner, key), array in weights:  # by place: two places may hold one array for now
             self._weights[id(owner), key] = array
@@ -91,6 +100,7 @@ class Twins:
         return self._keep(value, same_data(value))
 
     def module(self, value: nn.Module) -> Any:
+        self.kinds.add(type(value))
         twin = self._keep(value, twin_of(value))
         for key, item in value.items():
             enter(twin, key, self._entry(value, key, item))
@@ -114,7 +124,7 @@ class Twins:
         if base is defaultdict:
             twin.default_factory = self.of(value.default_factory)
         for key, item in dict.items(value):
-            base.__setitem__(twin, key, self._entry(value, key, item))
+            base.__setitem__(twin, self.of(key), self._entry(value, key, item))
         self._fill(value, twin)
         return twin
 
@@ -149,6 +159,7 @@ class Twins:
         return value if same else self._keep(value, frozenset.__new__(type(value), items))
 
     def object(self, value: Any) -> Any:
+        self.kinds.add(type(value))
         base = SimpleNamespace if isinstance(value, SimpleNamespace) else object
         twin = self._keep(value, base.__new__(type(value)))
         self._fill(value, twin)
@@ -186,6 +197,7 @@ class Twins:
         )
 
     def function(self, value: FunctionType) -> Any:
+        self.functions.append(value)
         if not (value.__closure__ or value.__defaults__ or value.__kwdefaults__ or value.__dict__):
             return value
         cells = [CellType() for _ in value.__closure__ or ()]
@@ -269,6 +281,9 @@ class Twins:
         self.held.append(twin)
         return value if twin is aim else self._keep(value, weakref.proxy(twin))
 
+    def read_only(self, value: MappingProxyType) -> Any:
+        return self._keep(value, MappingProxyType(self.of(dict(value))))
+
     def weak_values(self, value: weakref.WeakValueDictionary) -> Any:
         items = {key: self.of(item) for key, item in value.items()}
         self.held += items.values()
@@ -299,6 +314,7 @@ _MAKERS: tuple[tuple[Any, Callable[[Twins, Any], Any]], ...] = (
     (weakref.ref, Twins.reference),
     ((weakref.ProxyType, weakref.CallableProxyType), Twins.proxy),
     (weakref.WeakValueDictionary, Twins.weak_values),
+    (MappingProxyType, Twins.read_only),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict, UserList, defaultdict, deque
 from functools import cache, lru_cache, partial
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -93,6 +93,33 @@ def _cache_of_calls(b):
     return lambda x: run("filled")(x)
 
 
+def _by_helper(b):
+    helper = SimpleNamespace(run=Slotted(b))
+    table = {Key(helper): helper}
+    return KeyedHelper(next(iter(table)), table)
+
+
+class Key:
+    """A key that is itself and nothing else."""
+
+    def __init__(self, of):
+        self.of = of
+
+
+class KeyedHelper:
+    def __init__(self, key, table):
+        self.key, self.table = key, table
+
+    def __call__(self, x):
+        return self.table[self.key].run(x)
+
+
+def _weak_method(b):
+    helper = Helper(b)
+    aim = weakref.WeakMethod(helper.apply)
+    return partial(lambda kept, x: aim()(x), helper)
+
+
 def _weak_values(b):
     table = weakref.WeakValueDictionary(b=b)
     return lambda x: table["b"](x)
@@ -124,6 +151,9 @@ WAYS = {
     "a list of a namespace": lambda b: partial(
         lambda s, x: s.steps[0](x), SimpleNamespace(steps=[b])
     ),
+    "a read-only mapping": lambda b: partial(lambda m, x: m["b"](x), MappingProxyType({"b": b})),
+    "a table by helper": _by_helper,
+    "a weak method": _weak_method,
     "a user list": lambda b: HelperOfMany(UserList([b])),
     "a keyword default": _keyword_default,
     "a nested closure": _nested_closure,
@@ -308,6 +338,23 @@ class Above(nn.Module):
         return self.inner(x)
 
 
+class Recording(type):
+    """A metaclass that writes down every class that it makes."""
+
+    made: list[str] = []
+
+    def __new__(mcs, name: str, bases: tuple, members: dict, width: Any = None) -> Any:
+        Recording.made.append(name)
+        return super().__new__(mcs, name, bases, members)
+
+    def __init__(cls, name: str, bases: tuple, members: dict, width: Any = None):
+        super().__init__(name, bases, members)
+
+
+class Recorded(Above, metaclass=Recording, width=6):
+    pass
+
+
 class Below(Above):
     def __call__(self, x: mx.array) -> mx.array:
         return super(type(self), self).__call__(x) + 1.0
@@ -339,10 +386,10 @@ class Around(nn.Module):
 
 
 @pytest.mark.parametrize("compile", COMPILE)
-@pytest.mark.parametrize("kind", [Sized, Named, Below, BelowByClass, SlottedModule])
+@pytest.mark.parametrize("kind", [Sized, Named, Recorded, Below, BelowByClass, SlottedModule])
 def test_classes_that_are_particular_about_how_they_are_made(x, kind, compile):
     model = made(Around(kind))
-    count, known = Sized.made, dict(Registered.known)
+    count, known, recorded = Sized.made, dict(Registered.known), list(Recording.made)
     truth = model.module.part(x)
     for _ in range(3):
         with model.trace(x, compile=compile):
@@ -354,7 +401,7 @@ def test_classes_that_are_particular_about_how_they_are_made(x, kind, compile):
         assert plain.shape == truth.shape
         assert models.same(out, mx.tanh(plain + 1.0), 1e-5)
         assert models.same(plain - truth, inner * (3.0 if kind is SlottedModule else 1.0), 1e-5)
-    assert Sized.made == count and Registered.known == known
+    assert Sized.made == count and Registered.known == known and Recording.made == recorded
 
 
 # -- what compiles by itself, takes lists, or changes its kind ------------------------------------
@@ -376,6 +423,15 @@ class CompilingByHelper(Compiling):
         return _run_compiled(self.b, self.a(x))
 
 
+class CompilingByAttribute(Compiling):
+    def __init__(self) -> None:
+        super().__init__()
+        self.run = _run_compiled
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.run(self.b, self.a(x))
+
+
 def _run_compiled(part: Any, x: mx.array) -> mx.array:
     @partial(mx.compile, shapeless=False)
     def run(h: mx.array) -> mx.array:
@@ -385,7 +441,7 @@ def _run_compiled(part: Any, x: mx.array) -> mx.array:
 
 
 @pytest.mark.parametrize("compile", COMPILE)
-@pytest.mark.parametrize("kind", [Compiling, CompilingByHelper])
+@pytest.mark.parametrize("kind", [Compiling, CompilingByHelper, CompilingByAttribute])
 def test_a_forward_that_compiles_by_itself(x, kind, compile):
     model = made(kind)
     module, before = model.module, mx.compile
