@@ -116,7 +116,7 @@ class Twins:
         return twin
 
     def mapping(self, value: Any) -> Any:
-        if _is_plain_data(value.values()):
+        if _is_plain_data(dict.values(value)):
             return value
         self.holders.append(value)
         base = next(base for base in _MAPPINGS if isinstance(value, base))

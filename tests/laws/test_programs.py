@@ -80,7 +80,13 @@ def _objects():
     return Case(object_models.Relay(kinds), (X,))
 
 
+def _reached():
+    mx.random.seed(6)
+    return Case(models.Reached(), (X,))
+
+
 CASES = {
+    "reached": _reached(),
     "objects": _objects(),
     "mixed": _mixed(),
     "chain": _chain(),
