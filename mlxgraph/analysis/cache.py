@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import names_of, token_strings
+from mlxgraph.analysis.inputs import arrays_in, names_of, token_strings
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import UnknownNameError, UnknownSiteError
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
@@ -98,9 +98,10 @@ def collect_activations(
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     with model.trace(*given) as trace:
         names = list(trace.activations) if layers is None else names_of(model, layers)
-        kept = {name: trace.activations[name] for name in names}
-    found = {name: getattr(value, "value", value) for name, value in kept.items()}
-    mx.eval(found)
+        for name in names:
+            trace.activations[name]  # saved, by being looked at inside the block
+    found = {name: trace.activations[name] for name in names}
+    mx.eval([list(arrays_in(value)) for value in found.values()])
     metadata: dict[str, Any] = {"inputs": inputs, "lengths": trace.lengths, "tokens": trace.tokens}
     if trace.tokens is not None:
         rows = trace.tokens.tolist()

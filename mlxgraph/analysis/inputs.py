@@ -5,7 +5,7 @@ In: what the user gave.  Out: rows that a trace takes, and layers and positions 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -105,12 +105,26 @@ def check_position(position: int, length: int, what: str = "the text") -> int:
 
 
 def first_array(value: Any) -> Any:
-    """The array itself, or the first of a module's several outputs."""
-    while not isinstance(value, mx.array):
-        # A nested proxy stands for any of them, and says for which.
-        by_key = isinstance(value, dict) or getattr(value, "is_dict", bool)()
-        value = value[next(iter(value.keys()))] if by_key else value[0]
-    return value
+    """The array itself, or the first of a module's several outputs: the logits, if named so."""
+    found = next(arrays_in(value), None)
+    return value if found is None else found
+
+
+def arrays_in(value: Any) -> Iterator[Any]:
+    """Every array of a nested value, or every handle on one; what is named logits comes first."""
+    if isinstance(value, mx.array):
+        yield value
+        return
+    if hasattr(type(value), "__entries__"):  # a handle on a nested value
+        parts = dict(value.__entries__())
+    elif isinstance(value, dict):
+        parts = dict(value)
+    elif isinstance(value, (list, tuple)):
+        parts = dict(enumerate(value))
+    else:
+        parts = dict(getattr(value, "__dict__", {}))
+    for part in ([parts["logits"]] if "logits" in parts else []) + list(parts.values()):
+        yield from arrays_in(part)
 
 
 def token_strings(model: Traceable, ids: Sequence[int]) -> dict[int, str]:

@@ -62,6 +62,7 @@ from mlxgraph.errors.values import (
     StaleHandleError,
     TokenGradientError,
     UnboundParamError,
+    UnknownEntryError,
 )
 
 __all__ = [
@@ -109,6 +110,7 @@ __all__ = [
     "TokenGradientError",
     "UnboundParamError",
     "UnembeddingError",
+    "UnknownEntryError",
     "UnknownNameError",
     "UnknownSiteError",
     "close_matches",

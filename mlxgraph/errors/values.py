@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mlxgraph.errors.base import MLXGraphError
+from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
 
 
 class OutsideTraceError(MLXGraphError, RuntimeError):
@@ -76,6 +76,21 @@ class ForeignProxyError(MLXGraphError, ValueError):
             f"{what} belongs to another trace that is still open: its value is not known yet.\n"
             f"  at {where}\n"
             "  Save it and close its block first, or use `t.invoke` blocks of one trace."
+        )
+
+
+class UnknownEntryError(MLXGraphError, AttributeError, TypeError):
+    """An attribute, or an operation, that a nested value does not have; its parts may."""
+
+    def __init__(self, what: str, shown: str, name: str, known: list[str], where: str, done: str):
+        fault = f"cannot {done}" if done else f"has no {name!r}"
+        if known:
+            advice = f"It has {', '.join(known)}"
+        else:
+            advice = f"Take a part of it first: `[0].{name}`"
+        super().__init__(
+            f"{what} is {shown} and {fault}.\n  at {where}\n  {advice}."
+            f"{suggest(close_matches(name, known))}"
         )
 
 

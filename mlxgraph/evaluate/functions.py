@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from mlxgraph.errors import OperationError
 from mlxgraph.graph import ops
-from mlxgraph.graph.nested import leaves, replace_item, unflatten
+from mlxgraph.graph.nested import entry, leaves, replace_item, unflatten
 from mlxgraph.mlx_facts.arrays import filled_like, same_data
 from mlxgraph.mlx_facts.originals import ARRAY, NAMESPACES, broadcast_to, normal, reshape, split
 
@@ -37,7 +37,7 @@ def _split_part(base: mx.array, how: Any, axis: int, number: int) -> mx.array:
 OWN: dict[str, Callable[..., Any]] = {
     ops.GETITEM: operator.getitem,
     ops.UPDATE: update,
-    ops.ITEM: operator.getitem,
+    ops.ITEM: entry,
     ops.PUT: replace_item,
     ops.LEAF: lambda base, index: leaves(base)[index],
     ops.UNFLATTEN_LIKE: lambda base, *parts: unflatten(base, list(parts)),

@@ -35,7 +35,7 @@ SOURCES = frozenset({SITE, CONSTANT, NUMBER, PARAM})
 
 GETITEM = "getitem"  # h[index]
 UPDATE = "update"  # a copy of h with h[index] = value
-ITEM = "item"  # an entry of a tuple, list or dict of arrays
+ITEM = "item"  # an entry of a tuple, list, dict or object of arrays
 PUT = "put"  # a copy of such a value with one entry replaced
 LEAF = "leaf"  # the k-th array in a nested value
 UNFLATTEN_LIKE = "unflatten_like"  # a nested value of these arrays

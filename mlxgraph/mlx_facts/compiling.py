@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import mlx.core as mx
 
 from mlxgraph.mlx_facts import random_state
-from mlxgraph.mlx_facts.originals import compile, zeros
+from mlxgraph.mlx_facts.originals import NAMESPACES, compile, zeros
 
 
 class Compiled:
@@ -43,6 +45,49 @@ class Compiled:
             if key is not None:
                 random_state.restore(key)
             raise
+
+
+def function_of(compiled: Any) -> Any:
+    """The function that was compiled is the last of what a compiled one holds, as Python's garbage
+    collector is told."""
+    return gc.get_referents(compiled)[-1]
+
+
+_calls = threading.local()
+_lock = threading.Lock()
+_open = 0
+_exchanged: Any = None
+
+
+def _left_out(*args: Any, **kwargs: Any) -> Any:
+    """What `mx.compile` is while `uncompiled` is open: itself, in threads that did not open it."""
+    if getattr(_calls, "depth", 0) and args and callable(args[0]):
+        return args[0]
+    return (_exchanged or compile)(*args, **kwargs)
+
+
+class uncompiled:  # noqa: N801 - used as a statement: `with uncompiled():`
+    """A function that is compiled while another is traced, or run, lets no value out of it.  While
+    this is open `mx.compile`, called in this thread, gives functions back as they are."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        global _open, _exchanged
+        with _lock:
+            if not _open:
+                _exchanged, mx.compile = mx.compile, _left_out
+            _open += 1
+        _calls.depth = getattr(_calls, "depth", 0) + 1
+
+    def __exit__(self, *error: Any) -> None:
+        global _open
+        _calls.depth -= 1
+        with _lock:
+            _open -= 1
+            if not _open and mx.compile is _left_out:
+                intercepted = mx.mean is not NAMESPACES["mx"]["mean"]
+                mx.compile = _exchanged if intercepted else compile
 
 
 def only_traced(function: Callable[..., Any], arrays: Iterable[mx.array]) -> None:

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from mlxgraph.mlx_facts.originals import compile
 
 _NATIVE = type(mx.mean)
-_COMPILED = type(compile(abs))
+COMPILED = type(compile(abs))
 
 
 def is_native(value: Any) -> bool:
@@ -23,7 +23,7 @@ def is_native(value: Any) -> bool:
 def is_compiled(value: Any) -> bool:
     """What `mx.compile` makes is of one type; most activations of `mlx.nn` (`nn.gelu`) are made
     by it."""
-    return isinstance(value, _COMPILED)
+    return type(value) is COMPILED
 
 
 def is_of_nn(value: Any) -> bool:

@@ -11,8 +11,8 @@ NO_GRAD = "_no_grad"  # the one plain attribute that names entries and never hol
 
 def twin_of(module: nn.Module) -> Any:
     """A module is a dict of its arrays and submodules beside plain attributes in `__dict__`: one
-    made by `__new__`, with the same attributes, is the same module without entries."""
-    twin = module.__class__.__new__(module.__class__)
+    made by `dict.__new__`, with the same attributes, is the same module without entries."""
+    twin = dict.__new__(module.__class__)
     twin.__dict__.update(module.__dict__)
     return twin
 

@@ -89,25 +89,32 @@ class CompiledPass:
         Raises: MissingParamError for a param without a value, UnknownNameError for a value
             without a param, ParamError for a value that does not fit.
         """
-        given = {name: kwargs.pop(name) for name in list(kwargs) if self._is_param(name)}
-        (graph, wanted, needed), call = self.resolve(inputs, kwargs)
-        params = filled(needed, given)
-        for name in needed:
-            if name not in params:
-                raise MissingParamError(name)
-        job = Job(graph, call, params, self._options)
-        key, again = random_state.current(), job._replace(call=call.again())
-        values = execute(self._engine, job, wanted)
-        if not graph.saves:
+        resolved, call, params = self._given(inputs, kwargs)
+        key = random_state.current()
+        again = Job(resolved.graph, call.again(), params, self._options)
+        values = self._values(resolved, call, params)
+        if not resolved.graph.saves:
             return Result({}, values[0])
 
         def output() -> Any:
-            return execute_beside(self._engine, again, [output_of(graph)], key)[0]
+            return execute_beside(self._engine, again, [output_of(resolved.graph)], key)[0]
 
-        names = [name for name, _ in graph.saves]
+        names = [name for name, _ in resolved.graph.saves]
         result = Result(dict(zip(names, values, strict=True)))
         result._later = output
         return result
+
+    def _given(self, inputs: tuple, kwargs: dict[str, Any]) -> tuple[Resolved, Call, dict]:
+        given = {name: kwargs.pop(name) for name in list(kwargs) if self._is_param(name)}
+        resolved, call = self.resolve(inputs, kwargs)
+        return resolved, call, filled(resolved.holes, given)
+
+    def _values(self, resolved: Resolved, call: Call, params: dict[str, Any]) -> list[Any]:
+        for name in resolved.holes:
+            if name not in params:
+                raise MissingParamError(name)
+        job = Job(resolved.graph, call, params, self._options)
+        return execute(self._engine, job, resolved.wanted)
 
     def resolve(self, inputs: tuple, kwargs: dict[str, Any]) -> tuple[Resolved, Call]:
         """The graph as a run with these inputs sees it, and the run's call; nothing runs.
@@ -130,6 +137,13 @@ class CompiledPass:
     def __repr__(self) -> str:
         model = f"InterpretableModel({type(self._engine.root).__name__})"
         return f"<CompiledPass of {self.graph!r} on {model}>"
+
+
+def edited_output(engine: Engine, inputs: tuple, kwargs: dict[str, Any]) -> Any:
+    """The output of a model with the edits that stay on it, whatever these save."""
+    edits = CompiledPass(engine, Graph(), Options())
+    resolved, call, params = edits._given(inputs, kwargs)
+    return edits._values(_resolved(resolved.graph.replace(saves=())), call, params)[0]
 
 
 def _resolved(graph: Graph) -> Resolved:

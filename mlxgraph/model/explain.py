@@ -63,13 +63,14 @@ def explain(
             parts += [f"after {change.name}: {LAWS[change.name]}", _indented(listing(change.graph))]
             last = change
         plan = make_plan(last.graph, census, last.wanted)
+        tried = engine.runner.tried(written, wanted, call, names)
     if len(parts) == 2:
         parts.append("no rewrite changes it" if names else "no rewrite is used")
-    parts += ["the run", *_told(plan, census, call, left_out)]
+    parts += ["the run", *_told(plan, census, call, left_out, tried)]
     return Explanation("\n".join(parts))
 
 
-def _told(plan: Plan, census: Census, call: Call, left_out: list[Site]) -> list[str]:
+def _told(plan: Plan, census: Census, call: Call, left_out: list[Site], failure: str) -> list[str]:
     """What the run does, a line each."""
     visits = sorted(plan.stops, key=census.position)
     lines = []
@@ -80,7 +81,7 @@ def _told(plan: Plan, census: Census, call: Call, left_out: list[Site]) -> list[
         lines.append(f"  {' and '.join(deeds)} {site}")
     lines += [f"  leave out the write at {site}: no save can see it" for site in left_out]
     lines.append(f"  {_end(plan, census)}")
-    lines.append(f"  {_how(plan, census, call)}")
+    lines.append(f"  {_how(plan, census, call, failure)}")
     return lines
 
 
@@ -94,11 +95,13 @@ def _end(plan: Plan, census: Census) -> str:
     return f"stop at {plan.last}: {rest} of {len(calls)} module calls are not finished"
 
 
-def _how(plan: Plan, census: Census, call: Call) -> str:
+def _how(plan: Plan, census: Census, call: Call, failure: str) -> str:
     if not call.plain:
         return "eager, always: an input carries state that compiling would bake in"
     if not census.traceable:
         return "eager, always: the forward looks at values while it runs"
+    if failure:
+        return f"eager, always: it could not be compiled, {failure}"
     if plan.opaque:
         return "eager, unless compile=True: it holds a Python function that may look at values"
     return "eager the first time, compiled when it comes again; compile=True or False forces it"

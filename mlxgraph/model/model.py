@@ -23,7 +23,7 @@ from mlxgraph.errors import (
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
-from mlxgraph.model.compiled_pass import CompiledPass, Result
+from mlxgraph.model.compiled_pass import CompiledPass, Result, edited_output
 from mlxgraph.model.edit_block import EditBlock
 from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
@@ -319,7 +319,7 @@ class InterpretableModel:
     def parameters(self) -> dict[str, mx.array]:
         """Every parameter by its dotted name, in one flat mapping."""
         tree = self._engine.runner.refresh()
-        return dict(zip(tree.weight_names, tree.weights(), strict=True))
+        return dict(zip(tree.weight_names, tree.weights(), strict=False))
 
     def refresh(self) -> None:
         """Let go of all that was worked out about the model, compiled runs among it.
@@ -343,7 +343,7 @@ class InterpretableModel:
         if stack.open:
             return call_module(self._engine, "", args, kwargs)
         if self._engine.is_edited:
-            return self._pass(Graph(), "auto")(*args, **kwargs).output
+            return edited_output(self._engine, args, kwargs)
         return plain_call(self._engine, args, kwargs)
 
     # -- analyses: functions of a model, and so methods of it ------------------------------------

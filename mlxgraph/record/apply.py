@@ -7,16 +7,25 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import InterventionError, LookError, MLXGraphError, failed_intervention
+from mlxgraph.errors import (
+    InterventionError,
+    LookError,
+    MLXGraphError,
+    ShapeError,
+    failed_intervention,
+)
+from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph import ops
 from mlxgraph.graph.deferred import function_name
+from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.values import Opaque
 from mlxgraph.mlx_facts.originals import ARRAY, normal
 from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
+from mlxgraph.record.conform import shape_and_dtype
 from mlxgraph.record.freeze import freeze
-from mlxgraph.record.handle import describe, handle_in, open_recording
-from mlxgraph.record.nested_proxy import NestedProxy
+from mlxgraph.record.handle import describe, is_handle, open_recording
+from mlxgraph.record.nested_proxy import NestedProxy, first_array
 from mlxgraph.record.proxy import Proxy, wrap
 
 
@@ -31,9 +40,7 @@ def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     Returns: a proxy of the function's result.  Called with no proxy it simply calls `fn`.
     """
-    handle = handle_in(args)
-    if handle is None:
-        handle = handle_in(kwargs.values())
+    handle = next(filter(is_handle, leaves((args, kwargs))), None)
     if handle is None or handle._recording is None:
         return fn(*args, **kwargs)
     recording = handle._recording
@@ -42,11 +49,13 @@ def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return recording.result(ops.APPLY, (Opaque(fn), *frozen), named)
 
 
-def first_array(handle: Any) -> Any:
-    """The handle itself, or the first array in a nested value."""
-    while type(handle) is NestedProxy:
-        handle = handle[next(iter(handle.keys()))] if handle.is_dict() else handle[0]
-    return handle
+def edited_array(handle: Any, site: Any) -> Any:
+    """What an intervention at a site is a function of: its value, of several arrays the first."""
+    found = first_array(handle)
+    if found is None:
+        shown = shape_and_dtype(handle._template if type(handle) is NestedProxy else handle)
+        raise ShapeError(f"{site} is {shown}: there is no array to change", str(here()))
+    return found
 
 
 def changed(fn: Callable[[Any], Any], handle: Any) -> Any:

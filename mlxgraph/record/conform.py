@@ -13,7 +13,14 @@ import numpy as np
 from mlxgraph.errors import OperationError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
-from mlxgraph.graph.nested import is_container, leaves
+from mlxgraph.graph.nested import (
+    entries,
+    has_attributes,
+    is_container,
+    leaves,
+    map_nested,
+    rebuilt,
+)
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.dtypes import whole_range
@@ -97,18 +104,19 @@ def conformed(recording: Any, value: Any, like: Node, what: Any) -> Node:
 
 
 def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what: Any) -> Node:
-    given = value._template if type(value) is NestedProxy else value
-    if not is_container(given) or len(leaves(given)) != len(leaves(target)):
+    given = _opened(value)
+    aligned = _aligned(given, target)
+    if aligned is None:
         raise ShapeError(
             f"{told(what)} is {shape_and_dtype(target)} and cannot be written with one "
             f"{type(value).__name__}",
             str(here()),
-            "Write to its entries: `module.output[0] = ...`.",
+            f"Write to its entries: `module.output{_first_entry(target)} = ...`.",
         )
     if type(value) is NestedProxy:
         return freeze(value, recording)
     parts = []
-    for index, (new, old) in enumerate(zip(leaves(given), leaves(target), strict=True)):
+    for index, (new, old) in enumerate(zip(aligned, leaves(target), strict=True)):
         leaf = recording.build(ops.LEAF, (like, index))
         parts.append(
             conformed(recording, new, leaf, f"{told(what)}, part {index}")
@@ -116,6 +124,39 @@ def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what:
             else freeze(new, recording)
         )
     return recording.build(ops.UNFLATTEN_LIKE, (like, *parts))
+
+
+def _opened(value: Any) -> Any:
+    """A nested value of single handles, for one with handles on nested values in it."""
+    if type(value) is NestedProxy:
+        return rebuilt(value._template, [_opened(part) for _, part in value.__entries__()])
+    return map_nested(value, lambda v: _opened(v) if type(v) is NestedProxy else v)
+
+
+def _aligned(given: Any, target: Any) -> list[Any] | None:
+    """The leaves of what is written in the target's order; None where it is built otherwise."""
+    if not is_container(target) or not is_container(given):
+        return None if is_container(target) or is_container(given) else [given]
+    mine, theirs = entries(given), entries(target)
+    if len(mine) != len(theirs):
+        return None
+    if not isinstance(given, (list, tuple)) and not isinstance(target, (list, tuple)):
+        named = dict(mine)
+        if any(key not in named for key, _ in theirs):
+            return None
+        mine = [(key, named[key]) for key, _ in theirs]
+    found: list[Any] = []
+    for (_, part), (_, like) in zip(mine, theirs, strict=True):
+        inside = _aligned(part, like)
+        if inside is None:
+            return None
+        found += inside
+    return found
+
+
+def _first_entry(target: Any) -> str:
+    key = next((key for key, _ in entries(target)), 0)
+    return f".{key}" if has_attributes(target) else f"[{key!r}]"
 
 
 def shape_and_dtype(value: Any) -> str:

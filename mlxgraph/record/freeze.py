@@ -10,6 +10,8 @@ import numpy as np
 
 from mlxgraph.errors import ForeignProxyError, NotSavedError
 from mlxgraph.errors.source_line import here
+from mlxgraph.graph import ops
+from mlxgraph.graph.nested import is_container, leaves, map_nested
 from mlxgraph.graph.values import (
     Device,
     DType,
@@ -57,6 +59,8 @@ def freeze(value: Any, recording: Any) -> Any:
         return freeze(value.item(), recording)
     if isinstance(value, nn.Module):
         return Opaque(value)
+    if kind is not dict and is_container(value):
+        return _frozen_object(value, recording)
     if isinstance(value, dict):
         return FrozenDict(tuple([(k, freeze(v, recording)) for k, v in value.items()]))
     if isinstance(value, ARRAY):
@@ -69,6 +73,16 @@ def freeze(value: Any, recording: Any) -> Any:
             recording,
         )
     return Opaque(value)
+
+
+def _frozen_object(value: Any, recording: Any) -> Any:
+    """A container of a class of its own: the same type around what it holds."""
+    held = leaves(value)
+    if not any(isinstance(item, ARRAY) or type(item) in HANDLES for item in held):
+        return Opaque(value)
+    template = Opaque(map_nested(value, lambda _: None))
+    parts = [freeze(item, recording) for item in held]
+    return recording.build(ops.UNFLATTEN_LIKE, (template, *parts))
 
 
 def node_of(handle: Any, recording: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlxgraph.errors import NotSavedError, UnboundParamError
 from mlxgraph.graph.listing import brief
+from mlxgraph.mlx_facts.originals import ARRAY
 
 SLOTS = ("_recording", "_node", "_origin", "_result")
 HANDLES: set[type] = set()
@@ -55,6 +56,11 @@ def refuse(handle: Any) -> None:
 def site_of_handle(handle: Any) -> Any:
     """The site whose whole value a handle is; None for a part, and for what was computed."""
     return None if handle._origin is None else handle._origin.site
+
+
+def result_of(handle: Any) -> Any:
+    """What a saved handle is worth, once its block is over."""
+    return handle if isinstance(handle, ARRAY) else handle._result
 
 
 def describe(handle: Any) -> str:

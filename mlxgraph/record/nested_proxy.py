@@ -1,19 +1,28 @@
-"""`NestedProxy`: what stands for a tuple, list or dict of arrays inside a block."""
+"""`NestedProxy`: what stands for a tuple, list, dict or object of arrays inside a block."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
+from types import FunctionType, MethodType
 from typing import Any
 
-from mlxgraph.errors import BoundsError, NotSavedError
+from mlxgraph.errors import BoundsError, NotSavedError, UnknownEntryError
 from mlxgraph.errors.source_line import here
-from mlxgraph.graph.nested import map_nested
+from mlxgraph.errors.tracebacks import with_edges
+from mlxgraph.graph.nested import entries, entry, has_attributes, rebuilt
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record import views
 from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, fate, open_recording, save
 
+_BY_KEY = ("keys", "values", "items", "get")  # of a dict, unless it has entries of these names
 
+
+@with_edges
 class NestedProxy:
-    """A recorded tuple, list or dict of arrays: index into it, iterate over it, save it whole."""
+    """A recorded tuple, list, dict or object of arrays: its entries are handles, read and written
+    as the value's own are; the rest of its class, properties and methods, works on these handles.
+    """
 
     __slots__ = SLOTS
     _describe = describe
@@ -30,21 +39,41 @@ class NestedProxy:
             return self._result
         return self._recording.info(self._node).value
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # so that `isinstance` says of it what it says of the value
+        return type(self._template)
+
     @property
     def value(self) -> Any:
-        """The nested value of arrays, once the block is over."""
+        """The nested value of arrays, once the block is over; or the entry of that name."""
+        named, key = _named(self._template, "value")
+        if named:
+            return self._entry(key)
         if self._recording is None:
             return self._result
         raise NotSavedError(self._describe(), self._birth())
 
+    # -- entries ----------------------------------------------------------------------------------
+
+    def _entry(self, key: Any) -> Any:
+        if self._recording is None:
+            return entry(self._result, key)
+        return open_recording(self).view(self, views.item(key))
+
+    def __entries__(self) -> list[tuple[Any, Any]]:
+        """Every entry's key, number or attribute name, and the entry."""
+        return [(key, self._entry(key)) for key, _ in entries(self._template)]
+
     def __getitem__(self, key: Any) -> Any:
         if self._recording is None:
             return self._result[key]
-        recording = open_recording(self)
+        open_recording(self)
         template = self._template
-        if isinstance(key, slice):
+        if has_attributes(template):
+            return self._own("__getitem__", "be indexed")(key)
+        if isinstance(key, slice) and not isinstance(template, dict):
             return tuple(self[i] for i in range(*key.indices(len(template))))
-        return recording.view(self, views.item(self._key(key)))
+        return self._entry(self._key(key))
 
     def _key(self, key: Any) -> Any:
         template = self._template
@@ -57,40 +86,156 @@ class NestedProxy:
         return key % len(template)
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        if has_attributes(self._template):
+            self._own("__setitem__", "be written by index")(key, value)
+            return
         open_recording(self).write_part(self, views.item(self._key(key)), value)
 
+    def __getattr__(self, name: str) -> Any:
+        template = self._template
+        named, key = _named(template, name)
+        if named:
+            return self._entry(key)
+        if isinstance(template, dict) and name in _BY_KEY:
+            return getattr(self, f"_{name}")
+        return self._own(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in SLOTS:
+            object.__setattr__(self, name, value)
+            return
+        named, key = _named(self._template, name)
+        if self._recording is None:
+            setattr(self._result, name, value)
+        elif named:
+            open_recording(self).write_part(self, views.item(key), value)
+        else:
+            raise self._unknown(name)
+
+    def _own(self, name: str, done: str = "") -> Any:
+        """What the value's class has beside its entries, at work on handles."""
+        template = self._template
+        kind = type(template)
+        if self._recording is None:
+            return getattr(self._result, name)
+        found = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+        if isinstance(found, FunctionType):
+            return MethodType(found, self)
+        if isinstance(found, property) or hasattr(found, "func") and hasattr(found, "attrname"):
+            return (found.fget if isinstance(found, property) else found.func)(self)
+        if found is None or callable(found) or name.startswith("__"):
+            raise self._unknown(name, done)
+        return getattr(template, name)
+
+    def _unknown(self, name: str, done: str = "") -> Exception:
+        if self._recording is None or (name.startswith("_") and not done):
+            return AttributeError(name)
+        names = [str(k) for k, _ in entries(self._template) if _named(self._template, str(k))[0]]
+        if isinstance(self._template, tuple):
+            names += getattr(type(self._template), "_fields", ())
+        return UnknownEntryError(self._describe(), self._shapes(), name, names, str(here()), done)
+
+    # -- as a sequence or mapping -----------------------------------------------------------------
+
     def __len__(self) -> int:
-        return len(self._template)
+        template = self._template
+        return self._own("__len__", "be counted")() if has_attributes(template) else len(template)
+
+    def __bool__(self) -> bool:
+        return has_attributes(self._template) or len(self._template) > 0
 
     def __iter__(self) -> Iterator[Any]:
-        if isinstance(self._template, dict):
-            return iter(self._template)
-        return (self[i] for i in range(len(self._template)))
+        template = self._template
+        if has_attributes(template):
+            return iter(self._own("__iter__", "be iterated over")())
+        if isinstance(template, dict):
+            return iter(template)
+        return (self[i] for i in range(len(template)))
 
     def __contains__(self, key: Any) -> bool:
         return key in self._template
 
-    def is_dict(self) -> bool:
-        """Whether entries go by key."""
-        return isinstance(self._template, dict)
-
-    def keys(self) -> Any:
-        """The keys, where the value is a dict."""
+    def _keys(self) -> Any:
         return self._template.keys()
 
-    def values(self) -> list[Any]:
-        """The entries, where the value is a dict."""
-        return [self[key] for key in self.keys()]
+    def _values(self) -> list[Any]:
+        return [self[key] for key in self._keys()]
 
-    def items(self) -> list[tuple[Any, Any]]:
-        """Keys and entries, where the value is a dict."""
-        return [(key, self[key]) for key in self.keys()]
+    def _items(self) -> list[tuple[Any, Any]]:
+        return [(key, self[key]) for key in self._keys()]
+
+    def _get(self, key: Any, default: Any = None) -> Any:
+        return self[key] if key in self._template else default
+
+    # -- as a value -------------------------------------------------------------------------------
+
+    def __copy__(self) -> Any:
+        """The same value, no longer tied to its site."""
+        if self._recording is None:
+            return copy.copy(self._result)
+        twin = NestedProxy()
+        twin._recording, twin._node, twin._origin = open_recording(self), self._node, None
+        return twin
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return copy.deepcopy(self._result, memo) if self._recording is None else copy.copy(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self._recording is None:
+            return _itself, (self._result,)
+        raise NotSavedError(self._describe(), self._birth())
+
+    def __dir__(self) -> list[str]:
+        names = [str(key) for key, _ in entries(self._template)]
+        return sorted({*dir(type(self._template)), *filter(str.isidentifier, names), "save"})
 
     def __repr__(self) -> str:
         if self._recording is None:
             return repr(self._result)
-        shapes = map_nested(self._template, lambda v: getattr(v, "shape", v))
-        return f"<NestedProxy {self._describe()}: {shapes}{fate(self)}>"
+        return f"<NestedProxy {self._describe()}: {self._shapes()}{fate(self)}>"
+
+    def _shapes(self) -> str:
+        return _told(self._template)
+
+
+def first_array(handle: Any) -> Any:
+    """The handle itself, or the first array in a nested value; None where it holds none."""
+    if type(handle) is not NestedProxy:
+        return handle if isinstance(handle, ARRAY) else None
+    found = (first_array(part) for _, part in handle.__entries__())
+    return next((part for part in found if part is not None), None)
+
+
+def _named(template: Any, name: str) -> tuple[bool, Any]:
+    """Whether a container has an entry that goes by this attribute, and its key."""
+    fields = getattr(type(template), "_fields", ())
+    if isinstance(template, tuple) and name in fields:
+        return True, fields.index(name)
+    by_name = has_attributes(template) or (
+        isinstance(template, dict) and name in getattr(template, "__dict__", ())
+    )
+    return by_name and any(key == name for key, _ in entries(template)), str(name)
+
+
+def _told(template: Any) -> str:
+    """A nested value with shapes for its arrays."""
+    if has_attributes(template):
+        inner = ", ".join(f"{name}={_told(item)}" for name, item in entries(template))
+        return f"{type(template).__name__}({inner})"
+    if not entries(template):
+        return str(getattr(template, "shape", template))
+    items = [_told(item) for _, item in entries(template)]
+    return str(rebuilt(template, [_Text(item) for item in items]))
+
+
+class _Text(str):
+    """Text that stands in a repr without quotes."""
+
+    __repr__ = str.__str__
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 HANDLES.add(NestedProxy)

@@ -39,6 +39,7 @@ from mlxgraph.record.bounds import check_taken
 from mlxgraph.record.conform import ANY_DTYPE, NUMBER_KINDS, check_number, shape_and_dtype
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.gradient import gradient
+from mlxgraph.record.handle import is_handle
 from mlxgraph.record.inference import Inference
 from mlxgraph.record.param import filled, holes
 from mlxgraph.record.proxy import wrap
@@ -189,8 +190,11 @@ class Recording:
         cell = self._sites.cell(site, self.build)
         before = cell.node
         whole = self.read(site)
-        arguments = whole[0] if len(whole[0]) else whole[1]
-        arguments[next(iter(arguments.keys())) if arguments.is_dict() else 0] = value
+        positional, named = whole
+        if len(positional):
+            positional[0] = value
+        else:
+            named[next(iter(named))] = value
         if cell.node is not before:
             cell.replace(cell.node)
 
@@ -273,7 +277,7 @@ class Recording:
 
     def gradients(self, loss: Any, at: Any) -> Any:
         """`t.grad(loss, h)`: at one handle, or a list of gradients at several."""
-        if isinstance(at, (list, tuple)):
+        if isinstance(at, (list, tuple)) and not is_handle(at):
             return [gradient(self, loss, handle) for handle in at]
         return gradient(self, loss, at)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mlxgraph.graph.node import Node
-from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.handle import result_of
 from mlxgraph.record.save_names import default_name
 from mlxgraph.record.write_through import copy_of
 
@@ -72,7 +72,7 @@ class Saves:
             save.kept._fill(result)
         self._asked.clear()
         return {
-            name: save.kept if isinstance(save.kept, ARRAY) else save.kept.value
+            name: result_of(save.kept)
             for name, save in zip(names, self._all, strict=True)
             if save.listed
         }

@@ -18,6 +18,8 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
+from mlxgraph.errors.tracebacks import at_the_edge
+
 _open: ContextVar[tuple[Any, ...]] = ContextVar("mlxgraph_open", default=())
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR and CO_ASYNC_GENERATOR
 
@@ -142,6 +144,7 @@ class Block:
         self._exit = exit
         self._block = block
 
+    @at_the_edge
     def __call__(self, *error: Any) -> Any:
         return self._exit(self._block, *error)
 

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.nested import is_container, leaves, map_nested
+from mlxgraph.graph.nested import (
+    entries,
+    has_attributes,
+    is_container,
+    is_given_value,
+    leaves,
+    map_nested,
+)
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
@@ -81,7 +88,7 @@ class Call(NamedTuple):
     def filled(self, arrays: Iterable[mx.array]) -> tuple[tuple, dict[str, Any]]:
         """The arguments with other arrays in place of the call's own."""
         rest = iter(arrays)
-        return map_nested(
+        return _map_given(
             (self.args, self.kwargs), lambda v: next(rest) if isinstance(v, ARRAY) else v
         )
 
@@ -106,7 +113,7 @@ class Call(NamedTuple):
                 return arrays[-1]
             return value if isinstance(value, _PLAIN) else copy.deepcopy(value)
 
-        args, kwargs = map_nested((self.args, self.kwargs), copied)
+        args, kwargs = _map_given((self.args, self.kwargs), copied)
         own = None if self.given is None else (args, kwargs)
         return self._replace(args=args, kwargs=kwargs, arrays=arrays, given=own)
 
@@ -114,6 +121,10 @@ class Call(NamedTuple):
 def is_stateful(call: Call, census: Census) -> bool:
     """Whether a forward changes what it is given: a cache, be it an object, a list or a dict."""
     return not call.plain or census.changes
+
+
+def _map_given(value: Any, leaf: Callable[[Any], Any]) -> Any:
+    return map_nested(value, leaf, is_given_value)
 
 
 def describe_call(args: tuple, kwargs: dict[str, Any], **about: Any) -> Call:
@@ -128,7 +139,7 @@ def describe_call(args: tuple, kwargs: dict[str, Any], **about: Any) -> Call:
         return Call((array,), kwargs, key, [array], True, **about)
     if any(map(_is_changeable, (*args, *kwargs.values()))):
         about["given"] = (args, kwargs)
-    args, kwargs = map_nested((args, kwargs), lambda v: same_data(v) if isinstance(v, ARRAY) else v)
+    args, kwargs = _map_given((args, kwargs), lambda v: same_data(v) if isinstance(v, ARRAY) else v)
     described = _Description()
     key = (forward, described.of((args, kwargs)))
     return Call(args, kwargs, key, described.arrays, described.plain, **about)
@@ -152,9 +163,10 @@ class _Description:
         if isinstance(value, ARRAY):
             self.arrays.append(value)
             return (mx.array, value.shape, value.dtype)
-        if isinstance(value, dict) and is_container(value):
-            return (dict, tuple((name, self.of(item)) for name, item in value.items()))
-        if is_container(value):
+        if is_given_value(value):
+            if isinstance(value, dict) or has_attributes(value):
+                inside = tuple((name, self.of(item)) for name, item in entries(value))
+                return (type(value), inside)
             return (type(value), tuple(self.of(item) for item in value))
         if isinstance(value, float):
             return (float, repr(value))  # 0.0 and -0.0 are equal, and not the same

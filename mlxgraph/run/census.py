@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from operator import is_
 from typing import Any
 
 import mlx.core as mx
 
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.nested import is_container, map_nested
+from mlxgraph.graph.nested import entries, is_given_value, map_nested
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
-from mlxgraph.mlx_facts.compiling import only_traced
+from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
 from mlxgraph.mlx_facts.modules import is_embedding
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import is_computed
@@ -74,7 +75,8 @@ def _visit(census: Census, tree: ModuleTree, call: Call) -> None:
         return result
 
     standin = StandIn(tree, tree.modules, report)
-    call.forward(standin.root, call.args, call.kwargs)
+    with uncompiled() if tree.may_compile else nullcontext():
+        call.forward(standin.root, call.args, call.kwargs)
 
 
 def _noting_changes(census: Census, given: Call, forward: Callable[[], None]) -> None:
@@ -91,8 +93,8 @@ def _noting_changes(census: Census, given: Call, forward: Callable[[], None]) ->
 def _parts(value: Any) -> Iterator[Any]:
     """Every container and every leaf of a nested value, with the keys of dicts."""
     yield value
-    if is_container(value):
-        for item in value.values() if isinstance(value, dict) else value:
+    if is_given_value(value):
+        for _, item in entries(value):
             yield from _parts(item)
 
 

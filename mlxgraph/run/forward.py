@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import mlx.core as mx
 
 from mlxgraph.evaluate.evaluate import Lookup, call_arguments, same_data_in
 from mlxgraph.evaluate.values import Values
+from mlxgraph.graph.nested import entries, is_container, rebuilt
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.compiling import uncompiled
 from mlxgraph.run.call import Call
 from mlxgraph.run.draws import Draws
 from mlxgraph.run.gradient import Deltas, add_delta, unreached, with_gradients
@@ -115,7 +118,8 @@ class Run:
             self.modules = standin.modules
             if self.plan.hooked:
                 try:
-                    call.forward(standin.root, call.args, call.kwargs)
+                    with uncompiled() if tree.may_compile else nullcontext():
+                        call.forward(standin.root, call.args, call.kwargs)
                 except Stop:
                     pass
                 if self.plan.expected is not None:
@@ -154,10 +158,14 @@ class Run:
         if site in self.plan.read:
             node = site_node(*site)
             value = self._shifted(node, value)
-            self.values.known[node] = same_data_in(value)
+            self.values.known[node] = kept = same_data_in(value)
         write = self.plan.writes.get(site)
         if write is not None:
-            value = same_data_in(self.values[write])
+            edited = self.values[write]
+            if site.port == INPUTS and site in self.plan.read:
+                value = _changed_where(value, kept, edited)
+            else:
+                value = same_data_in(edited)
         if site == self.plan.last:
             raise Stop
         return value
@@ -172,3 +180,17 @@ class Run:
             return module(*args, **kwargs)
         finally:
             self.bypass = outer
+
+
+def _changed_where(value: Any, kept: Any, edited: Any) -> Any:
+    """What a module was given, with what was written: the rest are the objects that it was given,
+    in which its own code may leave something for its caller."""
+    if not is_container(value) or not is_container(edited):
+        return value if edited is kept else same_data_in(edited)
+    mine, same, theirs = entries(value), entries(kept), entries(edited)
+    parts = [
+        _changed_where(a, b, c) for (_, a), (_, b), (_, c) in zip(mine, same, theirs, strict=True)
+    ]
+    if all(part is own for part, (_, own) in zip(parts, mine, strict=True)):
+        return value
+    return rebuilt(edited, parts)

@@ -54,15 +54,20 @@ def check_masks(model: Any) -> None:
     tokens, padding = mx.array([[0] * 4 + [1, 0, 1, 1, 0], [1, 0, 1] * 3]), mx.array([4, 0])
     name = type(model).__name__
     try:
-        batch = leaves(padded_forward(model, (tokens, padding), {}))[0][0, 4:]
+        batch = _logits(padded_forward(model, (tokens, padding), {}))[0, 4:]
     except (ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
         raise _cannot_mask(name) from error
-    alone = leaves(model(tokens[:1, 4:]))[0][0]
+    alone = _logits(model(tokens[:1, 4:]))[0]
     batch, alone = batch.astype(mx.float32), alone.astype(mx.float32)
     if mx.abs(batch - alone).max().item() > NOISE * max(mx.abs(alone).max().item(), 1e-6):
         raise _cannot_mask(name)
+
+
+def _logits(output: Any) -> mx.array:
+    """The first array of what a model returns."""
+    return next(value for value in leaves(output) if isinstance(value, mx.array))
 
 
 def _takes_cache(model: Any) -> bool:

@@ -59,6 +59,7 @@ class PreparedRun:
         self.rows = census.rows
         self.unasked = plan.gradients  # whether they are gradients of anything
         self.compilable = census.traceable and not is_stateful(call, census)
+        self.failure = ""  # why it could not be compiled, once that was tried
         self._tree = tree
         self._traced = traced
         # Kept for the trace only: where the inputs hold arrays, and what the others are.
@@ -83,6 +84,11 @@ class PreparedRun:
             nothing = gradient_of_nothing(self.plan, known, self._tree(), call)
         self.unasked = nothing is not None
         return nothing
+
+    def stay_eager(self, reason: str) -> None:
+        """Not to be compiled again: that failed where an eager run did not."""
+        self.compilable = False
+        self.failure = reason
 
     def eager(self, call: Call, constants: Sequence[Any], params: Mapping[str, Any]) -> list[Any]:
         """Run the forward in Python; the saves come back lazy."""

@@ -8,7 +8,7 @@ is compiled.  What is kept is bounded; what was used longest ago goes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import mlx.nn as nn
@@ -127,6 +127,12 @@ class Runner:
             rewrites,
         )
 
+    def tried(self, graph: Graph, wanted: tuple[Node, ...], call: Call, rewrites: frozenset) -> str:
+        """Why a run could not be compiled, if that was found out."""
+        key = self.key(graph, wanted, call, rewrites)
+        made = None if key is None else self.prepared.get(key)
+        return "" if made is None else made.failure
+
     def prepare(
         self,
         key: Any,
@@ -194,21 +200,33 @@ class Runner:
         params: Mapping[str, Any],
         compile: CompileMode,
     ) -> list[Any]:
-        how: Callable[..., list[Any]] = made.eager
-        if _wants_compile(made, compile):
-            how = made.compiled
+        if not _wants_compile(made, compile):
+            return made.eager(call, constants, params)
         try:
-            return how(call, constants, params)
+            return made.compiled(call, constants, params)
         except ValueError as error:
             if compile is True and says_followed(error):
                 raise _untraceable(str(error)) from error
-            raise
+            if compile is True:
+                raise
+            failure: Exception = error
+        except Exception as error:
+            if compile is True:
+                raise
+            failure = error
+        values = made.eager(call, constants, params)  # raises what is wrong without compiling too
+        reason = (
+            "the forward looks at a value, a weight's perhaps" if says_followed(failure) else ""
+        )
+        made.stay_eager(reason or str(failure).split("\n")[0] or type(failure).__name__)
+        return values
 
 
 def _wants_compile(made: PreparedRun, compile: CompileMode) -> bool:
     if compile is True:
         if not made.compilable:
-            raise _untraceable("it looks at values while it runs, or takes a stateful input")
+            reason = made.failure or "it looks at values while it runs, or takes a stateful input"
+            raise _untraceable(reason)
         return True
     if compile is False or not made.compilable or made.plan.opaque:
         return False

@@ -18,6 +18,11 @@ from weakref import ref
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxgraph.mlx_facts.compiling import function_of
+from mlxgraph.mlx_facts.functions import is_compiled
+from mlxgraph.run.own_compile import may_call_compile, may_compile
+from mlxgraph.run.twins import Twins
+
 _KIND = attrgetter("shape", "dtype")
 
 
@@ -39,6 +44,7 @@ class ModuleTree:
         self._add(root, "")
         for name, module in self.added.items():
             self._add(module, name)
+        self._add_hidden()
         self._lengths = list(map(len, self._holders))
         self._types = list(map(type, self._holders))
         self._seen = list(map(ref, self.weights()))  # weak: nothing here keeps weights alive
@@ -67,7 +73,7 @@ class ModuleTree:
             self._keys.append(key)
         elif isinstance(value, nn.Module):
             self._children.append((owner, key, value))
-            self._add(value, path)
+            self._add(_uncompiled(value), path)
         elif isinstance(value, (list, tuple, dict)):
             self._children.append((owner, key, value))
             self._holders.append(value)
@@ -75,14 +81,38 @@ class ModuleTree:
             for inner, item in _entries(value):
                 self._enter(value, inner, item, f"{path}.{inner}")
 
+    def _add_hidden(self) -> None:
+        """What modules hold beside the tree, in helper objects and functions: its arrays are inputs
+        of a pass too, and what else is in it counts as the modules' own attributes do."""
+        found = Twins()
+        for module in (self.root, *self.added.values()):
+            found.of(module)
+        self.may_compile = any(map(may_compile, found.kinds)) or any(
+            map(may_call_compile, found.functions)
+        )
+        named = {(id(owner), key) for owner, key in self.weight_places()}
+        for owner, key in found.places:
+            if (id(owner), key) not in named:
+                self._owners.append(owner)
+                self._keys.append(key)
+        held = set(map(id, self._holders))
+        for holder in found.holders:
+            if id(holder) not in held:
+                self._holders.append(holder)
+                self._children += [
+                    (holder, key, item)
+                    for key, item in _entries(holder)
+                    if not isinstance(item, mx.array)
+                ]
+
     def _alias(self, module: Any, path: str) -> None:
         """Paths below a shared module's second path mean the same modules as below its first."""
         for key, value in _entries(module):
             below = f"{path}.{key}" if path else str(key)
             if isinstance(value, nn.Module):
                 if below not in self.aliases:
-                    self.aliases[below] = self.paths[id(value)]
-                    self._alias(value, below)
+                    self.aliases[below] = self.paths[id(_uncompiled(value))]
+                    self._alias(_uncompiled(value), below)
             elif isinstance(value, (list, tuple, dict)):
                 self._alias(value, below)
 
@@ -103,8 +133,8 @@ class ModuleTree:
                     map(is_, map(getitem, self._child_owners, self._child_keys), self._child_values)
                 )
             )
-        except (KeyError, IndexError):
-            return False
+        except (KeyError, IndexError, AttributeError, TypeError):
+            return False  # something is gone, or is another kind of thing
 
     def _same_kinds(self) -> bool:
         """Whether every weight has the shape and dtype it had: most often it is the same array."""
@@ -127,7 +157,8 @@ class ModuleTree:
             return False
 
     def weights(self) -> list[mx.array]:
-        """The arrays as they are now, in the order of `weight_names`."""
+        """The arrays as they are now: those of `weight_names` in their order, and then those that
+        modules hold beside the tree."""
         return list(map(getitem, self._owners, self._keys))
 
     def weight_places(self) -> Iterator[tuple[Any, Any]]:
@@ -154,6 +185,11 @@ def _settings(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
 
 
 _NO_SETTINGS = (type, FunctionType, MethodType, ModuleType, nn.Module, mx.array)
+
+
+def _uncompiled(module: Any) -> Any:
+    """The module itself, where what was made of it by `mx.compile` passes for it."""
+    return function_of(module) if is_compiled(module) else module
 
 
 def _entries(container: Any) -> list[tuple[Any, Any]]:

@@ -9,7 +9,7 @@ from mlxgraph.errors import UnknownSiteError
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import MODEL_OUTPUT, ROOT_PREFIX, Site
-from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.handle import result_of
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.names import NamedSite, Names
 from mlxgraph.trace.module_handle import ModuleHandle
@@ -67,8 +67,7 @@ class Activations(Mapping):
         """A value once the block is over: as it was saved in it, or computed now."""
         key = (NamedSite(site), recording.node_at(site)) if self._inside else None
         if key in self._inside:
-            value = self._inside[key]
-            return value if isinstance(value, ARRAY) else value.value
+            return result_of(self._inside[key])
         if site not in self._values:
             self._compute(site)
         return self._values[site]

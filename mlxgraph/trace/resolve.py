@@ -15,7 +15,7 @@ from mlxgraph.errors import BoundsError, CountError, HeadsError, InterventionErr
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.site import INPUTS, Site
-from mlxgraph.record.apply import changed, first_array
+from mlxgraph.record.apply import changed, edited_array
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.names import NamedSite, Names
 
@@ -53,7 +53,7 @@ def intervene(recording: Recording, names: Names, interventions: Mapping[Any, An
         )
     for name, function in interventions.items():
         for named in names.sites(name):
-            handle = first_array(read_named(recording, named))
+            handle = edited_array(read_named(recording, named), named.site)
             recording.write_at(named.site, handle, changed(function, handle))
 
 
@@ -93,7 +93,7 @@ def _edit(recording: Recording, deferred: Edit, names: Names, lengths: list[int]
         if deferred.heads is not None:
             handle = _heads(recording, names, named.site.path, deferred.heads, deferred.where)
         else:
-            handle = first_array(read_named(recording, named))
+            handle = edited_array(read_named(recording, named), named.site)
         for part in at_positions(handle, deferred.positions, lengths, deferred.where):
             recording.write_at(named.site, part, changed(deferred.function, part))
 

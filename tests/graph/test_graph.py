@@ -157,6 +157,9 @@ def test_what_is_no_plain_container_is_a_leaf():
     class Module(dict):
         """As `mlx.nn.Module` is."""
 
+        def named_modules(self):
+            return [("", self)]
+
     assert not is_container(Module()) and not is_container("text") and not is_container(3)
     assert is_container(()) and is_container([]) and is_container({})
 

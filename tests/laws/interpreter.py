@@ -17,15 +17,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from copy import copy
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from tests import outputs
+
 # Module path, port, call number, then the keys that lead to an array in a nested value.  The port
 # is "output"; "input" for the first positional argument; "inputs" with keys for the others.
 Site = tuple
+
+
+# Objects of arrays: their entries go by attribute.
+OBJECTS = (outputs.Output, outputs.Plain, outputs.Typed, SimpleNamespace)
+NAMES = ("loss", "logits", "hidden")
+
+
+class Attribute(str):
+    """A key that is the name of an attribute."""
 
 
 # -- hooks of our own ---------------------------------------------------------------------------
@@ -76,6 +88,9 @@ def _arrays(value: Any, keys: tuple) -> Any:
         items = value.items() if type(value) is dict else enumerate(value)
         for key, item in items:
             yield from _arrays(item, (*keys, key))
+    elif isinstance(value, OBJECTS):
+        for name in NAMES:
+            yield from _arrays(getattr(value, name), (*keys, Attribute(name)))
 
 
 def _with_arrays(value: Any, arrays: Any) -> Any:
@@ -85,6 +100,9 @@ def _with_arrays(value: Any, arrays: Any) -> Any:
         return {key: _with_arrays(item, arrays) for key, item in value.items()}
     if type(value) in (tuple, list):
         return type(value)([_with_arrays(item, arrays) for item in value])
+    if isinstance(value, OBJECTS):
+        changed = [_with_arrays(getattr(value, name), arrays) for name in NAMES]
+        return type(value)(**dict(zip(NAMES, changed, strict=True)))
     return value
 
 

@@ -7,7 +7,19 @@ from typing import Any
 import mlx.core as mx
 from einops import rearrange
 
-from tests.laws.interpreter import Aug, Compute, Copy, H, Read, Replace, Save, Set, Site, View
+from tests.laws.interpreter import (
+    Attribute,
+    Aug,
+    Compute,
+    Copy,
+    H,
+    Read,
+    Replace,
+    Save,
+    Set,
+    Site,
+    View,
+)
 
 
 def perform(model: Any, program: list[Any], inputs: tuple, compile: Any = False) -> tuple:
@@ -51,7 +63,11 @@ def play(model: Any, handles: dict[int, Any], step: Any) -> Any:
         case Replace((path, port, call), value):
             setattr(place(model, path, port, call), port, operand(value))
         case Replace(site, value):
-            read(model, site[:-1])[site[-1]] = operand(value)
+            whole, key = read(model, site[:-1]), site[-1]
+            if isinstance(key, Attribute):
+                setattr(whole, key, operand(value))
+            else:
+                whole[key] = operand(value)
         case Save(dst, src):
             handles[dst] = handles[src].save()
             return handles[dst]
@@ -68,7 +84,7 @@ def read(model: Any, site: Site) -> Any:
     path, port, call, *keys = site
     value = getattr(place(model, path, port, call), port)
     for key in keys:
-        value = value[key]
+        value = getattr(value, key) if isinstance(key, Attribute) else value[key]
     return value
 
 

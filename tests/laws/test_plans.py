@@ -16,7 +16,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from tests import models
-from tests.laws.interpreter import modules_of
+from tests.laws.interpreter import NAMES, OBJECTS, modules_of
 from tests.laws.play import perform
 from tests.laws.test_programs import CASES, arrays
 
@@ -50,6 +50,10 @@ def put(base: mx.array, index: Any, part: Any) -> mx.array:
 
 
 def replaced(base: Any, key: Any, item: Any) -> Any:
+    if isinstance(base, OBJECTS):
+        found = {name: getattr(base, name) for name in NAMES}
+        named = key if isinstance(key, str) else NAMES[key]
+        return type(base)(**{**found, named: item})
     if isinstance(base, dict):
         return {**base, key: item}
     items = list(base)
@@ -59,7 +63,7 @@ def replaced(base: Any, key: Any, item: Any) -> Any:
 
 MEANING = {
     "getitem": lambda a, i: a[i],
-    "item": lambda a, k: a[k],
+    "item": lambda a, k: getattr(a, k) if isinstance(a, OBJECTS) and k in NAMES else a[k],
     "update": put,
     "put": replaced,
     "reshape_like": lambda part, base: part.reshape(base.shape),
@@ -121,6 +125,8 @@ def naive(graph, module: nn.Module, inputs: tuple) -> tuple[list[Any], Any]:
 def copied(value: Any) -> Any:
     if isinstance(value, mx.array):
         return mx.array(value)
+    if isinstance(value, OBJECTS):
+        return type(value)(**{name: copied(getattr(value, name)) for name in NAMES})
     if type(value) in (tuple, list):
         return type(value)(copied(v) for v in value)
     return {k: copied(v) for k, v in value.items()} if type(value) is dict else value

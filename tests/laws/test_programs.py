@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 import mlxgraph as mg
 from mlxgraph.errors import MLXGraphError, OrderError
-from tests import models
-from tests.laws.interpreter import H, Replace, interpret, positions_of, sites_of
+from tests import models, object_models, outputs
+from tests.laws.interpreter import (
+    NAMES,
+    OBJECTS,
+    H,
+    Replace,
+    interpret,
+    positions_of,
+    sites_of,
+)
 from tests.laws.play import perform, play, read
 from tests.laws.programs import programs
 
@@ -65,7 +73,21 @@ def _halves():
     return Case(module, (X.astype(mx.float16),))
 
 
+def _objects():
+    """A dataclass, a namespace, a named tuple and a plain object, from module to module."""
+    mx.random.seed(5)
+    kinds = [outputs.Output, outputs.namespace, outputs.Typed, outputs.Plain]
+    return Case(object_models.Relay(kinds), (X,))
+
+
+def _reached():
+    mx.random.seed(6)
+    return Case(models.Reached(), (X,))
+
+
 CASES = {
+    "reached": _reached(),
+    "objects": _objects(),
     "mixed": _mixed(),
     "chain": _chain(),
     "in place": _in_place(),
@@ -87,7 +109,9 @@ def agree(case: Case, program: list, compile, tolerance: float = 2e-5) -> None:
 
 def arrays(value) -> list[mx.array]:
     """The arrays of a nested value, from left to right."""
-    return [array for _, array in nn.utils.tree_flatten(value)]
+    if isinstance(value, OBJECTS):
+        value = [getattr(value, name) for name in NAMES]
+    return [array for _, array in nn.utils.tree_flatten(value) if isinstance(array, mx.array)]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+from typing import Any
+
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
 from mlxgraph.mlx_facts import random_state
-from mlxgraph.mlx_facts.compiling import Compiled, only_traced, stream_name
+from mlxgraph.mlx_facts.compiling import (
+    Compiled,
+    function_of,
+    only_traced,
+    stream_name,
+    uncompiled,
+)
+from mlxgraph.mlx_facts.functions import is_compiled
 from mlxgraph.mlx_facts.probes import holds_nothing
 
 
@@ -99,3 +111,38 @@ def test_a_streams_text_tells_it_from_another() -> None:
     with mx.stream(mx.new_stream(mx.default_device())):
         assert stream_name() != here
     assert stream_name() == here
+
+
+def test_a_compiled_function_holds_what_it_was_made_of() -> None:
+    linear = nn.Linear(2, 2)
+
+    def double(x: mx.array) -> mx.array:
+        return 2 * x
+
+    for made_of in (double, linear, linear.__call__):
+        options: list[dict[str, Any]] = [{}, {"inputs": [linear.state]}, {"shapeless": True}]
+        for given in options:
+            assert function_of(mx.compile(made_of, **given)) == made_of
+
+
+def test_nothing_is_compiled_in_this_thread_while_it_is_left_out() -> None:
+    real, found = mx.compile, []
+    with uncompiled():
+        with uncompiled():
+            assert mx.compile(abs) is abs and partial(mx.compile, shapeless=True)(abs) is abs
+        thread = threading.Thread(target=lambda: found.append(mx.compile(mx.abs)))
+        thread.start()
+        thread.join()
+        assert mx.compile(abs) is abs
+    assert mx.compile is real and is_compiled(mx.compile(abs))
+    assert is_compiled(found[0]) and found[0](mx.array(-2)).item() == 2
+
+
+def test_what_others_put_in_its_place_meanwhile_stays() -> None:
+    real = mx.compile
+    try:
+        with uncompiled():
+            mx.compile = abs  # type: ignore[assignment]
+        assert mx.compile is abs
+    finally:
+        mx.compile = real  # type: ignore[assignment]

@@ -74,3 +74,13 @@ def test_no_grad_names_entries_and_is_shared_by_a_twin(frozen: bool) -> None:
         block.freeze(keys=["scale"])
     assert vars(block)[modules.NO_GRAD] == ({"scale"} if frozen else set())
     assert vars(modules.twin_of(block))[modules.NO_GRAD] is vars(block)[modules.NO_GRAD]
+
+
+def test_a_twin_needs_no_constructor() -> None:
+    class Sized(nn.Module):
+        def __new__(cls, width: int) -> Sized:
+            raise AssertionError("made a second time")
+
+    sized = dict.__new__(Sized)
+    nn.Module.__init__(sized)
+    assert type(modules.twin_of(sized)) is Sized
