@@ -48,17 +48,19 @@ def at_the_edge(function: Callable[P, R]) -> Callable[P, R]:
     return edge
 
 
-def with_edges(kind: C) -> C:
-    """A public class: each of its public methods and properties is an edge."""
+def with_edges(kind: C, but: tuple[str, ...] = ()) -> C:
+    """A public class: each of its public methods and properties is an edge.
+
+    Args: but: names of those that are called too often for it.
+    """
     for name, member in list(vars(kind).items()):
-        if name.startswith("_") and name not in _SPECIAL:
+        if name.startswith("_") and name not in _SPECIAL or name in but:
             continue
         if isinstance(member, FunctionType):
             setattr(kind, name, at_the_edge(member))
         elif isinstance(member, property):
             get, put = member.fget, member.fset
-            edged = property(get and at_the_edge(get), put and at_the_edge(put))
-            setattr(kind, name, edged)
+            setattr(kind, name, property(get and at_the_edge(get), put and at_the_edge(put)))
     return kind
 
 

@@ -1,6 +1,7 @@
 """Operators and methods: what `h + 1`, `1 + h`, `h += 1` and `h.mean(-1)` record.
 
 In: the table of operations.  Out: methods for a handle's class.
+Each is an edge (`errors.tracebacks`), written out: it is called for every operation.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlxgraph.errors import PlainArrayError
+from mlxgraph.errors import MLXGraphError, PlainArrayError
 from mlxgraph.errors.source_line import here
+from mlxgraph.errors.tracebacks import trim
 from mlxgraph.graph import ops
 from mlxgraph.record.conform import ANY_DTYPE, check_number
 from mlxgraph.record.freeze import freeze
@@ -19,20 +21,28 @@ from mlxgraph.record.view_functions import view_call
 
 def _binary(op: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
-        recording = open_recording(self)
-        if type(other) is int and other not in ANY_DTYPE:
-            check_number(op, other, self)
-        return recording.result(op, (self._node, recording.operand(other)))
+        try:
+            recording = open_recording(self)
+            if type(other) is int and other not in ANY_DTYPE:
+                check_number(op, other, self)
+            return recording.result(op, (self._node, recording.operand(other)))
+        except MLXGraphError as error:
+            trim(error)
+            raise
 
     return method
 
 
 def _reflected(op: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
-        recording = open_recording(self)
-        if type(other) is int and other not in ANY_DTYPE:
-            check_number(op, other, self)
-        return recording.result(op, (recording.operand(other), self._node))
+        try:
+            recording = open_recording(self)
+            if type(other) is int and other not in ANY_DTYPE:
+                check_number(op, other, self)
+            return recording.result(op, (recording.operand(other), self._node))
+        except MLXGraphError as error:
+            trim(error)
+            raise
 
     return method
 
@@ -50,7 +60,11 @@ def _in_place(op: str) -> Callable[[Any, Any], Any]:
 
 def _unary(op: str) -> Callable[[Any], Any]:
     def method(self: Any) -> Any:
-        return open_recording(self).result(op, (self._node,))
+        try:
+            return open_recording(self).result(op, (self._node,))
+        except MLXGraphError as error:
+            trim(error)
+            raise
 
     return method
 
@@ -68,14 +82,22 @@ def _in_place_power(self: Any, other: Any) -> Any:
 
 def _method(op: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return open_recording(self).call(op, (self, *args), kwargs)
+        try:
+            return open_recording(self).call(op, (self, *args), kwargs)
+        except MLXGraphError as error:
+            trim(error)
+            raise
 
     return method
 
 
 def _view_method(op: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return view_call(op, self, args, kwargs)
+        try:
+            return view_call(op, self, args, kwargs)
+        except MLXGraphError as error:
+            trim(error)
+            raise
 
     return method
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import GradientError, NotSavedError, ShapeError
-from mlxgraph.errors.tracebacks import at_the_edge, with_edges
+from mlxgraph.errors import GradientError, MLXGraphError, NotSavedError, ShapeError
+from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
@@ -76,7 +77,7 @@ class Saved(mx.array):
         return _itself, (same_data(self),)  # comes back as a plain array
 
 
-@with_edges
+@partial(with_edges, but=("__getitem__", "__setitem__"))
 class Proxy(Saved):
     """A recorded array.  `shape`, `dtype`, `len` and iteration are known; nothing is computed.
 
@@ -193,8 +194,12 @@ class Proxy(Saved):
         return views.index(freeze(index, recording))
 
     def __getitem__(self, index: Any) -> Any:
-        view = self._index(index)
-        return open_recording(self).view(self, view)
+        try:  # an edge, written out: this is called for every part
+            view = self._index(index)
+            return open_recording(self).view(self, view)
+        except MLXGraphError as error:
+            trim(error)
+            raise
 
     def __setitem__(self, index: Any, value: Any) -> None:
         view = self._index(index)
@@ -263,6 +268,6 @@ for _name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
 
 
 for _name, _operator in {**operators(), **methods()}.items():
-    setattr(Proxy, _name, at_the_edge(_operator))
+    setattr(Proxy, _name, _operator)
 Proxy.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]
 HANDLES.add(Proxy)

@@ -12,6 +12,7 @@ with another number saves under the same names.
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.listing import expression
@@ -20,12 +21,19 @@ from mlxgraph.graph.site import INPUTS
 from mlxgraph.record.handle import site_of_handle
 
 LEFT_OUT = "..."  # for an index that is a value
+_known: WeakKeyDictionary[Node, str] = WeakKeyDictionary()  # worked out once, while a node lives
 
 
 def default_name(handle: Any) -> str:
     """The name of a handle that is saved without one."""
     site = site_of_handle(handle)
-    return _name(handle._node) if site is None else str(site.unscoped)
+    if site is not None:
+        return str(site.unscoped)
+    node = handle._node
+    name = _known.get(node)
+    if name is None:
+        _known[node] = name = _name(node)
+    return name
 
 
 def _name(node: Node) -> str:

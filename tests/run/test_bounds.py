@@ -123,7 +123,8 @@ def ways(llama, graph, given):
     yield lambda: llama.run(graph, given, optimize=False, compile=False)
     yield traced
     yield edited
-    yield lambda: llama.edit(graph)(given)
+    if graph.writes:  # the output alone is computed: nobody reads what the graph saves
+        yield lambda: llama.edit(graph)(given)
     yield lambda: llama.explain(graph, given)
 
 
