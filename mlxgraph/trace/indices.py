@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mlxgraph.errors import MLXGraphError
+from mlxgraph.errors import MLXGraphError, ShapeError
 from mlxgraph.evaluate.bounds import (
     INDEXES,
     UNKNOWN,
@@ -62,6 +62,8 @@ def check_indices(
             check_node(node, shape, defaultdict(lambda: UNKNOWN, others).__getitem__)
         except Outside as outside:
             refuse(outside, line_of(graph, node))
+        if node.op == ops.UPDATE:
+            _check_fits(node, inference, graph)
         if any(True for _ in values_of_index(node)):
             found.append(Index(node, shape, others))
     return tuple(found)
@@ -85,6 +87,34 @@ def line_of(graph: Graph, node: Node) -> str:
     return (note and note.where) or "a deferred edit of the graph"
 
 
+def _check_fits(node: Node, inference: Inference, graph: Graph) -> None:
+    """A recorded write has the shape of the part it goes into; MLX would broadcast another one."""
+    base, index, value = node.args
+    parts = [Node(ops.GETITEM, (base, index)), value]
+    if any(type(part) is not Node for part in parts) or _runs_functions(value, inference):
+        return
+    try:
+        part, given = [inference.info(one).value for one in parts]
+    except _FOR_THE_RUN:
+        return
+    if isinstance(part, ARRAY) and isinstance(given, ARRAY) and part.shape != given.shape:
+        raise ShapeError(
+            f"what is written is {given.shape}, and the part that it goes into {part.shape}",
+            line_of(graph, node),
+            "It was recorded with inputs of another shape; record it again with these.",
+        )
+
+
+_FOR_THE_RUN = (MLXGraphError, NodeFailure, RuntimeError, ValueError, TypeError, LookupError)
+
+
+def _runs_functions(node: Node, inference: Inference) -> bool:
+    """Whether a node's shape is not known, and a function would have to be called to know it."""
+    if node in inference.infos:
+        return False
+    return any(n.op == ops.APPLY and n not in inference.infos for n in walk([node]))
+
+
 def _shape(node: Node, inference: Inference) -> Shape | None:
     """The shape of what a node indexes; None where only the run will know.
 
@@ -96,10 +126,10 @@ def _shape(node: Node, inference: Inference) -> Shape | None:
         return None
     known = inference.infos.get(base)
     if known is None:
-        if any(n.op == ops.APPLY and n not in inference.infos for n in walk([base])):
+        if _runs_functions(base, inference):
             return None
         try:
             known = inference.info(base)
-        except (MLXGraphError, NodeFailure, RuntimeError, ValueError, TypeError, LookupError):
+        except _FOR_THE_RUN:
             return None
     return known.value.shape if isinstance(known.value, ARRAY) else None

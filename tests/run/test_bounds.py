@@ -12,7 +12,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import BoundsError
+from mlxgraph.errors import BoundsError, ShapeError
 from tests import models
 
 LONG = mx.array([[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1]])
@@ -242,3 +242,21 @@ def test_positions_of_deferred_edits_that_a_text_lacks(llama):
         llama.run(graph, LONG)
         with pytest.raises(BoundsError):
             llama.run(graph, SHORT)
+
+
+def halves(h):
+    first, _ = mx.split(h, 2, axis=1)
+    first *= 0.0
+    return h
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_a_part_of_a_split_that_is_another_part_here_raises(llama, optimize):
+    """Its bounds are those of the text it was recorded on."""
+    with llama.trace(SHORT) as t:
+        halves(llama.layers[0].output)
+        llama.output.save("out")
+    for fewer in (LONG[:, :2], LONG[:, :6]):
+        with pytest.raises(ShapeError, match=r"test_bounds.py:\d+"):
+            llama.run(t.graph, fewer, optimize=optimize)
+    assert llama.run(t.graph, SHORT)["out"].shape == (2, 4, models.VOCABULARY)
