@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import NeverCalledError, ShapeError
-from mlxgraph.graph.nested import is_container
+from mlxgraph.graph.nested import entries, is_container
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.run.plan import Expected
@@ -46,6 +46,6 @@ def _kind(value: Any) -> Any:
     if isinstance(value, mx.array):
         return f"{tuple(value.shape)} {dtype_name(value.dtype)}"
     if is_container(value):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return f"{type(value).__name__} of {', '.join(f'{k}: {_kind(v)}' for k, v in items)}"
+        inside = ", ".join(f"{k}: {_kind(v)}" for k, v in entries(value))
+        return f"{type(value).__name__} of {inside}"
     return "no array"

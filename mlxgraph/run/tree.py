@@ -8,10 +8,9 @@ Never: changes a module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from operator import attrgetter, call, getitem, is_
-from types import FunctionType, MethodType, ModuleType
 from typing import Any
 from weakref import ref
 
@@ -49,7 +48,7 @@ class ModuleTree:
         self._types = list(map(type, self._holders))
         self._seen = list(map(ref, self.weights()))  # weak: nothing here keeps weights alive
         self._kinds = list(map(_KIND, self.weights()))
-        self._attributes = _settings(self.modules.values())
+        self._attributes = [vars(module) for module in self.modules.values()]
         self._plain = list(chain.from_iterable(map(dict.values, self._attributes)))
         self._child_owners = [owner for owner, _, _ in self._children]
         self._child_keys = [key for _, key, _ in self._children]
@@ -164,27 +163,6 @@ class ModuleTree:
     def weight_places(self) -> Iterator[tuple[Any, Any]]:
         """Where each weight lives: its container and its key there."""
         return zip(self._owners, self._keys, strict=True)
-
-
-def _settings(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
-    """The plain attributes of modules, and those of the plain objects among them, once each: a
-    model's `args` may be changed in place."""
-    found: dict[int, dict[str, Any]] = {}
-    for module in modules:
-        found[id(vars(module))] = vars(module)
-        for value in vars(module).values():
-            if not isinstance(value, _NO_SETTINGS):
-                inner = getattr(value, "__dict__", None)
-                if type(inner) is dict:
-                    found[id(inner)] = inner
-                    for nested in inner.values():
-                        below = getattr(nested, "__dict__", None)
-                        if type(below) is dict and not isinstance(nested, _NO_SETTINGS):
-                            found[id(below)] = below
-    return list(found.values())
-
-
-_NO_SETTINGS = (type, FunctionType, MethodType, ModuleType, nn.Module, mx.array)
 
 
 def _uncompiled(module: Any) -> Any:
