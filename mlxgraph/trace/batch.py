@@ -19,7 +19,14 @@ from mlxgraph.graph.algebra import canonical, rebuilt
 from mlxgraph.graph.base import Note
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.nested import is_container, leaves, replace_item, unflatten
+from mlxgraph.graph.nested import (
+    entries,
+    entry,
+    is_container,
+    leaves,
+    replace_item,
+    unflatten,
+)
 from mlxgraph.graph.node import Node, site_node, site_of
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Slice
@@ -115,7 +122,7 @@ class Batch:
         if node.op == ops.LEAF:
             return _usable(leaves(nest)[node.args[1]])
         if node.op == ops.ITEM:
-            found = nest[node.args[1]]
+            found = entry(nest, node.args[1])
             if not is_container(found):
                 return _usable(found)
             self._nests[node] = found
@@ -132,21 +139,21 @@ class Batch:
         if not is_container(own):
             return Node(ops.GETITEM, (base, self._index(number, site, own, batch)))
         known = {path: value for path, value in _paths(own) if isinstance(value, ARRAY)}
-        entries: dict[tuple, Any] = {}
+        parts: dict[tuple, Any] = {}
         whole: list[Any] = []
         for k, (path, value) in enumerate(_paths(batch)):
-            entry: Any = Node(ops.LEAF, (base, k))
+            part: Any = Node(ops.LEAF, (base, k))
             if path in known:
                 try:
                     index = self._index(number, site, known[path], value)
-                    entry = Node(ops.GETITEM, (entry, index))
+                    part = Node(ops.GETITEM, (part, index))
                 except ShapeError as error:
-                    entries[path] = _NoRows(error)
-            entries.setdefault(path, entry)
-            whole.append(entry)
+                    parts[path] = _NoRows(error)
+            parts.setdefault(path, part)
+            whole.append(part)
         missing = _NoRows(_no_rows(site, own, batch, self._line))
         node = Node(ops.UNFLATTEN_LIKE, (base, *whole))
-        self._nests[node] = unflatten(own, [entries.get(path, missing) for path, _ in _paths(own)])
+        self._nests[node] = unflatten(own, [parts.get(path, missing) for path, _ in _paths(own)])
         return node
 
     def _whole(self, number: int, site: Site, base: Node, value: Node) -> Node:
@@ -214,8 +221,7 @@ def _paths(value: Any, path: tuple = ()) -> Iterator[tuple[tuple, Any]]:
     if not is_container(value):
         yield path, value
         return
-    entries = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, item in entries:
+    for key, item in entries(value):
         yield from _paths(item, (*path, key))
 
 
