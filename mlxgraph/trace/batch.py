@@ -92,8 +92,8 @@ class Batch:
             writes[site] = self._whole(number, site, base, node)
         result = canonical(moved.replace(writes=writes.items()))
         for node in result.nodes():
-            for entry in leaves(self._nests.get(node)):
-                _usable(entry)
+            for part in leaves(self._nests.get(node)):
+                _usable(part)
         return result
 
     def _line_of(self, node: Node) -> str:
