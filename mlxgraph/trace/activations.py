@@ -52,25 +52,25 @@ class Activations(Mapping):
         return found
 
     def __getitem__(self, name: str | ModuleHandle) -> Any:
-        site, first = named = self._named(name)
+        named = self._named(name)
+        site = named.site
         recording = self._recording
         assert recording is not None
-        if not recording.open:
-            value = self._after(site, recording)
-            return first_argument(value) if first else value
+        if not recording.open and not self._inside:
+            return self._after(named)
         key = (named, recording.node_at(site))
+        if not recording.open:
+            return result_of(self._inside[key]) if key in self._inside else self._after(named)
         if key not in self._inside:
             self._inside[key] = recording.save(read_named(recording, named))
         return self._inside[key]
 
-    def _after(self, site: Site, recording: Recording) -> Any:
-        """A value once the block is over: as it was saved in it, or computed now."""
-        key = (NamedSite(site), recording.node_at(site)) if self._inside else None
-        if key in self._inside:
-            return result_of(self._inside[key])
-        if site not in self._values:
-            self._compute(site)
-        return self._values[site]
+    def _after(self, named: NamedSite) -> Any:
+        """A value that was not saved, once the block is over: computed now."""
+        if named.site not in self._values:
+            self._compute(named.site)
+        value = self._values[named.site]
+        return first_argument(value) if named.first else value
 
     def _named(self, name: Any) -> NamedSite:
         named = self._names.site(name)
@@ -79,8 +79,8 @@ class Activations(Mapping):
         return named
 
     def _compute(self, site: Site) -> None:
-        wanted = list(self._sites().values()) if self._looked else [site]
-        wanted = [s for s in wanted if s not in self._values]
+        wanted = [site, *(self._sites().values() if self._looked else ())]
+        wanted = [s for s in dict.fromkeys(wanted) if s not in self._values]
         self._looked = True
         self._values.update(zip(wanted, self._run(wanted), strict=True))
 
