@@ -114,18 +114,16 @@ class Trace:
         self._close()
         if self._recorded_only:
             return False
-        if error is not None and kind is not StopBlock:
-            assert self._recording is not None
-            self._recording.forget_functions()
-            trim(error)
-            explain_escape(error)
-            return False
         try:
-            self._finish()
+            if error is None or kind is StopBlock:
+                self._finish()
+                return kind is StopBlock
         finally:
-            assert self._recording is not None
-            self._recording.forget_functions()
-        return kind is StopBlock
+            if self._recording is not None:
+                self._recording.forget_functions()
+        trim(error)
+        explain_escape(error)
+        return False
 
     def _close(self) -> None:
         """Record no more, whatever ended the block."""
