@@ -143,7 +143,7 @@ def interrupted_everywhere(model, x, program, steps):
             except KeyboardInterrupt:
                 reached += 1
         clean.check(now.where)
-    # Runs differ by a few instructions (garbage is collected in some): the last may be past the end.
+    # Runs differ by a few instructions, where garbage is collected: the last may be past the end.
     assert reached >= len(chosen) - 2
 
 
