@@ -11,7 +11,22 @@ from hypothesis import strategies as st
 import mlxgraph as mg
 from mlxgraph.errors import OrderError
 from tests import models
-from tests.laws.interpreter import H, Replace, interpret, positions_of, sites_of
+from tests.laws.interpreter import (
+    OPS,
+    VIEWS,
+    Aug,
+    Compute,
+    Copy,
+    H,
+    Read,
+    Replace,
+    Save,
+    Set,
+    View,
+    interpret,
+    positions_of,
+    sites_of,
+)
 from tests.laws.play import perform, play, read
 from tests.laws.programs import programs
 
@@ -121,9 +136,33 @@ def test_a_pass_called_as_a_compiled_one_means_the_same(untransformed, name, dat
     agree(case, data.draw(case.programs), True, 2e-2 if name == "halves" else 2e-5)
 
 
-def test_the_interpreter_notices_a_wrong_answer():
-    from tests.laws.interpreter import Aug, Read, Save
+def test_the_programs_say_everything_that_can_be_said():
+    """Else the law about them would say less than it seems to."""
+    verbs, views, ops, written_through = set(), set(), set(), set()
 
+    @settings(max_examples=300)
+    @given(CASES["chain"].programs)
+    def look(program):
+        made_by = {step.dst: step for step in program if hasattr(step, "dst")}
+        for step in program:
+            verbs.add(type(step))
+            if isinstance(step, View):
+                views.add(step.how)
+            elif isinstance(step, Compute):
+                ops.add(step.op)
+            elif isinstance(step, (Set, Aug)):
+                written_through.add(type(made_by[step.handle]))
+            elif isinstance(step, Replace):
+                written_through.add(("replaced by", type(step.value)))
+
+    look()
+    assert verbs == {Read, View, Compute, Copy, Set, Aug, Replace, Save}
+    assert views == set(VIEWS) and ops == set(OPS)
+    assert written_through >= {Read, View, Compute, Copy, Save}
+    assert written_through >= {("replaced by", H), ("replaced by", float)}
+
+
+def test_the_interpreter_notices_a_wrong_answer():
     case = CASES["chain"]
     program = [Read(0, ("layers.0", "output", 0)), Aug(0, "add", 1.0), Save(1, 0)]
     wrong = [Read(0, ("layers.0", "output", 0)), Aug(0, "add", 1.5), Save(1, 0)]
