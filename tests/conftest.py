@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
-# The same examples on every run; HYPOTHESIS_PROFILE=explore looks for new ones.  No deadline: a
-# slow machine is not a bug.
+# The same examples on every run; HYPOTHESIS_PROFILE=explore looks for new ones, and `unshrunk` is
+# content with the first that fails.  No deadline: a slow machine is not a bug.
 _COMMON = dict(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.register_profile("mlxgraph", derandomize=True, max_examples=50, **_COMMON)
 settings.register_profile("few", derandomize=True, max_examples=5, **_COMMON)
+_FIRST = (Phase.explicit, Phase.generate)
+settings.register_profile("unshrunk", derandomize=True, max_examples=50, phases=_FIRST, **_COMMON)
 settings.register_profile("explore", max_examples=500, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "mlxgraph"))
 os.environ.setdefault("MPLBACKEND", "Agg")

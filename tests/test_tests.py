@@ -99,15 +99,15 @@ def offences(source: str) -> list[str]:
 
 def functions_that_check(trees: list[ast.AST]) -> set[str]:
     """The names of functions and fixtures that can fail a test, by way of each other too."""
-    bodies = {
-        node.name: node
+    bodies = [
+        (node.name, node)
         for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-    }
+    ]
     found: set[str] = set()
     while True:
-        more = {name for name, node in bodies.items() if _checks(node, found)} - found
+        more = {name for name, node in bodies if _checks(node, found)} - found
         if not more:
             return found
         found |= more

@@ -12,13 +12,16 @@ from mlxgraph import interventions as iv
 from mlxgraph.errors import MergeError, ParamError, UnknownNameError
 from mlxgraph.graph.algebra import canonical
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import Node, substitute
+from mlxgraph.graph.node import Node, site_node, substitute
+from mlxgraph.graph.site import Site
 from tests.algebra.helpers import (
     AMOUNTS,
+    MODEL,
     OWN,
     VECTORS,
     WIDTH,
     Do,
+    X,
     alike,
     changes_the_output,
     programs,
@@ -62,6 +65,27 @@ def test_retargeting_changes_what_is_computed():
     moved = graph.retarget({"layers.0": "layers.3"})
     assert changes_the_output(graph) and changes_the_output(moved)
     assert not alike(ran(graph), ran(moved), 1e-4)
+
+
+def test_a_module_called_by_hand_is_retargeted_too():
+    with MODEL.trace(X) as t:
+        MODEL.layers[0].output = MODEL.layers[1](MODEL.layers[0].output)
+    with MODEL.trace(X) as other:
+        MODEL.layers[0].output = MODEL.layers[3](MODEL.layers[0].output)
+    moved = t.graph.retarget({"layers.1": "layers.3"})
+    assert moved == other.graph and alike(ran(moved), ran(other.graph))
+    assert not alike(ran(moved), ran(t.graph), 1e-4)
+
+
+def test_of_two_moves_that_fit_the_longer_path_counts():
+    written = [
+        (Site(path), Node("mx.tanh", (site_node(path),)))
+        for path in ("layers.1.mlp", "layers.1.attn")
+    ]
+    moves = {"layers.1": "layers.2", "layers.1.mlp": "layers.3.mlp"}
+    for order in (moves, dict(reversed(moves.items()))):
+        moved = Graph(written).retarget(order)
+        assert {site.path for site in moved.sites} == {"layers.3.mlp", "layers.2.attn"}
 
 
 def test_retargeting_composes_with_sequence():
@@ -230,7 +254,7 @@ def test_diff_tells_steps_apart():
         a >> mg.read("layers.0"),
         Graph(),
     ):
-        assert mg.diff(a, other) and mg.diff(other, a)
+        assert mg.diff(a, other) and mg.diff(other, a) and a != other
 
 
 # -- canonical -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +10,9 @@ from hypothesis import strategies as st
 import mlxgraph as mg
 from mlxgraph.errors import MergeError
 from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.node import Node, site_node
+from mlxgraph.graph.site import Site
+from tests import models
 from tests.algebra.helpers import (
     MODEL,
     OWN,
@@ -64,6 +68,39 @@ def test_the_order_of_a_sequence_matters():
     assert changes_the_output(scale) and changes_the_output(shift)
 
 
+def test_the_draws_of_a_sequence_are_those_of_one_block():
+    """Each graph's first draw is another one; together they are drawn in the order of the block."""
+
+    def noise(name):
+        mx.random.normal((6,)).save(name)
+
+    graphs = []
+    for names in (["a"], ["b"], ["a", "b"]):
+        with MODEL.trace(X, compile=False) as t:
+            for name in names:
+                noise(name)
+        graphs.append(t.graph)
+    a, b, together = graphs
+    assert a >> b == together and hash(a >> b) == hash(together)
+    mx.random.seed(3)
+    drawn = ran(a >> b)
+    mx.random.seed(3)
+    assert alike(drawn, ran(together))
+    assert not models.same(drawn["a"], drawn["b"], 1e-3)
+
+
+def test_writes_are_sorted_as_people_count():
+    def edit(path):
+        return Graph([(Site(path), Node("mx.tanh", (site_node(path),)))])
+
+    paths = ["layers.2", "layers.10", "layers.10.mlp", "norm"]
+    for order in (paths, paths[::-1]):
+        whole = mg.chain(*map(edit, order))
+        assert [site.path for site, _ in whole.writes] == paths
+        listed = [line.split()[1] for line in str(whole).split("\n") if "  write " in line]
+        assert listed == [f"{path}.output" for path in paths]
+
+
 APART = st.permutations(range(4)).map(lambda layers: (layers[:1], layers[1:2], layers[2:]))
 
 
@@ -110,6 +147,43 @@ def test_reading_what_the_other_writes_is_a_conflict_and_reading_beside_it_is_no
     assert len(mg.merge(read, recorded([Do("save", 1)], "again")).saves) == 2
     with pytest.raises(ValueError, match="on_conflict"):
         mg.merge(write, read, on_conflict="later")
+
+
+def half(h):
+    return h * 0.5
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("layers.*", "layers.1"),
+        ("layers.*.mlp", "layers.[0-2].mlp"),
+        ("**.mlp", "model.layers.3.mlp"),
+        ("layers.1.attn", "layers.*.self_attn"),
+    ],
+)
+def test_merging_is_refused_where_patterns_could_meet(one, other):
+    a, b = mg.edit(one, half), mg.edit(other, half)
+    for pair in ((a, b), (b, a)):
+        with pytest.raises(MergeError, match="merge"):
+            mg.merge(*pair)
+        assert mg.merge(*pair, on_conflict="sequence") == pair[0] >> pair[1]
+    with pytest.raises(MergeError):
+        mg.merge(a, mg.read(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("layers.*.mlp", "layers.*.attn"),
+        ("layers.[0-1]", "layers.[2-3]"),
+        ("layers.1", "layers.1.mlp"),
+        ("layers.1.mlp.input", "layers.1.mlp"),
+    ],
+)
+def test_patterns_that_cannot_meet_are_merged(one, other):
+    a, b = mg.edit(one, half), mg.edit(other, half)
+    assert mg.merge(a, b) == a >> b and mg.merge(a, mg.read(other)).then
 
 
 def test_one_name_for_two_saves_is_an_error():

@@ -149,8 +149,9 @@ def test_nested_values_flatten_and_unflatten():
 def test_replacing_an_item_copies():
     value = (1, [2, 3])
     assert replace_item(value, 0, 9) == (9, [2, 3]) and value == (1, [2, 3])
-    assert replace_item({"k": 1}, "k", 2) == {"k": 2}
-    assert replace_item([1, 2], -1, 5) == [1, 5]
+    named, listed = {"k": 1}, [1, 2]
+    assert replace_item(named, "k", 2) == {"k": 2} and named == {"k": 1}
+    assert replace_item(listed, -1, 5) == [1, 5] and listed == [1, 2]
 
 
 def test_what_is_no_plain_container_is_a_leaf():

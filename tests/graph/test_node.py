@@ -216,6 +216,21 @@ def test_a_walk_of_random_graphs_is_in_order(root):
     assert root in seen
 
 
+@given(root=trees())
+def test_a_walk_goes_from_left_to_right(root):
+    """Else the numbers of a page would not be in the order in which its lines were written."""
+    order = []
+
+    def go(node):
+        for child in node.inputs:
+            if child not in order:
+                go(child)
+        order.append(node)
+
+    go(root)
+    assert list(walk([root])) == order
+
+
 # -- frozen values --------------------------------------------------------------------------------
 
 

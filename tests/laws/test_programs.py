@@ -14,8 +14,17 @@ from tests import models, object_models, outputs
 from tests.laws.interpreter import (
     NAMES,
     OBJECTS,
+    OPS,
+    VIEWS,
+    Aug,
+    Compute,
+    Copy,
     H,
+    Read,
     Replace,
+    Save,
+    Set,
+    View,
     interpret,
     positions_of,
     sites_of,
@@ -167,9 +176,33 @@ def test_a_graph_that_meets_less_gives_what_recording_it_there_gives_or_raises(d
         assert models.same(ours, theirs, 2e-5)
 
 
-def test_the_interpreter_notices_a_wrong_answer():
-    from tests.laws.interpreter import Aug, Read, Save
+def test_the_programs_say_everything_that_can_be_said():
+    """Else the law about them would say less than it seems to."""
+    verbs, views, ops, written_through = set(), set(), set(), set()
 
+    @settings(max_examples=300)
+    @given(CASES["chain"].programs)
+    def look(program):
+        made_by = {step.dst: step for step in program if hasattr(step, "dst")}
+        for step in program:
+            verbs.add(type(step))
+            if isinstance(step, View):
+                views.add(step.how)
+            elif isinstance(step, Compute):
+                ops.add(step.op)
+            elif isinstance(step, (Set, Aug)):
+                written_through.add(type(made_by[step.handle]))
+            elif isinstance(step, Replace):
+                written_through.add(("replaced by", type(step.value)))
+
+    look()
+    assert verbs == {Read, View, Compute, Copy, Set, Aug, Replace, Save}
+    assert views == set(VIEWS) and ops == set(OPS)
+    assert written_through >= {Read, View, Compute, Copy, Save}
+    assert written_through >= {("replaced by", H), ("replaced by", float)}
+
+
+def test_the_interpreter_notices_a_wrong_answer():
     case = CASES["chain"]
     program = [Read(0, ("layers.0", "output", 0)), Aug(0, "add", 1.0), Save(1, 0)]
     wrong = [Read(0, ("layers.0", "output", 0)), Aug(0, "add", 1.5), Save(1, 0)]

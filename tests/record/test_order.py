@@ -161,6 +161,25 @@ def test_two_handles_of_one_site_write_to_one_value(chain, x):
     assert models.same(after, expected)
 
 
+def test_what_was_read_earlier_can_be_written_back(chain, x):
+    """Assigning a handle that is behind, or a part that was augmented before, is a write."""
+    plain = chain.module.layers[0](x)
+    with chain.trace(x):
+        whole = chain.layers[0].output
+        chain.layers[0].output[:, 0] += 1.0
+        changed = chain.layers[0].output.save()
+        chain.layers[0].output = whole
+        restored = chain.layers[0].output.save()
+        h = chain.layers[0].output
+        part = h[:, 1]
+        part += 2.0
+        h[:, 1] = 5.0
+        h[:, 1] = part
+        again = chain.layers[0].output.save()
+    assert models.same(changed[:, 0], plain[:, 0] + 1.0) and models.same(restored, plain)
+    assert models.same(again[:, 1], plain[:, 1] + 2.0)
+
+
 def test_an_older_handle_reads_the_old_value_after_a_replacement(chain, x):
     with chain.trace(x):
         old = chain.layers[0].output

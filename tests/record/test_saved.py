@@ -35,6 +35,18 @@ def test_a_saved_proxy_is_an_array_after_the_block(chain, x):
     assert h[0, 0, 0].item() == 1.0
 
 
+def test_a_handle_that_is_saved_in_passing_is_an_array_too(chain, x):
+    with chain.trace(x):
+        h = chain.layers[0].output
+        h.save()
+        moved = chain.layers[1].output
+        moved.save("before")
+        moved += 1.0
+    assert models.same(h, chain.module.layers[0](x)) and type(h + 1) is mx.array
+    with pytest.raises(NotSavedError):  # the control: what it is now was not saved
+        moved + 1
+
+
 def test_mx_functions_and_gradients_take_saved_values(chain, x):
     with chain.trace(x):
         h = chain.layers[0].output.save()

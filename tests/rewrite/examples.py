@@ -13,6 +13,7 @@ X, Y, W = site_node("x"), site_node("y"), site_node("w")
 V = site_node("v")  # shape (2, 6), as x[:, -1]
 N = Node("number", (0, "float"))
 C = Node("constant", (1, (6,), "float32"))
+ROW = Node("constant", (2, (1, 6), "float32"))
 ALL = Slice(None, None, None)
 LAST = (ALL, -1)
 FIRST = (ALL, 0)
@@ -122,6 +123,10 @@ FITS: dict[str, list[tuple[Node, Node]]] = {
             mx_("transpose", mx_("transpose", X, (1, 2, 0)), (1, 2, 0)),
             mx_("transpose", X, (2, 0, 1)),
         ),
+        (
+            mx_("transpose", mx_("transpose", X, (1, 2, 0)), (0, 2, 1)),
+            mx_("transpose", X, (1, 0, 2)),
+        ),
     ],
     "swapped_twice": [(mx_("swapaxes", mx_("swapaxes", X, 0, 2), 2, 0), X)],
     "moved_back": [(mx_("moveaxis", mx_("moveaxis", X, 0, 2), 2, 0), X)],
@@ -185,6 +190,7 @@ STAYS: dict[str, list[Node]] = {
         mx_("reshape", X, SHAPE),
         mx_("reshape", HEADS, (2, 4, 3, 2)),
         like("reshape", X, Y),
+        like("reshape", mx_("add", C, ROW), C),  # (1, 6), as the sum of (6,) and (1, 6)
     ],
     "transposed_twice": [mx_("transpose", mx_("transpose", X, (0, 2, 1)), None)],
     "swapped_twice": [mx_("swapaxes", mx_("swapaxes", X, 0, 2), 0, 1)],

@@ -14,7 +14,8 @@ from tests import models
 
 def steer(model, x, vector, number, compile="auto"):
     with model.trace(x, compile=compile):
-        model.layers[1].output[:, -1] += number * vector
+        model.layers[1].output[:, -1] += vector
+        model.layers[1].output *= number
         out = model.output.save()
     return out
 
@@ -54,10 +55,26 @@ def test_a_thousand_traces_that_differ_in_a_vector_and_a_number_compile_once(cha
 
 
 def test_one_compilation_per_input_shape_and_dtype(chain, x):
+    kinds = (x, x[:, :2], x[:1], x.astype(mx.float16))
     for _ in range(3):
-        for given in (x, x[:, :2], x[:1]):
-            steer(chain, given, mx.ones((6,)), 1.0)
-    assert chain.compilations == 3
+        for given in kinds:
+            out = steer(chain, given, mx.ones((6,)), 1.0)
+            assert models.same(out, steer(chain, given, mx.ones((6,)), 1.0, compile=False), 1e-5)
+    assert chain.compilations == len(kinds)
+
+
+def test_what_is_known_of_a_site_is_known_for_one_dtype_of_inputs(chain, x):
+    """A chain in half precision gives float32 for float32, and float16 for float16."""
+    chain.module.set_dtype(mx.float16)
+    for given in (x, x.astype(mx.float16)) * 3:
+        with chain.trace(given):
+            h = chain.layers[1].output
+            known = h.dtype
+            h += mx.ones((6,))
+            out = chain.output.save()
+        assert known == out.dtype == given.dtype
+        assert out.value.dtype == given.dtype
+    assert chain.compilations == 2
 
 
 def test_another_structure_compiles_anew(chain, x):

@@ -128,6 +128,20 @@ def test_calling_a_handle_bypasses_the_models_own_edits(chain, x, compile):
     assert bool(mx.all(own == 0.0))
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_module_called_by_hand_before_the_model_comes_to_it_is_not_edited(chain, x, compile):
+    with chain.trace(x, compile=compile):
+        h = chain.layers[0].output
+        chain.layers[0].output = chain.layers[1](h)
+        chain.layers[1].output *= 2
+        written = chain.layers[0].output.save()
+        given, doubled = chain.layers[1].input.save(), chain.layers[1].output.save()
+    first, second = chain.module.layers[:2]
+    assert models.same(written, second(first(x)), 1e-5)
+    assert models.same(given, x + mx.tanh(written), 1e-5)
+    assert models.same(doubled, second(given) * 2, 1e-5)
+
+
 def test_calling_a_raw_module_of_the_model_or_a_foreign_one_on_a_proxy(chain, x):
     foreign = nn.Linear(6, 3)
     stack = nn.Sequential(nn.LayerNorm(6), nn.GELU(), foreign)
@@ -219,6 +233,17 @@ def test_in_place_residual_streams_are_read_as_they_were(x):
             assert models.same(given[k], stream, 1e-5)
             stream = stream + mx.tanh(layer(stream))
         assert models.same(out, stream, 1e-5)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_what_is_written_into_an_in_place_stream_is_kept_as_it_was(x, compile):
+    model = made(models.InPlace)
+    with model.trace(x, compile=compile):
+        model.embed.output = model.embed.output * 2
+        written = model.embed.output.save()
+        out = model.output.save()
+    assert models.same(written, model.module.embed(x) * 2, 1e-6)
+    assert not models.same(out, written, 1e-2), "the model adds to what it was given"
 
 
 def test_an_edit_does_not_change_the_users_arrays_in_place(x):

@@ -1,0 +1,41 @@
+"""The laws that a mutant can name by number, and those that there is nothing to break in yet."""
+
+from __future__ import annotations
+
+CLAIMED: dict[int, str] = {
+    1: "an identity edit at any site leaves the output unchanged",
+    2: "writing back what was just read changes nothing",
+    3: "patching every position with the clean run's gives the clean run",
+    6: "the lens of the last layer is the model's logits",
+    8: "zeroing a head is zeroing its columns of the output projection",
+    10: "an edit at a position leaves the logits before it unchanged",
+    12: "a row of a batch is its single run",
+    13: "a left-padded, masked row is its unpadded run",
+    14: "chunks with a cache are one prefill",
+    15: "two prompts in one forward with a patch across are two separate passes",
+    17: "zeroing what a block's parts write is skipping the block",
+    21: "a full-rank subspace swap is a patch; complementary subspaces make the whole",
+    23: "a gradient is the slope of what an edit would do",
+    25: "compiled is eager, graphs compose and come back, every rewrite preserves what is computed",
+    26: "every form of an input, and of a site's name, is one",
+    27: "a graph that meets another length gives what recording it there gives, or raises",
+    28: "a cache that is given is left as the bare forward leaves it",
+    30: "a trace after a change of the model is a trace of the model as it is now",
+    32: "an interrupt at any line leaves nothing behind",
+}
+_THE_MODELS_OWN = "arithmetic of the model's own, in which nothing of the library takes part"
+NOT_YET: dict[int, str] = {
+    4: _THE_MODELS_OWN,
+    5: "direct logit attribution is not there yet",
+    7: "the heads' outputs are no sites yet",
+    9: "attention patterns are no sites yet",
+    11: _THE_MODELS_OWN,
+    16: "sweeps are not there yet",
+    18: _THE_MODELS_OWN,
+    19: _THE_MODELS_OWN,
+    20: "removing a direction at every writer is not there yet",
+    22: "keys and values of heads are no sites yet",
+    24: "path patching is not there yet",
+    29: "outputs that are objects are no nested values yet",
+    31: "sweeps are not there yet",
+}

@@ -1,0 +1,370 @@
+"""Mutants of `run/`: plan, forward, stand-ins, census, gradients, push-down, caches, names."""
+
+from __future__ import annotations
+
+from tests.mutants.mutant import Mutant
+
+MUTANTS = (
+    # -- the plan
+    Mutant(
+        "writes that nothing sees are run",
+        "run/plan.py",
+        "if last is not None and census.position(site) < order[last]",
+        "if last is not None",
+        "writes that no save needs are not run",
+        ("run/test_plan.py::test_what_no_save_can_see_does_not_count",),
+    ),
+    Mutant(
+        "a graph may need a site too late",
+        "run/plan.py",
+        "if census.order.get(source, len(census.order)) > census.position(site):",
+        "if False:",
+        "a graph whose write needs a later site is refused where it runs",
+        ("run/test_plan.py::test_a_graph_that_needs_a_site_too_late_is_refused",),
+    ),
+    Mutant(
+        "a graph may name a site that is never reached",
+        "run/plan.py",
+        "if not census.visits(site):",
+        "if False:",
+        "a graph that names a module which this forward does not call is refused",
+        ("run/test_plan.py::test_a_graph_that_names_what_this_forward_does_not_call_is_refused",),
+        (27,),
+    ),
+    Mutant(
+        "a Python function is compiled",
+        "run/plan.py",
+        "opaque=any(node.op == ops.APPLY for node in nodes)",
+        "opaque=False",
+        "an opaque function compiles only when forced",
+        ("run/test_compile.py::test_an_opaque_function_compiles_only_when_forced",),
+    ),
+    Mutant(
+        "a compiled pass draws once",
+        "run/plan.py",
+        "draws=any(ops.is_random(node.op) for node in nodes)",
+        "draws=False",
+        "each run draws anew, compiled or not",
+        ("run/test_random.py::test_each_run_draws_anew",),
+        (25,),
+    ),
+    # -- the forward
+    Mutant(
+        "the forward runs to its end",
+        "run/forward.py",
+        "        if site == self.plan.last:\n",
+        "        if False:\n",
+        "the Python of later layers does not run",
+        ("run/test_compile.py::test_the_python_of_later_layers_does_not_run",),
+    ),
+    Mutant(
+        "the model may change what it is given",
+        "run/forward.py",
+        "            value = same_data_in(self.values[write])\n",
+        "            value = self.values[write]\n",
+        "an edit does not change the user's arrays in place",
+        (
+            (
+                "run/test_module_kinds.py::test_what_is_written_into_an_in_place_stream_is_kept_a"
+                "s_it_was"
+            ),
+        ),
+        (25,),
+    ),
+    Mutant(
+        "what was read changes with the stream",
+        "run/forward.py",
+        "self.values.known[node] = same_data_in(value)",
+        "self.values.known[node] = value",
+        "in-place residual streams are read as they were",
+        ("run/test_module_kinds.py::test_in_place_residual_streams_are_read_as_they_were",),
+        (1,),
+    ),
+    Mutant(
+        "modules called by hand are edited, too",
+        "run/forward.py",
+        "outer, self.bypass = self.bypass, True",
+        "outer, self.bypass = self.bypass, False",
+        "calling a handle bypasses the model's own edits",
+        (
+            (
+                "run/test_module_kinds.py::test_a_module_called_by_hand_before_the_model_comes_to"
+                "_it_is_not_edited"
+            ),
+        ),
+    ),
+    Mutant(
+        "every call is the first",
+        "run/forward.py",
+        "        self.seen[path] += 1\n",
+        "",
+        "each call of a module is a site",
+        ("run/test_modules.py::test_each_call_of_a_module_is_a_site",),
+    ),
+    Mutant(
+        "a skipped module runs",
+        "run/forward.py",
+        "skip = self.plan.writes.get(Site(path, SKIP, call))",
+        "skip = None",
+        "skipping a block is zeroing what its parts write",
+        ("composing/test_habits.py::test_zeroing_what_a_block_writes_is_skipping_it",),
+        (17,),
+    ),
+    # -- stand-ins
+    Mutant(
+        "weights are baked into a compiled pass",
+        "run/standin.py",
+        "return self._arrays.get(id(value), value)",
+        "return value",
+        "a compiled pass sees changed weights",
+        ("run/test_weights.py::test_a_compiled_pass_sees_changed_weights_and_modules",),
+        (30,),
+    ),
+    Mutant(
+        "a function keeps the user's own child",
+        "run/standin.py",
+        "if not any(self._held(value) is not value for value in held):",
+        "if True:",
+        "a child held by a function is edited",
+        (
+            (
+                "run/test_module_kinds.py::test_a_child_held_by_a_function_is_edited_and_its_weig"
+                "hts_are_live"
+            ),
+        ),
+    ),
+    # -- the census
+    Mutant(
+        "the census uses up draws",
+        "run/census.py",
+        "        random_state.restore(before)\n",
+        "        pass\n",
+        "the census does not disturb randomness",
+        ("run/test_compile.py::test_the_census_does_not_disturb_randomness_or_state",),
+    ),
+    Mutant(
+        "the census fills the user's cache",
+        "run/census.py",
+        "    call = call.again()\n",
+        "",
+        "a cache is filled once",
+        ("run/test_caches.py::test_a_cache_is_filled_once_and_chunks_equal_one_prefill",),
+        (14, 28),
+    ),
+    Mutant(
+        "a model's own draws are compiled once",
+        "run/census.py",
+        "census.draws = not random_state.same(before)",
+        "census.draws = False",
+        "a model's own draws are made anew in every run",
+        ("run/test_random.py::test_a_models_own_draws_are_its_own",),
+    ),
+    # -- gradients
+    Mutant(
+        "no slope anywhere",
+        "run/gradient.py",
+        "if (d := next(parts)) is None else v + d)",
+        "if (d := next(parts)) is None else v)",
+        "gradients at sites are those of the forward written by hand",
+        (
+            (
+                "composing/test_gradients.py::test_gradients_at_sites_are_those_of_the_forward_wr"
+                "itten_by_hand"
+            ),
+        ),
+        (23,),
+    ),
+    Mutant(
+        "two losses under draws are taken apart",
+        "run/gradient.py",
+        "if len(losses) > 1 and plan.draws:",
+        "if False:",
+        "two losses under draws are refused",
+        ("composing/test_gradients.py::test_two_losses_under_draws_are_refused",),
+    ),
+    Mutant(
+        "token ids are differentiated",
+        "run/token_gradients.py",
+        "return any(_is_ids(array) and is_followed(array) for array in call.arrays)",
+        "return False",
+        "token ids have no gradient, and it says so",
+        ("surface/test_gradients.py::test_token_ids_have_no_gradient",),
+    ),
+    # -- push-down
+    Mutant(
+        "what is read after the norm is cut",
+        "run/pushdown.py",
+        "if any(start < census.position(site) < end for site in touched):",
+        "if False:",
+        "when in doubt nothing is pushed",
+        ("rewrite/test_pushdown.py::test_when_in_doubt_nothing_is_pushed",),
+        (25,),
+    ),
+    Mutant(
+        "a cut forward is believed without proof",
+        "run/pushdown.py",
+        "return shapes == [(batch, cut.stop - cut.start, width)]",
+        "return True",
+        "only what is known to treat positions alone is cut",
+        ("rewrite/test_pushdown.py::test_only_what_is_known_to_treat_positions_alone_is_cut",),
+        (25,),
+    ),
+    Mutant(
+        "positions count from the old start",
+        "run/pushdown.py",
+        "parts[1] = taken.start - start",
+        "parts[1] = taken.start",
+        "a position of the output is the same pushed down",
+        ("rewrite/test_pushdown.py::test_a_position_of_the_output_is_the_same_pushed_down",),
+        (25,),
+    ),
+    Mutant(
+        "a model of the user's own is cut",
+        "run/pushdown.py",
+        "return type(module).__module__.startswith(_MODELS)",
+        "return True",
+        "only what is known to treat positions alone is cut",
+        ("rewrite/test_pushdown.py::test_only_what_is_known_to_treat_positions_alone_is_cut",),
+    ),
+    # -- padded batches
+    Mutant(
+        "a model that cannot mask is believed",
+        "run/padded.py",
+        "NOISE = 0.02",
+        "NOISE = 1e9",
+        "a batch that a model cannot mask is refused",
+        ("run/test_padding.py::test_a_batch_that_a_model_cannot_mask_is_refused",),
+    ),
+    # -- calls, and what is kept of them
+    Mutant(
+        "inputs are kept, not their values",
+        "run/call.py",
+        "        array = same_data(args[0])\n",
+        "        array = args[0]\n",
+        "the inputs count as they were when the trace was made",
+        ("record/test_order.py::test_the_inputs_count_as_they_were_when_the_trace_was_made",),
+    ),
+    Mutant(
+        "another dtype is the same kind of input",
+        "run/call.py",
+        "key: Any = (forward, array.shape, array.dtype)",
+        "key: Any = (forward, array.shape)",
+        "what is known of a site is known for one dtype of inputs",
+        ("run/test_compile.py::test_what_is_known_of_a_site_is_known_for_one_dtype_of_inputs",),
+        (30,),
+    ),
+    Mutant(
+        "a cache is a plain value",
+        "run/call.py",
+        "        self.plain = False\n",
+        "",
+        "an input with a state is never compiled",
+        ("run/test_caches.py::test_a_stateful_input_cannot_be_compiled",),
+        (28,),
+    ),
+    Mutant(
+        "a run beside the block's own advances the cache",
+        "run/call.py",
+        "else copy.deepcopy(v),",
+        "else v,",
+        "looking and activations do not fill the cache again",
+        ("run/test_caches.py::test_looking_and_activations_do_not_fill_the_cache_again",),
+        (28,),
+    ),
+    Mutant(
+        "nothing is ever forgotten",
+        "run/cache.py",
+        "while len(self._entries) > self.most:",
+        "while False:",
+        "what is kept is bounded",
+        ("run/test_compile.py::test_prepared_runs_are_forgotten_but_never_wrong",),
+    ),
+    Mutant(
+        "what was used last is forgotten first",
+        "run/cache.py",
+        "self._entries.popitem(last=False)",
+        "self._entries.popitem()",
+        "what was used longest ago goes first",
+        ("run/test_plan.py::test_what_was_used_longest_ago_is_forgotten_first",),
+    ),
+    # -- the runner
+    Mutant(
+        "options do not tell runs apart",
+        "run/runner.py",
+        "            rewrites,\n",
+        "",
+        "a trace takes the rewrites that it is given",
+        ("rewrite/test_pushdown.py::test_the_head_runs_on_the_wanted_position_alone",),
+    ),
+    Mutant(
+        "exchanged modules are not noticed",
+        "run/runner.py",
+        "if not self.tree.holds():",
+        "if False:",
+        "a module replaced in the tree is seen",
+        ("run/test_weights.py::test_a_compiled_pass_sees_changed_weights_and_modules",),
+        (30,),
+    ),
+    Mutant(
+        "everything is compiled at once",
+        "run/runner.py",
+        "return made.runs > 0 or made.is_compiled",
+        "return True",
+        "a new structure runs eagerly, and is compiled when it comes again",
+        ("run/test_compile.py::test_auto_runs_eagerly_first_and_compiles_the_second_time",),
+    ),
+    Mutant(
+        "every trace takes a census",
+        "run/runner.py",
+        "known = self._censuses.get(key) if call.plain else None",
+        "known = None",
+        "the census is taken once for each kind of call",
+        ("run/test_compile.py::test_the_census_is_taken_once_per_kind_of_input",),
+    ),
+    # -- the tree and its names
+    Mutant(
+        "a changed plain attribute is not seen",
+        "run/tree.py",
+        "                and all(map(is_, plain, self._plain))\n",
+        "",
+        "a changed attribute of a module is seen",
+        ("run/test_compile.py::test_a_changed_plain_attribute_of_a_module_is_seen",),
+        (30,),
+    ),
+    Mutant(
+        "a weight of another shape or dtype is not seen",
+        "run/tree.py",
+        "return list(map(_KIND, now)) == self._kinds",
+        "return True",
+        "a change of dtype is seen",
+        ("run/test_weights.py::test_a_change_of_dtype_is_seen",),
+        (30,),
+    ),
+    Mutant(
+        "a module of another class is not seen",
+        "run/tree.py",
+        "                and all(map(is_, map(type, self._holders), self._types))\n",
+        "",
+        "a module that changed its class is seen",
+        ("run/test_weights.py::test_a_compiled_pass_sees_changed_weights_and_modules",),
+        (30,),
+    ),
+    Mutant(
+        "names have no root prefix",
+        "run/names.py",
+        "        if name.startswith(ROOT_PREFIX):\n",
+        "        if False:\n",
+        "every form of a name is the same edit",
+        ("surface/test_names.py::test_every_form_of_a_name_is_the_same_edit",),
+        (26,),
+    ),
+    Mutant(
+        "a block has no attn and no mlp",
+        "run/names.py",
+        "for name in ALIASES.get(part, ()):",
+        "for name in ():",
+        "`attn` and `mlp` are whatever a block calls these",
+        ("surface/test_names.py::test_every_form_of_a_name_is_the_same_edit",),
+        (26,),
+    ),
+)

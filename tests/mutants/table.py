@@ -1,0 +1,15 @@
+"""All mutants, room by room."""
+
+from __future__ import annotations
+
+from tests.mutants import of_graph, of_mlx, of_record, of_rewrite, of_run, of_trace
+from tests.mutants.mutant import Mutant
+
+MUTANTS: tuple[Mutant, ...] = (
+    *of_graph.MUTANTS,
+    *of_mlx.MUTANTS,
+    *of_record.MUTANTS,
+    *of_rewrite.MUTANTS,
+    *of_run.MUTANTS,
+    *of_trace.MUTANTS,
+)
