@@ -78,7 +78,8 @@ class CompiledPass:
         self._options = options
         self._always = None if self.graph.then else _resolved(self.graph)
         self._by_kind: Recent[Any, Resolved] = Recent(MOST_KINDS)
-        self._is_param = _param_names(self.graph, engine)
+        self._named = self.graph.params
+        self._is_param = _param_names(self._named, bool(self.graph.then), engine)
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Result:
         """Run the pass.
@@ -122,7 +123,7 @@ class CompiledPass:
         Args: kwargs: the model's own keyword arguments; the graph's params among them are ignored.
         """
         own = {name: value for name, value in kwargs.items() if not self._is_param(name)}
-        check_keywords(self._engine.root, own, self.graph.params)
+        check_keywords(self._engine.root, own, self._named)
         call = prepare(inputs, self._engine.tokenizer, own)
         engine = refreshed(self._engine)
         if self._always is not None:
@@ -150,14 +151,14 @@ def _resolved(graph: Graph) -> Resolved:
     return Resolved(graph, wanted_of(graph), holes(graph))
 
 
-def _param_names(graph: Graph, engine: Engine) -> Callable[[str], bool]:
+def _param_names(names: tuple[str, ...], deferred: bool, engine: Engine) -> Callable[[str], bool]:
     """Which keywords of a call are params.
 
     A deferred edit may show its params only once it is resolved, so there whatever the model's own
     call does not take is one.
     """
-    named = frozenset(graph.params)
-    if not graph.then:
+    named = frozenset(names)
+    if not deferred:
         return named.__contains__
     own = inspect.signature(type(engine.root).__call__).parameters
     if any(p.kind is p.VAR_KEYWORD for p in own.values()):
