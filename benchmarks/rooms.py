@@ -9,7 +9,9 @@ quiet machine.
     python benchmarks/rooms.py
 
 Predictions: one edit and one save stay below 300 calls and 40 moves; recording one more operation
-of a kind that was seen before stays within `record`.
+of a kind that was seen before stays within `record`.  Measured: 331 calls and 132 moves, 92 of them
+above the ground; 12 calls and 2 moves for an operation that was seen before, to `graph` and back.
+Both predictions of the first kind are missed.
 """
 
 from __future__ import annotations
