@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
+ENDS = (
+    "laws/test_interrupts.py"
+    "::test_an_interrupt_at_every_instruction_of_both_ends_of_a_block_leaves_no_residue"
+)
+
 MUTANTS = (
     # -- writing
     Mutant(
@@ -331,12 +336,12 @@ MUTANTS = (
         ("laws/test_residue.py::test_a_function_patched_by_the_user_inside_a_block_is_not_undone",),
     ),
     Mutant(
-        "a recording stays open",
+        "a block that an interrupt kept from its exit stays open",
         "record/intercept.py",
-        "        recording.open = False\n",
-        "        pass\n",
+        "weakref.ref(running, self._over)",
+        "weakref.ref(running)",
         "however a block ends, nothing records any more",
-        ("laws/test_residue.py::test_success_leaves_no_residue",),
+        (ENDS,),
         (32,),
     ),
     Mutant(

@@ -41,12 +41,20 @@ MUTANTS = (
     ),
     Mutant(
         "a compiled pass draws once",
-        "run/plan.py",
-        "draws=any(ops.is_random(node.op) or is_draw(node) for node in nodes)",
-        "draws=False",
+        "run/prepared.py",
+        "self._compiled = Compiled(self._trace, self._draws)",
+        "self._compiled = Compiled(self._trace, False)",
         "each run draws anew, compiled or not",
         ("run/test_random.py::test_each_run_draws_anew",),
         (25,),
+    ),
+    Mutant(
+        "a module that draws in training only is compiled as one that never does",
+        "run/prepared.py",
+        "if not self._draws and not random_state.same(before):",
+        "if False:",
+        "a graph recorded in evaluation draws in training",
+        ("run/test_random.py::test_a_graph_recorded_in_evaluation_draws_in_training",),
     ),
     # -- the forward
     Mutant(

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
+ENDS = (
+    "laws/test_interrupts.py"
+    "::test_an_interrupt_at_every_instruction_of_both_ends_of_a_block_leaves_no_residue"
+)
+
 MUTANTS = (
     # -- several prompts
     Mutant(
@@ -191,10 +196,10 @@ MUTANTS = (
     Mutant(
         "an interrupted run leaves recording paused",
         "record/stack.py",
-        "if not recordings or (_running.frame is not None and _is_running()):",
-        "if not recordings or _running.frame is not None:",
+        "        if frame is running:\n",
+        "        if True:\n",
         "an interrupt at any line leaves nothing behind",
-        ("laws/test_residue.py::test_a_block_undoes_a_pause_that_an_interrupt_has_left",),
+        (ENDS,),
         (32,),
     ),
     # -- graphs on models
