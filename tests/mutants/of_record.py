@@ -345,6 +345,15 @@ MUTANTS = (
         (32,),
     ),
     Mutant(
+        "an interrupted run leaves recording paused",
+        "record/stack.py",
+        "        if frame is running:\n",
+        "        if True:\n",
+        "an interrupt at any line leaves nothing behind",
+        (ENDS,),
+        (32,),
+    ),
+    Mutant(
         "the model's own draws are recorded",
         "record/stack.py",
         "if not recordings or (_running.frame is not None and _is_running()):",

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-ENDS = (
-    "laws/test_interrupts.py"
-    "::test_an_interrupt_at_every_instruction_of_both_ends_of_a_block_leaves_no_residue"
-)
-
 MUTANTS = (
     # -- several prompts
     Mutant(
@@ -191,15 +186,6 @@ MUTANTS = (
         "        explain_escape(error)\n        return True\n",
         "an exception in the block reaches the user unchanged",
         ("laws/test_residue.py::test_an_exception_in_the_block_reaches_the_user_unchanged",),
-        (32,),
-    ),
-    Mutant(
-        "an interrupted run leaves recording paused",
-        "record/stack.py",
-        "        if frame is running:\n",
-        "        if True:\n",
-        "an interrupt at any line leaves nothing behind",
-        (ENDS,),
         (32,),
     ),
     # -- graphs on models
