@@ -77,8 +77,8 @@ MUTANTS = (
     Mutant(
         "replacing an item of a dict changes the dict",
         "graph/nested.py",
-        "return type(value)({**value, key: item})",
-        "return value.__setitem__(key, item) or value",
+        "return type(original)(zip(original, items, strict=True))",
+        "return original.update(zip(original, items, strict=True)) or original",
         "replacing an item copies",
         ("graph/test_graph.py::test_replacing_an_item_copies",),
     ),
@@ -169,7 +169,7 @@ MUTANTS = (
     Mutant(
         "a module called by hand stays where it was",
         "graph/algebra.py",
-        "return Node(ops.CALL, (aim(node.args[0]), *node.args[1:]), node.kwargs)",
+        "return Node(ops.CALL, (*number, aim(called(node)), *rest), node.kwargs)",
         "return None",
         "a retargeted graph is the same program elsewhere",
         ("algebra/test_aim_fill_cut.py::test_a_module_called_by_hand_is_retargeted_too",),
@@ -216,8 +216,8 @@ MUTANTS = (
     Mutant(
         "only() keeps every write",
         "graph/algebra.py",
-        "for site, node in graph.writes if _names_site(name, site)]",
-        "for site, node in graph.writes]",
+        "for site, node in graph.writes if _names_site(name, site) == named]",
+        "for site, node in graph.writes if named or not _names_site(name, site)]",
         "without and only divide a graph",
         ("algebra/test_aim_fill_cut.py::test_without_and_only_divide_a_graph",),
     ),

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
+ENDS = (
+    "laws/test_interrupts.py"
+    "::test_an_interrupt_at_every_instruction_of_both_ends_of_a_block_leaves_no_residue"
+)
+
 MUTANTS = (
     # -- writing
     Mutant(
@@ -159,7 +164,7 @@ MUTANTS = (
     ),
     Mutant(
         "the last index is one further",
-        "record/bounds.py",
+        "evaluate/bounds.py",
         "if not -size <= number < size:",
         "if not -size <= number <= size:",
         "a static index out of bounds raises at the user's line",
@@ -168,7 +173,7 @@ MUTANTS = (
     ),
     Mutant(
         "an ellipsis stands for one axis",
-        "record/bounds.py",
+        "evaluate/bounds.py",
         "axis = len(shape) - (taken - axis)",
         "axis += 1",
         "an index is checked on the axis that it names",
@@ -299,8 +304,8 @@ MUTANTS = (
     Mutant(
         "a later save of one name takes the first one's place",
         "record/saves.py",
-        'found.append((f"{name}#{count + 1}" if count else name, kept._node))',
-        "found.append((name, kept._node))",
+        "while counts[name] > 1 and unique in taken:",
+        "while False:",
         "saves of one name are numbered",
         ("composing/test_invokes.py::test_saves_of_one_name_are_numbered",),
     ),
@@ -316,8 +321,8 @@ MUTANTS = (
     Mutant(
         "MLX's functions stay exchanged",
         "record/intercept.py",
-        "        _depth -= 1\n        if _depth == 0:",
-        "        _depth -= 1\n        if False:",
+        "            _open.pop(id(recording), None)\n",
+        "            pass\n",
         "however a block ends, MLX is as it was",
         ("laws/test_residue.py::test_success_leaves_no_residue",),
         (32,),
@@ -325,25 +330,34 @@ MUTANTS = (
     Mutant(
         "what the user exchanged is exchanged back",
         "record/intercept.py",
-        "if not old.items() <= self.names.items():",
-        "if False:",
+        "mine = [n for n in own if (value := ask(n)) is own[n] or value is ours[n]]",
+        "mine = list(own)",
         "a function that the user patches inside a block stays patched",
         ("laws/test_residue.py::test_a_function_patched_by_the_user_inside_a_block_is_not_undone",),
     ),
     Mutant(
-        "a recording stays open",
+        "a block that an interrupt kept from its exit stays open",
         "record/intercept.py",
-        "            stack.open.remove(self._recording)\n",
-        "            pass\n",
+        "weakref.ref(running, self._over)",
+        "weakref.ref(running)",
         "however a block ends, nothing records any more",
-        ("laws/test_residue.py::test_success_leaves_no_residue",),
+        (ENDS,),
+        (32,),
+    ),
+    Mutant(
+        "an interrupted run leaves recording paused",
+        "record/stack.py",
+        "        if frame is running:\n",
+        "        if True:\n",
+        "an interrupt at any line leaves nothing behind",
+        (ENDS,),
         (32,),
     ),
     Mutant(
         "the model's own draws are recorded",
         "record/stack.py",
-        "return stack.open[-1] if stack.open and not stack.paused else None",
-        "return stack.open[-1] if stack.open else None",
+        "if not recordings or (_running.frame is not None and _is_running()):",
+        "if not recordings:",
         "model code computes and draws for itself",
         ("record/test_escapes.py::test_mx_functions_inside_apply_compute",),
     ),

@@ -41,12 +41,20 @@ MUTANTS = (
     ),
     Mutant(
         "a compiled pass draws once",
-        "run/plan.py",
-        "draws=any(ops.is_random(node.op) for node in nodes)",
-        "draws=False",
+        "run/prepared.py",
+        "self._compiled = Compiled(self._trace, self._draws)",
+        "self._compiled = Compiled(self._trace, False)",
         "each run draws anew, compiled or not",
         ("run/test_random.py::test_each_run_draws_anew",),
         (25,),
+    ),
+    Mutant(
+        "a module that draws in training only is compiled as one that never does",
+        "run/prepared.py",
+        "if not self._draws and not random_state.same(before):",
+        "if False:",
+        "a graph recorded in evaluation draws in training",
+        ("run/test_random.py::test_a_graph_recorded_in_evaluation_draws_in_training",),
     ),
     # -- the forward
     Mutant(
@@ -60,8 +68,8 @@ MUTANTS = (
     Mutant(
         "the model may change what it is given",
         "run/forward.py",
-        "            value = same_data_in(self.values[write])\n",
-        "            value = self.values[write]\n",
+        "value = same_data_in(edited)",
+        "value = edited",
         "an edit does not change the user's arrays in place",
         (
             (
@@ -74,8 +82,8 @@ MUTANTS = (
     Mutant(
         "what was read changes with the stream",
         "run/forward.py",
-        "self.values.known[node] = same_data_in(value)",
-        "self.values.known[node] = value",
+        "self.values.known[node] = kept = same_data_in(value)",
+        "self.values.known[node] = kept = value",
         "in-place residual streams are read as they were",
         ("run/test_module_kinds.py::test_in_place_residual_streams_are_read_as_they_were",),
         (1,),
@@ -114,17 +122,17 @@ MUTANTS = (
     Mutant(
         "weights are baked into a compiled pass",
         "run/standin.py",
-        "return self._arrays.get(id(value), value)",
-        "return value",
+        "given = () if weights is None else zip(tree.weight_places(), weights, strict=True)",
+        "given = ()",
         "a compiled pass sees changed weights",
         ("run/test_weights.py::test_a_compiled_pass_sees_changed_weights_and_modules",),
         (30,),
     ),
     Mutant(
         "a function keeps the user's own child",
-        "run/standin.py",
-        "if not any(self._held(value) is not value for value in held):",
-        "if True:",
+        "run/twins.py",
+        "if not (value.__closure__ or value.__defaults__",
+        "if True or not (value.__closure__ or value.__defaults__",
         "a child held by a function is edited",
         (
             (
@@ -265,8 +273,8 @@ MUTANTS = (
     Mutant(
         "a run beside the block's own advances the cache",
         "run/call.py",
-        "else copy.deepcopy(v),",
-        "else v,",
+        "return value if isinstance(value, _PLAIN) else copy.deepcopy(value)",
+        "return value",
         "looking and activations do not fill the cache again",
         ("run/test_caches.py::test_looking_and_activations_do_not_fill_the_cache_again",),
         (28,),
@@ -282,8 +290,8 @@ MUTANTS = (
     Mutant(
         "what was used last is forgotten first",
         "run/cache.py",
-        "self._entries.popitem(last=False)",
-        "self._entries.popitem()",
+        "list(self._entries)[: -self.most]",
+        "list(self._entries)[self.most :]",
         "what was used longest ago goes first",
         ("run/test_plan.py::test_what_was_used_longest_ago_is_forgotten_first",),
     ),
