@@ -16,13 +16,14 @@ PREFIX := $(if $(EXTRA),$(EXTRA)$(comma))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 PYTEST := $(VENV)/bin/python -m pytest -q
 
-.PHONY: help demo test sweep check facts bench format clean
+.PHONY: help demo test sweep mutants check facts bench format clean
 
 help:
 	@echo "make demo    a first look: predictions before and after an edit inside a model"
 	@echo "make test    the tests"
 	@echo "make sweep   the slow tests, over many models"
 	@echo "make check   lint, format, types, floors"
+	@echo "make mutants break the code on purpose, and see which test notices"
 	@echo "make facts   what is believed of MLX, on the oldest and newest versions allowed"
 	@echo "make bench   what a trace costs"
 	@echo "make format  let ruff put the code in shape"
@@ -35,6 +36,9 @@ test: $(VENV)/.stamp-dev
 
 sweep: $(VENV)/.stamp-dev
 	$(PYTEST) -m slow || [ $$? -eq 5 ] # 5: there are none
+
+mutants: $(VENV)/.stamp-dev # the code broken on purpose: some ten minutes
+	$(VENV)/bin/python -m tests.mutants
 
 check: $(VENV)/.stamp-dev
 	$(VENV)/bin/python -m ruff check .

@@ -189,13 +189,6 @@ def test_an_interrupt_in_an_intercepted_function_leaves_no_residue(
                 functions._found.pop("mx.softmax", None)
 
 
-def test_a_block_undoes_a_pause_that_an_interrupt_has_left(no_residue, model, x):
-    """Between two lines of Python an interrupt can fall where nothing runs after it."""
-    with pytest.raises(KeyboardInterrupt), model.trace(x):
-        stack.paused += 1
-        raise KeyboardInterrupt
-
-
 def test_an_interrupt_inside_a_look_leaves_no_residue(no_residue, model, x):
     with pytest.raises(KeyboardInterrupt), model.trace(x):
         h = model.layers[2].output
