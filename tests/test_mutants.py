@@ -1,4 +1,4 @@
-"""The table of mutants is sound; and, in the slow sweep, every mutant is caught."""
+"""The table of mutants is sound.  `make mutants` says whether every one of them is caught."""
 
 from __future__ import annotations
 
