@@ -43,7 +43,7 @@ def oldest(bounds: str) -> str:
 
 
 def environment(folder: str, *lists: list[str]) -> Path:
-    """The Python of a fresh environment, each list installed; what pip says is shown if it fails."""
+    """The Python of a fresh environment with these installed, list by list; pip's words if not."""
     python = Path(folder, "bin", "python")
     steps = [([sys.executable, "-m", "venv", folder], "a virtual environment")]
     for wanted in lists:

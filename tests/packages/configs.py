@@ -14,7 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
-# What packages call the sizes of a language model.  Each configuration takes what it has a name for.
+# What packages call the sizes of a model.  Each configuration takes those it has a name for.
 SMALL: dict[str, Any] = dict(
     hidden_size=32, intermediate_size=64, num_hidden_layers=2, vocab_size=50, head_dim=8,
     num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
@@ -276,18 +276,27 @@ SPEECH = {
         ),
         lambda: (normal(1, 64),),
     ),
-}  # fmt: skip
-
-CODECS = {
-    "encodec encoder": Case(
+    "moonshine decoder": Case(
         Made(
-            f"{AUDIO}.encodec.encodec:EncodecEncoder",
-            Made(
-                f"{AUDIO}.encodec:EncodecConfig", num_filters=4, hidden_size=16,
-                upsampling_ratios=[2, 2],
+            "mlx_audio.stt.models.moonshine.moonshine:MoonshineDecoder",
+            Small(
+                "mlx_audio.stt.models.moonshine.config:ModelConfig", decoder_num_hidden_layers=2,
+                decoder_num_attention_heads=4,
             ),
         ),
-        lambda: (normal(1, 32, 1),),
+        lambda: (*tokens(), normal(1, 5, 32)),
+    ),
+}  # fmt: skip
+
+ENCODEC = Made(
+    f"{AUDIO}.encodec:EncodecConfig", num_filters=4, hidden_size=16, upsampling_ratios=[2, 2]
+)
+CODECS = {
+    "encodec encoder": Case(
+        Made(f"{AUDIO}.encodec.encodec:EncodecEncoder", ENCODEC), lambda: (normal(1, 32, 1),)
+    ),
+    "encodec decoder": Case(
+        Made(f"{AUDIO}.encodec.encodec:EncodecDecoder", ENCODEC), lambda: (normal(1, 8, 16),)
     ),
     "snac": Case(
         Made(

@@ -1,6 +1,6 @@
 """Models of other packages, small and random, where the packages can be imported.
 
-Nothing is installed and nothing is loaded: each model is built from a configuration in `configs.py`.
+Nothing is installed and nothing is loaded: each model is built from its entry in `configs.py`.
 What is asked of each is the same: its sites and its output are read, written, saved whole, and
 rebuilt as what they were.  `make packages` installs the packages, and there none may be missing.
 """
