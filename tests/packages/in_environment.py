@@ -38,7 +38,9 @@ def main() -> None:
     """Set it up and run the tests; exits with 1 if one fails or a package is missing."""
     extras = ",".join((*sys.argv[1:2], "test"))
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mlxgraph-packages.") as there:
+    with tempfile.TemporaryDirectory(
+        prefix="mlxgraph-packages.", ignore_cleanup_errors=True
+    ) as there:
         house = [f"{ROOT}[{extras}]", *IMPORTED]
         python = environment(there, house, ["--no-deps", *PACKAGES])
         names = ("mlx", *(package.partition("==")[0] for package in PACKAGES))
