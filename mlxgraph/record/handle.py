@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlxgraph.errors import NotSavedError, UnboundParamError
+from mlxgraph.errors import NotSavedError, PicklingError, UnboundParamError
+from mlxgraph.errors.source_line import here
 from mlxgraph.graph.listing import brief
 from mlxgraph.mlx_facts.originals import ARRAY
 
@@ -51,6 +52,17 @@ def refuse(handle: Any) -> None:
     if handle._recording.unbound:
         raise UnboundParamError(handle._recording.unbound)
     raise NotSavedError(handle._describe(), handle._birth())
+
+
+def refuse_pickle(handle: Any, protocol: Any) -> Any:
+    """Say why a handle cannot be pickled, inside its block or after it."""
+    open_recording(handle)
+    raise PicklingError(
+        handle._describe(),
+        "nothing has run yet",
+        "Save it inside the block, and pickle it after the block.",
+        str(here()),
+    )
 
 
 def site_of_handle(handle: Any) -> Any:
