@@ -48,6 +48,9 @@ class Result(_Result):
             self._known = self._later()
         return self._known
 
+    def __reduce__(self) -> Any:
+        return Result, (self.saves, self.output)
+
     def __getitem__(self, name: str) -> Any:  # type: ignore[override]
         if name not in self.saves:
             raise UnknownNameError("save", str(name), self.saves)
@@ -134,6 +137,9 @@ class CompiledPass:
             trace = Trace(engine.with_edits(Graph()), call, graph=self.graph)
             known = self._by_kind.put(key, _resolved(trace.recorded()))
         return known, call
+
+    def __reduce__(self) -> Any:
+        return CompiledPass, (self._engine.with_edits(Graph()), self.graph, self._options)
 
     def __repr__(self) -> str:
         model = f"InterpretableModel({type(self._engine.root).__name__})"

@@ -226,6 +226,13 @@ class ModuleHandle:
     def _ipython_key_completions_(self) -> list[str]:
         return self._children()
 
+    def __copy__(self) -> ModuleHandle:
+        return self
+
+    def __reduce__(self) -> Any:
+        """A copy names the module in a copy of the model, and belongs to no block."""
+        return ModuleHandle, (self._engine, self._path, None, self._call)
+
     def __str__(self) -> str:
         """The name that every call takes in place of the handle."""
         return self._path + (f".calls[{self._call}]" if self._call > 0 else "") or MODEL_OUTPUT

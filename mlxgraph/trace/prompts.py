@@ -30,6 +30,7 @@ from mlxgraph.trace.gradients import check_gradients
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.inputs import call_of, prepare
 from mlxgraph.trace.open_block import refreshed
+from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import intervene, take_in
 
 
@@ -118,6 +119,8 @@ class Prompts:
             raise AttributeError(name)
         own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
         raise UnknownSiteError(name, (), "a trace of several prompts", also=own)
+
+    __copy__, __deepcopy__, __reduce_ex__ = shallow, deep, refuse_pickle
 
     @property
     def graph(self) -> Graph:

@@ -35,6 +35,7 @@ from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.looks import Looks
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import refreshed
+from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import first_argument, intervene, meant, read_named, take_in
 
 Interventions = Mapping[str, Callable[[Any], Any]]
@@ -268,6 +269,7 @@ class Trace:
         }
 
     apply = staticmethod(apply)
+    __copy__, __deepcopy__, __reduce_ex__ = shallow, deep, refuse_pickle
 
     def log(self, *values: Any) -> None:
         """Write values to standard output when the block has run."""
