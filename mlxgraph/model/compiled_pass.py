@@ -127,7 +127,7 @@ class CompiledPass:
         """
         own = {name: value for name, value in kwargs.items() if not self._is_param(name)}
         check_keywords(self._engine.root, own, self._named)
-        call = prepare(inputs, self._engine.tokenizer, own)
+        call = prepare(inputs, self._engine, own)
         engine = refreshed(self._engine)
         if self._always is not None:
             return self._always, call

@@ -34,7 +34,7 @@ class EditBlock(Generic[M]):
         self._watch: Any = None
 
     def __enter__(self) -> M:
-        call = prepare(self._example, self._engine.tokenizer)
+        call = prepare(self._example, self._engine)
         self._trace = Trace(self._engine, call)
         statement = None if self._statement is None else self._statement()
         self._watch = None if statement is None else weakref.ref(statement, self._over)

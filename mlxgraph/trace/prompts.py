@@ -76,7 +76,7 @@ class Prompts:
         recording, engine = self._recording, self._engine
         if not recording.open:
             raise OutsideTraceError("t.invoke")
-        call = prepare(inputs, engine.tokenizer)
+        call = prepare(inputs, engine)
         with paused():
             census = engine.runner.census(call)
             check_ids(census.rows, call)
