@@ -13,6 +13,7 @@ from mlxgraph.graph.graph import Graph, HasGraph, graph_of
 from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.record.param import filled, holes
+from mlxgraph.record.saved_values import SavedValues
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
@@ -49,7 +50,7 @@ class Result(_Result):
         return self._known
 
     def __reduce__(self) -> Any:
-        return Result, (self.saves, self.output)
+        return _result, (self.saves, self.output)
 
     def __getitem__(self, name: str) -> Any:  # type: ignore[override]
         if name not in self.saves:
@@ -58,6 +59,10 @@ class Result(_Result):
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self.saves)
+
+
+def _result(saves: dict[str, Any], output: Any) -> Result:
+    return Result(SavedValues(saves), output)
 
 
 class Resolved(NamedTuple):
@@ -98,13 +103,13 @@ class CompiledPass:
         again = Job(resolved.graph, call.again(), params, self._options)
         values = self._values(resolved, call, params)
         if not resolved.graph.saves:
-            return Result({}, values[0])
+            return Result(SavedValues(), values[0])
 
         def output() -> Any:
             return execute_beside(self._engine, again, [output_of(resolved.graph)], key)[0]
 
         names = [name for name, _ in resolved.graph.saves]
-        result = Result(dict(zip(names, values, strict=True)))
+        result = Result(SavedValues(zip(names, values, strict=True)))
         result._later = output
         return result
 

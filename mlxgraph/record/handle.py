@@ -59,7 +59,7 @@ def refuse_pickle(handle: Any, protocol: Any) -> Any:
     open_recording(handle)
     raise PicklingError(
         handle._describe(),
-        "nothing has run yet",
+        "it was not saved, and nothing has run yet",
         "Save it inside the block, and pickle it after the block.",
         str(here()),
     )
@@ -79,7 +79,7 @@ def describe(handle: Any) -> str:
     """A handle as errors name it: its site, or a short expression."""
     site = site_of_handle(handle)
     if site is not None:
-        return str(site)
+        return site.spoken
     return brief(handle._node, handle._recording.constants)
 
 

@@ -88,7 +88,7 @@ class ModuleHandle:
         name = site.path.partition(".")[0]
         if name in self._engine.runner.added and "." in site.path:
             raise NeverCalledError(
-                str(site),
+                site.spoken,
                 str(here()),
                 (),
                 reason=f"{name} is called by hand, as a whole.  Call its parts by hand to see"

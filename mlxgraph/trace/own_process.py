@@ -11,6 +11,7 @@ from typing import Any
 
 from mlxgraph.errors import PicklingError
 from mlxgraph.errors.source_line import here
+from mlxgraph.record.saved_values import SavedValues
 
 
 def refuse_pickle(value: Any, protocol: Any) -> Any:
@@ -34,5 +35,5 @@ def deep(value: Any, memo: dict[int, Any]) -> Any:
     """For `copy.deepcopy`: saved values of its own, and the same recipe."""
     twin = shallow(value)
     if "saved_values" in vars(value):
-        twin.saved_values = copy.deepcopy(value.saved_values, memo)
+        twin.saved_values = SavedValues(copy.deepcopy(value.saved_values, memo))
     return twin

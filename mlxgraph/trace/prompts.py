@@ -21,6 +21,7 @@ from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
+from mlxgraph.record.saved_values import SavedValues
 from mlxgraph.record.stack import exit_of_block, paused
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
@@ -52,7 +53,7 @@ class Prompts:
         self._statement: Any = None  # the `with` statement, while it runs (`record.stack`)
         self._open: intercepted | None = None
         self._graph: Graph | None = None
-        self.saved_values: dict[str, Any] = {}
+        self.saved_values: dict[str, Any] = SavedValues()
         self.tokens: mx.array | None = None
         self.lengths: list[int] | None = None
 

@@ -23,6 +23,7 @@ from mlxgraph.record.apply import apply
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
+from mlxgraph.record.saved_values import SavedValues
 from mlxgraph.record.stack import exit_of_block, paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
@@ -71,7 +72,7 @@ class Trace:
         """`options` are None for a block that is recorded and not run."""
         self.tokens = call.tokens
         self.lengths = call.lengths
-        self.saved_values: dict[str, Any] = {}
+        self.saved_values: dict[str, Any] = SavedValues()
         self._engine = engine
         self._call = call
         self._as_given = call.again()  # a cache among the inputs is advanced by the block
@@ -215,7 +216,7 @@ class Trace:
         site = named.site
         if self._recording is not None:
             site = self._recording.census.meant(site)
-        whole = str(site)
+        whole = site.spoken
         if whole in self.saved_values:
             value = self.saved_values[whole]
         else:
