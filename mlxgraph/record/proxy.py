@@ -36,7 +36,7 @@ from mlxgraph.record.handle import (
     refuse_pickle,
     save,
 )
-from mlxgraph.record.nested_proxy import NestedProxy
+from mlxgraph.record.nested_proxy import nested_proxy
 from mlxgraph.record.operators import from_numpy, methods, operators
 from mlxgraph.record.view_functions import view_call
 from mlxgraph.record.views import View
@@ -50,7 +50,7 @@ def wrap(recording: Any, node: Node, value: Any, origin: Any = None) -> Any:
     if isinstance(value, ARRAY):
         handle: Any = Proxy(value)
     elif is_container(value):
-        handle = NestedProxy()
+        handle = nested_proxy(value)
     else:
         return value
     handle._recording = recording
