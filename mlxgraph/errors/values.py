@@ -68,6 +68,13 @@ class PlainArrayError(MLXGraphError, TypeError):
         super().__init__(f"{what}, and nothing has run yet.\n  at {where}\n  {advice}")
 
 
+class PicklingError(MLXGraphError, TypeError, RuntimeError):
+    """Something that cannot be written down for another process."""
+
+    def __init__(self, what: str, why: str, advice: str, where: str):
+        super().__init__(f"{what} cannot be pickled: {why}.\n  at {where}\n  {advice}")
+
+
 class ForeignProxyError(MLXGraphError, ValueError):
     """A proxy of one open trace used in another."""
 

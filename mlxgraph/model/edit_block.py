@@ -36,7 +36,7 @@ class EditBlock(Generic[M]):
 
     def __enter__(self) -> M:
         tokens = mx.zeros((1, EXAMPLE_LENGTH), mx.int32)
-        call = prepare(self._given or (tokens,), self._engine.tokenizer)
+        call = prepare(self._given or (tokens,), self._engine)
         self._trace = Trace(self._engine, call)
         statement = None if self._statement is None else self._statement()
         self._watch = None if statement is None else weakref.ref(statement, self._over)

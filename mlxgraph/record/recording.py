@@ -211,7 +211,7 @@ class Recording:
         given = shape_and_dtype(self.info(node).value) if type(node) is Node else repr(value)
         if type(node) is not Node or given != shape_and_dtype(target):
             raise ShapeError(
-                f"{site} is {shape_and_dtype(target)}, and skipping it was to give {given}",
+                f"{site.spoken} is {shape_and_dtype(target)}, and skipping it was to give {given}",
                 str(here()),
                 "Give a value of the same shape and dtype, such as the module's input.",
             )
@@ -235,11 +235,11 @@ class Recording:
         if self.info(node).when <= self.census.position(site):
             return
         if any(n.op == ops.GRAD for n in walk([node])):
-            raise GradientOrderError(str(site), str(here()))
+            raise GradientOrderError(site.spoken, str(here()))
         late = [n for n in walk([node]) if n.op == ops.SITE]
         worst = max(late, key=lambda n: self.info(n).when)
         read_at = self.line_of(worst)
-        raise OrderError(str(site), str(site_of(worst)), str(here()), str(read_at or ""))
+        raise OrderError(site.spoken, site_of(worst).spoken, str(here()), str(read_at or ""))
 
     # -- several prompts --------------------------------------------------------------------------
 

@@ -53,11 +53,11 @@ class SiteValues:
         for prefix, line in self._skipped.items():
             if site.path.startswith(prefix):
                 reason = f"{prefix[:-1]} was skipped at {line}, and nothing in it runs."
-                raise NeverCalledError(str(site), str(here()), (), reason=reason)
+                raise NeverCalledError(site.spoken, str(here()), (), reason=reason)
         if site not in self.census.order:
             called = dict.fromkeys(s.path for s in self.census.order)
             times = self.census.calls(site.path)
-            raise NeverCalledError(str(site), str(here()), called, times)
+            raise NeverCalledError(site.spoken, str(here()), called, times)
 
     def skip(self, site: Site, node: Node) -> None:
         """The module of an output site is not run: `node` is its output."""
@@ -93,7 +93,7 @@ class SiteValues:
         if self.scope == EVERY_PROMPT:
             return site
         if self.scope is None:
-            raise OutsideTraceError(f"{site}, outside of `with t.invoke(...)`,")
+            raise OutsideTraceError(f"{site.spoken}, outside of `with t.invoke(...)`,")
         return site if site.path.startswith(SCOPE) else site._replace(path=self.scope + site.path)
 
 

@@ -254,7 +254,7 @@ def _chain(handle: Any) -> tuple[list[Any], Node]:
     if type(origin) is WholeSite:
         cell = origin.cell
         if origin.epoch != cell.epoch:
-            raise StaleHandleError(str(cell.site), str(here()), str(cell.replaced_at))
+            raise StaleHandleError(cell.site.spoken, str(here()), str(cell.replaced_at))
         return chain, cell.node
     if root._node.op == ops.GRAD:
         raise GradientError(
