@@ -84,7 +84,7 @@ class Twins:
                 self._keep(live, array)
 
     def known(self, value: Any) -> Any:
-        """The copy that was made of a value."""
+        """The copy that was made of a value.  Raises: KeyError where none was."""
         return self._twins[id(value)]
 
     def of(self, value: Any) -> Any:

@@ -233,12 +233,16 @@ class Trace:
         Nobody had saved them; the random draws are those of the finished run.
         """
         graph = self.graph
-        if self._weights is not None and not self._weights[0].are_weights(self._weights[1]):
-            raise LookError(
-                f"{', '.join(map(str, sites[:3]))}: the model's weights have changed since this"
-                f" run, and what was not saved in it cannot be told any more.\n  at {here()}\n"
-                "  Save it inside the block, or look at it before the weights change."
-            )
+        if self._weights is not None:
+            tree, weights = self._weights
+            same = tree.are_weights(weights)
+            if not (same and tree.holds()):
+                raise LookError(
+                    f"{', '.join(map(str, sites[:3]))}: the model's"
+                    f" {'modules or settings' if same else 'weights'} have changed since this"
+                    f" run, and what was not saved in it cannot be told any more.\n  at {here()}\n"
+                    "  Save it inside the block, or look at it before the model changes."
+                )
         written = dict(graph.writes)
         nodes: list[Node] = [written.get(site) or site_node(*site) for site in sites]
         assert self._key is not None
