@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.nested import entries, is_given_value, map_nested
+from mlxgraph.graph.nested import entries, has_attributes, is_given_value, map_nested
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
@@ -97,13 +97,13 @@ def _visit(census: Census, tree: ModuleTree, call: Call, by_name: bool) -> None:
 
 
 def _noting_changes(census: Census, given: Call, forward: Callable[[], None]) -> None:
-    """Run a forward, and note whether it changes lists, dicts or arrays in them."""
+    """Run a forward, and note whether it changes lists, dicts, objects or arrays in them."""
     inputs = (given.args, given.kwargs)
     before = [*_parts(inputs)]
     forward()
     after = [*_parts(inputs)]
     same = len(before) == len(after) and all(map(is_, before, after))
-    held = any(isinstance(value, (list, dict)) for value in before[3:])
+    held = any(isinstance(v, (list, dict)) or has_attributes(v) for v in before[3:])
     census.changes = not same or (held and census.traceable and any(map(is_computed, given.arrays)))
 
 
