@@ -29,7 +29,8 @@ class Census:
     values, `draws` is True where it uses the random state.  `changes` is True where it changes
     lists, dicts or arrays among its inputs (a cache).  `drawing` says how often modules draw that
     are called by hand, `rows` which arrays among the inputs number the rows of an embedding:
-    `{array: (path, how many rows)}`.  Of modules with several paths, `aliases` says which path
+    `{array: (path, how many rows)}`, `embeddings` how many rows each embedding has that is called.
+    Of modules with several paths, `aliases` says which path
     counts the calls, and `first` the number of the first call that is made by each path.
     """
 
@@ -42,6 +43,7 @@ class Census:
         "drawing",
         "changes",
         "rows",
+        "embeddings",
         "aliases",
         "first",
         "__weakref__",
@@ -56,6 +58,7 @@ class Census:
         self.changes = False
         self.drawing: dict[Node, int] = {}
         self.rows: dict[int, tuple[str, int]] = {}
+        self.embeddings: dict[str, int] = {}
         self.aliases: Mapping[str, str] = {}
         self.first: dict[str, int] = {}
 

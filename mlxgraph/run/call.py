@@ -69,6 +69,14 @@ class Call(NamedTuple):
         """What about the lengths decides what positions mean: nothing where all are the same."""
         return tuple(self.lengths or ()) if self.is_ragged else None
 
+    def without_padding(self, number: int) -> mx.array:
+        """One of the arrays; of token ids the real ones, with 0 for what is masked."""
+        array = self.arrays[number]
+        if number or not self.is_ragged:
+            return array
+        starts = mx.array([array.shape[1] - length for length in self.lengths or ()])
+        return mx.where(mx.arange(array.shape[1]) >= starts[:, None], array, 0)
+
     def with_arrays(self, arrays: Iterable[mx.array]) -> Call:
         """The call with other arrays in place of its own."""
         arrays = list(arrays)

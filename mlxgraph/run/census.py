@@ -20,11 +20,11 @@ from mlxgraph.graph.nested import entries, has_attributes, is_given_value, map_n
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
-from mlxgraph.mlx_facts.modules import is_embedding
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import is_computed
 from mlxgraph.run.by_name import ByName
 from mlxgraph.run.call import Call
+from mlxgraph.run.rows import rows_of, same_array
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
@@ -83,8 +83,10 @@ def _visit(census: Census, tree: ModuleTree, call: Call, by_name: bool) -> None:
         if by_name:
             census.first.setdefault(names.of(path), number)
         census.visit(Site(path, INPUTS, number), map_nested((args, kwargs), _abstract))
-        if len(args) == 1 and is_embedding(tree.modules[path]):
-            _enter_rows(census, call, path, args[0], tree.modules[path])
+        if len(args) == 1 and path in tree.embeddings:
+            census.embeddings[path] = size = rows_of(tree.embeddings[path])
+            for k in same_array(call.arrays, args[0]):
+                census.rows[k] = (path, size)
         result = original(*args, **kwargs)
         census.visit(Site(path, OUTPUT, number), map_nested(result, _abstract))
         return result
@@ -113,13 +115,6 @@ def _parts(value: Any) -> Iterator[Any]:
     if is_given_value(value):
         for _, item in entries(value):
             yield from _parts(item)
-
-
-def _enter_rows(census: Census, call: Call, path: str, ids: Any, embedding: Any) -> None:
-    """Note that an array among the inputs goes into an embedding as it is."""
-    for number, array in enumerate(call.arrays):
-        if array is ids:
-            census.rows[number] = (path, embedding.weight.shape[0])
 
 
 def _abstract(value: Any) -> Any:
