@@ -28,6 +28,7 @@ from mlxgraph.errors.inputs import (
     ModelLoadError,
     NoTokenizerError,
     UnembeddingError,
+    VocabularyError,
     failed_intervention,
 )
 from mlxgraph.errors.shapes import (
@@ -117,6 +118,7 @@ __all__ = [
     "UnknownEntryError",
     "UnknownNameError",
     "UnknownSiteError",
+    "VocabularyError",
     "close_matches",
     "failed_intervention",
     "numbered",

@@ -6,15 +6,21 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxgraph.run.call import describe_call
 from mlxgraph.run.engine import Engine
+from mlxgraph.trace.ids import check_plain
 from mlxgraph.trace.inputs import prepare
 
 
 def plain_call(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
     """The bare model on inputs as for `trace`; arrays are handed on as they are."""
     if len(args) != 1 or (isinstance(args[0], mx.array) and args[0].ndim != 1):
+        one = len(args) == 1 and not kwargs
+        check_plain(engine, prepare(args, None) if one else describe_call(args, kwargs))
         return engine.root(*args, **kwargs)
     call = prepare(args, engine)
     if call.is_ragged:
         engine.runner.census(call)  # raises where the model cannot hide padding
+    if not kwargs:
+        check_plain(engine, call)
     return call.forward(engine.root, call.args, kwargs)

@@ -20,6 +20,7 @@ import mlx.nn as nn
 
 from mlxgraph.mlx_facts.compiling import function_of
 from mlxgraph.mlx_facts.functions import is_compiled
+from mlxgraph.mlx_facts.modules import is_embedding
 from mlxgraph.run.own_compile import may_call_compile, may_compile
 from mlxgraph.run.twins import PROXIES, Twins, aim_of
 
@@ -88,6 +89,11 @@ class ModuleTree:
     def shared(self) -> frozenset[str]:
         """Every path of the modules that have several."""
         return frozenset((*self.aliases, *self.aliases.values()))
+
+    @cached_property
+    def embeddings(self) -> dict[str, Any]:
+        """The embeddings by path: what is no number of a row must not get to them."""
+        return {path: module for path, module in self.modules.items() if is_embedding(module)}
 
     def _add_hidden(self) -> None:
         """What modules hold beside the tree, in helper objects and functions: its arrays are inputs
