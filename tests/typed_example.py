@@ -1,11 +1,13 @@
 """What a type checker sees of a user's program: read by mypy in `make check`, and run as a test.
 
+Pyright reads it too, in `tests/surface/test_repl.py`, where it is on the PATH.
+
 `assert_type` fails the check where a type is another one, `Any` included.
 """
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import mlx.core as mx
 
@@ -39,6 +41,10 @@ def main() -> dict[str, mx.array]:
     assert_type(t.activations, Activations)
     assert_type(t.lengths, list[int] | None)
 
+    with model.trace(TEXT):
+        state = model.layers[4].output[0, -1].save()
+    assert_type(state, Any)  # and not "possibly unbound": the block swallows no errors
+
     with model.trace() as prompts:
         assert_type(prompts, Prompts)
         with prompts.invoke(TEXT):
@@ -57,6 +63,15 @@ def main() -> dict[str, mx.array]:
     assert_type(model.encode(TEXT), list[int])
     recovery = model.activation_patching(TEXT, "The capital of Italy is")
     assert_type(recovery, Recovery)
+    assert_type(model.get_token_predictions(state), list[Any])
+    assert_type(mg.collect_activations(model, TEXT), mg.ActivationCache)
+    assert_type(mg.batch_get_activations(model, [TEXT], layers=[0]), dict[str, mx.array])
     found = mg.get_activations(model, TEXT, layers=[0])
     assert_type(found, dict[str, mx.array])
     return found
+
+
+def leave(trace: mg.Trace, prompts: Prompts) -> None:
+    """What a block answers as it ends is known: with an `Any` it is no context manager to Pyright."""
+    assert_type(trace.__exit__(None, None, None), bool | None)
+    prompts.__exit__(None, None, None)

@@ -110,7 +110,7 @@ class Trace:
         return self
 
     @exit_of_block
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool | None:
         self._close()
         if self._recorded_only:
             return False

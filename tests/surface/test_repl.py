@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import mlx.nn as nn
 import pytest
 
@@ -14,6 +20,20 @@ from tests.models import make_llama
 def test_the_typed_example_runs():
     found = typed_example.main()
     assert set(found) == {"layer_0"}, "and so to its end"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pyright") is None, reason="there is no pyright on the PATH")
+def test_pyright_sees_the_same_types(tmp_path):
+    page, root = Path(typed_example.__file__), Path(mg.__file__).parents[1]
+    shutil.copy(page, tmp_path / "page.py")
+    settings = {"typeCheckingMode": "standard", "extraPaths": [str(root)], "include": ["page.py"]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = ["pyright", "--outputjson", "--pythonpath", sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    found = json.loads(done.stdout)
+    assert found["summary"]["filesAnalyzed"] == 1
+    assert [problem["message"] for problem in found["generalDiagnostics"]] == []
 
 
 def test_printing_a_model_shows_its_tree(tied):
