@@ -29,7 +29,7 @@ from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
 from mlxgraph.model.plain_call import plain_call
-from mlxgraph.model.traced_function import TracedFunction
+from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
@@ -170,21 +170,7 @@ class InterpretableModel:
         """
         return explain(self._engine, graph, inputs, rewrites_named(optimize), kwargs)
 
-    def pass_(
-        self, function: Any = None, *, compile: CompileMode = "auto", optimize: Optimize = True
-    ) -> Any:
-        """A function of the proxied model as a compiled pass: `@model.pass_`.
-
-        Example:
-            >>> @model.pass_
-            ... def steered(m, alpha, v):
-            ...     m.layers[5].output[:, -1] += alpha * v
-            ...     return m.output[:, -1]
-            >>> logits = steered("The capital of France is", 2.0, v)
-        """
-        if function is None:
-            return lambda function: self.pass_(function, compile=compile, optimize=optimize)
-        return TracedFunction(self, self._engine, function, options_of(compile, optimize))
+    pass_ = pass_
 
     @overload
     def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...

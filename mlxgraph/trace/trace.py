@@ -37,7 +37,7 @@ from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.resolve import first_argument, intervene, meant, read_named, take_in
 
-Interventions = Mapping[str, Callable[[Any], Any]]
+Interventions = Mapping[Any, Callable[[Any], Any]]  # by name or handle: its keys are invariant
 
 
 class StopBlock(Exception):  # noqa: N818 - not an error: the way out of a block
