@@ -24,7 +24,7 @@ from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.model.compiled_pass import CompiledPass, Result, edited_output
-from mlxgraph.model.edit_block import EditBlock
+from mlxgraph.model.edit_block import EditBlock, check_example
 from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
@@ -187,11 +187,15 @@ class InterpretableModel:
             example: inputs to record with, where the model takes other things than tokens.
 
         Returns: an InterpretableModel, or a block that gives one.
+        Raises: NotAGraphError (a TypeError) for a function, or a name and a function.
         """
         edits = graph_in(graph)
         if edits is None:
+            check_example(graph, example)
             inputs = (graph, *example) if graph is not None else example
             return EditBlock(self._engine, inputs, self._with)
+        if example:
+            raise InputError("model.edit takes one graph.\n  Write model.edit(first >> second).")
         return self._with(self._engine.with_edits(self._engine.after_edits(edits)))
 
     @classmethod
