@@ -98,11 +98,45 @@ def test_the_interventions_module_shows_interventions_alone():
     assert all(callable(getattr(iv, name)) and not name[0].isupper() for name in dir(iv))
 
 
-def test_ipython_completes(tied):
+SETUP = """
+with model.trace([[1, 2, 3]]) as trace:
+    cache = trace.cache("layers.*")
+    model.output.save("kept")
+acts, layer, result = trace.activations, model.layers[1], model.run(trace, [[1, 2, 3]])
+"""
+COMPLETED = {  # what is typed: something offered, and how much the shell must be allowed
+    'model["layers.1.ml': ("layers.1.mlp", "limited"),
+    'acts["model.layers.1.': ("model.layers.1.mlp", "limited"),
+    'result["': ("kept", "limited"),
+    'trace.saved_values["ke': ("kept", "unsafe"),
+    'cache["': ("layers.1", "limited"),
+    "model.logit": ("logit_lens", "limited"),
+    "layer.ml": ("mlp", "limited"),
+    "iv.sc": ("scale", "limited"),
+    'trace.activations["model.layers.1.': ("model.layers.1.mlp", "unsafe"),
+    "model.layers[1].ml": ("mlp", "unsafe"),
+    "trace.layers[1].ml": ("mlp", "unsafe"),
+    'trace.get("model.layers.1.': ("model.layers.1.mlp", None),
+}
+
+
+@pytest.mark.parametrize("typed", COMPLETED)
+@pytest.mark.parametrize("allowed", ["limited", "unsafe"])
+def test_ipython_completes(tied, typed, allowed, tmp_path, monkeypatch):
     completer = pytest.importorskip("IPython.core.completer")
-    shell = completer.IPCompleter(namespace={"model": tied, "iv": iv}, use_jedi=False)
+    monkeypatch.chdir(tmp_path)  # file names are offered as well
+    names = {"model": tied, "iv": iv}
+    exec(SETUP, names)
+    shell = completer.IPCompleter(namespace=names, use_jedi=False)
+    shell.evaluation = allowed
     with completer.provisionalcompleter():
-        keys = {c.text for c in shell.completions('model["layers.1.ml', 18)}
-        parts = {c.text for c in shell.completions("iv.", 3)}
-    assert any("layers.1.mlp" in key for key in keys)
-    assert any("scale" in part for part in parts) and not any(".mx" in part for part in parts)
+        offered = {c.text for c in shell.completions(typed, len(typed))}
+    wanted, needed = COMPLETED[typed]
+    assert any(wanted in text for text in offered) == (needed in ("limited", allowed))
+
+
+def test_completion_offers_interventions_alone():
+    completer = pytest.importorskip("IPython.core.completer")
+    shell = completer.IPCompleter(namespace={"iv": iv}, use_jedi=False)
+    with completer.provisionalcompleter():
+        assert not any(".mx" in c.text for c in shell.completions("iv.", 3))
