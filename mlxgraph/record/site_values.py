@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mlxgraph.errors import NeverCalledError, OutsideTraceError
+from mlxgraph.errors import NeverCalledError, OperationError, OutsideTraceError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
-from mlxgraph.graph.census import Census
+from mlxgraph.graph.census import Census, Whole
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import SCOPE, SKIP, Site
 from mlxgraph.record.views import Build
@@ -95,3 +95,14 @@ class SiteValues:
         if self.scope is None:
             raise OutsideTraceError(f"{site}, outside of `with t.invoke(...)`,")
         return site if site.path.startswith(SCOPE) else site._replace(path=self.scope + site.path)
+
+
+def no_parts(site: Site, value: Whole) -> OperationError:
+    """The error for reading a value that cannot be taken apart."""
+    return OperationError(
+        "reading",
+        f"{site}, a {value.kind}",
+        str(here()),
+        f"{value.reason}.\n  Read and edit the modules that give its arrays; or make it a"
+        " dataclass, a value that is read and written by attribute",
+    )

@@ -25,7 +25,7 @@ from mlxgraph.run.call import Call
 from mlxgraph.run.census import take_census
 from mlxgraph.run.padded import check_masks, padded_forward
 from mlxgraph.run.plan import make_plan
-from mlxgraph.run.prepared import PreparedRun
+from mlxgraph.run.prepared import PreparedRun, Unreachable
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
@@ -210,6 +210,10 @@ class Runner:
             if compile is True:
                 raise
             failure: Exception = error
+        except Unreachable as error:
+            if compile is True:
+                raise _untraceable(str(error)) from None
+            failure = error
         except Exception as error:
             if compile is True:
                 raise
