@@ -96,7 +96,7 @@ def _numbers(given: Any, what: str) -> int | tuple[int, ...] | None:
 def _parsed(sites: str | ModuleHandle) -> tuple[str, str]:
     """Pattern and port; a bad pattern is refused here, on the user's line."""
     name = site_text(sites)
-    module, _, port = taken_apart(name)
+    module, _, port, _ = taken_apart(name)
     if is_pattern(module):
         compiled(module)
     return (name.removesuffix(f".{port}"), port) if port not in ("", OUTPUT) else (name, OUTPUT)

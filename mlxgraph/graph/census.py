@@ -5,11 +5,13 @@ A noun only: `run` takes it, `record` checks against it, `run` plans by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from mlxgraph.errors import NeverCalledError
+from mlxgraph.errors.source_line import here
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
+from mlxgraph.graph.site import BY_NAME, INPUTS, OUTPUT, SKIP, Site
 
 
 class Info(NamedTuple):
@@ -27,7 +29,8 @@ class Census:
     values, `draws` is True where it uses the random state.  `changes` is True where it changes
     lists, dicts or arrays among its inputs (a cache).  `drawing` says how often modules draw that
     are called by hand, `rows` which arrays among the inputs number the rows of an embedding:
-    `{array: (path, how many rows)}`.
+    `{array: (path, how many rows)}`.  Of modules with several paths, `aliases` says which path
+    counts the calls, and `first` the number of the first call that is made by each path.
     """
 
     __slots__ = (
@@ -39,6 +42,8 @@ class Census:
         "drawing",
         "changes",
         "rows",
+        "aliases",
+        "first",
         "__weakref__",
     )
 
@@ -51,11 +56,35 @@ class Census:
         self.changes = False
         self.drawing: dict[Node, int] = {}
         self.rows: dict[int, tuple[str, int]] = {}
+        self.aliases: Mapping[str, str] = {}
+        self.first: dict[str, int] = {}
 
     def visit(self, site: Site, value: Any) -> None:
         """Enter the next site of the forward."""
         self.order[site] = len(self.order)
         self.values[site] = value
+
+    def meant(self, site: Site) -> Site:
+        """The site with the number of its call: the first that the forward makes by that path.
+
+        Raises: NeverCalledError where it makes several, and none of them by it.
+        """
+        if site.call != BY_NAME:
+            return site
+        path = self.aliases.get(site.path, site.path)
+        number = self.first.get(site.path)
+        if number is None:
+            number, count = 0, self.calls(path)
+            if count > 1:
+                raise NeverCalledError(
+                    site.path,
+                    str(here()),
+                    (),
+                    reason=f"{path} is the same module and is called {count} times, and which of"
+                    f" them is made by the name {site.path} cannot be told.\n"
+                    f"  Write {path}.calls[{count - 1}] for the last, or another number.",
+                )
+        return site._replace(path=path, call=number)
 
     def position(self, site: Site) -> int:
         """When a site is reached; a module is skipped where it would take its inputs.

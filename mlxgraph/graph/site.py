@@ -13,6 +13,7 @@ ROOT_PREFIX = "model."  # a model's module may be named from its root, or withou
 OUTPUT = "output"
 INPUTS = "inputs"
 SCOPE = "@"  # while several prompts are recorded, their sites are `@number:path`
+BY_NAME = -1  # the number of a call that is not said: the first by that name
 SKIP = "skip"  # written only: the module is not run, and this is its output
 
 
@@ -20,6 +21,8 @@ class Site(NamedTuple):
     """Where: module path (`""` is the whole model), port (`output`, `inputs`, ...), call number.
 
     `inputs` holds `(args, kwargs)` of the call; `.input` is its first positional argument.
+    A module with several paths counts its calls whatever the path; which of them are made by one
+    path a census knows, and until then the call is `BY_NAME`.
     """
 
     path: str
@@ -29,9 +32,9 @@ class Site(NamedTuple):
     def __str__(self) -> str:
         if self.path.startswith(SCOPE):
             return f"{self.unscoped} in invoke {self.path[1:].partition(':')[0]}"
-        call = f".calls[{self.call}]" if self.call else ""
+        call = f".calls[{self.call}]" if self.call > 0 else ""
         if not self.path:
-            if self.port == OUTPUT and not self.call:
+            if self.port == OUTPUT and self.call <= 0:
                 return MODEL_OUTPUT
             return f"__model__{call}.{self.port}"
         return f"{self.path}{call}.{self.port}"
@@ -45,6 +48,6 @@ class Site(NamedTuple):
     @property
     def name(self) -> str:
         """The site as `trace.activations` lists it: an output goes by its module's path."""
-        if self.port == OUTPUT and not self.call and self.path:
+        if self.port == OUTPUT and self.call <= 0 and self.path:
             return self.path
         return str(self)

@@ -25,6 +25,7 @@ class SiteName(NamedTuple):
     module: str
     call: int
     port: str  # "" where none was written: the output
+    numbered: bool = False  # whether the call's number was written
 
     @property
     def tail(self) -> str:
@@ -47,4 +48,6 @@ def taken_apart(text: str) -> SiteName:
     if not head or port not in PORTS:
         head, port = text, ""
     call = _CALL.fullmatch(head)
-    return SiteName(call.group(1), int(call.group(2)), port) if call else SiteName(head, 0, port)
+    if call is None:
+        return SiteName(head, 0, port)
+    return SiteName(call.group(1), int(call.group(2)), port, True)

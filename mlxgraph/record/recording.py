@@ -134,8 +134,9 @@ class Recording:
 
     def last_by_hand(self, site: Site) -> Any:
         """What a module that no forward calls returned when it was last called by hand, or None."""
-        if site.path in self._by_hand and not self.census.visits(self._sites.scoped(site)):
-            return self._by_hand[site.path]
+        path = self.census.aliases.get(site.path, site.path)
+        if path in self._by_hand and not self.census.visits(self._sites.scoped(site)):
+            return self._by_hand[path]
         return None
 
     # -- values from outside ----------------------------------------------------------------------
@@ -217,6 +218,10 @@ class Recording:
             self.check_order(site._replace(port=SKIP), node)
             self._sites.skip(site, node)
         self._sites.close_inside(site)
+
+    def meant(self, site: Site) -> Site:
+        """The site that a name means in this block."""
+        return self._sites.scoped(site)
 
     def calls(self, site: Site) -> int:
         """How often the forward calls the module of a site."""

@@ -25,10 +25,10 @@ class SiteValues:
     """The cells of one recording: a site's value, made when it is first asked for."""
 
     def __init__(self, census: Census):
-        self.census = census
+        self.census = self._census = census
         self.scope: str | None = EVERY_PROMPT
         self._cells: dict[Site, Cell] = {}
-        self._prompts = 0
+        self._prompts = 0  # `_census` is that of the prompt that is open
         self._skipped: dict[str, Any] = {}
 
     def cell(self, site: Site, build: Build) -> Cell:
@@ -76,6 +76,7 @@ class SiteValues:
         if self.scope is not None:
             raise OutsideTraceError("t.invoke")
         self.scope = scope = f"{SCOPE}{self._prompts}:"
+        self._census = census
         self._prompts += 1
         for site, position in census.order.items():
             scoped = site._replace(path=scope + site.path)
@@ -84,10 +85,11 @@ class SiteValues:
         try:
             yield
         finally:
-            self.scope = None
+            self.scope, self._census = None, self.census
 
     def scoped(self, site: Site) -> Site:
-        """The site of the prompt that is open, where there are several."""
+        """The site that a name means here: its call, and the prompt that is open, if any is."""
+        site = self._census.meant(site)
         if self.scope == EVERY_PROMPT:
             return site
         if self.scope is None:

@@ -23,6 +23,7 @@ from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
 from mlxgraph.mlx_facts.modules import is_embedding
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import is_computed
+from mlxgraph.run.by_name import ByName
 from mlxgraph.run.call import Call
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -33,26 +34,36 @@ def take_census(tree: ModuleTree, call: Call) -> Census:
 
     Raises: whatever the model raises on these inputs.
     """
+    if tree.aliases:
+        try:
+            return _census(tree, call, True)
+        except Exception:  # names that are told apart may be too much for a model's own code
+            pass
+    return _census(tree, call, False)
+
+
+def _census(tree: ModuleTree, call: Call, by_name: bool) -> Census:
+    """Args: by_name: whether to tell apart by which of its names a shared module is called."""
     before = random_state.current()
     call = call.again()
     try:
-        census = _traced(tree, call) if call.plain else None
+        census = _traced(tree, call, by_name) if call.plain else None
         if census is None:
             census = untraced = Census(traceable=False)
-            _noting_changes(census, call, lambda: _visit(untraced, tree, call))
+            _noting_changes(census, call, lambda: _visit(untraced, tree, call, by_name))
         census.draws = not random_state.same(before)
     finally:
         random_state.restore(before)
     return census
 
 
-def _traced(tree: ModuleTree, call: Call) -> Census | None:
+def _traced(tree: ModuleTree, call: Call, by_name: bool) -> Census | None:
     """The census from a trace, or None if this forward cannot be traced."""
     census = Census()
 
     def visit(*tracers: mx.array) -> None:
         given = call.with_arrays(tracers)
-        _noting_changes(census, given, lambda: _visit(census, tree, given))
+        _noting_changes(census, given, lambda: _visit(census, tree, given, by_name))
 
     try:
         only_traced(visit, call.arrays)
@@ -61,12 +72,16 @@ def _traced(tree: ModuleTree, call: Call) -> Census | None:
     return census
 
 
-def _visit(census: Census, tree: ModuleTree, call: Call) -> None:
+def _visit(census: Census, tree: ModuleTree, call: Call, by_name: bool) -> None:
     seen: Counter[str] = Counter()
+    names = ByName()
+    census.aliases = tree.aliases
 
     def report(path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         number = seen[path]
         seen[path] += 1
+        if by_name:
+            census.first.setdefault(names.of(path), number)
         census.visit(Site(path, INPUTS, number), map_nested((args, kwargs), _abstract))
         if len(args) == 1 and is_embedding(tree.modules[path]):
             _enter_rows(census, call, path, args[0], tree.modules[path])
@@ -75,6 +90,8 @@ def _visit(census: Census, tree: ModuleTree, call: Call) -> None:
         return result
 
     standin = StandIn(tree, tree.modules, report)
+    if by_name:
+        names.watch(tree, standin)
     with uncompiled() if tree.may_compile else nullcontext():
         call.forward(standin.root, call.args, call.kwargs)
 

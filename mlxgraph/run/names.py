@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from mlxgraph.errors import LayersError, SiteNameError, UnknownSiteError, numbered
 from mlxgraph.graph.pattern import ALIASES, is_pattern, matches, numbers_of, split
-from mlxgraph.graph.site import INPUTS, MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
+from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.graph.site_name import SiteName, site_text, taken_apart
 from mlxgraph.run.tree import ModuleTree
 
@@ -106,7 +106,7 @@ class Names:
         text = site_text(name)
         parts = taken_apart(text)
         found: list[str] = []
-        if parts.port and not parts.call:  # a module may be called as a port is
+        if parts.port and not parts.numbered:  # a module may be called as a port is
             found = self._paths(text)
             parts = parts if not found else SiteName(text, 0, "")
         found = found or self._paths(parts.module)
@@ -114,7 +114,13 @@ class Names:
             raise self._unknown(text, parts.module)
         port = OUTPUT if parts.port in ("", OUTPUT) else INPUTS
         first = parts.port == "input"
-        return [NamedSite(Site(path, port, parts.call), first) for path in found]
+        bare = () if parts.numbered else self.tree.shared
+        return [
+            NamedSite(Site(path, port, BY_NAME), first)
+            if path in bare
+            else NamedSite(Site(self.tree.aliases.get(path, path), port, parts.call), first)
+            for path in found
+        ]
 
     def site(self, name: Any) -> NamedSite:
         """The one site that a name means.  Raises: UnknownSiteError, SiteNameError for several."""
@@ -167,14 +173,14 @@ class Names:
         for candidate in self._candidates(name):
             path = self._walk(candidate)
             if path is not None:
-                return [self.tree.aliases.get(path, path)]
+                return [path]
         return [""] if name == ROOT else []
 
     def _forms(self) -> dict[str, str]:
         """Every form of every module's name -> its canonical path."""
         if self._all_forms is None:
             self._all_forms = forms = {}
-            for path in self.tree.modules:
+            for path in (*self.tree.modules, *self.tree.aliases):
                 if path:
                     for form in self._relative(path):
                         forms[form] = path

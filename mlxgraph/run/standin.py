@@ -46,16 +46,21 @@ def _hooked(cls: type) -> type:
         return hook(path, partial(original, self), args, kwargs)
 
     as_itself = _as_itself(cls) if _asks_for_its_type(cls) else None
-    members = {
-        "__call__": __call__,
+    return subclass_of(cls, {"__call__": __call__})
+
+
+def subclass_of(cls: type, members: dict[str, Any]) -> type:
+    """A class that passes for another, but for some methods; the other does not hear of it."""
+    members |= {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
     }
+    bases = (cls,) if issubclass(cls, _Silent) else (_Silent, cls)
     kind = type(cls)
     if kind in (type, ABCMeta):
-        return kind(cls.__name__, (_Silent, cls), members)
-    return type.__new__(kind, cls.__name__, (_Silent, cls), members)
+        return kind(cls.__name__, bases, members)
+    return type.__new__(kind, cls.__name__, bases, members)
 
 
 def _asks_for_its_type(cls: type) -> bool:
@@ -95,6 +100,7 @@ class StandIn:
         for module in tree.added.values():
             twins.of(module)
         self.modules = {path: twins.known(module) for path, module in tree.modules.items()}
+        self.twin = twins.known
         self._held = twins.held
         for path in hooked:
             module = self.modules[path]

@@ -9,6 +9,7 @@ Never: changes a module.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import chain
 from operator import attrgetter, call, getitem, is_
 from typing import Any
@@ -34,6 +35,7 @@ class ModuleTree:
         self.modules: dict[str, nn.Module] = {}
         self.paths: dict[int, str] = {}
         self.aliases: dict[str, str] = {}
+        self.second_places: list[tuple[Any, Any, str]] = []
         self.containers: dict[str, Any] = {}
         self.weight_names: list[str] = []
         self._owners: list[Any] = []
@@ -72,6 +74,8 @@ class ModuleTree:
             self._keys.append(key)
         elif isinstance(value, nn.Module):
             self._children.append((owner, key, value))
+            if id(_uncompiled(value)) in self.paths:
+                self.second_places.append((owner, key, path))
             self._add(_uncompiled(value), path)
         elif isinstance(value, (list, tuple, dict)):
             self._children.append((owner, key, value))
@@ -79,6 +83,11 @@ class ModuleTree:
             self.containers[path] = value
             for inner, item in _entries(value):
                 self._enter(value, inner, item, f"{path}.{inner}")
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """Every path of the modules that have several."""
+        return frozenset((*self.aliases, *self.aliases.values()))
 
     def _add_hidden(self) -> None:
         """What modules hold beside the tree, in helper objects and functions: its arrays are inputs

@@ -74,9 +74,11 @@ class Activations(Mapping):
 
     def _named(self, name: Any) -> NamedSite:
         named = self._names.site(name)
-        if self._recording is None or named.site not in self._recording.census.order:
-            raise UnknownSiteError(str(name), self._sites(), "this run")
-        return named
+        if self._recording is not None:
+            named = named._replace(site=self._recording.census.meant(named.site))
+            if named.site in self._recording.census.order:
+                return named
+        raise UnknownSiteError(str(name), self._sites(), "this run")
 
     def _compute(self, site: Site) -> None:
         wanted = [site, *(self._sites().values() if self._looked else ())]
@@ -87,7 +89,7 @@ class Activations(Mapping):
     def _ipython_key_completions_(self) -> list[str]:
         """The names as they are listed, and as people write them."""
         here = {named for named in self._sites().values()}
-        spoken = [n for n in self._names.spoken() if self._names.site(n).site in here]
+        spoken = [n for n in self._names.spoken() if n in self and self._named(n).site in here]
         return [*spoken, *self]
 
     def __contains__(self, name: object) -> bool:

@@ -18,7 +18,7 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.graph.pattern import ALIASES
-from mlxgraph.graph.site import INPUTS, MODEL_OUTPUT, OUTPUT, Site
+from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
@@ -41,7 +41,9 @@ class ModuleHandle:
 
     __slots__ = ("_engine", "_path", "_opened", "_call")
 
-    def __init__(self, engine: Engine, path: str, opened: Opened | None = None, call: int = 0):
+    def __init__(
+        self, engine: Engine, path: str, opened: Opened | None = None, call: int = BY_NAME
+    ):
         """`opened` gives the recording of one block; left out, that of whichever is open."""
         put = object.__setattr__
         put(self, "_engine", engine)
@@ -58,11 +60,10 @@ class ModuleHandle:
         return open_recording(self._engine, what)
 
     def _site(self, port: str) -> Site:
-        path = self._path
-        tree = self._engine.names.tree
-        if path not in tree.modules:
-            path = tree.aliases.get(path, path)
-        return Site(path, port, self._call)
+        path, number, tree = self._path, self._call, self._engine.names.tree
+        if number == BY_NAME and path in tree.shared:
+            return Site(path, port, BY_NAME)
+        return Site(tree.aliases.get(path, path), port, max(number, 0))
 
     @property
     def output(self) -> Any:
@@ -227,7 +228,7 @@ class ModuleHandle:
 
     def __str__(self) -> str:
         """The name that every call takes in place of the handle."""
-        return self._path + (f".calls[{self._call}]" if self._call else "") or MODEL_OUTPUT
+        return self._path + (f".calls[{self._call}]" if self._call > 0 else "") or MODEL_OUTPUT
 
     def __repr__(self) -> str:
         return f"<{self._name}: {type(self.module).__name__}>"

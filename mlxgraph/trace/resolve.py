@@ -14,7 +14,6 @@ import mlx.core as mx
 from mlxgraph.errors import BoundsError, CountError, HeadsError, InterventionError
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.site import INPUTS, Site
 from mlxgraph.record.apply import changed, edited_array
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.names import NamedSite, Names
@@ -52,9 +51,16 @@ def intervene(recording: Recording, names: Names, interventions: Mapping[Any, An
             "  Write interventions={'layers.1.mlp': iv.scale(0.5)}."
         )
     for name, function in interventions.items():
-        for named in names.sites(name):
+        for named in meant(recording, names.sites(name)):
             handle = edited_array(read_named(recording, named), named.site)
             recording.write_at(named.site, handle, changed(function, handle))
+
+
+def meant(recording: Recording, found: list[NamedSite]) -> list[NamedSite]:
+    """The first of each that is another: names of one module's one call are one site."""
+    if len(found) == 1:
+        return found
+    return list({(recording.meant(n.site), n.first): n for n in reversed(found)}.values())[::-1]
 
 
 def read_named(recording: Recording, named: NamedSite) -> Any:
@@ -69,8 +75,8 @@ def first_argument(inputs: Any) -> Any:
     return args[0] if len(args) else kwargs[next(iter(kwargs.keys()))]
 
 
-def _matched(deferred: Edit | Read, names: Names) -> list[NamedSite]:
-    found = names.sites(site_name(deferred), deferred.expect == 0)
+def _matched(recording: Recording, deferred: Edit | Read, names: Names) -> list[NamedSite]:
+    found = meant(recording, names.sites(site_name(deferred), deferred.expect == 0))
     if deferred.expect is not None and len(found) != deferred.expect:
         paths = [named.site.path for named in found]
         raise CountError(deferred.pattern, paths, deferred.expect, deferred.where)
@@ -78,7 +84,7 @@ def _matched(deferred: Edit | Read, names: Names) -> list[NamedSite]:
 
 
 def _read(recording: Recording, deferred: Read, names: Names) -> None:
-    found = _matched(deferred, names)
+    found = _matched(recording, deferred, names)
     for named in found:
         name = deferred.name
         if name is not None and len(found) > 1:
@@ -87,7 +93,7 @@ def _read(recording: Recording, deferred: Read, names: Names) -> None:
 
 
 def _edit(recording: Recording, deferred: Edit, names: Names, lengths: list[int] | None) -> None:
-    for named in _matched(deferred, names):
+    for named in _matched(recording, deferred, names):
         if deferred.heads == () or deferred.positions == ():
             continue
         if deferred.heads is not None:
@@ -147,12 +153,12 @@ def _heads(
     """A view of some heads' outputs, (batch, length, heads, head dimension), where the output
     projection takes them in."""
     tree = names.tree
-    attention: Any = tree.modules[path]
+    attention: Any = tree.modules[tree.aliases.get(path, path)]
     count = next((getattr(attention, n) for n in HEAD_COUNTS if hasattr(attention, n)), None)
-    found = [n for n in OUTPUT_PROJECTIONS if f"{path}.{n}" in tree.modules]
+    found = [n for n in OUTPUT_PROJECTIONS if names.exists(f"{path}.{n}")]
     if count is None or not found:
         raise HeadsError(path, type(attention).__name__, where)
-    flat = recording.read(Site(f"{path}.{found[0]}", INPUTS))[0][0]
+    flat = recording.read(names.site(f"{path}.{found[0]}.inputs").site)[0][0]
     for head in heads:
         if not -count <= head < count:
             raise BoundsError(head, 2, count, (*flat.shape[:-1], count), where)

@@ -35,7 +35,7 @@ from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.looks import Looks
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import refreshed
-from mlxgraph.trace.resolve import first_argument, intervene, read_named, take_in
+from mlxgraph.trace.resolve import first_argument, intervene, meant, read_named, take_in
 
 Interventions = Mapping[str, Callable[[Any], Any]]
 
@@ -211,11 +211,14 @@ class Trace:
                 "finished value", str(name), [], "Values are known after the block; save it there."
             )
         named = self._engine.names.site(name)
-        whole = str(named.site)
+        site = named.site
+        if self._recording is not None:
+            site = self._recording.census.meant(site)
+        whole = str(site)
         if whole in self.saved_values:
             value = self.saved_values[whole]
         else:
-            value = self._values_at([named.site])[0]
+            value = self._values_at([site])[0]
         return first_argument(value) if named.first else value
 
     def get_activation(self, name: str | ModuleHandle) -> Any:
@@ -256,6 +259,7 @@ class Trace:
         recording, names = self._open_recording("trace.cache"), self._engine.names
         if patterns:
             found = [named for pattern in patterns for named in names.sites(pattern)]
+            found = meant(recording, list(dict.fromkeys(found)))
         else:
             found = [NamedSite(site) for site in recording.census.outputs() if not site.call]
         return {
