@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -24,6 +25,7 @@ import mlxgraph as mg
 from mlxgraph.errors import BoundsError
 from tests import models
 
+ROOT = Path(__file__).parents[2]
 WIDTH = 6
 SHAPES = [(batch, length) for batch in (1, 2, 3) for length in (1, 2, 3, 4, 5, 6, 9)]
 SITES = ("layers.0", "layers.1", "")
@@ -345,7 +347,7 @@ except IndexError:
     strict=True, reason="MLX divides by zero (SIGFPE) where a scatter has no entries"
 )
 def test_a_write_by_an_array_that_chooses_nothing_ends_no_process():
-    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True)
+    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, cwd=ROOT)
     assert done.returncode == 0
 
 
