@@ -114,7 +114,7 @@ CASES = {
 
 def close(ours: mx.array, theirs: mx.array) -> bool:
     """Other lengths are other kernels: up to a small part of the largest entry."""
-    scale = max(1.0, float(mx.abs(theirs).max())) if theirs.size else 1.0
+    scale = max(1e-2, float(mx.abs(theirs).max())) if theirs.size else 1.0
     return models.same(ours / scale, theirs / scale, 1e-4)
 
 
@@ -160,7 +160,7 @@ def law(name: str, examples: int, compile: Any = False) -> Counter:
     return seen
 
 
-@pytest.mark.parametrize("name", ["llama", "positions"])  # gpt2 takes kernels, and seconds
+@pytest.mark.parametrize("name", ["llama", "positions"])
 def test_a_program_in_an_invoke_means_what_it_means_alone(name):
     seen = law(name, 20)
     assert seen["of one length"] + seen["ragged"] > 2
@@ -170,8 +170,8 @@ def test_a_program_in_an_invoke_means_what_it_means_alone(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_thousands_of_programs_in_invokes_mean_what_they_mean_alone(name):
-    seen = law(name, 1000)
+def test_many_programs_in_invokes_mean_what_they_mean_alone(name):
+    seen = law(name, 60 if name == "gpt2" else 1000)  # gpt2 takes kernels, and seconds
     assert seen["alone"] and seen["of one length"] and seen["2 rows"]
 
 
@@ -270,7 +270,7 @@ def slopes(name: str, examples: int, compile: Any = False) -> Counter:
     return seen
 
 
-@pytest.mark.parametrize("name", ["llama", "positions"])  # gpt2 takes kernels, and seconds
+@pytest.mark.parametrize("name", ["llama", "positions"])
 def test_a_slope_in_an_invoke_is_that_of_the_prompt_alone(name):
     seen = slopes(name, 20)
     assert seen["under the edit"] > 1 and seen["steep"] > 2 and seen["several"] > 1
@@ -280,9 +280,10 @@ def test_a_slope_in_an_invoke_is_that_of_the_prompt_alone(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_hundreds_of_slopes_in_invokes_are_those_of_the_prompts_alone(name):
-    seen = slopes(name, 400)
-    assert seen["under the edit"] > 100 and seen["several"] > 100
+def test_many_slopes_in_invokes_are_those_of_the_prompts_alone(name):
+    examples = 40 if name == "gpt2" else 400
+    seen = slopes(name, examples)
+    assert seen["under the edit"] > examples / 8 and seen["several"] > examples / 4
 
 
 @pytest.mark.xfail(
