@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import mlx.core as mx
 
+from mlxgraph.errors import InputError, MLXGraphError
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.record.stack import exit_of_block
 from mlxgraph.run.engine import Engine
@@ -28,17 +29,27 @@ class EditBlock(Generic[M]):
     def __init__(self, engine: Engine, example: tuple, model: Callable[[Engine], M]):
         self._engine = engine.with_edits(engine.edits)
         self._model = model
-        self._example = example or (mx.zeros((1, EXAMPLE_LENGTH), mx.int32),)
+        self._given = example
         self._trace: Trace | None = None
         self._statement: Any = None  # the `with` statement, while it runs (`record.stack`)
         self._watch: Any = None
 
     def __enter__(self) -> M:
-        call = prepare(self._example, self._engine.tokenizer)
+        tokens = mx.zeros((1, EXAMPLE_LENGTH), mx.int32)
+        call = prepare(self._given or (tokens,), self._engine)
         self._trace = Trace(self._engine, call)
         statement = None if self._statement is None else self._statement()
         self._watch = None if statement is None else weakref.ref(statement, self._over)
-        self._trace.__enter__()
+        try:
+            self._trace.__enter__()
+        except Exception as error:
+            if self._given or isinstance(error, MLXGraphError):
+                raise
+            raise InputError(
+                f"the block cannot be recorded on {EXAMPLE_LENGTH} token ids, which this model does"
+                f" not take: {error}\n  Write model.edit(x), with an input x of its kind to"
+                " record on."
+            ) from error
         return self._model(self._engine)
 
     @exit_of_block

@@ -139,7 +139,7 @@ class InterpretableModel:
         own = dict(forward_kwargs)
         given = {name: own.pop(name) for name in (graph.params if graph else ()) if name in own}
         check_keywords(self.module, own, graph.params if graph else ())
-        call = prepare(inputs, self.tokenizer, own)
+        call = prepare(inputs, self._engine, own)
         given |= params or {}
         return Trace(self._engine, call, interventions, graph, given, options)
 

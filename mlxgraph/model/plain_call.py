@@ -14,7 +14,7 @@ def plain_call(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
     """The bare model on inputs as for `trace`; arrays are handed on as they are."""
     if len(args) != 1 or (isinstance(args[0], mx.array) and args[0].ndim != 1):
         return engine.root(*args, **kwargs)
-    call = prepare(args, engine.tokenizer)
+    call = prepare(args, engine)
     if call.is_ragged:
         engine.runner.census(call)  # raises where the model cannot hide padding
     return call.forward(engine.root, call.args, kwargs)

@@ -95,7 +95,7 @@ class TracedFunction:
     def _given(self, inputs: Any, args: tuple, kwargs: dict) -> tuple[Call, tuple, dict[str, Any]]:
         """The call, and the function's own arguments with MLX's arrays for numpy's."""
         given = inputs if isinstance(inputs, tuple) else (inputs,)
-        call = prepare(given, refreshed(self._engine).tokenizer)
+        call = prepare(given, refreshed(self._engine))
         return call, *map_nested((args, kwargs), _plain)
 
     def _record(self, call: Call, args: tuple, kwargs: dict[str, Any]) -> _Recorded:

@@ -15,8 +15,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.graph.census import Census
-from mlxgraph.graph.nested import entries, is_given_value, map_nested
+from mlxgraph.graph.census import Census, Whole
+from mlxgraph.graph.nested import entries, hides_arrays, is_container, is_given_value, map_nested
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
@@ -86,7 +86,7 @@ def _visit(census: Census, tree: ModuleTree, call: Call, by_name: bool) -> None:
         if len(args) == 1 and is_embedding(tree.modules[path]):
             _enter_rows(census, call, path, args[0], tree.modules[path])
         result = original(*args, **kwargs)
-        census.visit(Site(path, OUTPUT, number), map_nested(result, _abstract))
+        census.visit(Site(path, OUTPUT, number), _described(result))
         return result
 
     standin = StandIn(tree, tree.modules, report)
@@ -120,6 +120,18 @@ def _enter_rows(census: Census, call: Call, path: str, ids: Any, embedding: Any)
     for number, array in enumerate(call.arrays):
         if array is ids:
             census.rows[number] = (path, embedding.weight.shape[0])
+
+
+def _described(value: Any) -> Any:
+    """What a module returned, with placeholders for its arrays."""
+    try:
+        described = map_nested(value, _abstract)
+    except RecursionError:
+        return Whole(type(value).__name__, "it contains itself")
+    if not is_container(value) and hides_arrays(value):
+        why = "its own methods change it, or it can be called: it is state, as a cache is"
+        return Whole(type(value).__name__, why)
+    return described
 
 
 def _abstract(value: Any) -> Any:

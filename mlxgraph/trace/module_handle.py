@@ -88,7 +88,7 @@ class ModuleHandle:
         name = site.path.partition(".")[0]
         if name in self._engine.runner.added and "." in site.path:
             raise NeverCalledError(
-                str(site),
+                site.spoken,
                 str(here()),
                 (),
                 reason=f"{name} is called by hand, as a whole.  Call its parts by hand to see"
@@ -225,6 +225,13 @@ class ModuleHandle:
 
     def _ipython_key_completions_(self) -> list[str]:
         return self._children()
+
+    def __copy__(self) -> ModuleHandle:
+        return self
+
+    def __reduce__(self) -> Any:
+        """A copy names the module in a copy of the model, and belongs to no block."""
+        return ModuleHandle, (self._engine, self._path, None, self._call)
 
     def __str__(self) -> str:
         """The name that every call takes in place of the handle."""
