@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlxgraph.errors import InterventionError
+from mlxgraph.errors import InterventionError, StepError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.deferred import Edit, Read
@@ -56,7 +56,10 @@ def edit(
         )
     chosen = _numbers(heads, "heads")
     heads = (chosen,) if isinstance(chosen, int) else chosen
-    if not isinstance(positions, slice):
+    if isinstance(positions, slice):
+        if positions.step == 0:
+            raise StepError("the positions", str(here()))
+    else:
         positions = _numbers(positions, "positions")
     return Graph(then=[Edit(name, function, positions, heads, expect, port, str(here()))])
 

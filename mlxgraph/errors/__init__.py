@@ -38,6 +38,7 @@ from mlxgraph.errors.shapes import (
     OperationError,
     PositionError,
     ShapeError,
+    StepError,
     numbered,
 )
 from mlxgraph.errors.sites import (
@@ -107,6 +108,7 @@ __all__ = [
     "ShapeError",
     "SiteNameError",
     "StaleHandleError",
+    "StepError",
     "TokenGradientError",
     "UnboundParamError",
     "UnembeddingError",

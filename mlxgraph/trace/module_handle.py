@@ -13,7 +13,7 @@ from typing import Any, overload
 
 import mlx.nn as nn
 
-from mlxgraph.errors import NeverCalledError, NoLayerError, UnknownSiteError
+from mlxgraph.errors import NeverCalledError, NoLayerError, StepError, UnknownSiteError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.evaluate.evaluate import same_data_in
@@ -182,6 +182,8 @@ class ModuleHandle:
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
+            if key.step == 0:
+                raise StepError(self._name, str(here()))
             return [self[i] for i in range(*key.indices(len(self)))]
         if isinstance(key, int):
             size = len(self)
