@@ -11,6 +11,10 @@ _TIED = (
     "A head that is tied to the embedding is no module of its own. Its logits are model.output;"
     " model.get_token_predictions(h) applies the final norm and the head."
 )
+_NOT_EMPTIED = (
+    "Edits end with their block. model.without_edits() is the model without those that stay, and"
+    " model.refresh() lets go of compiled runs."
+)
 _RESIDUAL = {"pre": "input", "post": "output"}
 ELSEWHERE = {  # what people know from other libraries, and what it is here
     "invoke": "Several prompts go into `with model.trace() as t:`, opened without inputs.",
@@ -34,6 +38,14 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "hooks": "Write model.trace(x, interventions={name: function}), or model.edit(graph).",
     "reset_hooks": "Nothing to reset: edits end with their block, and model.edit(graph) is another"
     " model.",
+    "clear": _NOT_EMPTIED,
+    "pop": _NOT_EMPTIED,
+    "popitem": _NOT_EMPTIED,
+    "copy": "model.edit(graph) is another model on the same weights.",
+    **dict.fromkeys(
+        ("items", "fromkeys", "setdefault"), "Write model.named_modules(), or model.module."
+    ),
+    "get": "Write model['layers.1.mlp'], or t.get(name) for a value of a trace.",
     "to_tokens": "Write model.encode(text).",
     "to_string": "Write model.decode(tokens).",
     "to_str_tokens": "Write [model.token_to_str(token) for token in model.encode(text)].",

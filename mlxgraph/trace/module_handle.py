@@ -164,7 +164,7 @@ class ModuleHandle:
         if name.startswith("__"):
             raise AttributeError(name)
         module = self.module
-        if isinstance(module, nn.Module) and (name in module or hasattr(module, name)):
+        if isinstance(module, nn.Module) and (name in module or _is_its_own(module, name)):
             return same_data_in(getattr(module, name))  # `handle.weight *= 2` is not the model's
         raise UnknownSiteError(name, self._likely(name), self._name, also=[*PORTS, "module"])
 
@@ -258,6 +258,13 @@ class Calls:
 
     def __iter__(self) -> Iterator[ModuleHandle]:
         return (self[i] for i in range(len(self)))
+
+
+def _is_its_own(module: nn.Module, name: str) -> bool:
+    """Whether a module has an attribute that is not only there because modules are dicts: `clear`
+    and `pop` would empty it of its weights."""
+    owner = next((kind for kind in type(module).__mro__ if name in vars(kind)), None)
+    return owner is not dict and hasattr(module, name)
 
 
 def layers_of(engine: Engine, opened: Opened | None = None) -> ModuleHandle:
