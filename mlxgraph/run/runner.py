@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 import mlx.nn as nn
 
-from mlxgraph.errors import CompileError
+from mlxgraph.errors import CompileError, MLXGraphError
+from mlxgraph.evaluate.values import NodeFailure
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import stream_name
 from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.run import pushdown, token_gradients
@@ -204,17 +206,16 @@ class Runner:
             return made.eager(call, constants, params)
         try:
             return made.compiled(call, constants, params)
-        except ValueError as error:
-            if compile is True and says_followed(error):
-                raise _untraceable(str(error)) from error
-            if compile is True:
-                raise
-            failure: Exception = error
         except Exception as error:
-            if compile is True:
+            if compile is True and isinstance(error, (MLXGraphError, NodeFailure)):
                 raise
             failure = error
+        before = random_state.current()
         values = made.eager(call, constants, params)  # raises what is wrong without compiling too
+        if compile is True:
+            random_state.restore(before)
+            said = str(failure).split("\n")[0] or type(failure).__name__
+            raise _untraceable(said) from failure
         reason = (
             "the forward looks at a value, a weight's perhaps" if says_followed(failure) else ""
         )

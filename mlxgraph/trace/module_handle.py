@@ -164,8 +164,11 @@ class ModuleHandle:
         if name.startswith("__"):
             raise AttributeError(name)
         module = self.module
-        if isinstance(module, nn.Module) and (name in module or _is_its_own(module, name)):
-            return same_data_in(getattr(module, name))  # `handle.weight *= 2` is not the model's
+        if isinstance(module, nn.Module):  # copies: `handle.weight *= 2` is not the model's
+            if _is_its_own(module, name):
+                return same_data_in(getattr(module, name))
+            if name in module:
+                return same_data_in(module[name])
         raise UnknownSiteError(name, self._likely(name), self._name, also=[*PORTS, "module"])
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -41,8 +41,8 @@ class Own(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.pop = nn.Linear(4, 4)
-        self.keys = mx.ones((3,))
+        self["pop"] = nn.Linear(4, 4)
+        self["keys"] = mx.ones((3,))
 
     def copy(self):
         return "its own"
