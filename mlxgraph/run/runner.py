@@ -25,6 +25,7 @@ from mlxgraph.run import pushdown, token_gradients
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call
 from mlxgraph.run.census import take_census
+from mlxgraph.run.no_input import raise_no_input
 from mlxgraph.run.padded import check_masks, padded_forward
 from mlxgraph.run.plan import make_plan
 from mlxgraph.run.prepared import PreparedRun
@@ -97,7 +98,11 @@ class Runner:
         if known is None:
             if call.forward is padded_forward:
                 self._check_padding(tree)
-            known = take_census(tree, call)
+            try:
+                known = take_census(tree, call)
+            except Exception as error:
+                raise_no_input(call.args, call.kwargs, error, tree.modules.values())
+                raise
             if known.traceable:  # what branches on values may go another way next time
                 self._censuses.put(key, known)
         return known
