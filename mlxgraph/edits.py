@@ -40,8 +40,8 @@ def edit(
             are edited; the function sees (batch, length, heads, head dimension).
         expect: how many modules must match; another number raises CountError on use.
 
-    Raises: ValueError for a pattern that is none, InterventionError (a TypeError) for a function
-        that is none.  On use: UnknownSiteError, CountError, NeverCalledError, HeadsError, and
+    Raises: PatternError (a ValueError) for a pattern that is none, InterventionError (a TypeError)
+        for a function that is none.  On use: UnknownSiteError, CountError, NeverCalledError, HeadsError, and
         BoundsError for a head or a position.
 
     Example:
@@ -73,8 +73,8 @@ def read(sites: str | ModuleHandle, name: str | None = None, *, expect: int | No
         name: what the save is called; several matches are called `name.path`.  Without a name
             each goes by its site, and an `.input` by `item`.
 
-    Raises: ValueError for a pattern that is none.  On use: UnknownSiteError, CountError,
-        NeverCalledError.
+    Raises: PatternError (a ValueError) for a pattern that is none.  On use: UnknownSiteError,
+        CountError, NeverCalledError.
     """
     pattern, port = _parsed(sites)
     return Graph(then=[Read(pattern, name, expect, port, str(here()))])

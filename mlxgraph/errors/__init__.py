@@ -49,6 +49,7 @@ from mlxgraph.errors.sites import (
     NameTakenError,
     NeverCalledError,
     OrderError,
+    PatternError,
     SiteNameError,
     UnknownSiteError,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "OrderError",
     "OutsideTraceError",
     "ParamError",
+    "PatternError",
     "PlainArrayError",
     "PositionError",
     "RewriteError",

@@ -109,6 +109,19 @@ class SiteNameError(UnknownSiteError, TypeError):
         )
 
 
+class PatternError(MLXGraphError, ValueError):
+    """A pattern of names whose brackets hold no range of numbers."""
+
+    def __init__(self, pattern: str, instead: str):
+        """`instead`: the same pattern, as far as it can be told what was meant."""
+        write = f"{instead!r}: " if instead != pattern else ""
+        super().__init__(
+            f"{pattern!r} has brackets that are no range of layers.\n  Write {write}"
+            "one module is 'layers.2.mlp', several are 'layers.[4-8].mlp', 'layers.[0,2,4-6]' or"
+            " 'layers.*'."
+        )
+
+
 class LayersError(MLXGraphError, AttributeError):
     """The model has no list of layers under the given attribute."""
 
