@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlxgraph.errors import InterventionError, StepError
+from mlxgraph.errors import StepError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.deferred import Edit, Read
@@ -14,6 +14,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.pattern import compiled, is_pattern
 from mlxgraph.graph.site import OUTPUT
 from mlxgraph.graph.site_name import site_text, taken_apart
+from mlxgraph.record.apply import check_function
 from mlxgraph.trace.module_handle import ModuleHandle
 
 
@@ -49,11 +50,7 @@ def edit(
         >>> model.run(quiet >> mg.read("layers.3", name="h"), "The capital of France is")["h"]
     """
     name, port = _parsed(sites)
-    if not callable(function):
-        raise InterventionError(
-            f"mg.edit takes a function of one array, not a {type(function).__name__}.\n"
-            "  Write iv.replace_with(value) to put a value in place."
-        )
+    check_function(function, "what mg.edit was given")
     chosen = _numbers(heads, "heads")
     heads = (chosen,) if isinstance(chosen, int) else chosen
     if isinstance(positions, slice):

@@ -238,6 +238,64 @@ def test_an_intervention_that_is_no_function(tiny, given):
         calls[0]()
 
 
+MAKERS = {"scale": iv.scale, "add_vector": iv.add_vector, "replace_with": iv.replace_with,
+          "clamp": iv.clamp, "noise": iv.noise, "compose": iv.compose}  # fmt: skip
+
+
+def in_each_form(model, function):
+    """An intervention in every form in which one is given."""
+
+    def invoked():
+        with model.trace() as t, t.invoke([1, 2], interventions={"layers.1": function}):
+            model.output.save()
+
+    return [
+        lambda: traced(model, [1, 2], interventions={"layers.1": function}),
+        lambda: model.run(mg.edit("layers.1", function), [1, 2]),
+        lambda: model.edit(mg.edit("layers.*", function, positions=-1))([1, 2]),
+        invoked,
+    ]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_makes_interventions_is_to_be_called(tiny, name):
+    for call in in_each_form(tiny, MAKERS[name]):
+        with pytest.raises(InterventionError, match=rf"makes.*\n  Write iv.{name}\("):
+            call()
+
+
+def test_a_composition_is_to_be_built(tiny):
+    for call in in_each_form(tiny, iv.compose().add(iv.scale(0.5))):
+        with pytest.raises(InterventionError, match=r"\.build\(\)"):
+            call()
+
+
+def in_place(h):
+    h[:] = 0
+
+
+def in_place_by_value(h):
+    np.array(h)
+    h *= 2
+
+
+def own_maker(factor):
+    return lambda h: h * factor
+
+
+@pytest.mark.parametrize("function", [in_place, in_place_by_value, lambda h: None])
+def test_a_function_that_returns_nothing_is_told_to(tiny, function):
+    for call in in_each_form(tiny, function):
+        with pytest.raises(InterventionError, match="returned nothing.*\n.*return h"):
+            call()
+
+
+def test_a_function_of_the_users_that_makes_one_is_to_be_called(tiny):
+    for call in in_each_form(tiny, own_maker):
+        with pytest.raises(InterventionError, match=r"own_maker\(\.\.\.\)"):
+            call()
+
+
 def divide(x):
     return 1 / 0
 
