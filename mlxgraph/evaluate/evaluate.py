@@ -82,7 +82,9 @@ _LIFTED = frozenset({ops.NUMBER, ops.PARAM})
 
 
 def _may_be_weak(child: Any, value: Any) -> bool:
-    return type(child) is Node and (child.op in _LIFTED or getattr(value, "ndim", 1) == 0)
+    return type(child) is Node and (
+        child.op in _LIFTED or (isinstance(value, ARRAY) and not value.ndim)
+    )
 
 
 def _weakly_typed(node: Node, args: list[Any]) -> list[Any]:

@@ -26,7 +26,7 @@ from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
 from mlxgraph.record.conform import shape_and_dtype
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import describe, is_handle, open_recording
-from mlxgraph.record.nested_proxy import NestedProxy, first_array
+from mlxgraph.record.nested_proxy import first_array, is_nested
 from mlxgraph.record.proxy import Proxy, wrap
 
 
@@ -54,7 +54,7 @@ def edited_array(handle: Any, site: Any) -> Any:
     """What an intervention at a site is a function of: its value, of several arrays the first."""
     found = first_array(handle)
     if found is None:
-        shown = shape_and_dtype(handle._template if type(handle) is NestedProxy else handle)
+        shown = shape_and_dtype(handle._template if is_nested(handle) else handle)
         raise ShapeError(f"{site} is {shown}: there is no array to change", str(here()))
     return found
 

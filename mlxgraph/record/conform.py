@@ -27,7 +27,7 @@ from mlxgraph.mlx_facts.dtypes import whole_range
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import is_handle
-from mlxgraph.record.nested_proxy import NestedProxy
+from mlxgraph.record.nested_proxy import is_nested
 
 NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
 ANY_DTYPE = range(128)  # the ints that every dtype holds
@@ -113,7 +113,7 @@ def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what:
             str(here()),
             f"Write to its entries: `module.output{_first_entry(target)} = ...`.",
         )
-    if type(value) is NestedProxy:
+    if is_nested(value):
         return freeze(value, recording)
     parts = []
     for index, (new, old) in enumerate(zip(aligned, leaves(target), strict=True)):
@@ -128,9 +128,9 @@ def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what:
 
 def _opened(value: Any) -> Any:
     """A nested value of single handles, for one with handles on nested values in it."""
-    if type(value) is NestedProxy:
+    if is_nested(value):
         return rebuilt(value._template, [_opened(part) for _, part in value.__entries__()])
-    return map_nested(value, lambda v: _opened(v) if type(v) is NestedProxy else v)
+    return map_nested(value, lambda v: _opened(v) if is_nested(v) else v)
 
 
 def _aligned(given: Any, target: Any) -> list[Any] | None:

@@ -27,7 +27,7 @@ from mlxgraph.record.bounds import check_bounds
 from mlxgraph.record.conform import check_number
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, fate, open_recording, save
-from mlxgraph.record.nested_proxy import NestedProxy
+from mlxgraph.record.nested_proxy import nested_proxy
 from mlxgraph.record.operators import from_numpy, methods, operators
 from mlxgraph.record.view_functions import view_call
 from mlxgraph.record.views import View
@@ -41,7 +41,7 @@ def wrap(recording: Any, node: Node, value: Any, origin: Any = None) -> Any:
     if isinstance(value, ARRAY):
         handle: Any = Proxy(value)
     elif is_container(value):
-        handle = NestedProxy()
+        handle = nested_proxy(value)
     else:
         return value
     handle._recording = recording

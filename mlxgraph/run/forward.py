@@ -162,7 +162,7 @@ class Run:
         write = self.plan.writes.get(site)
         if write is not None:
             edited = self.values[write]
-            if site.port == INPUTS and site in self.plan.read:
+            if site in self.plan.read:
                 value = _changed_where(value, kept, edited)
             else:
                 value = same_data_in(edited)
@@ -183,8 +183,8 @@ class Run:
 
 
 def _changed_where(value: Any, kept: Any, edited: Any) -> Any:
-    """What a module was given, with what was written: the rest are the objects that it was given,
-    in which its own code may leave something for its caller."""
+    """What a module is given or gives, with what was written: the rest are the objects themselves,
+    in which the model's own code may leave something for whoever looks later."""
     if not is_container(value) or not is_container(edited):
         return value if edited is kept else same_data_in(edited)
     mine, same, theirs = entries(value), entries(kept), entries(edited)

@@ -341,3 +341,34 @@ def test_old_weights_are_not_kept(chain, x):
     step(chain.module)
     gc.collect()
     assert not any(weight() is not None for weight in old)
+
+
+@pytest.mark.parametrize("as_default", [False, True])
+def test_a_function_keeps_the_array_that_it_captured(as_default):
+    """A weight that a function captured, too: after an optimiser step these are two arrays."""
+
+    class Anchored(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(6, 6, bias=False)
+            w = self.lin.weight
+            anchor = (lambda w=w: w) if as_default else (lambda: w)
+            object.__setattr__(self, "anchor", anchor)
+
+        def __call__(self, x):
+            return self.lin(x) @ self.anchor()
+
+    model = models.made(Anchored)
+    x = mx.random.normal((2, 6))
+
+    def run(compile):
+        with model.trace(x, compile=compile):
+            out = model.output.save()
+        return out
+
+    for _ in range(3):
+        for compile in (True, "auto", False):
+            assert models.same(run(compile), model.module(x), 1e-5)
+        before = model.module(x)
+        model.module.lin.weight = model.module.lin.weight * 2
+        assert not models.same(before, model.module(x), 1e-3)
