@@ -42,8 +42,8 @@ def edit(
         expect: how many modules must match; another number raises CountError on use.
 
     Raises: PatternError (a ValueError) for a pattern that is none, InterventionError (a TypeError)
-        for a function that is none.  On use: UnknownSiteError, CountError, NeverCalledError, HeadsError, and
-        BoundsError for a head or a position.
+        for a function that is none.  On use: UnknownSiteError, CountError, NeverCalledError,
+        HeadsError, and BoundsError for a head or a position.
 
     Example:
         >>> quiet = mg.edit("layers.*.mlp", iv.scale(0.5), positions=-1)
