@@ -14,8 +14,10 @@ import mlx.core as mx
 
 from mlxgraph.analysis.inputs import first_array
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError, ShapeError, UnembeddingError
+from mlxgraph.errors import BoundsError, InputError, ShapeError, UnembeddingError
 from mlxgraph.errors.source_line import here
+
+DUMMY_LENGTHS = (1, 128, 2048)  # tokens: the shortest that holds every edited position
 
 
 def token_scores(model: Traceable, states: mx.array, apply_norm: bool = True) -> mx.array:
@@ -29,7 +31,17 @@ def token_scores(model: Traceable, states: mx.array, apply_norm: bool = True) ->
     Raises: UnembeddingError for a model without a head, or with no norm that could be skipped;
         LayersError without layers; ShapeError for another width.
     """
-    dummy = mx.zeros((states.shape[0], 1), dtype=mx.int32)
+    for length in DUMMY_LENGTHS[:-1]:
+        try:
+            return _scores_in(model, states, apply_norm, length)
+        except BoundsError:  # an edit that stays on the model is of a position beyond
+            continue
+    return _scores_in(model, states, apply_norm, DUMMY_LENGTHS[-1])
+
+
+def _scores_in(model: Traceable, states: mx.array, apply_norm: bool, length: int) -> mx.array:
+    """The scores of states that stand at every position of a dummy text, as its last has them."""
+    dummy = mx.zeros((states.shape[0], length), dtype=mx.int32)
     entry = model.layers[-1] if apply_norm else model[_norm_to_skip(model)]
     with model.trace(dummy):
         stream = first_array(entry.output)
@@ -40,10 +52,10 @@ def token_scores(model: Traceable, states: mx.array, apply_norm: bool = True) ->
                 str(here()),
                 "Give states of the residual stream: (width,) or (batch, width).",
             )
-        stream[:, 0] = states
+        stream[:] = states[:, None]
         scores = first_array(model.output)
         check_head(model, scores, stream.shape[-1])
-        scores = scores[:, 0].save()
+        scores = scores[:, -1].save()
     return scores
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.run.call import call_model
+from mlxgraph.run.call import Forward, call_model
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.no_input import raise_no_input
 from mlxgraph.trace.inputs import prepare
@@ -14,7 +14,7 @@ from mlxgraph.trace.inputs import prepare
 
 def plain_call(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
     """The bare model on inputs as for `trace`; arrays are handed on as they are."""
-    forward = call_model
+    forward: Forward = call_model
     if len(args) > 1 and all(isinstance(given, str) for given in args):
         prepare(args, engine.tokenizer)  # says that several texts are a list
     if len(args) == 1 and not (isinstance(args[0], mx.array) and args[0].ndim != 1):
