@@ -122,6 +122,19 @@ class PatternError(MLXGraphError, ValueError):
         )
 
 
+class WeightError(UnknownSiteError, TypeError):
+    """A write to a weight by a module handle: weights are no sites."""
+
+    def __init__(self, name: str, module: str, where: str):
+        MLXGraphError.__init__(
+            self,
+            f"{module}.{name} is a weight, and weights are no sites: a block edits"
+            f" values.\n  at {where}\n"
+            f"  Write `{module}.output *= 2` to edit what the module gives, or change the weight"
+            f" itself outside of the block: `{module}.module.{name} = ...`.",
+        )
+
+
 class LayersError(MLXGraphError, AttributeError):
     """The model has no list of layers under the given attribute."""
 

@@ -94,6 +94,21 @@ class UnknownEntryError(MLXGraphError, AttributeError, TypeError):
         )
 
 
+class NoValueError(MLXGraphError, TypeError):
+    """A module where a value is needed, such as its output."""
+
+    def __init__(self, module: str, where: str, shown: str):
+        """`shown`: what was written, with `{}` for the module."""
+        super().__init__(
+            f"{module} is a module, and no value: `{shown.format(module)}` needs one.\n"
+            f"  at {where}\n  Write `{shown.format(module + '.output')}`."
+        )
+
+
+class NoPickleError(MLXGraphError, TypeError):
+    """What has no form in a pickle: a model, and what is made of one."""
+
+
 class StaleHandleError(MLXGraphError, ValueError):
     """A write through a handle whose site's value was replaced in the meantime."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import GradientError, MLXGraphError, NotSavedError, ShapeError
+from mlxgraph.errors import GradientError, LookError, MLXGraphError, NotSavedError, ShapeError
 from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
@@ -163,6 +163,12 @@ class Proxy(Saved):
         return wrap(recording, self._node, ARRAY(self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
+        recording: Any = self._recording
+        if recording.open:
+            raise LookError(
+                f"{self._describe()} is recorded, and its value is not known yet.\n"
+                "  Write `h = h.save()`, and pickle h after the block."
+            )
         raise NotSavedError(self._describe(), self._birth())
 
     # -- gradients ------------------------------------------------------------------------

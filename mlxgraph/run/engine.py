@@ -11,6 +11,8 @@ from typing import Any
 
 import mlx.nn as nn
 
+from mlxgraph.errors import NoPickleError
+from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.graph import Graph
 from mlxgraph.mlx_facts.dtypes import DTYPES
 from mlxgraph.run.names import Names
@@ -51,7 +53,8 @@ class Engine:
 
     def with_edits(self, edits: Graph) -> Engine:
         """The same model, weights and all, with other edits that stay."""
-        twin = copy.copy(self)
+        twin = object.__new__(Engine)
+        vars(twin).update(vars(self))
         twin.edits = edits
         return twin
 
@@ -67,6 +70,14 @@ class Engine:
             twin.runner.add(name, copy.deepcopy(module, memo))
         twin.edits = self.edits
         return twin
+
+    @at_the_edge
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise NoPickleError(
+            "a model has no form in a pickle, nor has what is made of one.\n"
+            "  Save its edits, `graph.save(path)`, and its weights, `mx.save_safetensors(path,"
+            " model.parameters())`; copy.deepcopy(model) copies it."
+        )
 
     def __repr__(self) -> str:
         return f"<Engine of {type(self.root).__name__}>"
