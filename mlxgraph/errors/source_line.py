@@ -12,7 +12,7 @@ import re
 import sys
 from functools import lru_cache
 from importlib.machinery import PathFinder
-from types import CodeType
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -74,6 +74,17 @@ def is_inside(code: CodeType) -> bool:
         name = code.co_filename
         _inside[code] = inside = name.startswith(_PACKAGE) or name.startswith(_LIBRARIES)
     return inside
+
+
+def asked_by(library: str) -> bool:
+    """Whether a library that we record through stands between us and the user's program."""
+    folder = os.sep + library + os.sep
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_inside(frame.f_code):
+        if folder in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def here() -> SourceLine:

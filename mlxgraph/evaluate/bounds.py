@@ -119,6 +119,8 @@ def check_index(index: Any, shape: Shape, look: Look | None = None) -> None:
 
 def _check_axes(index: tuple, shape: Shape, look: Look | None) -> None:
     taken = sum(1 for part in index if part is not None and part is not Ellipsis)
+    if taken > len(shape):
+        raise Outside(len(shape), len(shape), 0, shape)
     axis = 0
     for part in index:
         if part is None:
@@ -126,8 +128,6 @@ def _check_axes(index: tuple, shape: Shape, look: Look | None) -> None:
         if part is Ellipsis:
             axis = len(shape) - (taken - axis)
             continue
-        if axis >= len(shape):
-            raise Outside(axis, axis, 0, shape)
         _check_part(part, axis, shape, look)
         axis += 1
 
