@@ -106,6 +106,17 @@ def is_inside(code: CodeType) -> bool:
     return inside
 
 
+def asked_by(library: str) -> bool:
+    """Whether a library that we record through stands between us and the user's program."""
+    folder = os.sep + library + os.sep
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_inside(frame.f_code):
+        if folder in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def here() -> SourceLine:
     """Where the user's program is now."""
     frame = sys._getframe(1)
