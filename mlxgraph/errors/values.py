@@ -112,6 +112,17 @@ class UnknownEntryError(MLXGraphError, AttributeError, TypeError):
         )
 
 
+class NoValueError(MLXGraphError, TypeError):
+    """A module where a value is needed, such as its output."""
+
+    def __init__(self, module: str, where: str, shown: str):
+        """`shown`: what was written, with `{}` for the module."""
+        super().__init__(
+            f"{module} is a module, and no value: `{shown.format(module)}` needs one.\n"
+            f"  at {where}\n  Write `{shown.format(module + '.output')}`."
+        )
+
+
 class StaleHandleError(MLXGraphError, ValueError):
     """A write through a handle whose site's value was replaced in the meantime."""
 

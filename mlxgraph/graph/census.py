@@ -36,9 +36,9 @@ class Census:
     False where the forward branches on values, `draws` is True where it uses the random state.
     `changes` is True where it changes lists, dicts or arrays among its inputs (a cache).
     `drawing` says how often modules draw that are called by hand, `rows` which arrays among the
-    inputs number the rows of an embedding: `{array: (path, how many rows)}`. Of modules with
-    several paths, `aliases` says which path counts the calls, and `first` the number of the
-    first call that is made by each path.
+    inputs number the rows of an embedding: `{array: (path, how many rows)}`, `embeddings` how
+    many rows each embedding has that is called. Of modules with several paths, `aliases` says
+    which path counts the calls, and `first` the number of the first call by each path.
     """
 
     __slots__ = (
@@ -50,6 +50,7 @@ class Census:
         "drawing",
         "changes",
         "rows",
+        "embeddings",
         "aliases",
         "first",
         "__weakref__",
@@ -64,6 +65,7 @@ class Census:
         self.changes = False
         self.drawing: dict[Node, int] = {}
         self.rows: dict[int, tuple[str, int]] = {}
+        self.embeddings: dict[str, int] = {}
         self.aliases: Mapping[str, str] = {}
         self.first: dict[str, int] = {}
 

@@ -82,6 +82,8 @@ class SiteValues:
             scoped = site._replace(path=scope + site.path)
             self.census.order[scoped] = position
             self.census.values[scoped] = census.values[site]
+        for path, rows in census.embeddings.items():
+            self.census.embeddings[scope + path] = rows
         try:
             yield
         finally:

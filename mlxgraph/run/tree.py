@@ -20,6 +20,8 @@ import mlx.nn as nn
 
 from mlxgraph.mlx_facts.compiling import function_of
 from mlxgraph.mlx_facts.functions import is_compiled
+from mlxgraph.mlx_facts.modules import is_embedding
+from mlxgraph.run.beyond import beyond
 from mlxgraph.run.own_compile import may_call_compile, may_compile
 from mlxgraph.run.twins import PROXIES, Twins, aim_of
 
@@ -89,6 +91,11 @@ class ModuleTree:
         """Every path of the modules that have several."""
         return frozenset((*self.aliases, *self.aliases.values()))
 
+    @cached_property
+    def embeddings(self) -> dict[str, Any]:
+        """The embeddings by path: what is no number of a row must not get to them."""
+        return {path: module for path, module in self.modules.items() if is_embedding(module)}
+
     def _add_hidden(self) -> None:
         """What modules hold beside the tree, in helper objects and functions: its arrays are inputs
         of a pass too, and what else is in it counts as the modules' own attributes do."""
@@ -98,6 +105,7 @@ class ModuleTree:
         self.may_compile = any(map(may_compile, found.kinds)) or any(
             map(may_call_compile, found.functions)
         )
+        self._code = list(found.kinds), list(found.functions)
         named = {(id(owner), key) for owner, key in self.weight_places()}
         for owner, key in found.places:
             if (id(owner), key) not in named:
@@ -112,6 +120,10 @@ class ModuleTree:
                     for key, item in _entries(holder)
                     if not isinstance(item, mx.array)
                 ]
+
+    def beyond(self) -> str:
+        """What the forward's code calls a module that is no part of the tree; nothing if none."""
+        return beyond(*self._code)
 
     def _alias(self, module: Any, path: str) -> None:
         """Paths below a shared module's second path mean the same modules as below its first."""

@@ -39,7 +39,7 @@ from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import first_argument, intervene, meant, read_named, take_in
 
-Interventions = Mapping[str, Callable[[Any], Any]]
+Interventions = Mapping[Any, Callable[[Any], Any]]  # by name or handle: its keys are invariant
 
 
 class StopBlock(Exception):  # noqa: N818 - not an error: the way out of a block
@@ -112,7 +112,7 @@ class Trace:
         return self
 
     @exit_of_block
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool | None:
         self._close()
         if self._recorded_only:
             return False
