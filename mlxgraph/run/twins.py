@@ -78,6 +78,7 @@ class Twins:
         self.functions: list[FunctionType] = []
         self._weights: dict[tuple[int, Any], mx.array] = {}
         for (owner, key), array in weights:  # by place: two places may hold one array for now
+            array = same_data(array)  # one tracer may serve several forwards of one pass
             self._weights[_place(owner), key] = array
             live = owner[key]
             if id(live) not in self._twins:
