@@ -333,7 +333,9 @@ def test_nested_state_is_as_it_was_after_a_compiled_trace():
 @pytest.mark.parametrize("compile", [False, True])
 def test_more_nested_state_is_as_it_was_after_any_trace(compile):
     seen = law(60 if compile else 1500, [compile, "auto"])
-    assert all(seen[trace] > 1 for trace in TRACES) and (compile or all(map(seen.get, HOLDERS)))
+    assert all(seen[trace] > 1 for trace in TRACES)
+    if not compile:  # else there are few examples
+        assert all(map(seen.get, HOLDERS))
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
