@@ -42,11 +42,14 @@ class ParamError(MLXGraphError, ValueError):
 class NotAGraphError(MLXGraphError, TypeError):
     """Something else where a graph is needed."""
 
-    def __init__(self, given: object):
+    def __init__(self, given: object, advice: str = ""):
         super().__init__(
-            f"a graph is needed, not a {type(given).__name__}.\n"
-            "  Give the graph of a trace (`t.graph`, or the finished trace itself), or what"
-            " mg.edit and mg.read return."
+            f"a graph is needed, not a {type(given).__name__}.\n  "
+            + (
+                advice
+                or "Give the graph of a trace (`t.graph`, or the finished trace itself), or what"
+                " mg.edit and mg.read return."
+            )
         )
 
 

@@ -8,13 +8,19 @@ from typing import Any, Generic, TypeVar
 
 import mlx.core as mx
 
+from mlxgraph.errors import NotAGraphError, OutsideTraceError
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.record.stack import exit_of_block
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.inputs import prepare
+from mlxgraph.trace.resolve import is_interventions
 from mlxgraph.trace.trace import Trace
 
 EXAMPLE_LENGTH = 8
+_BLOCK = (
+    "model.edit() opens a block: `with model.edit() as edited:`, and `edited` is the model;"
+    " model.edit(graph) gives one at once."
+)
 M = TypeVar("M")
 
 
@@ -26,12 +32,27 @@ class EditBlock(Generic[M]):
     """
 
     def __init__(self, engine: Engine, example: tuple, model: Callable[[Engine], M]):
+        if any(callable(given) or is_interventions(given) for given in example):
+            raise NotAGraphError(
+                example[0],
+                "Write model.edit(mg.edit('layers.2', iv.zero_out)), with the name of a module and"
+                " a function of its output.",
+            )
         self._engine = engine.with_edits(engine.edits)
         self._model = model
         self._example = example or (mx.zeros((1, EXAMPLE_LENGTH), mx.int32),)
         self._trace: Trace | None = None
         self._statement: Any = None  # the `with` statement, while it runs (`record.stack`)
         self._watch: Any = None
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """No model yet: the edits are those that the block records."""
+        raise OutsideTraceError("the model that model.edit() gives", _BLOCK)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise OutsideTraceError(f"model.edit().{name}", _BLOCK)
 
     def __enter__(self) -> M:
         call = prepare(self._example, self._engine.tokenizer)

@@ -175,6 +175,18 @@ def check_keywords(model: Any, kwargs: Iterable[str], params: Iterable[str] = ()
             raise KeywordError(name, [*params, *known])
 
 
+def params_of(params: Any) -> Mapping[str, Any]:
+    """The values of `params=`.  Raises: InputError for what is no mapping of names."""
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
+        raise InputError(
+            f"params= takes values by the params' names, not a {type(params).__name__}.\n"
+            "  Write model.trace(x, params={'alpha': 0.5})."
+        )
+    return params
+
+
 def _array(value: Any) -> Any:
     """An array of another library as MLX's; anything else as it is."""
     if isinstance(value, mx.array) or not hasattr(type(value), "__array__"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mlxgraph.errors import OutsideTraceError
+from mlxgraph.record.handle import handle_in
+from mlxgraph.record.handle import open_recording as open_live
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
@@ -35,5 +37,8 @@ def call_module(engine: Engine, path: str, args: tuple, kwargs: dict[str, Any]) 
     path = tree.aliases.get(path, path)
     recording = recording_on(engine.root)
     if recording is None:
+        handle = handle_in((*args, *kwargs.values()))
+        if handle is not None and handle._recording is not None:
+            open_live(handle)  # says why it has no value
         return tree.modules[path](*args, **kwargs)
     return recording.call_module(path, args, kwargs)
