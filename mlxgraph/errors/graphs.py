@@ -53,6 +53,18 @@ class NotAGraphError(MLXGraphError, TypeError):
         )
 
 
+class NotEnteredError(NotAGraphError, AttributeError):
+    """A block of edits that is taken for the edited model."""
+
+    def __init__(self) -> None:
+        MLXGraphError.__init__(
+            self,
+            "model.edit was given no graph, so this is a block that records edits, and no model.\n"
+            "  Write model.edit(mg.edit('layers.2', iv.zero_out)) for a model with that edit, or"
+            " `with model.edit() as edited:` and use `edited`.",
+        )
+
+
 class MergeError(MLXGraphError, ValueError):
     """Two graphs that cannot stand side by side."""
 

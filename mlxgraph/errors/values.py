@@ -42,7 +42,18 @@ class UnboundParamError(NotSavedError):
 
 
 class LookError(MLXGraphError, RuntimeError):
-    """A value that cannot be looked at inside the block."""
+    """A value that cannot be looked at, inside the block or when it is over."""
+
+
+class ModelChangedError(MLXGraphError, RuntimeError):
+    """Modules exchanged or taken out of a model while a block on it is open."""
+
+    def __init__(self, path: str):
+        super().__init__(
+            f"{path or 'the model'} is no part of the model any more: modules were exchanged while"
+            " a block on the model was open.\n"
+            "  Exchange them before the block or after it (nn.quantize, `layers[1] = ...`)."
+        )
 
 
 class EscapedError(MLXGraphError, TypeError):
@@ -67,6 +78,13 @@ class PlainArrayError(MLXGraphError, TypeError):
 
     def __init__(self, what: str, where: str, advice: str):
         super().__init__(f"{what}, and nothing has run yet.\n  at {where}\n  {advice}")
+
+
+class PicklingError(MLXGraphError, TypeError, RuntimeError):
+    """Something that cannot be written down for another process."""
+
+    def __init__(self, what: str, why: str, advice: str, where: str):
+        super().__init__(f"{what} cannot be pickled: {why}.\n  at {where}\n  {advice}")
 
 
 class ForeignProxyError(MLXGraphError, ValueError):
@@ -104,10 +122,6 @@ class NoValueError(MLXGraphError, TypeError):
             f"{module} is a module, and no value: `{shown.format(module)}` needs one.\n"
             f"  at {where}\n  Write `{shown.format(module + '.output')}`."
         )
-
-
-class NoPickleError(MLXGraphError, TypeError):
-    """What has no form in a pickle: a model, and what is made of one."""
 
 
 class StaleHandleError(MLXGraphError, ValueError):

@@ -236,7 +236,7 @@ def gradients_are_of_the_forward(graph: GraphBase, nodes: Sequence[Node]) -> Fou
             late.add(node)
     for site, node in graph.writes:
         if node in late:
-            yield node, f"what is written at {site} needs a gradient"
+            yield node, f"what is written at {site.spoken} needs a gradient"
 
 
 def skipped_modules_compute_nothing(graph: GraphBase, nodes: Sequence[Node]) -> Found:

@@ -23,7 +23,7 @@ from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.values import Opaque
 from mlxgraph.mlx_facts.originals import ARRAY, normal
 from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
-from mlxgraph.record.conform import shape_and_dtype
+from mlxgraph.record.conform import shape_and_dtype, told
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import describe, is_handle, open_recording
 from mlxgraph.record.nested_proxy import first_array, is_nested
@@ -55,7 +55,7 @@ def edited_array(handle: Any, site: Any) -> Any:
     found = first_array(handle)
     if found is None:
         shown = shape_and_dtype(handle._template if is_nested(handle) else handle)
-        raise ShapeError(f"{site} is {shown}: there is no array to change", str(here()))
+        raise ShapeError(f"{told(site)} is {shown}: there is no array to change", str(here()))
     return found
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from mlxgraph.errors import MLXGraphError, OperationError, ShapeError
 from mlxgraph.errors.source_line import here
-from mlxgraph.evaluate.bounds import Outside, check_node, indexed, values_of_index
+from mlxgraph.evaluate.bounds import Outside, check_frozen, indexed, nodes_in
 from mlxgraph.evaluate.evaluate import call_arguments, evaluate
+from mlxgraph.evaluate.known import known_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, Info
 from mlxgraph.graph.graph import Note
@@ -93,15 +94,19 @@ class Inference:
         """Raise BoundsError where a node, of a graph that meets this forward, indexes outside."""
         self.info(node)
         found = indexed(node.op, node.args, node.kwargs)
-        if found is None or not any(child.op == ops.CONSTANT for child in values_of_index(node)):
+        if found is None:
+            return
+        known = known_values(nodes_in(found[1]), self._constants, {})
+        if not known:
             return  # whole numbers were checked when the shape was worked out
         try:
-            check_node(node, self.infos[found[0]].value.shape, self._constant)
+            check_frozen(
+                found[1],
+                self.infos[found[0]].value.shape,
+                lambda child: known[child] if child in known else self.info(child).value,
+            )
         except Outside as outside:
             refuse(outside, str(self.lines.get(node) or here()))
-
-    def _constant(self, node: Node) -> Any:
-        return self._constants[node.args[0]] if node.op == ops.CONSTANT else self.info(node).value
 
     def notes(self) -> Notes:
         """Line, shape and dtype of every node so far."""

@@ -11,8 +11,6 @@ from typing import Any
 
 import mlx.nn as nn
 
-from mlxgraph.errors import NoPickleError
-from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.graph import Graph
 from mlxgraph.mlx_facts.dtypes import DTYPES
 from mlxgraph.run.names import Names
@@ -64,20 +62,23 @@ class Engine:
         Dtypes, which modules may hold, are no objects that Python knows to copy.
         """
         memo.update({id(dtype): dtype for dtype in DTYPES.values()})
-        root = copy.deepcopy(self.root, memo)
-        twin = Engine(root, self.tokenizer, self._layer_attr)
-        for name, module in self.runner.added.items():
-            twin.runner.add(name, copy.deepcopy(module, memo))
-        twin.edits = self.edits
-        return twin
+        root, added = copy.deepcopy((self.root, self.runner.added), memo)
+        return _put_together(root, self.tokenizer, self._layer_attr, added, self.edits)
 
-    @at_the_edge
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise NoPickleError(
-            "a model has no form in a pickle, nor has what is made of one.\n"
-            "  Save its edits, `graph.save(path)`, and its weights, `mx.save_safetensors(path,"
-            " model.parameters())`; copy.deepcopy(model) copies it."
-        )
+    def __reduce__(self) -> Any:
+        added = dict(self.runner.added)
+        return _put_together, (self.root, self.tokenizer, self._layer_attr, added, self.edits)
 
     def __repr__(self) -> str:
         return f"<Engine of {type(self.root).__name__}>"
+
+
+def _put_together(
+    root: nn.Module, tokenizer: Any, layer_attr: str, added: dict[str, nn.Module], edits: Graph
+) -> Engine:
+    """An engine of which nothing is worked out yet."""
+    engine = Engine(root, tokenizer, layer_attr)
+    for name, module in added.items():
+        engine.runner.add(name, module)
+    engine.edits = edits
+    return engine

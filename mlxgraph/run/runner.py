@@ -48,6 +48,7 @@ class Runner:
         self.prepared: Recent[Any, PreparedRun] = Recent(MOST_PREPARED)
         self.of_functions: Recent[Any, PreparedRun] = Recent(MOST_OF_FUNCTIONS)
         self._censuses: Recent[Any, Census] = Recent(MOST_CENSUSES)
+        self.texts: Recent[Any, bool] = Recent(MOST_CENSUSES)  # is an array of one axis one text?
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self.tree = ModuleTree(root, {})  # as it was when last checked
         self._padding_checked: ModuleTree | None = None
@@ -71,6 +72,7 @@ class Runner:
         self.prepared.clear()
         self.of_functions.clear()
         self._cuts.clear()
+        self.texts.clear()
         self._padding_checked = None
 
     def add(self, name: str, module: nn.Module) -> None:
@@ -106,6 +108,14 @@ class Runner:
             if known.traceable:  # what branches on values may go another way next time
                 self._censuses.put(key, known)
         return known
+
+    def runs_on(self, call: Call) -> bool:
+        """Whether a forward with such inputs raises nothing."""
+        try:
+            self.census(call)
+        except Exception:  # whatever the model's own code raises
+            return False
+        return True
 
     def _check_padding(self, tree: ModuleTree) -> None:
         """Once for a tree: a model that cannot hide padding must not be given any."""

@@ -7,7 +7,6 @@ stand for whatever the block calls them.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from difflib import SequenceMatcher
 from typing import Any, overload
@@ -105,7 +104,7 @@ class ModuleHandle:
         name = site.path.partition(".")[0]
         if name in self._engine.runner.added and "." in site.path:
             raise NeverCalledError(
-                str(site),
+                site.spoken,
                 str(here()),
                 (),
                 reason=f"{name} is called by hand, as a whole.  Call its parts by hand to see"
@@ -205,13 +204,6 @@ class ModuleHandle:
         also = [*PORTS, "module"]
         return UnknownSiteError(name, self._likely(name), self._name, also=also, advice=advice)
 
-    def __copy__(self) -> ModuleHandle:
-        return ModuleHandle(self._engine, self._path, self._opened, self._call)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ModuleHandle:
-        engine = copy.deepcopy(self._engine, memo)
-        return ModuleHandle(engine, self._path, call=self._call)
-
     @overload
     def __getitem__(self, key: slice) -> list[ModuleHandle]: ...
 
@@ -274,6 +266,13 @@ class ModuleHandle:
 
     def _ipython_key_completions_(self) -> list[str]:
         return self._children()
+
+    def __copy__(self) -> ModuleHandle:
+        return self
+
+    def __reduce__(self) -> Any:
+        """A copy names the module in a copy of the model, and belongs to no block."""
+        return ModuleHandle, (self._engine, self._path, None, self._call)
 
     def __str__(self) -> str:
         """The name that every call takes in place of the handle."""

@@ -10,6 +10,7 @@ from mlxgraph.record.handle import open_recording as open_live
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
+from mlxgraph.trace.ids import check_by_hand
 
 
 def open_recording(engine: Engine, what: str) -> Recording:
@@ -36,6 +37,7 @@ def call_module(engine: Engine, path: str, args: tuple, kwargs: dict[str, Any]) 
     tree = engine.runner.tree
     path = tree.aliases.get(path, path)
     recording = recording_on(engine.root)
+    check_by_hand(tree, path, args, kwargs)
     if recording is None:
         handle = handle_in((*args, *kwargs.values()))
         if handle is not None and handle._recording is not None:

@@ -17,8 +17,8 @@ from mlxgraph.errors import (
     MLXGraphError,
     NeverCalledError,
     NotAGraphError,
+    NotEnteredError,
     NotSavedError,
-    OutsideTraceError,
     UnknownNameError,
     UnknownSiteError,
 )
@@ -139,7 +139,7 @@ def test_what_mg_edit_takes_is_not_what_a_model_is_edited_with(tiny, name):
 def test_an_edit_that_was_not_opened_is_no_model(tiny):
     for use in (lambda m: m([1, 2]), lambda m: m.trace([1, 2]), lambda m: m.layers):
         for block in (tiny.edit(), tiny.edit(None)):
-            with pytest.raises(OutsideTraceError, match="with model.edit"):
+            with pytest.raises(NotEnteredError, match="with model.edit"):
                 use(block)
     assert not hasattr(tiny.edit(), "_no_such")
 
