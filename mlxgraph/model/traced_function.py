@@ -15,6 +15,7 @@ from weakref import ref
 import mlx.core as mx
 import numpy as np
 
+from mlxgraph.errors import InputError
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
@@ -67,6 +68,11 @@ class TracedFunction(Generic[P, R]):
         options: Options,
     ):
         """`model` is what the function is given as its first argument."""
+        if not callable(function):
+            raise InputError(
+                f"a pass is a function of the model, not a {type(function).__name__}.\n"
+                "  Write it with `m` first: `@model.pass_`, `def f(m, alpha): ...`."
+            )
         update_wrapper(self, function)
         self._model = model
         self._engine = engine

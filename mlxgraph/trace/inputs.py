@@ -204,6 +204,12 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     Text that begins with the first of them already, as templated text does, is taken as it is
     (and as `mlx_lm.generate` takes it).
     """
+    if not isinstance(text, str):
+        several = isinstance(text, (list, tuple)) and "model.encode_batch(texts) for several texts"
+        raise InputError(
+            f"one text is encoded at a time, and this is a {type(text).__name__}.\n"
+            f"  Write {several or 'model.encode(text)'}."
+        )
     if tokenizer is None:
         raise NoTokenizerError(f"the text {text[:40]!r}")
     first = getattr(tokenizer, "bos_token", None)
