@@ -35,7 +35,7 @@ from mlxgraph.record.no_value import names_a_module
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.trace.inputs import check_keywords, encode, params_of, prepare
+from mlxgraph.trace.inputs import check_keywords, encode, listed_ids, params_of, prepare
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
@@ -362,9 +362,7 @@ class InterpretableModel:
     def decode(self, tokens: list[int] | mx.array) -> str:
         """The text of token ids, a list or a one-dimensional array.  Raises: NoTokenizerError."""
         tokenizer = self._needs_tokenizer("decode")
-        if isinstance(tokens, mx.array):
-            tokens = tokens.tolist()  # type: ignore[assignment]
-        return tokenizer.decode([int(token) for token in tokens])
+        return tokenizer.decode(listed_ids(tokens))
 
     def token_to_str(self, token_id: int) -> str:
         """The text of one token.  Raises: NoTokenizerError."""

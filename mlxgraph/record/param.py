@@ -160,6 +160,11 @@ def param(
         )
     if isinstance(shape, int):
         shape = (shape,)
+    if shape is not None and not all(isinstance(size, int) for size in shape):
+        raise InputError(
+            f"shape={shape!r:.40} is no shape.\n  Write mg.param({name!r}, shape=(128,)), or leave"
+            " it out for a number."
+        )
     return Param(name, None if shape is None else tuple(shape), dtype and dtype_name(dtype))
 
 
