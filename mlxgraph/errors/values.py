@@ -66,8 +66,9 @@ class EscapedError(MLXGraphError, TypeError):
             f" nothing.\n  used at {where}\n  "
             + (
                 advice
-                or "Write `mx.softmax(h)` instead of a `softmax` imported earlier, or"
-                " `mg.apply(fn, h)` to run any function as it is."
+                or "Write the function with its module, `mx.softmax(h)` or `nn.relu(h)`, in place"
+                " of a name that was imported earlier; or `mg.apply(fn, h)` to run any function as"
+                " it is."
             )
         )
 

@@ -112,7 +112,7 @@ def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what:
             f"{told(what)} is {shape_and_dtype(target)} and cannot be written with one "
             f"{type(value).__name__}",
             str(here()),
-            f"Write to its entries: `module.output{_first_entry(target)} = ...`.",
+            f"Write to its entries: `{told(what)}{_first_entry(target)} = ...`.",
         )
     if is_nested(value):
         return freeze(value, recording)

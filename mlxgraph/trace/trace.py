@@ -320,7 +320,14 @@ class Trace:
         except UnknownSiteError:
             own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
             known = children_of(self._engine, "")
-        raise UnknownSiteError(name, known, "the trace", also=own, kind="module or method")
+        is_of_graphs = callable(getattr(Graph, name, None))
+        advice = f"Write t.graph.{name}: the graph is what was recorded." if is_of_graphs else ""
+        kind = "module or method"
+        raise UnknownSiteError(name, known, "the trace", also=own, kind=kind, advice=advice)
+
+    def __getitem__(self, name: Any) -> Any:
+        advice = f"Write t.saved_values[{name!r}] for what was saved, t.get({name!r}) for a site."
+        raise UnknownNameError("entry of a trace", str(name), self.saved_values, advice)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), "layers", *children_of(self._engine, "")})
