@@ -83,6 +83,53 @@ class Entries(OrderedDict):
         self.__dict__.update(self)
 
 
+@dataclass
+class Doing:
+    """A declared value that can be called, and changes itself when it is told to."""
+
+    loss: Any
+    logits: Any
+    hidden: Any
+
+    def detach(self) -> Any:
+        self.logits = self.logits + 0
+        return self
+
+    def __call__(self) -> Any:
+        return self.logits
+
+
+class Sequenced:
+    """A plain object that is also read as a sequence, built by a method of its own."""
+
+    def __init__(self, loss: Any, logits: Any, hidden: Any):
+        self.loss = loss
+        self._set(logits, hidden)
+
+    def _set(self, logits: Any, hidden: Any) -> None:
+        self._logits, self.hidden = logits, hidden
+
+    @property
+    def logits(self) -> Any:
+        return self._logits
+
+    @logits.setter
+    def logits(self, value: Any) -> None:
+        self._logits = value
+
+    def __getitem__(self, key: int) -> Any:
+        return (self.logits, self.hidden)[key]
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Any:
+        return iter((self.logits, self.hidden))
+
+    def __add__(self, other: Any) -> Any:
+        return Sequenced(self.loss, self.logits + other.logits, self.hidden)
+
+
 def namespace(loss: Any, logits: Any, hidden: Any) -> SimpleNamespace:
     return SimpleNamespace(loss=loss, logits=logits, hidden=hidden)
 
@@ -97,4 +144,6 @@ KINDS = {
     "namedtuple with awkward names": Awkward,
     "namespace": namespace,
     "dict with attributes": Entries,
+    "dataclass that does things": Doing,
+    "plain object read as a sequence": Sequenced,
 }

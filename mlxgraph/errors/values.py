@@ -42,7 +42,18 @@ class UnboundParamError(NotSavedError):
 
 
 class LookError(MLXGraphError, RuntimeError):
-    """A value that cannot be looked at inside the block."""
+    """A value that cannot be looked at, inside the block or when it is over."""
+
+
+class ModelChangedError(MLXGraphError, RuntimeError):
+    """Modules exchanged or taken out of a model while a block on it is open."""
+
+    def __init__(self, path: str):
+        super().__init__(
+            f"{path or 'the model'} is no part of the model any more: modules were exchanged while"
+            " a block on the model was open.\n"
+            "  Exchange them before the block or after it (nn.quantize, `layers[1] = ...`)."
+        )
 
 
 class EscapedError(MLXGraphError, TypeError):
@@ -68,6 +79,13 @@ class PlainArrayError(MLXGraphError, TypeError):
         super().__init__(f"{what}, and nothing has run yet.\n  at {where}\n  {advice}")
 
 
+class PicklingError(MLXGraphError, TypeError, RuntimeError):
+    """Something that cannot be written down for another process."""
+
+    def __init__(self, what: str, why: str, advice: str, where: str):
+        super().__init__(f"{what} cannot be pickled: {why}.\n  at {where}\n  {advice}")
+
+
 class ForeignProxyError(MLXGraphError, ValueError):
     """A proxy of one open trace used in another."""
 
@@ -91,6 +109,17 @@ class UnknownEntryError(MLXGraphError, AttributeError, TypeError):
         super().__init__(
             f"{what} is {shown} and {fault}.\n  at {where}\n  {advice}."
             f"{suggest(close_matches(name, known))}"
+        )
+
+
+class NoValueError(MLXGraphError, TypeError):
+    """A module where a value is needed, such as its output."""
+
+    def __init__(self, module: str, where: str, shown: str):
+        """`shown`: what was written, with `{}` for the module."""
+        super().__init__(
+            f"{module} is a module, and no value: `{shown.format(module)}` needs one.\n"
+            f"  at {where}\n  Write `{shown.format(module + '.output')}`."
         )
 
 

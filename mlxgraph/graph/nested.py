@@ -5,8 +5,8 @@ that they have a shape and a dtype:
 
     a container   tuples, lists, dicts and their subclasses; dataclasses and SimpleNamespaces;
                   objects of a plain class, once one of them was seen to hold arrays
-    a leaf        everything else: arrays and numbers, modules (dicts to Python), what can be
-                  called, and objects that change themselves by their own methods, as caches do
+    a leaf        everything else: arrays and numbers, modules (dicts to Python), and objects of
+                  a plain class that can be called or change themselves by methods, as caches do
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from mlxgraph.graph.stateful import changes_itself
 
 MOST_TYPES = 2048
 # What a class of plain values has no use for: it says that an object does something.
-_DOES = """__call__ __getitem__ __setitem__ __iter__ __next__ __len__ __enter__ __aenter__ __del__
-__array__ __getattr__ __get__ __add__ __mul__""".split()
+_DOES = "__call__ __setitem__ __next__ __enter__ __aenter__ __del__ __array__ __get__".split()
 
 
 class Form(NamedTuple):
@@ -33,7 +32,7 @@ class Form(NamedTuple):
     entries: Callable[[Any], list[tuple[Any, Any]]]
     rebuilt: Callable[[Any, list[Any]], Any]
     is_object: bool = False
-    is_value: bool = True  # not an object of a plain class, which may be somebody's state
+    is_value: bool = True  # not an object that may be somebody's state
 
 
 # -- the forms ------------------------------------------------------------------------------------
@@ -71,7 +70,10 @@ def _is_cached(kind: type, name: str) -> bool:
 
 
 def _as_tuple(original: Any, items: list[Any]) -> Any:
-    return tuple.__new__(type(original), items)
+    twin = tuple.__new__(type(original), items)
+    if hasattr(original, "__dict__"):
+        vars(twin).update(vars(original))
+    return twin
 
 
 def _as_dict(original: Any, items: list[Any]) -> Any:
@@ -116,6 +118,7 @@ def _as_object(original: Any, items: list[Any]) -> Any:
 
 _TUPLE = Form(_numbered, _as_tuple)
 _OBJECT = Form(_attributes, _as_object, is_object=True)
+_STATE = Form(_attributes, _as_object, is_object=True, is_value=False)
 _PLAIN_OBJECT = Form(_attributes, _as_object, is_object=True, is_value=False)
 _KNOWN: dict[type, Form | None] = {
     tuple: _TUPLE,
@@ -124,6 +127,11 @@ _KNOWN: dict[type, Form | None] = {
     OrderedDict: Form(_keyed, _as_dict),
 }
 _forms = dict(_KNOWN)
+
+
+def is_a_leaf(kind: type) -> None:
+    """From here on the values of a type are leaves, whatever the type looks like."""
+    _KNOWN[kind] = _forms[kind] = None
 
 
 # -- which form a value has -----------------------------------------------------------------------
@@ -155,11 +163,12 @@ def _form(kind: type) -> Form | None:
     as_values = is_dataclass(kind) or issubclass(kind, SimpleNamespace)
     if not as_values and not any("__dict__" in vars(base) or _slots(base) for base in kind.__mro__):
         return None
-    if _defines(kind, ("__call__",) if as_values else _DOES):
+    if not _is_made_like(kind, (object, SimpleNamespace)):
         return None
-    if changes_itself(kind) or not _is_made_like(kind, (object, SimpleNamespace)):
-        return None
-    return _OBJECT if as_values else _PLAIN_OBJECT
+    does_something = _defines(kind, _DOES) or changes_itself(kind)
+    if as_values:  # whatever else it does, it was declared as the values that it holds
+        return _STATE if does_something else _OBJECT
+    return None if does_something else _PLAIN_OBJECT
 
 
 def _form_of_subclass(kind: type) -> Form | None:
@@ -187,13 +196,33 @@ def _is_made_like(kind: type, bases: tuple[Any, ...]) -> bool:
 
 def _holds_arrays(value: Any, seen: set[int]) -> bool:
     """Whether an object, or what it contains, holds an array; not what contains itself."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if hasattr(type(value), "shape") and hasattr(type(value), "dtype"):
         return True
     form = _forms.get(type(value)) or _form(type(value))
     if form is None or id(value) in seen:
         return False
     seen.add(id(value))
     return any(_holds_arrays(item, seen) for _, item in form.entries(value))
+
+
+def hides_arrays(value: Any) -> bool:
+    """Whether a leaf is an object that holds arrays: nobody can tell what else it does with them.
+
+    Of a container: whether it holds some beside its entries.
+    """
+    held = getattr(value, "__dict__", None)
+    if not held or hasattr(value, "named_modules") or has_attributes(value):
+        return False
+    if isinstance(value, dict):  # whose entries may be attributes too
+        held = {name: item for name, item in held.items() if not dict.__contains__(value, name)}
+    return any(_holds_arrays(item, {id(value)}) for item in held.values())
+
+
+def hiding(value: Any) -> Any:
+    """The first value in a nested one that hides arrays, or None."""
+    if hides_arrays(value):
+        return value
+    return next((found for _, item in entries(value) if (found := hiding(item)) is not None), None)
 
 
 def is_container(value: Any) -> bool:

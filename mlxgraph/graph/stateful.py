@@ -1,7 +1,8 @@
 """Whether the objects of a class change themselves: state that is kept, not a value that is passed.
 
 Read from the bytecode of the class's own methods: `self.x = v`, `self.x[i] = v`, `self[i] = v` and
-`self.x.append(v)`.  What builds an object (`__init__` and the other dunder methods) does not count.
+`self.x.append(v)`.  What builds an object does not count: `__init__` and the other dunder methods,
+the methods that `__init__` calls, and setters that keep what they are given on the object itself.
 In: a class.  Out: a bool.  Never: runs anything of the class.
 """
 
@@ -19,18 +20,31 @@ _LOADS = ("LOAD_ATTR", "LOAD_METHOD")
 
 
 def changes_itself(kind: type) -> bool:
-    """Whether a method or a setter of a class changes the object that it is called on."""
+    """Whether a method of a class changes the object that it is called on."""
+    building = _called_in_building(kind)
     for base in kind.__mro__:
         if base.__module__ in ("builtins", "collections", "typing", "types"):
             continue
         for name, member in vars(base).items():
-            if isinstance(member, property) and member.fset is not None:
+            if isinstance(member, property) and not _sets_its_own(member):
                 return True
-            if isinstance(member, cached_property) or name.startswith("__"):
+            if isinstance(member, cached_property) or name.startswith("__") or name in building:
                 continue
             if isinstance(member, FunctionType) and _changes_first_argument(member):
                 return True
     return False
+
+
+def _sets_its_own(member: property) -> bool:
+    """Whether setting a property is nothing but setting an attribute of another name."""
+    setter = member.fset
+    return setter is None or (isinstance(setter, FunctionType) and _changes_first_argument(setter))
+
+
+def _called_in_building(kind: type) -> set[str]:
+    """The names that `__init__` and `__post_init__` use, which may be those of methods."""
+    makers = [getattr(kind, name, None) for name in ("__init__", "__post_init__")]
+    return {name for m in makers if isinstance(m, FunctionType) for name in m.__code__.co_names}
 
 
 def _changes_first_argument(function: FunctionType) -> bool:

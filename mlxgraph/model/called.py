@@ -15,8 +15,9 @@ from mlxgraph.model.compiled_pass import edited_output
 from mlxgraph.record.apply import apply
 from mlxgraph.record.handle import handle_in
 from mlxgraph.record.stack import paused, recording_on
-from mlxgraph.run.call import describe_call
+from mlxgraph.run.call import Forward, call_model, describe_call
 from mlxgraph.run.engine import Engine
+from mlxgraph.run.no_input import raise_no_input
 from mlxgraph.trace.ids import check_plain
 from mlxgraph.trace.inputs import prepare
 from mlxgraph.trace.open_block import call_module
@@ -38,8 +39,8 @@ def called_in_block(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
     if not is_recorded:
         if recording_on(engine.root) is None:
             return _at_once(engine, args, kwargs)
-        if not _is_as_it_is(args):
-            call = prepare(args, engine.tokenizer)
+        if _is_to_be_prepared(args):
+            call = prepare(args, engine)
             if call.is_ragged:
                 return _at_once(engine, args, kwargs)
             args = call.args
@@ -55,20 +56,28 @@ def _at_once(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
         return _plain(engine, args, kwargs)
 
 
-def _is_as_it_is(args: tuple) -> bool:
-    """Whether a model takes its arguments as they are: text and rows of tokens are made ids of."""
-    return len(args) != 1 or (isinstance(args[0], mx.array) and args[0].ndim != 1)
-
-
 def _plain(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
     """The bare model on inputs as for `trace`; arrays are handed on as they are."""
-    if _is_as_it_is(args):
+    forward: Forward = call_model
+    if len(args) > 1 and all(isinstance(given, str) for given in args):
+        prepare(args, engine)  # says that several texts are a list
+    if _is_to_be_prepared(args):
+        call = prepare(args, engine)
+        if call.is_ragged:
+            engine.runner.census(call)  # raises where the model cannot hide padding
+        if not kwargs:
+            check_plain(engine, call)
+        forward, args = call.forward, call.args
+    else:
         one = len(args) == 1 and not kwargs
-        check_plain(engine, prepare(args, None) if one else describe_call(args, kwargs))
-        return engine.root(*args, **kwargs)
-    call = prepare(args, engine.tokenizer)
-    if call.is_ragged:
-        engine.runner.census(call)  # raises where the model cannot hide padding
-    if not kwargs:
-        check_plain(engine, call)
-    return call.forward(engine.root, call.args, kwargs)
+        check_plain(engine, prepare(args, engine) if one else describe_call(args, kwargs))
+    try:
+        return forward(engine.root, args, kwargs)
+    except Exception as error:
+        raise_no_input(args, kwargs, error, engine.runner.tree.modules.values())
+        raise
+
+
+def _is_to_be_prepared(args: tuple) -> bool:
+    """Whether ids are to be made of what is given: of text, and of rows of tokens."""
+    return len(args) == 1 and not (isinstance(args[0], mx.array) and args[0].ndim != 1)

@@ -22,12 +22,13 @@ from mlxgraph.graph.nested import (
     rebuilt,
 )
 from mlxgraph.graph.node import Node
+from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.dtypes import whole_range
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import is_handle
-from mlxgraph.record.nested_proxy import NestedProxy
+from mlxgraph.record.nested_proxy import is_nested
 
 NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
 ANY_DTYPE = range(128)  # the ints that every dtype holds
@@ -113,7 +114,7 @@ def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what:
             str(here()),
             f"Write to its entries: `module.output{_first_entry(target)} = ...`.",
         )
-    if type(value) is NestedProxy:
+    if is_nested(value):
         return freeze(value, recording)
     parts = []
     for index, (new, old) in enumerate(zip(aligned, leaves(target), strict=True)):
@@ -128,9 +129,9 @@ def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what:
 
 def _opened(value: Any) -> Any:
     """A nested value of single handles, for one with handles on nested values in it."""
-    if type(value) is NestedProxy:
+    if is_nested(value):
         return rebuilt(value._template, [_opened(part) for _, part in value.__entries__()])
-    return map_nested(value, lambda v: _opened(v) if type(v) is NestedProxy else v)
+    return map_nested(value, lambda v: _opened(v) if is_nested(v) else v)
 
 
 def _aligned(given: Any, target: Any) -> list[Any] | None:
@@ -170,7 +171,9 @@ def shape_and_dtype(value: Any) -> str:
 
 def told(what: Any) -> str:
     """A handle, site or text, as an error names it."""
-    return what._describe() if is_handle(what) else str(what)
+    if is_handle(what):
+        return what._describe()
+    return what.spoken if isinstance(what, Site) else str(what)
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

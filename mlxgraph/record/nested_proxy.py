@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from types import FunctionType, MethodType
 from typing import Any
 
 from mlxgraph.errors import BoundsError, NotSavedError, UnknownEntryError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
-from mlxgraph.graph.nested import entries, entry, has_attributes, rebuilt
+from mlxgraph.graph.nested import entries, entry, has_attributes, is_a_leaf, rebuilt
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record import views
-from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, fate, open_recording, save
+from mlxgraph.record.handle import (
+    HANDLES,
+    SLOTS,
+    birth,
+    describe,
+    fate,
+    open_recording,
+    refuse_pickle,
+    save,
+)
 
 _BY_KEY = ("keys", "values", "items", "get")  # of a dict, unless it has entries of these names
 
@@ -109,16 +119,17 @@ class NestedProxy:
             setattr(self._result, name, value)
         elif named:
             open_recording(self).write_part(self, views.item(key), value)
+        elif isinstance(own := self._of_class(name), property) and own.fset is not None:
+            own.fset(self, value)
         else:
             raise self._unknown(name)
 
     def _own(self, name: str, done: str = "") -> Any:
         """What the value's class has beside its entries, at work on handles."""
         template = self._template
-        kind = type(template)
         if self._recording is None:
             return getattr(self._result, name)
-        found = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+        found = self._of_class(name)
         if isinstance(found, FunctionType):
             return MethodType(found, self)
         if isinstance(found, property) or hasattr(found, "func") and hasattr(found, "attrname"):
@@ -126,6 +137,11 @@ class NestedProxy:
         if found is None or callable(found) or name.startswith("__"):
             raise self._unknown(name, done)
         return getattr(template, name)
+
+    def _of_class(self, name: str) -> Any:
+        """What the value's class says of a name, or None."""
+        kind = type(self._template)
+        return next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
 
     def _unknown(self, name: str, done: str = "") -> Exception:
         if self._recording is None or (name.startswith("_") and not done):
@@ -173,7 +189,7 @@ class NestedProxy:
         """The same value, no longer tied to its site."""
         if self._recording is None:
             return copy.copy(self._result)
-        twin = NestedProxy()
+        twin = nested_proxy(self._template)
         twin._recording, twin._node, twin._origin = open_recording(self), self._node, None
         return twin
 
@@ -183,7 +199,7 @@ class NestedProxy:
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self._recording is None:
             return _itself, (self._result,)
-        raise NotSavedError(self._describe(), self._birth())
+        return refuse_pickle(self, protocol)
 
     def __dir__(self) -> list[str]:
         names = [str(key) for key, _ in entries(self._template)]
@@ -198,9 +214,29 @@ class NestedProxy:
         return _told(self._template)
 
 
+class DataclassProxy(NestedProxy):
+    """What stands for a dataclass: `dataclasses.replace` and its kin ask the class for fields."""
+
+    __slots__ = ()
+
+    @property
+    def __dataclass_fields__(self) -> Any:
+        return type(self._template).__dataclass_fields__
+
+
+def nested_proxy(template: Any) -> NestedProxy:
+    """A handle on a nested value that is like this one."""
+    return DataclassProxy() if is_dataclass(template) else NestedProxy()
+
+
+def is_nested(value: Any) -> bool:
+    """Whether a value is a handle on a nested one."""
+    return type(value) in (NestedProxy, DataclassProxy)
+
+
 def first_array(handle: Any) -> Any:
     """The handle itself, or the first array in a nested value; None where it holds none."""
-    if type(handle) is not NestedProxy:
+    if not is_nested(handle):
         return handle if isinstance(handle, ARRAY) else None
     found = (first_array(part) for _, part in handle.__entries__())
     return next((part for part in found if part is not None), None)
@@ -212,9 +248,15 @@ def _named(template: Any, name: str) -> tuple[bool, Any]:
     if isinstance(template, tuple) and name in fields:
         return True, fields.index(name)
     by_name = has_attributes(template) or (
-        isinstance(template, dict) and name in getattr(template, "__dict__", ())
+        isinstance(template, dict)
+        and (name in getattr(template, "__dict__", ()) or _has_entries_as_attributes(template))
     )
     return by_name and any(key == name for key, _ in entries(template)), str(name)
+
+
+def _has_entries_as_attributes(template: dict) -> bool:
+    """Whether a dict's class looks attributes up among its entries, as those of configs do."""
+    return any("__getattr__" in vars(base) for base in type(template).__mro__)
 
 
 def _told(template: Any) -> str:
@@ -238,4 +280,5 @@ def _itself(value: Any) -> Any:
     return value
 
 
-HANDLES.add(NestedProxy)
+HANDLES.update((NestedProxy, DataclassProxy))
+is_a_leaf(DataclassProxy)

@@ -15,8 +15,15 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.graph.census import Census
-from mlxgraph.graph.nested import entries, has_attributes, is_given_value, map_nested
+from mlxgraph.graph.census import Census, Whole
+from mlxgraph.graph.nested import (
+    entries,
+    has_attributes,
+    hides_arrays,
+    is_container,
+    is_given_value,
+    map_nested,
+)
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
@@ -88,7 +95,7 @@ def _visit(census: Census, tree: ModuleTree, call: Call, by_name: bool) -> None:
             for k in same_array(call.arrays, args[0]):
                 census.rows[k] = (path, size)
         result = original(*args, **kwargs)
-        census.visit(Site(path, OUTPUT, number), map_nested(result, _abstract))
+        census.visit(Site(path, OUTPUT, number), _described(result))
         return result
 
     standin = StandIn(tree, tree.modules, report)
@@ -115,6 +122,18 @@ def _parts(value: Any) -> Iterator[Any]:
     if is_given_value(value):
         for _, item in entries(value):
             yield from _parts(item)
+
+
+def _described(value: Any) -> Any:
+    """What a module returned, with placeholders for its arrays."""
+    try:
+        described = map_nested(value, _abstract)
+    except RecursionError:
+        return Whole(type(value).__name__, "it contains itself")
+    if not is_container(value) and hides_arrays(value):
+        why = "its own methods change it, or it can be called: it is state, as a cache is"
+        return Whole(type(value).__name__, why)
+    return described
 
 
 def _abstract(value: Any) -> Any:

@@ -183,8 +183,8 @@ class Run:
 
 
 def _changed_where(value: Any, kept: Any, edited: Any) -> Any:
-    """What a site holds, with what was written: the rest are the objects that are there, in which
-    the model's own code may leave something for its caller."""
+    """What a module is given or gives, with what was written: the rest are the objects themselves,
+    in which the model's own code may leave something for whoever looks later."""
     if not is_container(value) or not is_container(edited):
         return value if edited is kept else same_data_in(edited)
     mine, same, theirs = entries(value), entries(kept), entries(edited)

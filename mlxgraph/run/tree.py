@@ -21,8 +21,9 @@ import mlx.nn as nn
 from mlxgraph.mlx_facts.compiling import function_of
 from mlxgraph.mlx_facts.functions import is_compiled
 from mlxgraph.mlx_facts.modules import is_embedding
+from mlxgraph.run.beyond import beyond
 from mlxgraph.run.own_compile import may_call_compile, may_compile
-from mlxgraph.run.twins import Twins
+from mlxgraph.run.twins import PROXIES, Twins, aim_of
 
 _KIND = attrgetter("shape", "dtype")
 
@@ -104,6 +105,7 @@ class ModuleTree:
         self.may_compile = any(map(may_compile, found.kinds)) or any(
             map(may_call_compile, found.functions)
         )
+        self._code = list(found.kinds), list(found.functions)
         named = {(id(owner), key) for owner, key in self.weight_places()}
         for owner, key in found.places:
             if (id(owner), key) not in named:
@@ -118,6 +120,10 @@ class ModuleTree:
                     for key, item in _entries(holder)
                     if not isinstance(item, mx.array)
                 ]
+
+    def beyond(self) -> str:
+        """What the forward's code calls a module that is no part of the tree; nothing if none."""
+        return beyond(*self._code)
 
     def _alias(self, module: Any, path: str) -> None:
         """Paths below a shared module's second path mean the same modules as below its first."""
@@ -163,6 +169,10 @@ class ModuleTree:
         """The weights when they were last looked at, weakly: for `are_weights` later on."""
         return self._seen
 
+    def seen_now(self) -> list[Any]:
+        """The weights as they are, weakly: for `are_weights`."""
+        return list(map(ref, self.weights()))
+
     def are_weights(self, seen: list[Any]) -> bool:
         """Whether the weights are still the very arrays that were seen then."""
         try:
@@ -181,7 +191,9 @@ class ModuleTree:
 
 
 def _uncompiled(module: Any) -> Any:
-    """The module itself, where what was made of it by `mx.compile` passes for it."""
+    """The module itself, where what `mx.compile` made of it, or a weak proxy, passes for it."""
+    if type(module) in PROXIES:
+        return aim_of(module)
     return function_of(module) if is_compiled(module) else module
 
 

@@ -46,6 +46,22 @@ _SHARED = frozenset("mlxgraph transformers tokenizers huggingface_hub numpy torc
 _OF_PYTHON = frozenset({"collections", "types"})
 
 
+class CellOf:
+    """A variable that a function captured, as a place: an owner with one key."""
+
+    __slots__ = ("cell",)
+
+    def __init__(self, cell: CellType):
+        self.cell = cell
+
+    def __getitem__(self, key: int) -> Any:
+        return self.cell.cell_contents
+
+
+def _place(owner: Any) -> int:
+    return id(owner.cell if type(owner) is CellOf else owner)
+
+
 class Twins:
     """The copies for one forward.
 
@@ -62,13 +78,13 @@ class Twins:
         self.functions: list[FunctionType] = []
         self._weights: dict[tuple[int, Any], mx.array] = {}
         for (owner, key), array in weights:  # by place: two places may hold one array for now
-            self._weights[id(owner), key] = array
+            self._weights[_place(owner), key] = array
             live = owner[key]
             if id(live) not in self._twins:
                 self._keep(live, array)
 
     def known(self, value: Any) -> Any:
-        """The copy that was made of a value."""
+        """The copy that was made of a value.  Raises: KeyError where none was."""
         return self._twins[id(value)]
 
     def of(self, value: Any) -> Any:
@@ -91,7 +107,7 @@ class Twins:
         if not isinstance(value, ARRAY):
             return self.of(value)
         self.places.append((owner, key))
-        given = self._weights.get((id(owner), key))
+        given = self._weights.get((_place(owner), key)) if self._weights else None
         return self.of(value) if given is None else given
 
     # -- how each kind is copied ------------------------------------------------------------------
@@ -196,6 +212,10 @@ class Twins:
             value if isinstance(value, ARRAY) and id(value) not in self._twins else self.of(value)
         )
 
+    def _captured(self, owner: Any, key: Any, value: Any) -> Any:
+        """What a function holds: an array in a place of its own, whatever else holds it too."""
+        return self._entry(owner, key, value) if isinstance(value, ARRAY) else self.reaching(value)
+
     def function(self, value: FunctionType) -> Any:
         self.functions.append(value)
         if not (value.__closure__ or value.__defaults__ or value.__kwdefaults__ or value.__dict__):
@@ -213,12 +233,15 @@ class Twins:
                 content = own.cell_contents
             except ValueError:  # a name that was never assigned
                 continue
-            cell.cell_contents = self.reaching(content)
+            cell.cell_contents = self._captured(CellOf(own), 0, content)
             old.append(content)
             new.append(cell.cell_contents)
-        twin.__defaults__ = value.__defaults__ and tuple(map(self.reaching, value.__defaults__))
-        twin.__kwdefaults__ = value.__kwdefaults__ and {
-            name: self.reaching(item) for name, item in value.__kwdefaults__.items()
+        given, named = value.__defaults__, value.__kwdefaults__
+        twin.__defaults__ = given and tuple(
+            [self._captured(given, k, item) for k, item in enumerate(given)]
+        )
+        twin.__kwdefaults__ = named and {
+            name: self._captured(named, name, item) for name, item in named.items()
         }
         twin.__dict__.update({name: self.reaching(item) for name, item in vars(value).items()})
         twin.__qualname__, twin.__doc__ = value.__qualname__, value.__doc__
@@ -273,9 +296,8 @@ class Twins:
         return value if twin is aim else self._keep(value, weakref.ref(twin))
 
     def proxy(self, value: Any) -> Any:
-        try:
-            aim = value.__repr__.__self__
-        except ReferenceError:
+        aim = aim_of(value)
+        if aim is value:
             return value
         twin = self.of(aim)
         self.held.append(twin)
@@ -289,6 +311,17 @@ class Twins:
         self.held += items.values()
         twin = weakref.WeakValueDictionary(items)
         return self._keep(value, twin)
+
+
+PROXIES = (weakref.ProxyType, weakref.CallableProxyType)
+
+
+def aim_of(proxy: Any) -> Any:
+    """What a weak proxy stands for; itself where that is gone."""
+    try:
+        return proxy.__repr__.__self__
+    except ReferenceError:
+        return proxy
 
 
 def _is(a: Any, b: Any) -> bool:
@@ -312,7 +345,7 @@ _MAKERS: tuple[tuple[Any, Callable[[Twins, Any], Any]], ...] = (
     (partial, Twins.partial),
     (_CACHED, Twins.cached),
     (weakref.ref, Twins.reference),
-    ((weakref.ProxyType, weakref.CallableProxyType), Twins.proxy),
+    (PROXIES, Twins.proxy),
     (weakref.WeakValueDictionary, Twins.weak_values),
     (MappingProxyType, Twins.read_only),
 )

@@ -29,7 +29,7 @@ from mlxgraph.graph.nested import (
 )
 from mlxgraph.graph.node import Node, site_node, site_of
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.values import Slice
+from mlxgraph.graph.values import Literal, Slice
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call
 
@@ -138,7 +138,8 @@ class Batch:
         own, batch = self._prompts[number].census.values[site], self._census.values[site]
         if not is_container(own):
             return Node(ops.GETITEM, (base, self._index(number, site, own, batch)))
-        known = {path: value for path, value in _paths(own) if isinstance(value, ARRAY)}
+        mine = dict(_paths(own))
+        known = {path: value for path, value in mine.items() if isinstance(value, ARRAY)}
         parts: dict[tuple, Any] = {}
         whole: list[Any] = []
         for k, (path, value) in enumerate(_paths(batch)):
@@ -150,6 +151,9 @@ class Batch:
                 except ShapeError as error:
                     parts[path] = _NoRows(error)
             parts.setdefault(path, part)
+            plain = mine.get(path)  # a number: the prompt's own, where it depends on shapes alone
+            if self._census.traceable and isinstance(plain, (int, float)):
+                part = plain if type(plain) is int else Literal(plain)
             whole.append(part)
         missing = _NoRows(_no_rows(site, own, batch, self._line))
         node = Node(ops.UNFLATTEN_LIKE, (base, *whole))
@@ -235,7 +239,7 @@ def _no_rows(site: Site, own: Any, batch: Any, where: str) -> ShapeError:
     shape = getattr(own, "shape", type(own).__name__)
     whole = getattr(batch, "shape", type(batch).__name__)
     return ShapeError(
-        f"{site} is {shape} for one prompt and {whole} for all of them: its rows cannot"
+        f"{site.spoken} is {shape} for one prompt and {whole} for all of them: its rows cannot"
         " be told apart",
         where,
         "Use a trace of its own for each prompt.",

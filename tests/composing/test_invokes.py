@@ -1,5 +1,7 @@
 """`t.invoke`: several prompts in one forward, each as if it ran alone."""
 
+from types import SimpleNamespace
+
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
@@ -17,6 +19,7 @@ from mlxgraph.errors import (
     ShapeError,
     UnknownSiteError,
 )
+from tests import models
 from tests.composing.helpers import FRANCE, GERMANY, ROME, apart, exact, plain
 from tests.models import Mixed
 
@@ -548,3 +551,29 @@ def test_a_site_whose_rows_cannot_be_told_apart_raises(x):
             with t.invoke(x):
                 pass
     assert "inner.output" in str(caught.value)
+
+
+def test_numbers_in_an_object_are_those_of_the_prompt():
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(4, 4)
+
+        def __call__(self, x):
+            return SimpleNamespace(
+                y=self.lin(x), n=x.shape[0], total=float(x.size), odd=x.size > 20
+            )
+
+    model = mg.InterpretableModel(Counted())
+    x = mx.arange(36, dtype=mx.float32).reshape(3, 3, 4)
+    for compile in (False, True):
+        with model.trace(compile=compile) as t:
+            with t.invoke(x[:1]):
+                one, n = model.output.save(), model.output.n
+            with t.invoke(x[1:]):
+                model.output.y *= 2
+                two = model.output.save()
+        assert (n, one.n, one.total, one.odd) == (1, 1, 12.0, False)
+        assert (two.n, two.total, two.odd) == (2, 24.0, True)
+        assert models.same(two.y, model.module(x[1:]).y * 2, 1e-5)
+        assert models.same(one.y, model.module(x[:1]).y, 1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 import mlxgraph as mg
-from mlxgraph.errors import ShapeError, UnknownEntryError
+from mlxgraph.errors import CompileError, OperationError, ShapeError, UnknownEntryError
 from tests import models, object_models, outputs
 
 X = mx.arange(48, dtype=mx.float32).reshape(2, 4, 6) / 24 - 1
@@ -328,3 +329,133 @@ def test_a_language_model_that_returns_an_object():
     with model.trace([[1, 2, 3], [4, 5, 6, 7]]):  # padded, masked
         short = model.output.logits[0, -1].save()
     assert close(short, llama(mx.array([[1, 2, 3]]))[0, -1])
+
+
+def test_dataclasses_know_a_recorded_one():
+    model, bare = both(outputs.Output)
+    with model.trace(X):
+        h = model.inner.output
+        assert dataclasses.is_dataclass(h) and len(dataclasses.fields(h)) == 3
+        model.inner.output = dataclasses.replace(h, logits=h.logits * 0)
+        out = model.output.save()
+    silent = bare.inner(X)
+    silent.logits = mx.zeros_like(silent.logits)
+    assert close(out.logits, bare.through(silent).logits)
+    assert not close(out.logits, bare(X).logits)
+
+
+def test_a_tuple_of_a_class_of_its_own_keeps_what_it_carries():
+    class Tagged(tuple):
+        pass
+
+    class Gives(nn.Module):
+        def __call__(self, x):
+            pair = Tagged((x, x + 1))
+            pair.tag = "sum"
+            return pair
+
+    class Takes(nn.Module):
+        def __call__(self, pair):
+            return pair[0] + pair[1] if pair.tag == "sum" else None
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gives, self.takes = Gives(), Takes()
+
+        def __call__(self, x):
+            return self.takes(self.gives(x))
+
+    model = mg.InterpretableModel(Model())
+    for compile in COMPILE:
+        with model.trace(X, compile=compile):
+            model.gives.output[0][:] = 0
+            pair, out = model.gives.output.save(), model.output.save()
+        assert pair.value.tag == "sum" and type(pair.value) is Tagged
+        assert close(out, X + 1)
+
+
+def test_a_dict_whose_entries_are_looked_up_as_attributes():
+    class Attributes(dict):
+        __getattr__ = dict.__getitem__
+
+    class Model(nn.Module):
+        def __call__(self, x):
+            return Attributes(logits=x, more=x * 2)
+
+    model = mg.InterpretableModel(Model())
+    for compile in COMPILE:
+        with model.trace(X, compile=compile):
+            model.output.logits[:, 0] = 0
+            logits, more = model.output.logits.save(), model.output["more"].save()
+            whole = model.output.save()
+        assert not logits[:, 0].any() and logits[:, 1].any() and close(more, X * 2)
+        assert type(whole.value) is Attributes and close(whole.value.logits, logits)
+
+
+class Cachelike:
+    """State, not a value: a method of it changes it."""
+
+    def __init__(self, logits):
+        self.logits, self.steps = logits, 0
+
+    def update(self, logits):
+        self.logits = logits
+        self.steps += 1
+
+
+class Circle:
+    def __init__(self, logits):
+        self.logits, self.me = logits, self
+
+
+class WithMore(list):
+    def __init__(self, items, extra):
+        super().__init__(items)
+        self.extra = extra
+
+
+class Gives(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        object.__setattr__(self, "kind", kind)
+
+    def __call__(self, x):
+        return self.kind(self.inner(x))
+
+
+@pytest.mark.parametrize("kind", [Cachelike, Circle])
+def test_what_cannot_be_taken_apart_is_refused_where_it_is_read(kind):
+    model = models.made(Gives(kind))
+    uses = [
+        lambda: model.output.logits,
+        lambda: model.output.save(),
+        lambda: setattr(model.output, "logits", X),
+    ]
+    for use in uses:
+        with pytest.raises(
+            OperationError, match=rf"__model_output__, a {kind.__name__}.*\n.*\n.*py"
+        ):
+            with model.trace(X):
+                use()
+    with model.trace(X):
+        model.inner.output *= 2
+        inner = model.inner.output.save()
+    assert close(inner, model.module.inner(X) * 2)
+
+
+def test_arrays_that_a_compiled_run_cannot_reach_keep_a_run_eager():
+    double = mg.edit("inner", lambda h: h * 2)
+    model = models.made(Gives(Cachelike))
+    edited = model.edit(double)
+    for _ in range(3):
+        found = edited(X)
+        assert type(found) is Cachelike and close(found.logits, model.module.inner(X) * 2)
+    with pytest.raises(CompileError, match="a Cachelike"):
+        model.run(double, X, compile=True)
+    model = models.made(Gives(lambda x: WithMore([x], x * 2)))
+    for compile in (False, "auto", "auto", "auto"):
+        with model.trace(X, compile=compile):
+            whole = model.output.save()
+        assert close(whole.value.extra, model.module.inner(X) * 2)

@@ -13,7 +13,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 
 import mlxgraph as mg
-from mlxgraph.errors import LookError
+from mlxgraph.errors import LookError, ModelChangedError
 from tests import models
 
 
@@ -291,6 +291,49 @@ def test_what_was_not_saved_is_of_the_runs_weights_or_raises(chain, x, name):
     assert not models.same(t.output, expected, 1e-3)
 
 
+def another_setting(module):
+    module.layers[0].gain = 2.0
+
+
+OTHERWISE = {
+    "quantized": nn.quantize,
+    "exchanged": lambda module: module.layers.__setitem__(1, nn.Linear(64, 64)),
+    "appended": lambda module: module.layers.append(nn.ReLU()),
+    "setting": another_setting,
+}
+
+
+@pytest.mark.parametrize("retraced", [False, True])
+@pytest.mark.parametrize("change", OTHERWISE)
+@pytest.mark.parametrize("name", LATER)
+def test_what_was_not_saved_is_of_the_runs_modules_or_raises(name, change, retraced):
+    module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    model, x = mg.InterpretableModel(module), mx.ones((2, 64))
+    with model.trace(x) as t:
+        kept = model.layers[0].output.save("kept")
+    OTHERWISE[change](module)
+    if retraced:  # which notices
+        with model.trace(x):
+            model.output.save()
+    with pytest.raises(LookError, match=r"test_weights.py:\d+"):
+        LATER[name](t)
+    assert kept.shape == (2, 64)
+    with pytest.raises(LookError):
+        t.get_activation(model.layers[0])
+
+
+def test_modules_exchanged_inside_a_block_are_refused():
+    module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    model, x = mg.InterpretableModel(module), mx.ones((2, 64))
+    linear = nn.Linear(64, 64)
+    with pytest.raises(ModelChangedError, match="layers.1"), model.trace(x):
+        module.layers[1] = linear
+        model.layers[1].output.save()
+    with model.trace(x):  # and the next block is on the model as it is
+        out = model.layers[1].output.save()
+    assert models.same(out, module(x), 1e-5)
+
+
 def test_what_is_added_to_the_model_does_not_make_a_run_stale(chain, x):
     with chain.trace(x) as t:
         chain.layers[0].output.save()
@@ -341,3 +384,34 @@ def test_old_weights_are_not_kept(chain, x):
     step(chain.module)
     gc.collect()
     assert not any(weight() is not None for weight in old)
+
+
+@pytest.mark.parametrize("as_default", [False, True])
+def test_a_function_keeps_the_array_that_it_captured(as_default):
+    """A weight that a function captured, too: after an optimiser step these are two arrays."""
+
+    class Anchored(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(6, 6, bias=False)
+            w = self.lin.weight
+            anchor = (lambda w=w: w) if as_default else (lambda: w)
+            object.__setattr__(self, "anchor", anchor)
+
+        def __call__(self, x):
+            return self.lin(x) @ self.anchor()
+
+    model = models.made(Anchored)
+    x = mx.random.normal((2, 6))
+
+    def run(compile):
+        with model.trace(x, compile=compile):
+            out = model.output.save()
+        return out
+
+    for _ in range(3):
+        for compile in (True, "auto", False):
+            assert models.same(run(compile), model.module(x), 1e-5)
+        before = model.module(x)
+        model.module.lin.weight = model.module.lin.weight * 2
+        assert not models.same(before, model.module(x), 1e-3)
