@@ -1,5 +1,5 @@
 # make demo, make test, make check, make bench: each sets up .venv first if it is not there.
-# make facts sets up two environments of its own, and throws them away.
+# make facts and make packages set up environments of their own, and throw them away.
 #
 #   PYTHON=python3.12   the Python to set it up with (3.11 or newer)
 #   VENV=/some/folder   where to
@@ -16,12 +16,13 @@ PREFIX := $(if $(EXTRA),$(EXTRA)$(comma))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 PYTEST := $(VENV)/bin/python -m pytest -q
 
-.PHONY: help demo test sweep mutants check facts bench format clean
+.PHONY: help demo test sweep packages mutants check facts bench format clean
 
 help:
 	@echo "make demo    a first look: predictions before and after an edit inside a model"
 	@echo "make test    the tests"
-	@echo "make sweep   the slow tests, over many models"
+	@echo "make sweep   the slow tests, over many models, those of other packages included"
+	@echo "make packages  these alone: models of mlx-vlm, mlx-audio and others, installed for the run"
 	@echo "make check   lint, format, types, floors"
 	@echo "make mutants break the code on purpose, and see which test notices"
 	@echo "make facts   what is believed of MLX, on the oldest and newest versions allowed"
@@ -35,7 +36,11 @@ test: $(VENV)/.stamp-dev
 	$(PYTEST) -m "not slow"
 
 sweep: $(VENV)/.stamp-dev
-	$(PYTEST) -m slow || [ $$? -eq 5 ] # 5: there are none
+	$(PYTEST) -m slow --ignore=tests/packages || [ $$? -eq 5 ] # 5: there are none
+	@$(MAKE) packages PYTHON=$(VENV)/bin/python
+
+packages: # in an environment of its own
+	@$(PYTHON) -m tests.packages.in_environment $(EXTRA)
 
 mutants: $(VENV)/.stamp-dev # the code broken on purpose: some ten minutes
 	$(VENV)/bin/python -m tests.mutants

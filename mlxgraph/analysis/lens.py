@@ -20,7 +20,13 @@ from mlxgraph.analysis.inputs import (
     token_strings,
 )
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.unembed import check_head, token_scores, top_tokens
+from mlxgraph.analysis.unembed import (
+    check_head,
+    is_edited,
+    scores_in_place,
+    token_scores,
+    top_tokens,
+)
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.lens import lens_heatmap
 
@@ -121,6 +127,7 @@ def _best_of(
 ) -> tuple[list, list]:
     """Ids and scores as nested lists, [layer][position][rank]."""
     shown = slice(None) if at is None else slice(at, at + 1)
+    edited = is_edited(model)
     last = len(model.layers) - 1
     early = [layer for layer in layers if layer != last]
     states = own = None
@@ -129,11 +136,17 @@ def _best_of(
         vocabulary = logits.shape[-1]
         check_head(model, logits, first_array(model.layers[-1].output).shape[-1])
         if early:
-            streams = [first_array(model.layers[layer].output)[0, shown] for layer in early]
+            seen = slice(None) if edited else shown
+            streams = [first_array(model.layers[layer].output)[0, seen] for layer in early]
             states = mx.stack(streams).save()
         if last in layers:
             own = logits[0, shown].save()
-    parts = [] if states is None else _decoded(model, states, vocabulary, top_k)
+    if states is None:
+        parts = []
+    elif edited:
+        parts = _decoded_in_place(model, row, states, vocabulary, shown, top_k)
+    else:
+        parts = _decoded(model, states, vocabulary, top_k)
     if own is not None:
         parts.insert(layers.index(last), top_tokens(own, top_k))
     return [ids.tolist() for ids, _ in parts], [scores.tolist() for _, scores in parts]
@@ -158,3 +171,20 @@ def _decoded(
     shape = (layers, positions, ids.shape[-1])
     mx.eval(ids, scores)
     return list(zip(ids.reshape(shape), scores.reshape(shape), strict=True))
+
+
+def _decoded_in_place(
+    model: Traceable, row: mx.array, states: mx.array, vocabulary: int, shown: slice, top_k: int
+) -> list[tuple[mx.array, mx.array]]:
+    """As `_decoded`, each state at its own position of the text: edits may ask which that is.
+
+    Args: states: shape (layers, length, width); shown: the positions that are wanted.
+    """
+    most = max(1, MOST_SCORES // (vocabulary * states.shape[1]))
+    found = []
+    for start in range(0, states.shape[0], most):
+        scores = scores_in_place(model, row, states[start : start + most])
+        ids, best = top_tokens(scores[:, shown], top_k)
+        mx.eval(ids, best)  # before the next piece's scores, or all are held at once
+        found += list(zip(ids, best, strict=True))
+    return found

@@ -29,6 +29,7 @@ def token_scores(model: Traceable, states: mx.array, apply_norm: bool = True) ->
     Raises: UnembeddingError for a model without a head, or with no norm that could be skipped;
         LayersError without layers; ShapeError for another width.
     """
+    model = _with_last_edits(model)
     dummy = mx.zeros((states.shape[0], 1), dtype=mx.int32)
     entry = model.layers[-1] if apply_norm else model[_norm_to_skip(model)]
     with model.trace(dummy):
@@ -40,11 +41,57 @@ def token_scores(model: Traceable, states: mx.array, apply_norm: bool = True) ->
                 str(here()),
                 "Give states of the residual stream: (width,) or (batch, width).",
             )
-        stream[:, 0] = states
+        stream[:] = states[:, None]
         scores = first_array(model.output)
         check_head(model, scores, stream.shape[-1])
-        scores = scores[:, 0].save()
+        scores = scores[:, -1].save()
     return scores
+
+
+def scores_in_place(model: Traceable, row: mx.array, states: mx.array) -> mx.array:
+    """The logits of whole rows of states, in forwards on the text that they are of.
+
+    Args: row: the text (1, length); states: shape (rows, length, width).
+    Returns: shape (rows, length, vocabulary).  Edits at positions and what they read are those of
+        the text.
+    """
+    with model.trace(mx.repeat(row, states.shape[0], axis=0)):
+        first_array(model.layers[-1].output)[:] = states
+        scores = first_array(model.output).save()
+    return scores
+
+
+def is_edited(model: Traceable) -> bool:
+    """Whether edits stay on a model."""
+    edits = getattr(model, "edits", None)
+    return edits is not None and bool(edits.writes or edits.then)
+
+
+def _with_last_edits(model: Any) -> Any:
+    """The model with those of its edits that come after its layers.
+
+    The others change nothing of what a state becomes, and may ask for positions of a text.
+    """
+    if not is_edited(model):
+        return model
+    plain = model.without_edits()
+    with plain.trace(mx.zeros((1, 1), dtype=mx.int32)) as t:
+        pass
+    paths = [plain[name].path for name in t.activations]
+    last = model.layers[-1].path
+    later = {"", *(paths[paths.index(last) + 1 :] if last in paths else ())}
+
+    def kept(graph: Any) -> Any:
+        writes = [(site, node) for site, node in graph.writes if site.path in later]
+        then = [kept(one) if hasattr(one, "then") else one for one in graph.then]
+        return graph.replace(writes=writes, saves=(), then=[one for one in then if is_late(one)])
+
+    def is_late(one: Any) -> bool:
+        if hasattr(one, "then"):  # a graph among what is deferred
+            return bool(one.writes or one.then)
+        return any(plain[name].path in later for name in plain.sites(one.pattern))
+
+    return plain.edit(kept(model.edits))
 
 
 def final_norm(model: Traceable) -> str | None:

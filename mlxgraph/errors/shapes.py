@@ -28,10 +28,30 @@ class BoundsError(MLXGraphError, IndexError):
     """A static index outside the array: MLX itself would read rubbish or ignore the write."""
 
     def __init__(self, index: int, axis: int, size: int, shape: tuple, where: str):
+        if axis >= len(shape):
+            axes = f"{len(shape)} axes" if len(shape) != 1 else "one axis"
+            MLXGraphError.__init__(
+                self,
+                f"the index has a part for axis {axis}, and the array has {axes} (shape {shape}).\n"
+                f"  at {where}\n  Leave out what is too much, or look at h.shape.",
+            )
+            return
         valid = f"from {-size} to {size - 1}" if size else "none: the axis is empty"
         super().__init__(
             f"index {index} is out of bounds for axis {axis} of size {size} (shape {shape}).\n"
             f"  at {where}\n  Valid indices: {valid}."
+        )
+
+
+class StepError(BoundsError, ValueError):
+    """A slice whose step is 0: MLX itself would end the process."""
+
+    def __init__(self, shape: str, where: str):
+        """`shape`, of what is sliced, or what else it is."""
+        MLXGraphError.__init__(
+            self,
+            f"a slice of {shape} has a step of 0, and would never get anywhere.\n  at {where}\n"
+            "  Write another step, `h[:, ::2]` or `h[:, ::-1]`; leave it out for every entry.",
         )
 
 

@@ -30,7 +30,7 @@ _INSTALLED = tuple(
 _CONTEXTS = contextlib.__file__
 _SPECIAL = frozenset(
     "__call__ __enter__ __exit__ __getattr__ __setattr__ __getitem__ __setitem__ __rshift__"
-    " __iter__ __bool__ __float__ __int__ __index__ __array__".split()
+    " __iter__ __bool__ __float__ __int__ __index__ __array__ __reduce_ex__".split()
 )
 
 

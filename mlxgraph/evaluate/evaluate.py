@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from mlxgraph.errors import OperationError
+from mlxgraph.errors.source_line import here
 from mlxgraph.evaluate.bounds import INDEXES, check_call
 from mlxgraph.evaluate.functions import function
 from mlxgraph.graph import ops
@@ -22,7 +26,15 @@ Lookup = Callable[[Node], Any]
 def same_data_in(value: Any) -> Any:
     """A nested value with other array objects on the same data: models and functions change
     arrays in place (`x += y`)."""
-    return map_nested(value, lambda v: same_data(v) if isinstance(v, ARRAY) else v)
+    try:
+        return map_nested(value, lambda v: same_data(v) if isinstance(v, ARRAY) else v)
+    except RecursionError:
+        raise OperationError(
+            "reading",
+            f"a {type(value).__name__}",
+            str(here()),
+            "it contains itself.\n  Save what the modules inside give",
+        ) from None
 
 
 def thaw(value: Any, lookup: Lookup) -> Any:
@@ -70,7 +82,7 @@ def evaluate(node: Node, lookup: Lookup) -> Any:
         args = _weakly_typed(node, args)
     if node.op == ops.APPLY:  # on arrays of its own: what it does in place stays with it
         inputs, named = same_data_in((args[1:], kwargs))
-        return args[0](*inputs, **named)
+        return map_nested(args[0](*inputs, **named), _as_array)
     if node.op in INDEXES:
         check_call(node.op, args, kwargs)
     if is_draw(node):
@@ -78,6 +90,15 @@ def evaluate(node: Node, lookup: Lookup) -> Any:
     return function(node.op)(*args, **kwargs)
 
 
+def _as_array(value: Any) -> Any:
+    """What a function answers, as an array where it is numpy's or a number: it may be another one
+    at every run."""
+    if isinstance(value, ARRAY) or not isinstance(value, (int, float, complex, *_OF_NUMPY)):
+        return value
+    return ARRAY(value)
+
+
+_OF_NUMPY = (np.ndarray, np.generic)
 _LIFTED = frozenset({ops.NUMBER, ops.PARAM})
 
 

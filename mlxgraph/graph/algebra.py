@@ -15,7 +15,7 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.base import G, GraphBase, Moved, canonical, rebuilt
 from mlxgraph.graph.deferred import Edit, Read, is_graph, site_name
 from mlxgraph.graph.node import Node, called, is_draw, site_node, site_of
-from mlxgraph.graph.site import MODEL_OUTPUT, ROOT_PREFIX, Site
+from mlxgraph.graph.site import MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.graph.site_name import site_text, taken_apart
 from mlxgraph.graph.values import dtype_name
 
@@ -175,11 +175,17 @@ def part_named(path: str, name: str) -> slice | None:
 
 
 def _renamed(name: str, aim: Callable[[str], str]) -> str:
-    """A save that goes by its site's name moves with the site."""
+    """A save that goes by its site's name moves with the site; the whole model's stays."""
+
+    def moved(path: str) -> str:
+        whole = Site("").spoken.removesuffix(f".{OUTPUT}")
+        inside = f"{whole}.{whole}"  # a part of the model that is called as the model is
+        return path if path == whole else f"{whole}.{aim(whole)}" if path == inside else aim(path)
+
     if _SITE_IN_NAME.fullmatch(name) is None and _SITE_IN_NAME.search(name):
-        return _SITE_IN_NAME.sub(lambda found: aim(found.group(1)) + found.group(2), name)
+        return _SITE_IN_NAME.sub(lambda found: moved(found.group(1)) + found.group(2), name)
     path, dot, port = name.rpartition(".")
-    return f"{aim(path)}{dot}{port}" if path else name
+    return f"{moved(path)}{dot}{port}" if path else name
 
 
 def _patterns(graph: GraphBase) -> list[str]:

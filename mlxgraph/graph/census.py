@@ -21,16 +21,24 @@ class Info(NamedTuple):
     when: int  # the census position from which on it can be computed; -1 if at once
 
 
+class Whole(NamedTuple):
+    """A value that holds arrays and that nobody can take apart: its type's name, and why not."""
+
+    kind: str
+    reason: str
+
+
 class Census:
     """The sites of one forward in the order in which their values appear.
 
     `order[site]` is a position, `values[site]` the value there with every array replaced by a
-    placeholder of its shape and dtype.  `traceable` is False where the forward branches on
-    values, `draws` is True where it uses the random state.  `changes` is True where it changes
-    lists, dicts or arrays among its inputs (a cache).  `drawing` says how often modules draw that
-    are called by hand, `rows` which arrays among the inputs number the rows of an embedding:
-    `{array: (path, how many rows)}`.  Of modules with several paths, `aliases` says which path
-    counts the calls, and `first` the number of the first call that is made by each path.
+    placeholder of its shape and dtype (`Whole` for what cannot be taken apart). `traceable` is
+    False where the forward branches on values, `draws` is True where it uses the random state.
+    `changes` is True where it changes lists, dicts or arrays among its inputs (a cache).
+    `drawing` says how often modules draw that are called by hand, `rows` which arrays among the
+    inputs number the rows of an embedding: `{array: (path, how many rows)}`, `embeddings` how
+    many rows each embedding has that is called. Of modules with several paths, `aliases` says
+    which path counts the calls, and `first` the number of the first call by each path.
     """
 
     __slots__ = (
@@ -42,6 +50,7 @@ class Census:
         "drawing",
         "changes",
         "rows",
+        "embeddings",
         "aliases",
         "first",
         "__weakref__",
@@ -56,6 +65,7 @@ class Census:
         self.changes = False
         self.drawing: dict[Node, int] = {}
         self.rows: dict[int, tuple[str, int]] = {}
+        self.embeddings: dict[str, int] = {}
         self.aliases: Mapping[str, str] = {}
         self.first: dict[str, int] = {}
 

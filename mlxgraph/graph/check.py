@@ -236,7 +236,7 @@ def gradients_are_of_the_forward(graph: GraphBase, nodes: Sequence[Node]) -> Fou
             late.add(node)
     for site, node in graph.writes:
         if node in late:
-            yield node, f"what is written at {site} needs a gradient"
+            yield node, f"what is written at {site.spoken} needs a gradient"
 
 
 def skipped_modules_compute_nothing(graph: GraphBase, nodes: Sequence[Node]) -> Found:
@@ -289,6 +289,8 @@ def deferred_is_an_edit_or_a_read(deferred: Any) -> str | None:
 def positions_fault(positions: Any) -> str | None:
     """Positions are a number, a slice, a tuple of numbers, or None; from either end."""
     if isinstance(positions, slice):
+        if positions.step == 0:
+            return "positions have a step of 0"
         positions = (positions.start, positions.stop, positions.step)
         positions = tuple(part for part in positions if part is not None)
     numbers = positions if type(positions) is tuple else (positions,)

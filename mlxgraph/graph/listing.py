@@ -15,6 +15,7 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.base import GraphBase
 from mlxgraph.graph.deferred import Edit, Read, is_graph
 from mlxgraph.graph.node import Node, is_draw, site_of
+from mlxgraph.graph.site import INPUTS
 from mlxgraph.graph.values import (
     Device,
     DType,
@@ -248,5 +249,18 @@ def brief(node: Node, constants: Sequence[Any] = (), depth: int = 2) -> str:
     """One node as a short expression, its inputs written out `depth` levels down."""
     if node.op in (ops.CONSTANT, ops.NUMBER):
         return _constant(node, constants)
+    if node.op == ops.SITE:
+        return site_of(node).spoken
+    if is_first_argument(node):
+        return site_of(node.args[0].args[0]).spoken.removesuffix("s")
     names = {child: brief(child, constants, depth - 1) if depth else "..." for child in node.inputs}
     return expression(node, names)
+
+
+def is_first_argument(node: Node) -> bool:
+    """Whether a node is a module's `.input`, which is `.inputs[0][0]`."""
+    for _ in range(2):
+        if node.op != ops.ITEM or node.args[1] != 0:
+            return False
+        node = node.args[0]
+    return node.op == ops.SITE and site_of(node).port == INPUTS

@@ -10,7 +10,7 @@ from mlxgraph.graph.algebra import sequence
 from mlxgraph.graph.base import G, GraphBase
 from mlxgraph.graph.deferred import Edit, is_graph, site_name
 from mlxgraph.graph.pattern import may_meet
-from mlxgraph.graph.site import MODEL_OUTPUT, Site
+from mlxgraph.graph.site import Site
 from mlxgraph.graph.site_name import taken_apart
 
 
@@ -44,7 +44,7 @@ def _check_disjoint(first: GraphBase, second: GraphBase) -> None:
     if clash:
         path, port = min(clash)
         raise MergeError(
-            f"both graphs touch {path or MODEL_OUTPUT}.{port}, and one writes it.\n"
+            f"both graphs touch {Site(path, port).spoken}, and one writes it.\n"
             "  Write `g1 >> g2` to say which comes first, or"
             " merge(..., on_conflict='sequence')."
         )

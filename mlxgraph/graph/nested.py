@@ -213,7 +213,16 @@ def hides_arrays(value: Any) -> bool:
     held = getattr(value, "__dict__", None)
     if not held or hasattr(value, "named_modules") or has_attributes(value):
         return False
+    if isinstance(value, dict):  # whose entries may be attributes too
+        held = {name: item for name, item in held.items() if not dict.__contains__(value, name)}
     return any(_holds_arrays(item, {id(value)}) for item in held.values())
+
+
+def hiding(value: Any) -> Any:
+    """The first value in a nested one that hides arrays, or None."""
+    if hides_arrays(value):
+        return value
+    return next((found for _, item in entries(value) if (found := hiding(item)) is not None), None)
 
 
 def is_container(value: Any) -> bool:

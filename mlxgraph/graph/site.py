@@ -14,6 +14,7 @@ OUTPUT = "output"
 INPUTS = "inputs"
 SCOPE = "@"  # while several prompts are recorded, their sites are `@number:path`
 BY_NAME = -1  # the number of a call that is not said: the first by that name
+_AS_WRITTEN = {"": "model", "model": "model.model"}  # a part of the model may be called `model`
 SKIP = "skip"  # written only: the module is not run, and this is its output
 
 
@@ -38,6 +39,15 @@ class Site(NamedTuple):
                 return MODEL_OUTPUT
             return f"__model__{call}.{self.port}"
         return f"{self.path}{call}.{self.port}"
+
+    @property
+    def spoken(self) -> str:
+        """The site as the user writes it: `model.output` for the whole model's."""
+        if self.path.startswith(SCOPE):
+            return f"{self.unscoped.spoken} in invoke {self.path[1:].partition(':')[0]}"
+        path = _AS_WRITTEN.get(self.path, self.path)
+        call = f".calls[{self.call}]" if self.call > 0 else ""
+        return f"{path}{call}.{self.port}"
 
     @property
     def unscoped(self) -> Site:

@@ -7,9 +7,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.mlx_facts.originals import ARRAY, full
+from mlxgraph.mlx_facts.originals import ARRAY, full, zeros
 
 _set_item = ARRAY.__setitem__
+_add_in_place = ARRAY.__iadd__
 
 
 def same_data(array: mx.array) -> mx.array:
@@ -22,6 +23,11 @@ def fill(array: mx.array, result: mx.array) -> None:
     """`array[...] = result` makes an existing array object, of a subclass too, hold what `result`
     holds: lazily, and gradients flow through it."""
     _set_item(array, ..., result)
+
+
+def become(array: mx.array, dtype: mx.Dtype) -> None:
+    """`array += x` makes an existing array object one of the dtype that both have together."""
+    _add_in_place(array, zeros((), dtype))
 
 
 def wear(array: mx.array, kind: type) -> None:

@@ -13,6 +13,7 @@ from mlxgraph.graph.graph import Graph, HasGraph, graph_of
 from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.record.param import filled, holes
+from mlxgraph.record.saved_values import SavedValues
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
@@ -25,7 +26,7 @@ MOST_KINDS = 32
 
 
 class _Result(NamedTuple):
-    saves: dict[str, Any]
+    saves: Any
     output: Any = None
 
 
@@ -36,6 +37,7 @@ class Result(_Result):
     Beside saves the output is computed when looked at, by the same run once more.
     """
 
+    saves: dict[str, Any]  # to mypy a NamedTuple's `[name]` is any of its fields
     _later: Callable[[], Any] | None = None
     _known: Any = None
 
@@ -48,6 +50,9 @@ class Result(_Result):
             self._known = self._later()
         return self._known
 
+    def __reduce__(self) -> Any:
+        return _result, (self.saves, self.output)
+
     def __getitem__(self, name: str) -> Any:  # type: ignore[override]
         if name not in self.saves:
             raise UnknownNameError("save", str(name), self.saves)
@@ -55,6 +60,10 @@ class Result(_Result):
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self.saves)
+
+
+def _result(saves: dict[str, Any], output: Any) -> Result:
+    return Result(SavedValues(saves), output)
 
 
 class Resolved(NamedTuple):
@@ -95,13 +104,13 @@ class CompiledPass:
         again = Job(resolved.graph, call.again(), params, self._options)
         values = self._values(resolved, call, params)
         if not resolved.graph.saves:
-            return Result({}, values[0])
+            return Result(SavedValues(), values[0])
 
         def output() -> Any:
             return execute_beside(self._engine, again, [output_of(resolved.graph)], key)[0]
 
         names = [name for name, _ in resolved.graph.saves]
-        result = Result(dict(zip(names, values, strict=True)))
+        result = Result(SavedValues(zip(names, values, strict=True)))
         result._later = output
         return result
 
@@ -124,7 +133,7 @@ class CompiledPass:
         """
         own = {name: value for name, value in kwargs.items() if not self._is_param(name)}
         check_keywords(self._engine.root, own, self._named)
-        call = prepare(inputs, self._engine.tokenizer, own)
+        call = prepare(inputs, self._engine, own)
         engine = refreshed(self._engine)
         if self._always is not None:
             return self._always, call
@@ -134,6 +143,9 @@ class CompiledPass:
             trace = Trace(engine.with_edits(Graph()), call, graph=self.graph)
             known = self._by_kind.put(key, _resolved(trace.recorded()))
         return known, call
+
+    def __reduce__(self) -> Any:
+        return CompiledPass, (self._engine.with_edits(Graph()), self.graph, self._options)
 
     def __repr__(self) -> str:
         model = f"InterpretableModel({type(self._engine.root).__name__})"

@@ -22,6 +22,7 @@ from mlxgraph.graph.nested import (
     rebuilt,
 )
 from mlxgraph.graph.node import Node
+from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.dtypes import whole_range
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -170,7 +171,9 @@ def shape_and_dtype(value: Any) -> str:
 
 def told(what: Any) -> str:
     """A handle, site or text, as an error names it."""
-    return what._describe() if is_handle(what) else str(what)
+    if is_handle(what):
+        return what._describe()
+    return what.spoken if isinstance(what, Site) else str(what)
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlxgraph.errors import NotSavedError, UnboundParamError
+from mlxgraph.errors import NotSavedError, PicklingError, UnboundParamError
+from mlxgraph.errors.source_line import here
 from mlxgraph.graph.listing import brief
 from mlxgraph.mlx_facts.originals import ARRAY
 
@@ -53,6 +54,17 @@ def refuse(handle: Any) -> None:
     raise NotSavedError(handle._describe(), handle._birth())
 
 
+def refuse_pickle(handle: Any, protocol: Any) -> Any:
+    """Say why a handle cannot be pickled, inside its block or after it."""
+    open_recording(handle)
+    raise PicklingError(
+        handle._describe(),
+        "it was not saved, and nothing has run yet",
+        "Save it inside the block, and pickle it after the block.",
+        str(here()),
+    )
+
+
 def site_of_handle(handle: Any) -> Any:
     """The site whose whole value a handle is; None for a part, and for what was computed."""
     return None if handle._origin is None else handle._origin.site
@@ -67,7 +79,7 @@ def describe(handle: Any) -> str:
     """A handle as errors name it: its site, or a short expression."""
     site = site_of_handle(handle)
     if site is not None:
-        return str(site)
+        return site.spoken
     return brief(handle._node, handle._recording.constants)
 
 

@@ -14,7 +14,16 @@ from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.nested import entries, entry, has_attributes, is_a_leaf, rebuilt
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record import views
-from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, fate, open_recording, save
+from mlxgraph.record.handle import (
+    HANDLES,
+    SLOTS,
+    birth,
+    describe,
+    fate,
+    open_recording,
+    refuse_pickle,
+    save,
+)
 
 _BY_KEY = ("keys", "values", "items", "get")  # of a dict, unless it has entries of these names
 
@@ -190,7 +199,7 @@ class NestedProxy:
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self._recording is None:
             return _itself, (self._result,)
-        raise NotSavedError(self._describe(), self._birth())
+        return refuse_pickle(self, protocol)
 
     def __dir__(self) -> list[str]:
         names = [str(key) for key, _ in entries(self._template)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlxgraph.errors import MLXGraphError, PlainArrayError
-from mlxgraph.errors.source_line import here
+from mlxgraph.errors import MLXGraphError, OperationError, PlainArrayError
+from mlxgraph.errors.source_line import asked_by, here
 from mlxgraph.errors.tracebacks import trim
 from mlxgraph.graph import ops
 from mlxgraph.record.conform import ANY_DTYPE, check_number
@@ -85,6 +85,8 @@ def _method(op: str) -> Callable[..., Any]:
         try:
             return open_recording(self).call(op, (self, *args), kwargs)
         except MLXGraphError as error:
+            if isinstance(error, OperationError) and asked_by("numpy"):
+                raise _of_numpy(op.removeprefix("mx.")) from None
             trim(error)
             raise
 
@@ -97,6 +99,10 @@ def _view_method(op: str) -> Callable[..., Any]:
             return view_call(op, self, args, kwargs)
         except MLXGraphError as error:
             trim(error)
+            raise
+        except TypeError:
+            if asked_by("numpy"):  # `order=`, and others that MLX does not know
+                raise _of_numpy(op.removeprefix("mx.")) from None
             raise
 
     return method
@@ -163,9 +169,14 @@ def from_numpy(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) 
             return getattr(self, f"__{own}__")(right)
         mirrored = python if name in _MIRRORED else f"r{python}"
         return getattr(right, f"__{mirrored}__")(left)
+    raise _of_numpy(name)
+
+
+def _of_numpy(name: str) -> PlainArrayError:
+    """What to say of a function of numpy's that was given a recorded value."""
     of_mlx = _IN_MLX.get(name, name)
     known = f"mx.{of_mlx}" in ops.OPERATIONS
-    raise PlainArrayError(
+    return PlainArrayError(
         f"np.{name} needs numbers",
         str(here()),
         f"Write `mx.{of_mlx}`, which is recorded."

@@ -14,7 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import GradientError, MLXGraphError, NotSavedError, ShapeError
+from mlxgraph.errors import GradientError, MLXGraphError, ShapeError
 from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
@@ -26,7 +26,16 @@ from mlxgraph.record import views
 from mlxgraph.record.bounds import check_bounds
 from mlxgraph.record.conform import check_number
 from mlxgraph.record.freeze import freeze
-from mlxgraph.record.handle import HANDLES, SLOTS, birth, describe, fate, open_recording, save
+from mlxgraph.record.handle import (
+    HANDLES,
+    SLOTS,
+    birth,
+    describe,
+    fate,
+    open_recording,
+    refuse_pickle,
+    save,
+)
 from mlxgraph.record.nested_proxy import nested_proxy
 from mlxgraph.record.operators import from_numpy, methods, operators
 from mlxgraph.record.view_functions import view_call
@@ -162,8 +171,7 @@ class Proxy(Saved):
         recording = open_recording(self)
         return wrap(recording, self._node, ARRAY(self))
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise NotSavedError(self._describe(), self._birth())
+    __reduce_ex__ = refuse_pickle
 
     # -- gradients ------------------------------------------------------------------------
 

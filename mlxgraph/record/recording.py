@@ -26,10 +26,10 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.evaluate.bounds import TAKES
 from mlxgraph.graph import check, ops
 from mlxgraph.graph.algebra import draws, rebuilt, shifted_by
-from mlxgraph.graph.census import Census
+from mlxgraph.graph.census import Census, Whole
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_of, walk
-from mlxgraph.graph.site import OUTPUT, SKIP, Site
+from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -43,8 +43,9 @@ from mlxgraph.record.handle import is_handle
 from mlxgraph.record.inference import Inference
 from mlxgraph.record.param import filled, holes
 from mlxgraph.record.proxy import wrap
+from mlxgraph.record.rows import check_rows
 from mlxgraph.record.saves import Saves
-from mlxgraph.record.site_values import SiteValues
+from mlxgraph.record.site_values import SiteValues, no_parts
 from mlxgraph.record.views import View
 from mlxgraph.record.write_through import WholeSite
 
@@ -176,7 +177,10 @@ class Recording:
     def read(self, site: Site) -> Any:
         """A handle on the site's value as the program has left it so far."""
         cell = self._sites.cell(site, self.build)
-        return wrap(self, cell.node, self.info(cell.node).value, WholeSite(cell))
+        value = self.info(cell.node).value
+        if type(value) is Whole:
+            raise no_parts(cell.site, value)
+        return wrap(self, cell.node, value, WholeSite(cell))
 
     def node_at(self, site: Site) -> Node:
         """The node that a site holds now."""
@@ -208,7 +212,7 @@ class Recording:
         given = shape_and_dtype(self.info(node).value) if type(node) is Node else repr(value)
         if type(node) is not Node or given != shape_and_dtype(target):
             raise ShapeError(
-                f"{site} is {shape_and_dtype(target)}, and skipping it was to give {given}",
+                f"{site.spoken} is {shape_and_dtype(target)}, and skipping it was to give {given}",
                 str(here()),
                 "Give a value of the same shape and dtype, such as the module's input.",
             )
@@ -228,15 +232,17 @@ class Recording:
         return self.census.calls(self._sites.scoped(site).path)
 
     def check_order(self, site: Site, node: Node) -> None:
-        """Raise if a write at `site` would need what the forward computes later."""
+        """Raise if a write at `site` would need what the forward computes later, or has no rows."""
+        if site.port == INPUTS and site.path in self.census.embeddings:
+            check_rows(site, node, self.census.embeddings[site.path], self.constants)
         if self.info(node).when <= self.census.position(site):
             return
         if any(n.op == ops.GRAD for n in walk([node])):
-            raise GradientOrderError(str(site), str(here()))
+            raise GradientOrderError(site.spoken, str(here()))
         late = [n for n in walk([node]) if n.op == ops.SITE]
         worst = max(late, key=lambda n: self.info(n).when)
         read_at = self.line_of(worst)
-        raise OrderError(str(site), str(site_of(worst)), str(here()), str(read_at or ""))
+        raise OrderError(site.spoken, site_of(worst).spoken, str(here()), str(read_at or ""))
 
     # -- several prompts --------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What a save is called that was given no name: what was saved, as the user wrote it.
 
-    model.output.save()                     __model_output__
-    model.output[:, -1].save()              __model_output__[:, -1]
+    model.output.save()                     model.output
+    model.output[:, -1].save()              model.output[:, -1]
     model.layers[1].mlp.input.save()        model.layers.1.mlp.input
     mx.softmax(h, axis=-1)[0].save()        softmax[0]
 
@@ -15,9 +15,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mlxgraph.graph import ops
-from mlxgraph.graph.listing import expression
+from mlxgraph.graph.listing import expression, is_first_argument
 from mlxgraph.graph.node import Node, site_of
-from mlxgraph.graph.site import INPUTS
 from mlxgraph.record.handle import site_of_handle
 
 LEFT_OUT = "..."  # for an index that is a value
@@ -28,7 +27,7 @@ def default_name(handle: Any) -> str:
     """The name of a handle that is saved without one."""
     site = site_of_handle(handle)
     if site is not None:
-        return str(site.unscoped)
+        return site.unscoped.spoken
     node = handle._node
     name = _known.get(node)
     if name is None:
@@ -38,20 +37,11 @@ def default_name(handle: Any) -> str:
 
 def _name(node: Node) -> str:
     if node.op == ops.SITE:
-        return str(site_of(node).unscoped)
-    if _is_first_argument(node):
+        return site_of(node).unscoped.spoken
+    if is_first_argument(node):
         return _name(node.args[0].args[0]).removesuffix("s")
     if node.op in (ops.GETITEM, ops.ITEM):
         whole = node.args[0]
         below = dict.fromkeys(node.inputs, LEFT_OUT)
         return expression(node, {**below, whole: _name(whole)})
     return node.op.rpartition(".")[2]
-
-
-def _is_first_argument(node: Node) -> bool:
-    """`.input` is `.inputs[0][0]`."""
-    for _ in range(2):
-        if node.op != ops.ITEM or node.args[1] != 0:
-            return False
-        node = node.args[0]
-    return node.op == ops.SITE and site_of(node).port == INPUTS

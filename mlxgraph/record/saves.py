@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mlxgraph.graph.node import Node
 from mlxgraph.record.handle import result_of
 from mlxgraph.record.save_names import default_name
+from mlxgraph.record.saved_values import SavedValues
 from mlxgraph.record.write_through import copy_of
 
 
@@ -71,8 +72,8 @@ class Saves:
         for save, result in zip(self._all, results, strict=True):
             save.kept._fill(result)
         self._asked.clear()
-        return {
-            name: result_of(save.kept)
+        return SavedValues(
+            (name, result_of(save.kept))
             for name, save in zip(names, self._all, strict=True)
             if save.listed
-        }
+        )

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from mlxgraph.errors import NeverCalledError, OutsideTraceError
+from mlxgraph.errors import NeverCalledError, OperationError, OutsideTraceError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
-from mlxgraph.graph.census import Census
+from mlxgraph.graph.census import Census, Whole
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import SCOPE, SKIP, Site
 from mlxgraph.record.views import Build
@@ -53,11 +53,11 @@ class SiteValues:
         for prefix, line in self._skipped.items():
             if site.path.startswith(prefix):
                 reason = f"{prefix[:-1]} was skipped at {line}, and nothing in it runs."
-                raise NeverCalledError(str(site), str(here()), (), reason=reason)
+                raise NeverCalledError(site.spoken, str(here()), (), reason=reason)
         if site not in self.census.order:
             called = dict.fromkeys(s.path for s in self.census.order)
             times = self.census.calls(site.path)
-            raise NeverCalledError(str(site), str(here()), called, times)
+            raise NeverCalledError(site.spoken, str(here()), called, times)
 
     def skip(self, site: Site, node: Node) -> None:
         """The module of an output site is not run: `node` is its output."""
@@ -82,6 +82,8 @@ class SiteValues:
             scoped = site._replace(path=scope + site.path)
             self.census.order[scoped] = position
             self.census.values[scoped] = census.values[site]
+        for path, rows in census.embeddings.items():
+            self.census.embeddings[scope + path] = rows
         try:
             yield
         finally:
@@ -93,5 +95,16 @@ class SiteValues:
         if self.scope == EVERY_PROMPT:
             return site
         if self.scope is None:
-            raise OutsideTraceError(f"{site}, outside of `with t.invoke(...)`,")
+            raise OutsideTraceError(f"{site.spoken}, outside of `with t.invoke(...)`,")
         return site if site.path.startswith(SCOPE) else site._replace(path=self.scope + site.path)
+
+
+def no_parts(site: Site, value: Whole) -> OperationError:
+    """The error for reading a value that cannot be taken apart."""
+    return OperationError(
+        "reading",
+        f"{site}, a {value.kind}",
+        str(here()),
+        f"{value.reason}.\n  Read and edit the modules that give its arrays; or make it a"
+        " dataclass, a value that is read and written by attribute",
+    )

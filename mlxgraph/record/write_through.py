@@ -43,7 +43,7 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
-from mlxgraph.mlx_facts.arrays import is_mask
+from mlxgraph.mlx_facts.arrays import become, is_mask
 from mlxgraph.mlx_facts.dtypes import both_inexact
 from mlxgraph.record.conform import check_number, conformed
 from mlxgraph.record.freeze import freeze
@@ -156,14 +156,19 @@ def augment(recording: Any, handle: Any, op: str, other: Any) -> None:
     """`handle += other`: what stands there now, changed."""
     handle._node = node = _now(recording, handle)
     result = recording.result(op, (node, other))
-    if result.dtype != handle.dtype and not both_inexact(result.dtype, handle.dtype):
-        raise _other_kind(op, handle, result)
+    if result.dtype != handle.dtype:
+        # an array of its own MLX makes one of the result's dtype
+        if handle._origin is None and result.shape == handle.shape:
+            become(handle, result.dtype)
+            handle._node = result._node
+            return
+        if not both_inexact(result.dtype, handle.dtype):
+            raise _other_kind(op, handle, result)
     write(recording, handle, result)
 
 
 def _other_kind(op: str, handle: Any, result: Any) -> OperationError:
-    """An array of whole numbers stays one: MLX makes `k += 0.5` an array of floats, which a handle
-    cannot become."""
+    """A site, or a part of an array, of whole numbers stays one, and would lose the rest."""
     name, now = ops.short(op), dtype_name(result.dtype)
     return OperationError(
         f"in-place {name}",
@@ -249,7 +254,7 @@ def _chain(handle: Any) -> tuple[list[Any], Node]:
     if type(origin) is WholeSite:
         cell = origin.cell
         if origin.epoch != cell.epoch:
-            raise StaleHandleError(str(cell.site), str(here()), str(cell.replaced_at))
+            raise StaleHandleError(cell.site.spoken, str(here()), str(cell.replaced_at))
         return chain, cell.node
     if root._node.op == ops.GRAD:
         raise GradientError(

@@ -51,7 +51,8 @@ class Engine:
 
     def with_edits(self, edits: Graph) -> Engine:
         """The same model, weights and all, with other edits that stay."""
-        twin = copy.copy(self)
+        twin = object.__new__(Engine)
+        vars(twin).update(vars(self))
         twin.edits = edits
         return twin
 
@@ -61,12 +62,23 @@ class Engine:
         Dtypes, which modules may hold, are no objects that Python knows to copy.
         """
         memo.update({id(dtype): dtype for dtype in DTYPES.values()})
-        root = copy.deepcopy(self.root, memo)
-        twin = Engine(root, self.tokenizer, self._layer_attr)
-        for name, module in self.runner.added.items():
-            twin.runner.add(name, copy.deepcopy(module, memo))
-        twin.edits = self.edits
-        return twin
+        root, added = copy.deepcopy((self.root, self.runner.added), memo)
+        return _put_together(root, self.tokenizer, self._layer_attr, added, self.edits)
+
+    def __reduce__(self) -> Any:
+        added = dict(self.runner.added)
+        return _put_together, (self.root, self.tokenizer, self._layer_attr, added, self.edits)
 
     def __repr__(self) -> str:
         return f"<Engine of {type(self.root).__name__}>"
+
+
+def _put_together(
+    root: nn.Module, tokenizer: Any, layer_attr: str, added: dict[str, nn.Module], edits: Graph
+) -> Engine:
+    """An engine of which nothing is worked out yet."""
+    engine = Engine(root, tokenizer, layer_attr)
+    for name, module in added.items():
+        engine.runner.add(name, module)
+    engine.edits = edits
+    return engine

@@ -26,7 +26,7 @@ def check_reached(expected: Mapping[Site, Expected], reached: Set[Site]) -> None
                 "the model looks at values while it runs, and the edited forward took another way"
                 " than the plain one, past it."
             )
-            raise NeverCalledError(str(site), line, (), reason=reason)
+            raise NeverCalledError(site.spoken, line, (), reason=reason)
 
 
 def check_value(site: Site, value: Any, expected: Expected) -> None:
@@ -34,8 +34,8 @@ def check_value(site: Site, value: Any, expected: Expected) -> None:
     before, now = _kind(expected.value), _kind(value)
     if before != now:
         raise ShapeError(
-            f"{site} is {now} in this run and was {before} when it was recorded: the model looks at"
-            " values while it runs",
+            f"{site.spoken} is {now} in this run and was {before} when it was recorded: the model"
+            " looks at values while it runs",
             expected.line,
             "Edit it where its shape does not depend on values.",
         )

@@ -37,7 +37,7 @@ def reach(graph: Graph, census: Census, saves: Sequence[Node]) -> Reach:
     for site in (*needed, *(site for site, _ in graph.writes)):
         if not census.visits(site):
             raise NeverCalledError(
-                str(site),
+                site.spoken,
                 _line(graph, site),
                 dict.fromkeys(s.path for s in order),
                 census.calls(site.path),
@@ -58,7 +58,7 @@ def _sources(site: Site, node: Node, graph: Graph, census: Census) -> set[Site]:
     found = {site_of(below) for below in walk([node]) if below.op == ops.SITE}
     for source in found:
         if census.order.get(source, len(census.order)) > census.position(site):
-            raise OrderError(str(site), str(source), _line(graph, site), "")
+            raise OrderError(site.spoken, source.spoken, _line(graph, site), "")
     return found
 
 
@@ -67,7 +67,7 @@ def _check_skipped(graph: Graph, read: set[Site], writes: dict[Site, Node]) -> N
     for site in read:
         if skipped and site.path.startswith(skipped):
             reason = "it is part of a module that is skipped in this block."
-            raise NeverCalledError(str(site), _line(graph, site), (), reason=reason)
+            raise NeverCalledError(site.spoken, _line(graph, site), (), reason=reason)
 
 
 class Plan(NamedTuple):

@@ -14,7 +14,7 @@ import mlx.core as mx
 from mlxgraph.evaluate.values import source_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.nested import leaves, unflatten
+from mlxgraph.graph.nested import hiding, leaves, unflatten
 from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import Compiled
@@ -31,6 +31,10 @@ class _Draws(Exception):  # noqa: N818 - not an error: the trace begins anew
     def __init__(self, before: mx.array):
         super().__init__()
         self.before = before
+
+
+class Unreachable(Exception):  # noqa: N818 - a reason, not an error
+    """A trace gave arrays that a compiled run could not put its own in place of."""
 
 
 class PreparedRun:
@@ -129,6 +133,12 @@ class PreparedRun:
             raise _Draws(before)
         if all(isinstance(value, ARRAY) for value in values):
             return values
+        hidden = hiding(values)
+        if hidden is not None:
+            raise Unreachable(
+                "it gives an object that keeps arrays where a compiled run cannot put its own, a"
+                f" {type(hidden).__name__}"
+            )
         self._template = values = list(values)
         return [value for value in leaves(values) if isinstance(value, ARRAY)]
 

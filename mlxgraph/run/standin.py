@@ -21,7 +21,7 @@ import mlx.core as mx
 
 from mlxgraph.errors import ModelChangedError
 from mlxgraph.mlx_facts.modules import attach, wear
-from mlxgraph.run.shared import Silent
+from mlxgraph.run.beyond import Silent
 from mlxgraph.run.tree import ModuleTree
 from mlxgraph.run.twins import Twins
 

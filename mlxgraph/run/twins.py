@@ -292,9 +292,8 @@ class Twins:
         return value if twin is aim else self._keep(value, weakref.ref(twin))
 
     def proxy(self, value: Any) -> Any:
-        try:
-            aim = value.__repr__.__self__
-        except ReferenceError:
+        aim = aim_of(value)
+        if aim is value:
             return value
         twin = self.of(aim)
         self.held.append(twin)
@@ -308,6 +307,17 @@ class Twins:
         self.held += items.values()
         twin = weakref.WeakValueDictionary(items)
         return self._keep(value, twin)
+
+
+PROXIES = (weakref.ProxyType, weakref.CallableProxyType)
+
+
+def aim_of(proxy: Any) -> Any:
+    """What a weak proxy stands for; itself where that is gone."""
+    try:
+        return proxy.__repr__.__self__
+    except ReferenceError:
+        return proxy
 
 
 def _is(a: Any, b: Any) -> bool:
@@ -331,7 +341,7 @@ _MAKERS: tuple[tuple[Any, Callable[[Twins, Any], Any]], ...] = (
     (partial, Twins.partial),
     (CACHED, Twins.cached),
     (weakref.ref, Twins.reference),
-    ((weakref.ProxyType, weakref.CallableProxyType), Twins.proxy),
+    (PROXIES, Twins.proxy),
     (weakref.WeakValueDictionary, Twins.weak_values),
     (MappingProxyType, Twins.read_only),
     ((*BUFFERS, *DRAWING), Twins.moving),

@@ -13,6 +13,7 @@ from mlxgraph.record.handle import result_of
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.names import NamedSite, Names
 from mlxgraph.trace.module_handle import ModuleHandle
+from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import first_argument, read_named
 
 
@@ -91,6 +92,8 @@ class Activations(Mapping):
         here = {named for named in self._sites().values()}
         spoken = [n for n in self._names.spoken() if n in self and self._named(n).site in here]
         return [*spoken, *self]
+
+    __copy__, __deepcopy__, __reduce_ex__ = shallow, deep, refuse_pickle
 
     def __contains__(self, name: object) -> bool:
         try:

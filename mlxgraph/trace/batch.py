@@ -239,7 +239,7 @@ def _no_rows(site: Site, own: Any, batch: Any, where: str) -> ShapeError:
     shape = getattr(own, "shape", type(own).__name__)
     whole = getattr(batch, "shape", type(batch).__name__)
     return ShapeError(
-        f"{site} is {shape} for one prompt and {whole} for all of them: its rows cannot"
+        f"{site.spoken} is {shape} for one prompt and {whole} for all of them: its rows cannot"
         " be told apart",
         where,
         "Use a trace of its own for each prompt.",

@@ -34,12 +34,13 @@ def check_gradients(graph: Graph, census: Census) -> None:
 
 def no_gradient(node: Node, graph: Graph) -> GradientError:
     """A gradient node whose loss does not depend on the value it is taken at."""
-    note = graph.notes.get(node)
+    above = [n for n in graph.nodes() if node in n.inputs]  # of one prompt: a part of it
+    note = next((found for n in (node, *above) if (found := graph.notes.get(n))), None)
     at = node.args[1]
-    what = str(site_of(at)) if at.op == ops.SITE else brief(at, graph.constants)
+    where = (note and note.where) or "a deferred edit of the graph"
     return GradientError(
-        f"the loss does not depend on {what}: nothing leads from there to it, and there is no"
-        f" gradient.\n  at {(note and note.where) or 'a deferred edit of the graph'}\n"
+        f"the loss does not depend on {brief(at, graph.constants)}: nothing leads from there to"
+        f" it, and there is no gradient.\n  at {where}\n"
         "  Take it at a value that the loss is computed from, and before any copy is made of it."
     )
 

@@ -17,11 +17,13 @@ import numpy as np
 from mlxgraph.errors import InputError, KeywordError, NoTokenizerError
 from mlxgraph.graph.nested import leaves, map_nested
 from mlxgraph.run.call import Call, describe_call
+from mlxgraph.run.engine import Engine
 from mlxgraph.run.padded import padded_forward
+from mlxgraph.trace.one_axis import is_one_text
 
 
-def prepare(inputs: tuple, tokenizer: Any, kwargs: dict[str, Any] | None = None) -> Call:
-    """The call for what the user gave.
+def prepare(inputs: tuple, engine: Engine, kwargs: dict[str, Any] | None = None) -> Call:
+    """The call for what the user gave a model.
 
     Args: kwargs: the model's own keyword arguments.
     Raises: NoTokenizerError for text without a tokenizer, InputError for what no model takes.
@@ -35,13 +37,15 @@ def prepare(inputs: tuple, tokenizer: Any, kwargs: dict[str, Any] | None = None)
     if len(inputs) != 1:
         return describe_call(tuple(_array(value) for value in inputs), kwargs)
     given = inputs[0]
-    rows = _token_rows(given, tokenizer)
+    rows = _token_rows(given, engine.tokenizer)
     if rows is not None:
-        return call_of(rows, tokenizer, kwargs)
+        return call_of(rows, engine.tokenizer, kwargs)
     value = given.item() if _is_number(given) else _array(given)
     if value is None or isinstance(value, (bool, int, float, complex, bytes, set, Iterator)):
         raise InputError(_no_input(value))
-    if _holds_ids(value) and value.ndim < 3:
+    if _holds_ids(value) and (
+        value.ndim == 2 or value.ndim == 1 and is_one_text(engine, value, kwargs)
+    ):
         tokens = value if value.ndim == 2 else value[None]
         lengths = [tokens.shape[1]] * tokens.shape[0]
         return describe_call((tokens,), kwargs, tokens=tokens, lengths=lengths)
@@ -122,7 +126,7 @@ def _is_number(value: Any) -> bool:
     """A number of numpy, or a whole one as an array without axes."""
     if isinstance(value, mx.array):
         return value.ndim == 0 and mx.issubdtype(value.dtype, mx.integer)
-    return isinstance(value, np.generic)
+    return isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim)
 
 
 def _is_row(value: Any) -> bool:

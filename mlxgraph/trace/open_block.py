@@ -8,6 +8,7 @@ from mlxgraph.errors import OutsideTraceError
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
+from mlxgraph.trace.ids import check_by_hand
 
 
 def open_recording(engine: Engine, what: str) -> Recording:
@@ -34,6 +35,7 @@ def call_module(engine: Engine, path: str, args: tuple, kwargs: dict[str, Any]) 
     tree = engine.runner.tree
     path = tree.aliases.get(path, path)
     recording = recording_on(engine.root)
+    check_by_hand(tree, path, args, kwargs)
     if recording is None:
         return tree.modules[path](*args, **kwargs)
     return recording.call_module(path, args, kwargs)

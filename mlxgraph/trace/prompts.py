@@ -21,6 +21,7 @@ from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
+from mlxgraph.record.saved_values import SavedValues
 from mlxgraph.record.stack import exit_of_block, paused
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
@@ -30,6 +31,7 @@ from mlxgraph.trace.gradients import check_gradients
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.inputs import call_of, prepare
 from mlxgraph.trace.open_block import refreshed
+from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import intervene, take_in
 
 
@@ -51,7 +53,7 @@ class Prompts:
         self._statement: Any = None  # the `with` statement, while it runs (`record.stack`)
         self._open: intercepted | None = None
         self._graph: Graph | None = None
-        self.saved_values: dict[str, Any] = {}
+        self.saved_values: dict[str, Any] = SavedValues()
         self.tokens: mx.array | None = None
         self.lengths: list[int] | None = None
 
@@ -75,7 +77,7 @@ class Prompts:
         recording, engine = self._recording, self._engine
         if not recording.open:
             raise OutsideTraceError("t.invoke")
-        call = prepare(inputs, engine.tokenizer)
+        call = prepare(inputs, engine)
         with paused():
             census = engine.runner.census(call)
             check_ids(census.rows, call)
@@ -118,6 +120,8 @@ class Prompts:
             raise AttributeError(name)
         own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
         raise UnknownSiteError(name, (), "a trace of several prompts", also=own)
+
+    __copy__, __deepcopy__, __reduce_ex__ = shallow, deep, refuse_pickle
 
     @property
     def graph(self) -> Graph:

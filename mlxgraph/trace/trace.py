@@ -23,6 +23,7 @@ from mlxgraph.record.apply import apply
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
+from mlxgraph.record.saved_values import SavedValues
 from mlxgraph.record.stack import exit_of_block, paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
@@ -35,9 +36,10 @@ from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.looks import Looks
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import refreshed
+from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import first_argument, intervene, meant, read_named, take_in
 
-Interventions = Mapping[str, Callable[[Any], Any]]
+Interventions = Mapping[Any, Callable[[Any], Any]]  # by name or handle: its keys are invariant
 
 
 class StopBlock(Exception):  # noqa: N818 - not an error: the way out of a block
@@ -70,7 +72,7 @@ class Trace:
         """`options` are None for a block that is recorded and not run."""
         self.tokens = call.tokens
         self.lengths = call.lengths
-        self.saved_values: dict[str, Any] = {}
+        self.saved_values: dict[str, Any] = SavedValues()
         self._engine = engine
         self._call = call
         self._as_given = call.again()  # a cache among the inputs is advanced by the block
@@ -110,7 +112,7 @@ class Trace:
         return self
 
     @exit_of_block
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool | None:
         self._close()
         if self._recorded_only:
             return False
@@ -214,7 +216,7 @@ class Trace:
         site = named.site
         if self._recording is not None:
             site = self._recording.census.meant(site)
-        whole = str(site)
+        whole = site.spoken
         if whole in self.saved_values:
             value = self.saved_values[whole]
         else:
@@ -272,6 +274,7 @@ class Trace:
         }
 
     apply = staticmethod(apply)
+    __copy__, __deepcopy__, __reduce_ex__ = shallow, deep, refuse_pickle
 
     def log(self, *values: Any) -> None:
         """Write values to standard output when the block has run."""

@@ -105,3 +105,50 @@ def test_a_weight_taken_from_a_handle_can_be_recorded_with(fresh, tokens, weight
 def test_an_optimiser_step_is_seen_through_the_handle(fresh, weight):
     fresh.module.model.layers[0].mlp.down_proj.weight = weight * 2
     assert exact(fresh.layers[0].mlp.down_proj.weight, weight * 2)
+
+
+def clipped(h):
+    return np.clip(np.array(h), -0.2, 0.2)
+
+
+def largest(h):
+    return float(h.max())
+
+
+def largest_of_numpy(h):
+    return np.array(h).max()
+
+
+@pytest.mark.parametrize("compile", [False, "auto"])
+@pytest.mark.parametrize("function", [clipped, largest, largest_of_numpy])
+def test_a_function_that_answers_with_numpy_or_a_number_answers_for_real_values(
+    chain, x, function, compile
+):
+    """Not for the zeros that it is tried on while it is recorded."""
+    h = chain.run(mg.read("layers.1", name="h"), x)["h"]
+    wanted = mx.broadcast_to(mx.array(function(h)), h.shape)
+    assert apart(wanted, h) > 0.05 and apart(wanted, mx.zeros_like(h)) > 0.05
+    graph = mg.edit("layers.1", function) >> mg.read("layers.1", name="h")
+    found = [chain.run(graph, given, compile=compile)["h"] for given in (x, x)]
+    with chain.trace() as t:
+        with t.invoke(x, interventions={"layers.1": function}):
+            found.append(chain.layers[1].output.save())
+    with chain.trace(x, compile=compile) as t:
+        answer = mg.apply(function, chain.layers[1].output)
+        chain.layers[1].output = mx.broadcast_to(answer, h.shape)
+        found.append(chain.layers[1].output.save())
+    edited = chain.edit(mg.edit("layers.1", function))
+    found.append(edited.run(mg.read("layers.1", name="h"), x)["h"])
+    for each in found:
+        assert apart(each, wanted) < 1e-5
+
+
+def test_numbers_in_what_a_function_gives_are_arrays(chain, x):
+    h = chain.run(mg.read("layers.1", name="h"), x)["h"]
+    with chain.trace(x):
+        found = mg.apply(
+            lambda a: {"top": int(a[0, -1].argmax()), "any": bool((a > 0).any()), "name": "x"},
+            chain.layers[1].output,
+        )
+        top, some, name = found["top"].save(), found["any"].save(), found["name"]
+    assert top.item() == h[0, -1].argmax().item() and some.item() is True and name == "x"

@@ -11,6 +11,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
+from mlxgraph.errors import PicklingError
 from tests import models
 from tests.models import made
 
@@ -60,6 +61,17 @@ def test_compiling_around_a_trace_with_activations_looked_up(chain, x):
 # -- copies ---------------------------------------------------------------------------------------
 
 
+class WithoutDtype(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Linear(6, 6) for _ in range(2)]
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
 class WithDtype(nn.Module):
     def __init__(self):
         super().__init__()
@@ -95,6 +107,75 @@ def test_a_deep_copy_of_a_model_is_another_model(x, used, make):
 def test_a_copy_of_a_model_shares_its_weights(chain, x):
     twin = copy.copy(chain)
     assert twin.module is chain.module and models.same(twin(x), chain(x))
+
+
+def through_pickle(value):
+    return pickle.loads(pickle.dumps(value))
+
+
+COPIES = {"deep": copy.deepcopy, "pickled": through_pickle}
+
+
+def test_a_pickled_model_is_another_model(x):
+    model = made(WithoutDtype).edit(mg.edit("layers.0", iv.scale(2.0)))
+    model.extra = nn.Linear(6, 6)
+    for _ in range(3):
+        model(x)
+    twin = through_pickle(model)
+    assert twin.module is not model.module and models.same(twin(x), model(x), 1e-6)
+    assert twin.edits == model.edits
+    with twin.trace(x):
+        extra = twin.extra(twin.output).save()
+    assert models.same(extra, model.extra.module(model(x)), 1e-5)
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copied_handle_names_the_same_module_of_a_copied_model(x, how):
+    model = made(WithoutDtype)
+    handles = [model.layers, model.layers[1], model["layers.0"], model.layers[0].calls[0]]
+    assert all(copy.copy(handle) is handle for handle in handles)
+    for handle in handles:
+        twin = COPIES[how](handle)
+        assert (twin.path, str(twin), repr(twin)) == (handle.path, str(handle), repr(handle))
+        assert twin.module is not handle.module
+    other, layer = COPIES[how]((model, model.layers[1]))
+    with other.trace(x):
+        value = layer.output.save()
+    with model.trace(x):
+        truth = model.layers[1].output.save()
+    assert models.same(value, truth, 1e-6)
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_of_passes_and_of_what_they_gave(x, how):
+    model = made(WithoutDtype)
+    graph = mg.edit("layers.0", iv.scale(2.0)) >> mg.read("layers.1", name="h")
+    edited = model.edit(mg.edit("layers.1", iv.scale(0.5)))
+    for fast in (model.compile(graph), edited.compile(graph)):
+        result = fast(x)
+        for twin in (COPIES[how](fast)(x), COPIES[how](result)):
+            assert models.same(twin["h"], result["h"], 1e-6)
+            assert models.same(twin.output, result.output, 1e-6)
+
+
+def test_a_copied_trace_answers_as_the_trace_does(x):
+    model = made(WithoutDtype)
+    with model.trace(x) as t:
+        model.layers[0].output *= 2
+        model.layers[1].output.save("h")
+    with model.trace() as several:
+        with several.invoke(x):
+            model.layers[1].output.save("h")
+    for trace in (t, several):
+        for twin in (copy.copy(trace), copy.deepcopy(trace)):
+            assert twin.graph == trace.graph
+            assert models.same(twin.saved_values["h"], trace.saved_values["h"])
+    twin = copy.deepcopy(t)
+    twin.saved_values.clear()
+    assert "h" in t.saved_values and models.same(twin.output, t.output)
+    for one in (t, several, t.activations):
+        with pytest.raises(PicklingError, match="Pickle t.saved_values, t.graph or the model"):
+            pickle.dumps(one)
 
 
 # -- pickled graphs -------------------------------------------------------------------------------

@@ -42,36 +42,37 @@ def oldest(bounds: str) -> str:
     return low.replace(">=", "==")
 
 
-def environment(folder: str, extra: str, versions: dict[str, str], pytest: str) -> Path:
-    """The Python of a fresh environment with these versions; what pip says is shown if it fails."""
+def environment(folder: str, *lists: list[str]) -> Path:
+    """The Python of a fresh environment with these installed, list by list; pip's words if not."""
     python = Path(folder, "bin", "python")
-    mlx = f"mlx[{extra}]" if extra else "mlx"
-    wanted = [mlx + versions["mlx"], "mlx-lm" + versions["mlx-lm"], "pytest" + pytest]
-    for command in (
-        [sys.executable, "-m", "venv", folder],
-        [str(python), *PIP, "install", "--no-compile", *wanted],
-    ):
+    steps = [([sys.executable, "-m", "venv", folder], "a virtual environment")]
+    for wanted in lists:
+        names = " ".join(name for name in wanted if not name.startswith("-"))
+        steps.append(([str(python), *PIP, "install", "--no-compile", *wanted], names))
+    for command, what in steps:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(
-                f"cannot set up {' '.join(wanted)}; is the package index within reach?\n"
+                f"cannot set up {what}; is the package index within reach?\n"
                 f"{done.stdout}{done.stderr}"
             )
     return python
 
 
-def installed(python: Path) -> str:
+def installed(python: Path, names: tuple[str, ...] = ASKED) -> str:
     """`mlx 1.2.3, mlx-lm 1.2.3`"""
-    ask = f"from importlib.metadata import version as v; print(*map(v, {ASKED}), sep='\\n')"
+    ask = f"from importlib.metadata import version as v; print(*map(v, {names}), sep='\\n')"
     done = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True)
-    return ", ".join(map(" ".join, zip(ASKED, done.stdout.split(), strict=True)))
+    return ", ".join(map(" ".join, zip(names, done.stdout.split(), strict=True)))
 
 
 def run(label: str, extra: str, versions: dict[str, str], pytest: str) -> bool:
     """Ask the beliefs in an environment of these versions; whether all of them hold."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mlxgraph-facts.", ignore_cleanup_errors=True) as there:
-        python = environment(there, extra, versions, pytest)
+        mlx = f"mlx[{extra}]" if extra else "mlx"
+        wanted = [mlx + versions["mlx"], "mlx-lm" + versions["mlx-lm"], "pytest" + pytest]
+        python = environment(there, wanted)
         sys.stdout.write(f"-- the {label} allowed: {installed(python)}\n")
         sys.stdout.flush()
         passed = not subprocess.run([python, "-B", *TESTS], cwd=ROOT).returncode

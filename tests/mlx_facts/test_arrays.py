@@ -48,6 +48,14 @@ def test_plus_equals_changes_an_array_in_place_for_whoever_holds_it() -> None:
     assert y is x and y.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("kind", [ARRAY, Kept])
+@pytest.mark.parametrize("dtype", [mx.int32, mx.bool_, mx.float16])
+def test_plus_equals_makes_an_array_what_both_are_together(kind, dtype) -> None:
+    x = kind(placeholder((2, 3), dtype))
+    arrays.become(x, mx.float32)
+    assert type(x) is kind and x.dtype == mx.float32 and x.shape == (2, 3)
+
+
 def test_a_copy_of_an_array_that_is_not_evaluated_evaluates_nothing() -> None:
     assert arrays.same_data(placeholder((2,), mx.float32)).shape == (2,)
 

@@ -123,8 +123,7 @@ def times(k, other):
     return k
 
 
-@pytest.mark.parametrize("way", [add, part, times])
-@pytest.mark.parametrize(
+OTHER_KINDS = pytest.mark.parametrize(
     ("start", "other"),
     [
         (lambda h: h.argmax(-1, keepdims=True) + mx.zeros((1, 3), mx.uint32), 0.5),
@@ -136,13 +135,31 @@ def times(k, other):
         (lambda h: h.astype(mx.complex64).real.astype(mx.int8), 1.0),
     ],
 )
-def test_in_place_arithmetic_that_would_change_what_an_array_is(way, start, other):
-    """MLX makes another kind of array of it; here it would add nothing, and so it is refused."""
-    x = mx.array([[1.0, 2.0, 0.0]])
-    with MODEL.trace(x) as t:
+X = mx.array([[1.0, 2.0, 0.0]])
+
+
+@OTHER_KINDS
+@pytest.mark.parametrize("way", [add, times])
+def test_in_place_arithmetic_makes_an_array_what_mlx_makes_it(way, start, other):
+    expected = way(start(X), other)
+    for _, now, values in ways(lambda h: way(start(h), other), X):
+        assert (now, values) == (expected.dtype, expected.tolist())
+    with MODEL.trace(X):
+        k = also = start(MODEL.inner.output)
+        kept = k.save()
+        k += other
+        more = (also + 1).save()
+    assert kept.dtype == start(X).dtype and kept.tolist() == start(X).tolist()
+    assert more.tolist() == (add(start(X), other) + 1).tolist()
+
+
+@OTHER_KINDS
+def test_a_part_of_an_array_keeps_the_kind_of_the_array(start, other):
+    """It would add nothing, and so it is refused."""
+    with MODEL.trace(X) as t:
         k = start(MODEL.inner.output)
         with pytest.raises(OperationError, match=r"test_dtypes.py:\d+"):
-            way(k, other)
+            part(k, other)
         t.stop()
 
 

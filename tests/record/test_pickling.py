@@ -7,12 +7,14 @@ import pickle
 import subprocess
 import sys
 import threading
+import traceback
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 
+from mlxgraph.errors import NotSavedError, PicklingError
 from tests import models
 
 ARRAYS = {
@@ -93,3 +95,21 @@ def test_modules_functions_and_saved_values_are_pickled_in_a_block(chain, x):
     for other in (again, twin):
         assert models.same(other(ARRAYS["float32"]), module(ARRAYS["float32"]))
     assert same(kept, saved) and numbers.shape == (2, 3)
+
+
+DUMPS = {"alone": pickle.dumps, "inside": lambda value: pickle.dumps({"h": [value]}, 2)}
+
+
+@pytest.mark.parametrize("how", DUMPS)
+def test_a_recorded_value_is_not_pickled_before_the_run(chain, x, how):
+    with chain.trace(x):
+        h = chain.layers[0].output
+        for value in (h, h[:, -1] * 2, chain.inputs):
+            with pytest.raises(PicklingError, match="nothing has run yet") as caught:
+                DUMPS[how](value)
+            assert "its trace is over" not in str(caught.value)
+            assert traceback.extract_tb(caught.tb)[-1].filename == __file__
+        kept = h.save()
+    DUMPS[how](kept)
+    with pytest.raises(NotSavedError, match="its trace is over"):
+        DUMPS[how](value)

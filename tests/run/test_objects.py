@@ -13,7 +13,7 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 import mlxgraph as mg
-from mlxgraph.errors import ShapeError, UnknownEntryError
+from mlxgraph.errors import CompileError, OperationError, ShapeError, UnknownEntryError
 from tests import models, object_models, outputs
 
 X = mx.arange(48, dtype=mx.float32).reshape(2, 4, 6) / 24 - 1
@@ -391,3 +391,71 @@ def test_a_dict_whose_entries_are_looked_up_as_attributes():
             whole = model.output.save()
         assert not logits[:, 0].any() and logits[:, 1].any() and close(more, X * 2)
         assert type(whole.value) is Attributes and close(whole.value.logits, logits)
+
+
+class Cachelike:
+    """State, not a value: a method of it changes it."""
+
+    def __init__(self, logits):
+        self.logits, self.steps = logits, 0
+
+    def update(self, logits):
+        self.logits = logits
+        self.steps += 1
+
+
+class Circle:
+    def __init__(self, logits):
+        self.logits, self.me = logits, self
+
+
+class WithMore(list):
+    def __init__(self, items, extra):
+        super().__init__(items)
+        self.extra = extra
+
+
+class Gives(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        object.__setattr__(self, "kind", kind)
+
+    def __call__(self, x):
+        return self.kind(self.inner(x))
+
+
+@pytest.mark.parametrize("kind", [Cachelike, Circle])
+def test_what_cannot_be_taken_apart_is_refused_where_it_is_read(kind):
+    model = models.made(Gives(kind))
+    uses = [
+        lambda: model.output.logits,
+        lambda: model.output.save(),
+        lambda: setattr(model.output, "logits", X),
+    ]
+    for use in uses:
+        with pytest.raises(
+            OperationError, match=rf"__model_output__, a {kind.__name__}.*\n.*\n.*py"
+        ):
+            with model.trace(X):
+                use()
+    with model.trace(X):
+        model.inner.output *= 2
+        inner = model.inner.output.save()
+    assert close(inner, model.module.inner(X) * 2)
+
+
+def test_arrays_that_a_compiled_run_cannot_reach_keep_a_run_eager():
+    double = mg.edit("inner", lambda h: h * 2)
+    model = models.made(Gives(Cachelike))
+    edited = model.edit(double)
+    for _ in range(3):
+        found = edited(X)
+        assert type(found) is Cachelike and close(found.logits, model.module.inner(X) * 2)
+    with pytest.raises(CompileError, match="a Cachelike"):
+        model.run(double, X, compile=True)
+    model = models.made(Gives(lambda x: WithMore([x], x * 2)))
+    for compile in (False, "auto", "auto", "auto"):
+        with model.trace(X, compile=compile):
+            whole = model.output.save()
+        assert close(whole.value.extra, model.module.inner(X) * 2)

@@ -41,9 +41,11 @@ _BEFORE = frozenset("__init__ __new__ __init_subclass__ __post_init__ __repr__ _
 _OF_CLASSES = frozenset(
     "__module__ __qualname__ __doc__ __dict__ __weakref__ __annotations__".split()
 )
+DEEPEST = 4  # of nested results in a cache
 _LOCK = RLock()  # what is shared is one forward's at a time
 _NOTHING: AbstractContextManager[None] = nullcontext()
 _MISSING = object()
+_OUTSIDE = "is no part of the model, and its weights may change"
 
 
 class Beyond:
@@ -147,7 +149,7 @@ class Beyond:
     def _global(self, owner: dict[str, Any], name: str, spoken: frozenset[str]) -> None:
         value = owner[name]
         if isinstance(value, ModuleType):
-            if not _is_foreign(value.__name__):
+            if value.__name__.partition(".")[0] == owner["__name__"].partition(".")[0]:
                 for inner in spoken & vars(value).keys():
                     if not isinstance(vars(value)[inner], ModuleType):
                         self._global(vars(value), inner, spoken)
@@ -222,11 +224,11 @@ class Beyond:
     def reason(self) -> str:
         """Why no forward may be compiled; nothing where one may."""
         if self._module:
-            return f"{self._module} leads to a module, whose weights it could not be given"
+            return f"{self._module} {_OUTSIDE}"
         for cache in self._caches:
             if _keeps_modules(cache):
                 name = getattr(cache, "__name__", "a function")
-                return f"the cache of {name} keeps a module, whose weights it could not be given"
+                return f"a module in the cache of {name} {_OUTSIDE}"
         return ""
 
     def as_it_was(self) -> AbstractContextManager[None]:
@@ -284,9 +286,18 @@ def _changeable(found: Twins) -> Iterator[Any]:
 def _keeps_modules(cache: Any) -> bool:
     """Python's garbage collector is told what a cached function keeps."""
     kept = gc.get_referents(cache)
-    kept += [item for one in kept if type(one) is dict for item in one.values()]
-    kept += [item for one in kept if type(one) in (list, tuple) for item in one]
-    return any(isinstance(one, nn.Module) for one in kept)
+    return any(_holds_module(one, 0) for one in kept if type(one) is not FunctionType)
+
+
+def _holds_module(value: Any, depth: int) -> bool:
+    if isinstance(value, nn.Module):
+        return True
+    items = value.values() if type(value) is dict else value
+    return (
+        depth < DEEPEST
+        and type(value) in (dict, list, tuple)
+        and any(_holds_module(item, depth + 1) for item in items)
+    )
 
 
 def _is_array(value: Any) -> bool:
