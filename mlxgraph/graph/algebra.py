@@ -6,8 +6,9 @@ on one can be composed, aimed elsewhere and filled in before any model is at han
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlxgraph.errors import MergeError, ParamError, UnknownNameError
@@ -206,6 +207,12 @@ def bind(graph: G, values: Mapping[str, Any]) -> G:
     filled: dict[Node, Node] = {}
 
     def fill(node: Node) -> Node | None:
+        if node.op in ops.BY_OPERATORS:
+            number = of_whole_numbers(node, constants)
+            if number is None:
+                return None
+            constants.append(number)
+            return Node(ops.NUMBER, (len(constants) - 1, type(number).__name__))
         if node.op != ops.PARAM or node.args[0] not in values:
             return None
         if node not in filled:
@@ -232,6 +239,28 @@ def plain_number(value: Any) -> Any:
     """A numpy scalar as the Python number it is; anything else as it is."""
     is_scalar = getattr(value, "shape", None) == () and type(value).__module__ == "numpy"
     return value.item() if is_scalar else value
+
+
+LARGEST_EXPONENT = 1000
+
+
+def of_whole_numbers(node: Node, constants: Sequence[Any]) -> Any:
+    """What Python makes of whole numbers alone (`2 ** -1`), as it would in the block; or None.
+
+    MLX would compute with int32: nothing of fractions, and not beyond its range.
+    """
+    numbers = [
+        constants[arg.args[0]] if type(arg) is Node and arg.op == ops.NUMBER else arg
+        for arg in node.args
+    ]
+    if node.kwargs or not all(isinstance(number, int) for number in numbers):
+        return None
+    if node.op == ops.MX_POWER and numbers[1] > LARGEST_EXPONENT:
+        return None
+    try:
+        return getattr(operator, f"__{ops.OPERATIONS[node.op].operators[0]}__")(*numbers)
+    except (ArithmeticError, ValueError, AttributeError):  # what cannot be computed says so later
+        return None
 
 
 def source_in_place_of(param: Node, index: int, value: Any) -> Node:
