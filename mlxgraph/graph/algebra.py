@@ -302,9 +302,25 @@ def only(graph: G, name: str) -> G:
 
 def _cut(graph: G, name: str, keep_named: bool) -> G:
     name = site_text(name)
+    relative = name.removeprefix(ROOT_PREFIX)
+    if any(relative == path or path.endswith("." + relative) for path in _paths(graph)):
+        name = _ModuleName(name)
     if not _writes(graph, name):
         raise UnknownNameError("write at", name, _written(graph))
     return _kept(graph, name, keep_named)
+
+
+class _ModuleName(str):
+    """A name that is a module's in this graph, whatever port its last part may be: a module called
+    `output` comes first, as it does in a model."""
+
+    __slots__ = ()
+
+
+def _paths(graph: GraphBase) -> set[str]:
+    """The modules that a graph reads or writes, the graphs among what is deferred included."""
+    inside = [path for one in graph.then if is_graph(one) for path in _paths(one)]
+    return {site.path for site in graph.sites} | set(inside)
 
 
 def _kept(graph: G, name: str, named: bool) -> G:
@@ -321,7 +337,7 @@ def _kept(graph: G, name: str, named: bool) -> G:
 
 
 def _names_site(name: str, site: Site) -> bool:
-    forms = (str(site), site.name, site.path)
+    forms = (site.path,) if type(name) is _ModuleName else (str(site), site.name, site.path)
     relative = name.removeprefix(ROOT_PREFIX)
     return name in forms or any(f == relative or f.endswith("." + relative) for f in forms)
 
