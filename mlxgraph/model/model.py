@@ -23,6 +23,7 @@ from mlxgraph.errors import (
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.model.called import called, called_in_block
 from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock, check_example
@@ -309,9 +310,9 @@ class InterpretableModel:
         yield from self._engine.runner.refresh().modules.items()
 
     def parameters(self) -> dict[str, mx.array]:
-        """Every parameter by its dotted name, in one flat mapping."""
+        """Every parameter by its dotted name, in one flat mapping: copies, on the same data."""
         tree = self._engine.runner.refresh()
-        return dict(zip(tree.weight_names, tree.weights(), strict=False))
+        return dict(zip(tree.weight_names, map(same_data, tree.weights()), strict=False))
 
     def refresh(self) -> None:
         """Let go of all that was worked out about the model, compiled runs among it.

@@ -33,6 +33,7 @@ from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.trace import Trace
 
 MOST_KINDS = 32
+MOST_OF_OBJECTS = 4  # kinds of functions and other objects: they live as long, with all they hold
 SAVED = -1
 P = ParamSpec("P")  # the arguments of a user's function after the model
 R = TypeVar("R")
@@ -79,6 +80,7 @@ class TracedFunction(Generic[P, R]):
         self._function = function
         self._options = options
         self._recorded: Recent[Any, _Recorded] = Recent(MOST_KINDS)
+        self._of_objects: Recent[Any, _Recorded] = Recent(MOST_OF_OBJECTS)
 
     def __call__(self, inputs: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the pass.
@@ -92,9 +94,10 @@ class TracedFunction(Generic[P, R]):
         given_as = (_shape((own, named)), tuple([_kind(value) for value in values]))
         tree = ref(self._engine.names.tree)  # weakly: it keeps weights
         key = (call.key, call.ragged_lengths, tree, given_as)
-        made = self._recorded.get(key)
+        kinds = self._recorded if all(map(_is_plain, values)) else self._of_objects
+        made = kinds.get(key)
         if made is None:
-            made = self._recorded.put(key, self._record(call, own, named))
+            made = kinds.put(key, self._record(call, own, named))
         params = {f"p{k}": v for k, v in enumerate(values) if _is_input(v)}
         job = Job(made.graph, call, params, self._options, checked=True)
         results = iter(execute(self._engine, job))
@@ -190,6 +193,10 @@ def pass_(
 def _is_input(value: Any) -> bool:
     """Whether an argument is an input of the pass; whole numbers choose layers and positions."""
     return isinstance(value, (mx.array, float))
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (mx.array, str, int, float, complex, bytes))
 
 
 def _plain(value: Any) -> Any:
