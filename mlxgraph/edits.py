@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlxgraph.errors import InterventionError
+from mlxgraph.errors import StepError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.deferred import Edit, Read
@@ -14,6 +14,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.pattern import compiled, is_pattern
 from mlxgraph.graph.site import OUTPUT
 from mlxgraph.graph.site_name import site_text, taken_apart
+from mlxgraph.record.apply import check_function
 from mlxgraph.trace.module_handle import ModuleHandle
 
 
@@ -40,23 +41,22 @@ def edit(
             are edited; the function sees (batch, length, heads, head dimension).
         expect: how many modules must match; another number raises CountError on use.
 
-    Raises: ValueError for a pattern that is none, InterventionError (a TypeError) for a function
-        that is none.  On use: UnknownSiteError, CountError, NeverCalledError, HeadsError, and
-        BoundsError for a head or a position.
+    Raises: PatternError (a ValueError) for a pattern that is none, InterventionError (a TypeError)
+        for a function that is none.  On use: UnknownSiteError, CountError, NeverCalledError,
+        HeadsError, and BoundsError for a head or a position.
 
     Example:
         >>> quiet = mg.edit("layers.*.mlp", iv.scale(0.5), positions=-1)
         >>> model.run(quiet >> mg.read("layers.3", name="h"), "The capital of France is")["h"]
     """
     name, port = _parsed(sites)
-    if not callable(function):
-        raise InterventionError(
-            f"mg.edit takes a function of one array, not a {type(function).__name__}.\n"
-            "  Write iv.replace_with(value) to put a value in place."
-        )
+    check_function(function, "what mg.edit was given")
     chosen = _numbers(heads, "heads")
     heads = (chosen,) if isinstance(chosen, int) else chosen
-    if not isinstance(positions, slice):
+    if isinstance(positions, slice):
+        if positions.step == 0:
+            raise StepError("the positions", str(here()))
+    else:
         positions = _numbers(positions, "positions")
     return Graph(then=[Edit(name, function, positions, heads, expect, port, str(here()))])
 
@@ -70,8 +70,8 @@ def read(sites: str | ModuleHandle, name: str | None = None, *, expect: int | No
         name: what the save is called; several matches are called `name.path`.  Without a name
             each goes by its site, and an `.input` by `item`.
 
-    Raises: ValueError for a pattern that is none.  On use: UnknownSiteError, CountError,
-        NeverCalledError.
+    Raises: PatternError (a ValueError) for a pattern that is none.  On use: UnknownSiteError,
+        CountError, NeverCalledError.
     """
     pattern, port = _parsed(sites)
     return Graph(then=[Read(pattern, name, expect, port, str(here()))])

@@ -268,4 +268,13 @@ def _composed(*functions: InterventionFn) -> InterventionFn:
 for _maker in (scale, add_vector, replace_with, clamp, noise):
     named.register(_maker.__name__, _maker)
 named.register("compose", _composed)
+for _of, _example in (
+    (scale, "iv.scale(0.5)"),
+    (add_vector, "iv.add_vector(v)"),
+    (replace_with, "iv.replace_with(value)"),
+    (clamp, "iv.clamp(-1.0, 1.0)"),
+    (noise, "iv.noise(0.1)"),
+    (compose, "iv.compose().add(iv.scale(0.5)).build()"),
+):
+    named.register_example(_of, _example)
 named.register_plain("zero_out", zero_out)

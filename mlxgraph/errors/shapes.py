@@ -35,6 +35,18 @@ class BoundsError(MLXGraphError, IndexError):
         )
 
 
+class StepError(BoundsError, ValueError):
+    """A slice whose step is 0: MLX itself would end the process."""
+
+    def __init__(self, shape: str, where: str):
+        """`shape`, of what is sliced, or what else it is."""
+        MLXGraphError.__init__(
+            self,
+            f"a slice of {shape} has a step of 0, and would never get anywhere.\n  at {where}\n"
+            "  Write another step, `h[:, ::2]` or `h[:, ::-1]`; leave it out for every entry.",
+        )
+
+
 class NoLayerError(BoundsError):
     """A layer, or another of several modules or calls, that the model does not have."""
 

@@ -11,6 +11,10 @@ _TIED = (
     "A head that is tied to the embedding is no module of its own. Its logits are model.output;"
     " model.get_token_predictions(h) applies the final norm and the head."
 )
+_NOT_EMPTIED = (
+    "Edits end with their block. model.without_edits() is the model without those that stay, and"
+    " model.refresh() lets go of compiled runs."
+)
 _RESIDUAL = {"pre": "input", "post": "output"}
 ELSEWHERE = {  # what people know from other libraries, and what it is here
     "invoke": "Several prompts go into `with model.trace() as t:`, opened without inputs.",
@@ -34,6 +38,14 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "hooks": "Write model.trace(x, interventions={name: function}), or model.edit(graph).",
     "reset_hooks": "Nothing to reset: edits end with their block, and model.edit(graph) is another"
     " model.",
+    "clear": _NOT_EMPTIED,
+    "pop": _NOT_EMPTIED,
+    "popitem": _NOT_EMPTIED,
+    "copy": "model.edit(graph) is another model on the same weights.",
+    **dict.fromkeys(
+        ("items", "fromkeys", "setdefault"), "Write model.named_modules(), or model.module."
+    ),
+    "get": "Write model['layers.1.mlp'], or t.get(name) for a value of a trace.",
     "to_tokens": "Write model.encode(text).",
     "to_string": "Write model.decode(tokens).",
     "to_str_tokens": "Write [model.token_to_str(token) for token in model.encode(text)].",
@@ -94,6 +106,32 @@ class SiteNameError(UnknownSiteError, TypeError):
             f"{what}.\n  Write "
             + (write or "'layers.1.mlp', a pattern such as 'layers.*.mlp', or model.layers[1].mlp")
             + ".",
+        )
+
+
+class PatternError(MLXGraphError, ValueError):
+    """A pattern of names whose brackets hold no range of numbers."""
+
+    def __init__(self, pattern: str, instead: str):
+        """`instead`: the same pattern, as far as it can be told what was meant."""
+        write = f"{instead!r}: " if instead != pattern else ""
+        super().__init__(
+            f"{pattern!r} has brackets that are no range of layers.\n  Write {write}"
+            "one module is 'layers.2.mlp', several are 'layers.[4-8].mlp', 'layers.[0,2,4-6]' or"
+            " 'layers.*'."
+        )
+
+
+class WeightError(UnknownSiteError, TypeError):
+    """A write to a weight by a module handle: weights are no sites."""
+
+    def __init__(self, name: str, module: str, where: str):
+        MLXGraphError.__init__(
+            self,
+            f"{module}.{name} is a weight, and weights are no sites: a block edits"
+            f" values.\n  at {where}\n"
+            f"  Write `{module}.output *= 2` to edit what the module gives, or change the weight"
+            f" itself outside of the block: `{module}.module.{name} = ...`.",
         )
 
 

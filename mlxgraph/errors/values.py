@@ -68,7 +68,7 @@ class PlainArrayError(MLXGraphError, TypeError):
         super().__init__(f"{what}, and nothing has run yet.\n  at {where}\n  {advice}")
 
 
-class PicklingError(MLXGraphError, TypeError, RuntimeError):
+class NoPickleError(MLXGraphError, TypeError, RuntimeError):
     """Something that cannot be written down for another process."""
 
     def __init__(self, what: str, why: str, advice: str, where: str):
@@ -98,6 +98,17 @@ class UnknownEntryError(MLXGraphError, AttributeError, TypeError):
         super().__init__(
             f"{what} is {shown} and {fault}.\n  at {where}\n  {advice}."
             f"{suggest(close_matches(name, known))}"
+        )
+
+
+class NoValueError(MLXGraphError, TypeError):
+    """A module where a value is needed, such as its output."""
+
+    def __init__(self, module: str, where: str, shown: str):
+        """`shown`: what was written, with `{}` for the module."""
+        super().__init__(
+            f"{module} is a module, and no value: `{shown.format(module)}` needs one.\n"
+            f"  at {where}\n  Write `{shown.format(module + '.output')}`."
         )
 
 

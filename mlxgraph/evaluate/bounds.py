@@ -33,6 +33,13 @@ class Outside(IndexError):
         self.index, self.axis, self.size, self.shape = index, axis, size, shape
 
 
+class Standing(Outside):
+    """A slice that takes no steps: MLX ends the process over a step of 0."""
+
+    def __init__(self, shape: Shape):
+        super().__init__(0, 0, 0, shape)
+
+
 class Along(NamedTuple):
     """An index along one axis or, with axis None, into all entries in a row."""
 
@@ -125,10 +132,19 @@ def _check_axes(index: tuple, shape: Shape, look: Look | None) -> None:
         axis += 1
 
 
+def _check_step(part: Any, shape: Shape) -> None:
+    """Raise Standing for a slice whose step is 0."""
+    if isinstance(part.step, (int, np.integer)) and not part.step:
+        raise Standing(shape)
+
+
 def _check_part(part: Any, axis: int, shape: Shape, look: Look | None) -> None:
     kind = type(part)
     if kind is int:
         _check_number(part, axis, shape)
+    elif kind is slice:
+        if part.step is not None:
+            _check_step(part, shape)
     elif kind is list:
         for number in part:
             _check_part(number, axis, shape, look)
@@ -210,5 +226,6 @@ def _thawed(value: Any, lookup: Callable[[Node], Any]) -> Any:
     if kind is FrozenList:
         return [_thawed(item, lookup) for item in value.value]
     if kind is Slice:
-        return UNKNOWN
+        step = value.value[2]
+        return slice(None, None, 0) if step == 0 and type(step) is int else UNKNOWN
     return value.value if kind is Literal else value

@@ -30,7 +30,13 @@ def _at(name: str) -> Callable[[mx.array, Any, Any], mx.array]:
 
 
 def _split_part(base: mx.array, how: Any, axis: int, number: int) -> mx.array:
-    return split(base, list(how) if isinstance(how, tuple) else how, axis)[number]
+    parts = split(base, list(how) if isinstance(how, tuple) else how, axis)
+    # A slice, for `mx.compile` may fail where it merges several splits of one array
+    # ("_Map_base::at", of a GRU); `split` is asked what fits, and its result is not used.
+    start = sum(part.shape[axis] for part in parts[:number])
+    where = [slice(None)] * base.ndim
+    where[axis] = slice(start, start + parts[number].shape[axis])
+    return base[tuple(where)]
 
 
 # What the library's own operations are; every other name is that of a function of MLX.

@@ -289,6 +289,8 @@ def deferred_is_an_edit_or_a_read(deferred: Any) -> str | None:
 def positions_fault(positions: Any) -> str | None:
     """Positions are a number, a slice, a tuple of numbers, or None; from either end."""
     if isinstance(positions, slice):
+        if positions.step == 0:
+            return "positions have a step of 0"
         positions = (positions.start, positions.stop, positions.step)
         positions = tuple(part for part in positions if part is not None)
     numbers = positions if type(positions) is tuple else (positions,)

@@ -23,6 +23,7 @@ Function = Callable[[Any], Any]
 # Filled at import by the rooms above: interventions register their makers, `record.param` params.
 _makers: dict[str, Callable[..., Function]] = {}
 _plain: dict[str, Function] = {}
+_examples: list[tuple[Callable[..., Any], str]] = []
 _holes: list[Callable[..., Any]] = []  # one
 
 
@@ -39,6 +40,16 @@ def register_plain(name: str, function: Function) -> None:
 def register_hole(maker: Callable[..., Any]) -> None:
     """Let `maker(name, shape, dtype name)` be what a saved param among arguments is made by."""
     _holes[:] = [maker]
+
+
+def register_example(function: Callable[..., Any], example: str) -> None:
+    """Let a function that makes functions be known as one, with an example of how it is called."""
+    _examples.append((function, example))
+
+
+def example_of(function: Any) -> str:
+    """How a function is to be called to give one of an array; nothing for any other."""
+    return next((text for maker, text in _examples if maker is function), "")
 
 
 def hole(name: str, shape: tuple[int, ...] | None, dtype: str | None) -> Any:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from mlxgraph.errors import PatternError
+
 _RANGE = re.compile(r"\[([0-9,\- ]+)\]")
 
 
@@ -21,13 +23,24 @@ def is_pattern(name: str) -> bool:
     return "*" in name or "[" in name or "?" in name
 
 
+_NUMBERED = re.compile(r"(?<=[^.\[])\[\s*([0-9,\- ]+)\s*\]")  # `layers[2]`, as in Python
+
+
+def _plainly(found: re.Match[str]) -> str:
+    inside = found.group(1).strip()
+    return f".{inside}" if inside.isdigit() else f".[{inside}]"
+
+
 @lru_cache(maxsize=1024)
 def compiled(pattern: str) -> re.Pattern[str]:
     """The regular expression that whole paths must match.
 
-    Raises: ValueError for a range that is no range.
+    Raises: PatternError (a ValueError) for a range that is no range.
     """
-    parts = [_part(part) for part in split(pattern)]
+    try:
+        parts = [_part(part) for part in split(pattern)]
+    except ValueError:
+        raise PatternError(pattern, _NUMBERED.sub(_plainly, pattern)) from None
     text = (
         r"\.".join(parts).replace(r"<any>\.", r"(?:[^.]+\.)*").replace(r"\.<any>", r"(?:\.[^.]+)*")
     )
@@ -46,7 +59,7 @@ def _part(part: str) -> str:
     if found:
         return f"(?:{'|'.join(str(n) for n in numbers(found.group(1), part))})"
     if "[" in part or "]" in part:
-        raise ValueError(f"{part!r} is no range of layers; write [4-8] or [0,2,4-6]")
+        raise PatternError(part, part)
     return "".join({"*": "[^.]*", "?": "[^.]"}.get(c, re.escape(c)) for c in part)
 
 
@@ -60,7 +73,7 @@ def numbers(text: str, part: str) -> list[int]:
             or (dash and not last.isdigit())
             or (dash and (int(last) < int(first) or int(last) - int(first) > 100_000))
         ):
-            raise ValueError(f"{part!r} is no range of layers; write [4-8] or [0,2,4-6]")
+            raise PatternError(part, part)
         found.extend(range(int(first), int(last or first) + 1))
     return found
 

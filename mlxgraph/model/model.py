@@ -31,6 +31,7 @@ from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
 from mlxgraph.model.plain_call import plain_call
 from mlxgraph.model.traced_function import TracedFunction
 from mlxgraph.model.tree_text import tree_text
+from mlxgraph.record.no_value import names_a_module
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
@@ -44,6 +45,7 @@ from mlxgraph.trace.trace import Interventions, Trace
 _OWN = ("output", "input", "inputs")
 
 
+@names_a_module
 @with_edges
 class InterpretableModel:
     """A model that can be traced.  The wrapped module is never changed.

@@ -6,15 +6,24 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxgraph.run.call import Forward, call_model
 from mlxgraph.run.engine import Engine
+from mlxgraph.run.no_input import raise_no_input
 from mlxgraph.trace.inputs import prepare
 
 
 def plain_call(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
     """The bare model on inputs as for `trace`; arrays are handed on as they are."""
-    if len(args) != 1 or (isinstance(args[0], mx.array) and args[0].ndim != 1):
-        return engine.root(*args, **kwargs)
-    call = prepare(args, engine)
-    if call.is_ragged:
-        engine.runner.census(call)  # raises where the model cannot hide padding
-    return call.forward(engine.root, call.args, kwargs)
+    forward: Forward = call_model
+    if len(args) > 1 and all(isinstance(given, str) for given in args):
+        prepare(args, engine)  # says that several texts are a list
+    if len(args) == 1 and not (isinstance(args[0], mx.array) and args[0].ndim != 1):
+        call = prepare(args, engine)
+        if call.is_ragged:
+            engine.runner.census(call)  # raises where the model cannot hide padding
+        forward, args = call.forward, call.args
+    try:
+        return forward(engine.root, args, kwargs)
+    except Exception as error:
+        raise_no_input(args, kwargs, error, engine.runner.tree.modules.values())
+        raise

@@ -18,6 +18,7 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph import ops
 from mlxgraph.graph.deferred import function_name
+from mlxgraph.graph.named import example_of
 from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.values import Opaque
 from mlxgraph.mlx_facts.originals import ARRAY, normal
@@ -65,18 +66,48 @@ def changed(fn: Callable[[Any], Any], handle: Any) -> Any:
     recorded it runs as an opaque node.  The proxy is a copy: what the function has changed in it
     by then is not there twice.
     """
-    if not callable(fn):
-        raise InterventionError(
-            f"the intervention at {describe(handle)} is no function, but a {type(fn).__name__}.\n"
-            "  Give a function of one array, such as iv.scale(0.5); iv.replace_with(value) puts a"
-            " value in place."
-        )
+    check_function(fn, f"the intervention at {describe(handle)}")
     try:
-        return _tried(fn, handle)
+        value = _tried(fn, handle)
     except MLXGraphError:
         raise
     except Exception as error:
         raise failed_intervention(function_name(fn), describe(handle), error) from error
+    if value is None or (callable(value) and not isinstance(value, ARRAY)):
+        raise InterventionError(_no_value(fn, value, describe(handle)))
+    return value
+
+
+def check_function(fn: Any, what: str) -> None:
+    """Raise InterventionError for what is no function of one array.  Args: what: it is called."""
+    example = example_of(fn)
+    if example:
+        raise InterventionError(
+            f"{what} is iv.{function_name(fn)}, which makes interventions and is none itself.\n"
+            f"  Write {example}."
+        )
+    if hasattr(fn, "build") and not callable(fn):
+        raise InterventionError(f"{what} is not built yet.\n  Write .build() at its end.")
+    if not callable(fn):
+        raise InterventionError(
+            f"{what} is no function, but a {type(fn).__name__}.\n"
+            "  Give a function of one array, such as iv.scale(0.5); iv.replace_with(value) puts a"
+            " value in place."
+        )
+
+
+def _no_value(fn: Any, value: Any, where: str) -> str:
+    """What to say of a function that gave no array."""
+    name = function_name(fn)
+    if value is None:
+        return (
+            f"the function {name} at {where} returned nothing.\n"
+            "  End it with `return h`, also where it changes h in place."
+        )
+    return (
+        f"the function {name} at {where} returned the function {function_name(value)}, not an"
+        f" array.\n  Call it: give {name}(...) as the intervention."
+    )
 
 
 def _tried(fn: Callable[[Any], Any], handle: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from mlxgraph.errors import BoundsError, PlainArrayError
+from mlxgraph.errors import BoundsError, PlainArrayError, StepError
 from mlxgraph.errors.source_line import here
-from mlxgraph.evaluate.bounds import Outside, check_call, check_index
+from mlxgraph.evaluate.bounds import Outside, Standing, check_call, check_index
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import known_range
 from mlxgraph.record.handle import is_handle
@@ -31,6 +31,8 @@ def check_taken(op: str, args: tuple, kwargs: dict[str, Any]) -> None:
 
 def refuse(outside: Outside, where: str) -> NoReturn:
     """Raise BoundsError for an index that was found to lead outside, at a line of the user's."""
+    if isinstance(outside, Standing):
+        raise StepError(str(outside.shape), where) from None
     raise BoundsError(outside.index, outside.axis, outside.size, outside.shape, where) from None
 
 

@@ -20,7 +20,7 @@ from mlxgraph.graph.listing import around
 from mlxgraph.graph.nested import map_nested
 from mlxgraph.graph.node import Node, site_of, walk
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.values import dtype_name
+from mlxgraph.graph.values import Opaque, dtype_name
 from mlxgraph.mlx_facts import originals, random_state
 from mlxgraph.mlx_facts.dtypes import dtype_named
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -28,6 +28,7 @@ from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import says_holds_nothing
 from mlxgraph.record.bounds import refuse
 from mlxgraph.record.conform import shape_and_dtype
+from mlxgraph.record.no_value import refuse_modules
 from mlxgraph.record.stack import paused
 
 _WEAK = {"int": 1, "float": 1.0, "bool": True}
@@ -172,6 +173,7 @@ class Inference:
         return evaluate(node, lambda child: map_nested(lookup(child), _zeros))
 
     def _refuse(self, node: Node, error: Exception) -> None:
+        refuse_modules([a.value for a in node.args if type(a) is Opaque], node.op)
         shapes = " and ".join(shape_and_dtype(self.infos[child].value) for child in node.inputs)
         reason = _other_names(node) or str(error).split("\n")[0]
         op = node.op.removeprefix("mx.")

@@ -51,7 +51,8 @@ class Engine:
 
     def with_edits(self, edits: Graph) -> Engine:
         """The same model, weights and all, with other edits that stay."""
-        twin = copy.copy(self)
+        twin = object.__new__(Engine)
+        vars(twin).update(vars(self))
         twin.edits = edits
         return twin
 

@@ -13,16 +13,19 @@ from typing import Any, Literal
 
 import mlx.nn as nn
 
-from mlxgraph.errors import CompileError
+from mlxgraph.errors import CompileError, MLXGraphError
+from mlxgraph.evaluate.values import NodeFailure
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import stream_name
 from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.run import pushdown, token_gradients
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call
 from mlxgraph.run.census import take_census
+from mlxgraph.run.no_input import raise_no_input
 from mlxgraph.run.padded import check_masks, padded_forward
 from mlxgraph.run.plan import make_plan
 from mlxgraph.run.prepared import PreparedRun, Unreachable
@@ -97,7 +100,11 @@ class Runner:
         if known is None:
             if call.forward is padded_forward:
                 self._check_padding(tree)
-            known = take_census(tree, call)
+            try:
+                known = take_census(tree, call)
+            except Exception as error:
+                raise_no_input(call.args, call.kwargs, error, tree.modules.values())
+                raise
             if known.traceable:  # what branches on values may go another way next time
                 self._censuses.put(key, known)
         return known
@@ -159,6 +166,9 @@ class Runner:
         """
         plan = make_plan(graph, census, saves)
         made = PreparedRun(plan, census, call, lambda: self.tree, self._count)
+        outside = self.tree.beyond()
+        if outside:
+            made.stay_eager(f"{outside} is no part of the model, and its weights may change")
         if key is not None and census.traceable:
             if not plan.opaque:
                 self.prepared.put(key, made)
@@ -214,21 +224,20 @@ class Runner:
             return made.eager(call, constants, params)
         try:
             return made.compiled(call, constants, params)
-        except ValueError as error:
-            if compile is True and says_followed(error):
-                raise _untraceable(str(error)) from error
-            if compile is True:
-                raise
-            failure: Exception = error
         except Unreachable as error:
             if compile is True:
                 raise _untraceable(str(error)) from None
-            failure = error
+            failure: Exception = error
         except Exception as error:
-            if compile is True:
+            if compile is True and isinstance(error, (MLXGraphError, NodeFailure)):
                 raise
             failure = error
+        before = random_state.current()
         values = made.eager(call, constants, params)  # raises what is wrong without compiling too
+        if compile is True:
+            random_state.restore(before)
+            said = str(failure).split("\n")[0] or type(failure).__name__
+            raise _untraceable(said) from failure
         reason = (
             "the forward looks at a value, a weight's perhaps" if says_followed(failure) else ""
         )

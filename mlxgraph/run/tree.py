@@ -20,6 +20,7 @@ import mlx.nn as nn
 
 from mlxgraph.mlx_facts.compiling import function_of
 from mlxgraph.mlx_facts.functions import is_compiled
+from mlxgraph.run.beyond import beyond
 from mlxgraph.run.own_compile import may_call_compile, may_compile
 from mlxgraph.run.twins import Twins
 
@@ -98,6 +99,7 @@ class ModuleTree:
         self.may_compile = any(map(may_compile, found.kinds)) or any(
             map(may_call_compile, found.functions)
         )
+        self._code = list(found.kinds), list(found.functions)
         named = {(id(owner), key) for owner, key in self.weight_places()}
         for owner, key in found.places:
             if (id(owner), key) not in named:
@@ -112,6 +114,10 @@ class ModuleTree:
                     for key, item in _entries(holder)
                     if not isinstance(item, mx.array)
                 ]
+
+    def beyond(self) -> str:
+        """What the forward's code calls a module that is no part of the tree; nothing if none."""
+        return beyond(*self._code)
 
     def _alias(self, module: Any, path: str) -> None:
         """Paths below a shared module's second path mean the same modules as below its first."""

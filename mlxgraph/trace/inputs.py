@@ -126,7 +126,7 @@ def _is_number(value: Any) -> bool:
     """A number of numpy, or a whole one as an array without axes."""
     if isinstance(value, mx.array):
         return value.ndim == 0 and mx.issubdtype(value.dtype, mx.integer)
-    return isinstance(value, np.generic)
+    return isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim)
 
 
 def _is_row(value: Any) -> bool:

@@ -13,21 +13,32 @@ from typing import Any, overload
 
 import mlx.nn as nn
 
-from mlxgraph.errors import NeverCalledError, NoLayerError, UnknownSiteError
+from mlxgraph.errors import (
+    NeverCalledError,
+    NoLayerError,
+    StepError,
+    UnknownSiteError,
+    WeightError,
+)
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, Site
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.no_value import names_a_module, written
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 
+_SLOTS = ("_engine", "_path", "_opened", "_call")
+_OF_VALUES = frozenset(name for name in dir(ARRAY) if name[0] != "_") | {"save", "grad", "backward"}
 PORTS = ("output", "input", "inputs", "calls", "skip")
 Opened = Callable[[str], Recording]
 
 
+@names_a_module
 @with_edges
 class ModuleHandle:
     """A module of the model, by its path.
@@ -39,7 +50,7 @@ class ModuleHandle:
     they are.
     """
 
-    __slots__ = ("_engine", "_path", "_opened", "_call")
+    __slots__ = _SLOTS
 
     def __init__(
         self, engine: Engine, path: str, opened: Opened | None = None, call: int = BY_NAME
@@ -158,21 +169,35 @@ class ModuleHandle:
         return None if alias is None else ModuleHandle(self._engine, alias, self._opened)
 
     def __getattr__(self, name: str) -> Any:
+        if name in _SLOTS:  # of a handle that is being copied
+            raise AttributeError(name)
         child = self._child(name)
         if child is not None:
             return child
         if name.startswith("__"):
             raise AttributeError(name)
         module = self.module
-        if isinstance(module, nn.Module) and (name in module or hasattr(module, name)):
-            return same_data_in(getattr(module, name))  # `handle.weight *= 2` is not the model's
-        raise UnknownSiteError(name, self._likely(name), self._name, also=[*PORTS, "module"])
+        if isinstance(module, nn.Module):  # copies: `handle.weight *= 2` is not the model's
+            if _is_its_own(module, name):
+                return same_data_in(getattr(module, name))
+            if name in module:
+                return same_data_in(module[name])
+        raise self._unknown(name, f".{name}" if name in _OF_VALUES else "")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("output", "input", "inputs"):
             object.__setattr__(self, name, value)
             return
+        module = self.module
+        if isinstance(module, nn.Module) and isinstance(module.get(name), ARRAY):
+            raise WeightError(name, written(self), str(here()))
         raise UnknownSiteError(name, ["output", "input", "inputs"], f"a write to {self._name}")
+
+    def _unknown(self, name: str, of_value: str) -> UnknownSiteError:
+        """`of_value`: what was asked of the module and may have been meant of its output."""
+        advice = f"Write {written(self)}.output{of_value} for the value." if of_value else ""
+        also = [*PORTS, "module"]
+        return UnknownSiteError(name, self._likely(name), self._name, also=also, advice=advice)
 
     @overload
     def __getitem__(self, key: slice) -> list[ModuleHandle]: ...
@@ -182,7 +207,13 @@ class ModuleHandle:
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
+            if key.step == 0:
+                raise StepError(self._name, str(here()))
             return [self[i] for i in range(*key.indices(len(self)))]
+        if isinstance(key, int) and not self._is_list():
+            key = str(key) if self._child(str(key)) else key
+        if not isinstance(key, (int, str)) or (isinstance(key, int) and not self._is_list()):
+            raise self._unknown(str(key), f"[{str(key).strip('()')}]")
         if isinstance(key, int):
             size = len(self)
             if not -size <= key < size:
@@ -201,6 +232,11 @@ class ModuleHandle:
 
     def __iter__(self) -> Iterator[ModuleHandle]:
         return (self[i] for i in range(len(self)))
+
+    def _is_list(self) -> bool:
+        """Whether the module is several, by number."""
+        module = self.module
+        return not isinstance(module, nn.Module) or "layers" in module
 
     def _children(self) -> list[str]:
         return children_of(self._engine, self._path)
@@ -263,6 +299,13 @@ class Calls:
 
     def __iter__(self) -> Iterator[ModuleHandle]:
         return (self[i] for i in range(len(self)))
+
+
+def _is_its_own(module: nn.Module, name: str) -> bool:
+    """Whether a module has an attribute that is not only there because modules are dicts: `clear`
+    and `pop` would empty it of its weights."""
+    owner = next((kind for kind in type(module).__mro__ if name in vars(kind)), None)
+    return owner is not dict and hasattr(module, name)
 
 
 def layers_of(engine: Engine, opened: Opened | None = None) -> ModuleHandle:

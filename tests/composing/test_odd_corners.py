@@ -11,7 +11,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import PicklingError
+from mlxgraph.errors import NoPickleError
 from tests import models
 from tests.models import made
 
@@ -124,6 +124,7 @@ def test_a_pickled_model_is_another_model(x):
     twin = through_pickle(model)
     assert twin.module is not model.module and models.same(twin(x), model(x), 1e-6)
     assert twin.edits == model.edits
+    assert model.without_edits().edit(mg.edit("layers.1", iv.zero_out)).compilations
     with twin.trace(x):
         extra = twin.extra(twin.output).save()
     assert models.same(extra, model.extra.module(model(x)), 1e-5)
@@ -174,7 +175,7 @@ def test_a_copied_trace_answers_as_the_trace_does(x):
     twin.saved_values.clear()
     assert "h" in t.saved_values and models.same(twin.output, t.output)
     for one in (t, several, t.activations):
-        with pytest.raises(PicklingError, match="Pickle t.saved_values, t.graph or the model"):
+        with pytest.raises(NoPickleError, match="Pickle t.saved_values, t.graph or the model"):
             pickle.dumps(one)
 
 

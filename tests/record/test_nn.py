@@ -129,8 +129,6 @@ def test_a_module_of_nn_records(model, name, compile):
     module = make()
     mx.eval(module.parameters())
     module.eval()
-    if compile and name == "GRU":
-        pytest.skip("MLX's own compile fails on this graph")
     same_recorded_as_plain(model, module, given, compile)
 
 

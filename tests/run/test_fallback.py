@@ -101,6 +101,26 @@ def test_it_is_said_and_a_forced_compile_still_raises(x, kind):
         model.compile(t.graph)(x)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forced_compile_that_fails_is_an_error_of_ours(x, kind):
+    model = made(kind)
+    for _ in range(3):
+        with pytest.raises(CompileError, match="compile=False") as caught:
+            run(model, x, compile=True)
+        assert caught.value.__cause__ is not None
+    assert run(model, x)[0].shape == x.shape
+
+
+@pytest.mark.parametrize("compile", [True, "auto"])
+def test_parts_of_several_splits_of_one_array_compile(x, compile):
+    """A GRU called by hand splits its gates at every step; MLX's own compile fails on that."""
+    model, cell = made(Reading), nn.GRU(6, 4)
+    for _ in range(3):
+        with model.trace(x, compile=compile):
+            out = cell(model.inner.inputs[0][0]).save()
+        assert models.same(out, cell(x), 1e-5)
+
+
 def test_edited_models_and_pass_functions_stay_right(x):
     model = made(Reading)
     with model.trace(x) as t:

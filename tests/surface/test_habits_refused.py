@@ -4,8 +4,10 @@ with what to write instead."""
 from __future__ import annotations
 
 import itertools
+import traceback
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
@@ -59,6 +61,85 @@ def test_what_no_model_takes_is_refused(tiny, name):
 def test_what_can_be_read_once_only_is_refused(tiny, given):
     with pytest.raises(InputError, match=r"list\("):
         traced(tiny, given)
+
+
+FAILING_INPUTS = {
+    "an empty dict": ({}, "text"),
+    "a dict": ({"a": 1}, "text"),
+    "an object": (object(), "a object"),
+    "a range": (range(5), "a range"),
+    "a function": (lambda: 1, "the function"),
+    "a slice": (slice(3), "a slice"),
+    "numpy's, without axes": (np.array(5), r"trace\(\[5\]\)"),
+    "fractions": (mx.array([1.5, 2.0]), r"\(2,\) float32"),
+    "numpy's fractions": (np.array([[1.5, 2.0]]), "float"),
+    "too many axes": (mx.zeros((1, 2, 3, 4)), r"\(1, 2, 3, 4\)"),
+    "a flag in an array": (mx.array([True]), "bool"),
+}
+
+
+@pytest.mark.parametrize("name", FAILING_INPUTS)
+def test_what_this_model_fails_on_is_a_mistake_in_what_it_was_given(tiny, name):
+    given, said = FAILING_INPUTS[name]
+    for call in (
+        lambda: traced(tiny, given),
+        lambda: tiny.run(mg.read("layers.1"), given),
+        lambda: tiny(given),
+        lambda: tiny.explain(mg.read("layers.1"), given),
+        lambda: tiny.edit(mg.edit("layers.1", iv.zero_out))(given),
+    ):
+        with pytest.raises(InputError, match=said) as caught:
+            call()
+        last = traceback.extract_tb(caught.tb)[-1]
+        assert last.filename == __file__
+
+
+def test_no_input_at_all_and_a_text_by_its_name(tiny):
+    for call in (
+        lambda: tiny(),
+        lambda: tiny.run(mg.read("layers.1")),
+        lambda: tiny.explain(mg.read("layers.1")),
+    ):
+        with pytest.raises(InputError, match="no input"):
+            call()
+    for text in ("a text", ["a", "b"]):
+        with pytest.raises(InputError, match=r"inputs= .*\n.*trace\(text\)"):
+            traced(tiny, inputs=text)
+    with pytest.raises(InputError, match=r"trace\(\[a, b\]\)"):
+        tiny("a", "b")
+
+
+class Taking(nn.Module):
+    """A model that takes whatever it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+
+    def __call__(self, given=None):
+        if given == "fail":
+            raise LookupError("mine")
+        return self.inner(mx.ones((1, 2)))
+
+
+def test_a_model_that_takes_them_is_given_them():
+    model = mg.InterpretableModel(Taking())
+    for given in (object(), range(3), {"a": 1}, slice(3)):
+        with model.trace(given):
+            out = model.inner.output.save()
+        assert out.shape == (1, 2)
+    assert model().shape == (1, 2)
+
+
+def test_what_a_model_says_of_fitting_inputs_is_left_alone(tiny):
+    class Failing(nn.Module):
+        def __call__(self, x):
+            raise LookupError("mine")
+
+    model = mg.InterpretableModel(Failing())
+    for given in (mx.ones((1, 2)), [1, 2]):
+        with pytest.raises(LookupError, match="mine"):
+            traced(model, given)
 
 
 def test_several_texts_are_a_list(tiny):
@@ -155,6 +236,64 @@ def test_an_intervention_that_is_no_function(tiny, given):
         assert isinstance(caught.value, (TypeError, ValueError))
     with pytest.raises(InterventionError, match="layers.1.output"):
         calls[0]()
+
+
+MAKERS = {"scale": iv.scale, "add_vector": iv.add_vector, "replace_with": iv.replace_with,
+          "clamp": iv.clamp, "noise": iv.noise, "compose": iv.compose}  # fmt: skip
+
+
+def in_each_form(model, function):
+    """An intervention in every form in which one is given."""
+
+    def invoked():
+        with model.trace() as t, t.invoke([1, 2], interventions={"layers.1": function}):
+            model.output.save()
+
+    return [
+        lambda: traced(model, [1, 2], interventions={"layers.1": function}),
+        lambda: model.run(mg.edit("layers.1", function), [1, 2]),
+        lambda: model.edit(mg.edit("layers.*", function, positions=-1))([1, 2]),
+        invoked,
+    ]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_makes_interventions_is_to_be_called(tiny, name):
+    for call in in_each_form(tiny, MAKERS[name]):
+        with pytest.raises(InterventionError, match=rf"makes.*\n  Write iv.{name}\("):
+            call()
+
+
+def test_a_composition_is_to_be_built(tiny):
+    for call in in_each_form(tiny, iv.compose().add(iv.scale(0.5))):
+        with pytest.raises(InterventionError, match=r"\.build\(\)"):
+            call()
+
+
+def in_place(h):
+    h[:] = 0
+
+
+def in_place_by_value(h):
+    np.array(h)
+    h *= 2
+
+
+def own_maker(factor):
+    return lambda h: h * factor
+
+
+@pytest.mark.parametrize("function", [in_place, in_place_by_value, lambda h: None])
+def test_a_function_that_returns_nothing_is_told_to(tiny, function):
+    for call in in_each_form(tiny, function):
+        with pytest.raises(InterventionError, match="returned nothing.*\n.*return h"):
+            call()
+
+
+def test_a_function_of_the_users_that_makes_one_is_to_be_called(tiny):
+    for call in in_each_form(tiny, own_maker):
+        with pytest.raises(InterventionError, match=r"own_maker\(\.\.\.\)"):
+            call()
 
 
 def divide(x):
