@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
+from mlxgraph.errors.shapes import numbered
 
 _LATER = "{} is not part of this version."
 _TIED = (
@@ -15,7 +16,7 @@ _NOT_EMPTIED = (
     "Edits end with their block. model.without_edits() is the model without those that stay, and"
     " model.refresh() lets go of compiled runs."
 )
-_RESIDUAL = {"pre": "input", "post": "output"}
+_HOOK = "Write model.{} in a block; by name it is '{}'."
 ELSEWHERE = {  # what people know from other libraries, and what it is here
     "invoke": "Several prompts go into `with model.trace() as t:`, opened without inputs.",
     "scan": "Shapes are known inside every block: h.shape runs nothing.",
@@ -57,10 +58,11 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "lm_head": _TIED,
     "ln_final": "Write model.model.norm.",
     "embed": "Write model.model.embed_tokens.",
-    **{f"hook_resid_{part}": f"Write model.layers[k].{port}." for part, port in _RESIDUAL.items()},
-    "hook_attn_out": "Write model.layers[k].attn.output.",
-    "hook_mlp_out": "Write model.layers[k].mlp.output.",
-    "hook_embed": "Write model.model.embed_tokens.output.",
+    "hook_resid_pre": _HOOK.format("layers[k].input", "layers.k.input"),
+    "hook_resid_post": _HOOK.format("layers[k].output", "layers.k"),
+    "hook_attn_out": _HOOK.format("layers[k].attn.output", "layers.k.attn"),
+    "hook_mlp_out": _HOOK.format("layers[k].mlp.output", "layers.k.mlp"),
+    "hook_embed": _HOOK.format("model.embed_tokens.output", "model.embed_tokens"),
     "generate": _LATER.format("Generation under edits"),
     "sweep": _LATER.format("A batched sweep") + " Run the graphs in a loop.",
     **{
@@ -82,12 +84,19 @@ class UnknownSiteError(MLXGraphError, AttributeError, KeyError):
         also: Iterable[str] = (),
         kind: str = "module",
         advice: str = "",
+        near: list[str] | None = None,
     ):
-        """`also` are names of other things than modules that may have been meant."""
+        """`also` are names of other things than modules that may have been meant; `near`, what
+        was meant, where that is known better than by looks."""
         known = list(dict.fromkeys(known))
         elsewhere = ELSEWHERE.get(name.rpartition(".")[2])
-        hint = "" if elsewhere else suggest(close_matches(name, [*known, *also]))
-        if not hint and not elsewhere:
+        if near is None and not elsewhere:
+            near = close_matches(name, [*known, *also])
+            listed = not near
+        else:
+            listed = False
+        hint = "" if elsewhere else suggest(near or [])
+        if listed:
             shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
             hint = f"\n  It has: {shown or 'no modules'}."
         end = advice or elsewhere or "model.named_modules() lists every name."
@@ -182,6 +191,11 @@ class NeverCalledError(MLXGraphError, ValueError):
         if reason:
             MLXGraphError.__init__(self, f"{site} has no value: {reason}\n  at {where}")
             return
+        called = list(called)
+        missing = _number_beyond(site, called)
+        if missing:
+            MLXGraphError.__init__(self, f"{site} has no value: {missing}\n  at {where}")
+            return
         nearby = suggest(close_matches(site, called))
         how = (
             f"the forward calls it {times} time{'s' if times != 1 else ''} with these inputs"
@@ -193,6 +207,26 @@ class NeverCalledError(MLXGraphError, ValueError):
             "  A module that the model reaches by another method (a tied embedding's "
             "`as_linear`, say) is not a call: use the module around it."
         )
+
+
+def _number_beyond(site: str, called: list[str]) -> str:
+    """Where a site's path has a number that no called module has there: which numbers there are."""
+    path = site.partition(" in invoke ")[0].rpartition(".")[0].partition(".calls[")[0]
+    known = [one.rpartition(":")[2].split(".") for one in called]
+    parts = path.split(".")
+    for at, part in enumerate(parts):
+        beside = [one[at] for one in known if one[:at] == parts[:at] and len(one) > at]
+        numbers = sorted({int(one) for one in beside if one.isdigit()})
+        if part.isdigit() and numbers and int(part) > numbers[-1]:
+            what = parts[at - 1] if at and parts[at - 1].endswith("s") else "layers"
+            there = numbered(what, numbers[-1] + 1)
+            return (
+                f"there is no {'.'.join(parts[: at + 1])}, the model has {there}.\n  Aim the graph"
+                " elsewhere: graph.retarget({'layers.1': 'layers.2'})."
+            )
+        if part not in beside:
+            break
+    return ""
 
 
 class OrderError(MLXGraphError, ValueError):
