@@ -129,6 +129,11 @@ class Graph(GraphBase):
         return f"<{headline(self).capitalize()}>"
 
 
+def of_graph(name: str) -> str:
+    """What to write in place of an attribute that a trace lacks and its graph has, or nothing."""
+    return f"Write t.graph.{name}." if hasattr(Graph, name) and name[0] != "_" else ""
+
+
 def graph_in(value: Any) -> Graph | None:
     """The graph itself, or that of a trace or a compiled pass; None of anything else."""
     if isinstance(value, Graph):

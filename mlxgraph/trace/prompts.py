@@ -18,7 +18,7 @@ import mlx.core as mx
 from mlxgraph.errors import InputError, OutsideTraceError, UnknownSiteError
 from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.graph import Graph, of_graph
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.saved_values import SavedValues
@@ -119,7 +119,11 @@ class Prompts:
         if name.startswith("_"):
             raise AttributeError(name)
         own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
-        raise UnknownSiteError(name, (), "a trace of several prompts", also=own)
+        graph = of_graph(name)
+        raise UnknownSiteError(
+            name, (), "a trace of several prompts", also=own, advice=graph, kind="method",
+            near=[] if graph else None,
+        )  # fmt: skip
 
     __copy__, __deepcopy__, __reduce_ex__ = shallow, deep, refuse_pickle
 

@@ -232,3 +232,21 @@ def test_what_other_libraries_call_a_site_is_told_as_a_name_too(tied, tokens):
     for name, meant in (("hook_resid_post", "layers.k"), ("hook_resid_pre", "layers.k.input")):
         with pytest.raises(UnknownSiteError, match=rf"by name it is '{meant}'"):
             tied.sites(f"blocks.1.{name}")
+
+
+OF_GRAPHS = ["retarget", "without", "only", "save", "bind", "writes", "params", "explain", "to_dot"]
+
+
+@pytest.mark.parametrize("name", OF_GRAPHS)
+def test_what_a_graph_has_and_its_trace_has_not(tied, tokens, name):
+    with tied.trace(tokens) as t:
+        tied.layers[0].output *= 0.5
+    with tied.trace() as several, several.invoke(tokens):
+        tied.layers[0].output *= 0.5
+    for trace in (t, several):
+        with pytest.raises(AttributeError, match=rf"Write t\.graph\.{name}\.") as caught:
+            getattr(trace, name)
+        assert "Did you mean" not in str(caught.value) and "It has" not in str(caught.value)
+        assert getattr(trace.graph, name) is not None
+    with pytest.raises(AttributeError, match="It has: model"):
+        t.zzz  # noqa: B018
