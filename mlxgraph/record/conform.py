@@ -6,6 +6,7 @@ else is an error that names both shapes, what was written and the line.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import (
     entries,
-    has_attributes,
     is_container,
     leaves,
     map_nested,
@@ -26,10 +26,12 @@ from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.dtypes import whole_range
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.entries import to_first_array
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.nested_proxy import is_nested
 
+_PORT = re.compile(r"\.(?:output|inputs?)(?=\[|,|$)")
 NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
 ANY_DTYPE = range(128)  # the ints that every dtype holds
 
@@ -112,7 +114,7 @@ def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what:
             f"{told(what)} is {shape_and_dtype(target)} and cannot be written with one "
             f"{type(value).__name__}",
             str(here()),
-            f"Write to its entries: `module.output{_first_entry(target)} = ...`.",
+            f"Write to its entries: `{_as_module(what)}{to_first_array(target)} = ...`.",
         )
     if is_nested(value):
         return freeze(value, recording)
@@ -155,9 +157,11 @@ def _aligned(given: Any, target: Any) -> list[Any] | None:
     return found
 
 
-def _first_entry(target: Any) -> str:
-    key = next((key for key, _ in entries(target)), 0)
-    return f".{key}" if has_attributes(target) else f"[{key!r}]"
+def _as_module(what: Any) -> str:
+    """`module.inputs`, for a site or for what was read at one."""
+    said = told(what)
+    port = _PORT.search(said)
+    return f"module{said[port.start() :]}" if port else "module.output"
 
 
 def shape_and_dtype(value: Any) -> str:

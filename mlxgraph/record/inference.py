@@ -16,8 +16,8 @@ from mlxgraph.evaluate.evaluate import call_arguments, evaluate
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, Info
 from mlxgraph.graph.graph import Note
-from mlxgraph.graph.listing import around
-from mlxgraph.graph.nested import map_nested
+from mlxgraph.graph.listing import around, brief
+from mlxgraph.graph.nested import is_container, map_nested
 from mlxgraph.graph.node import Node, site_of, walk
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Opaque, dtype_name
@@ -28,6 +28,7 @@ from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import says_holds_nothing
 from mlxgraph.record.bounds import refuse
 from mlxgraph.record.conform import shape_and_dtype
+from mlxgraph.record.entries import to_first_array
 from mlxgraph.record.no_value import refuse_modules
 from mlxgraph.record.stack import paused
 
@@ -175,7 +176,11 @@ class Inference:
     def _refuse(self, node: Node, error: Exception) -> None:
         refuse_modules([a.value for a in node.args if type(a) is Opaque], node.op)
         shapes = " and ".join(shape_and_dtype(self.infos[child].value) for child in node.inputs)
+        nested = next((c for c in node.inputs if is_container(self.infos[c].value)), None)
         reason = _other_names(node) or str(error).split("\n")[0]
+        if nested is not None and node.op not in (ops.APPLY, ops.CALL):
+            part = brief(nested, self._constants) + to_first_array(self.infos[nested].value)
+            reason = f"{brief(nested, self._constants)} is several arrays. Write `{part}` for one"
         op = node.op.removeprefix("mx.")
         line = self.lines.setdefault(node, here())
         listing = around(walk([*self.lines]), node, 2, self._constants, self.notes())

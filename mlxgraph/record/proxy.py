@@ -36,7 +36,8 @@ from mlxgraph.record.handle import (
     refuse_pickle,
     save,
 )
-from mlxgraph.record.nested_proxy import nested_proxy
+from mlxgraph.record.nested_proxy import NestedProxy, nested_proxy
+from mlxgraph.record.no_array import holds_arrays
 from mlxgraph.record.operators import from_numpy, methods, operators
 from mlxgraph.record.view_functions import view_call
 from mlxgraph.record.views import View
@@ -279,3 +280,4 @@ for _name, _operator in {**operators(), **methods()}.items():
     setattr(Proxy, _name, _operator)
 Proxy.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]
 HANDLES.add(Proxy)
+holds_arrays(NestedProxy)
