@@ -140,3 +140,42 @@ def test_in_a_notebook_a_line_is_a_cells(monkeypatch):
     shown = str(caught.value)
     assert "notebook cell 2, line 5" in shown, shown
     assert "mlxgraph/" not in shown and "site-packages" not in shown
+
+
+CELLS = {  # what a cell holds, and where it is wrong
+    "%%time\nwith model.trace([1]):\n    h = model.layers[0].output\n    h[:, 99]": "line 4",
+    "%%timeit -n1 -r1\nx = 1\nmodel.layers[99]": "line 3",
+    "%%time\ndef within():\n    model.layers[99]\nx = within()": "line 3",
+    "%%time\n[model.layers[k] for k in (1, 99)]": "line 2",
+    "x = 1\n%time model.layers[99]": "line 2",
+    "x = 1\nx = 2\n%timeit -n1 -r1 model.layers[99]": "line 3",
+    "x = 1\nexec('1\\nmodel.layers[99]')": "line 2",
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_a_cell_runs_as_a_text_is_the_cells(shell, cell):
+    shell.run_cell("x = 1")  # the first
+    error = shell.run_cell(cell, store_history=True).error_in_exec
+    (place,) = [line for line in str(error).splitlines() if line.startswith("  at ")]
+    assert place.endswith(f"notebook cell 1, {CELLS[cell]}")
+    assert ("<string>:2, in" in place) == ("exec" in cell), "a text of one's own has lines as well"
+
+
+def test_a_function_of_an_earlier_cell_is_not_its_callers(shell):
+    shell.run_cell("%%time\ndef earlier():\n    model.layers[99]", store_history=True)
+    error = shell.run_cell("earlier()", store_history=True).error_in_exec
+    assert "at <timed exec>:2" in str(error) and "notebook" not in str(error)
+
+
+@pytest.fixture
+def shell(tied, capsys):
+    """An IPython of its own, which every later test is rid of."""
+    interactive = pytest.importorskip("IPython.core.interactiveshell").InteractiveShell
+    config = pytest.importorskip("traitlets.config").Config()
+    config.HistoryManager.enabled = False
+    shell = interactive.instance(config=config)
+    shell.user_ns["model"] = tied
+    yield shell
+    shell.restore_sys_module_state()
+    interactive.clear_instance()

@@ -1,11 +1,13 @@
 """What a type checker sees of a user's program: read by mypy in `make check`, and run as a test.
 
+Pyright reads it too, in `tests/surface/test_repl.py`, where it is on the PATH.
+
 `assert_type` fails the check where a type is another one, `Any` included.
 """
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import mlx.core as mx
 
@@ -13,7 +15,7 @@ import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.analysis.lens import Lens
 from mlxgraph.analysis.patching import Recovery
-from mlxgraph.model.compiled_pass import CompiledPass, Result
+from mlxgraph.model.compiled_pass import CompiledPass
 from mlxgraph.trace.activations import Activations
 from mlxgraph.trace.module_handle import ModuleHandle
 from mlxgraph.trace.prompts import Prompts
@@ -39,6 +41,16 @@ def main() -> dict[str, mx.array]:
     assert_type(t.activations, Activations)
     assert_type(t.lengths, list[int] | None)
 
+    with model.trace(TEXT):
+        state = model.layers[4].output[0, -1].save()
+    assert_type(state, Any)  # and not "possibly unbound": the block swallows no errors
+
+    changes = {handle: iv.scale(0.5) for handle in model.layers}
+    with model.trace(TEXT, interventions=changes):
+        pass
+    with model.trace(TEXT, interventions={model.layers[1]: iv.zero_out, "layers.2": abs}):
+        pass
+
     with model.trace() as prompts:
         assert_type(prompts, Prompts)
         with prompts.invoke(TEXT):
@@ -46,17 +58,42 @@ def main() -> dict[str, mx.array]:
 
     graph = mg.edit(model.layers[1].mlp, iv.zero_out) >> mg.read("layers.5", name="h")
     assert_type(graph, mg.Graph)
-    assert_type(model.run(graph, TEXT), Result)
+    result = model.run(graph, TEXT)
+    assert_type(result["h"], Any)
+    assert_type(result.saves, dict[str, Any])
+    assert_type(result.output, Any)
     assert_type(model.compile(t), CompiledPass)
     assert_type(model.edit(graph), mg.InterpretableModel)
     with model.edit() as edited:
         edited.layers[0].output *= 0.5
     assert_type(edited, mg.InterpretableModel)
 
+    @model.pass_
+    def steered(m: mg.InterpretableModel, alpha: float, at: int = -1) -> mx.array:
+        m.layers[5].output[:, at] *= alpha
+        return m.output[:, -1]
+
+    @model.pass_(compile=True)
+    def last(m: mg.InterpretableModel) -> mx.array:
+        return m.output[:, -1]
+
+    assert_type(steered(TEXT, 2.0, at=0), mx.array)
+    assert_type(last(TEXT), mx.array)
+    assert_type(steered.graph(TEXT, 2.0), mg.Graph)
+
     assert_type(model.logit_lens(TEXT), Lens)
     assert_type(model.encode(TEXT), list[int])
     recovery = model.activation_patching(TEXT, "The capital of Italy is")
     assert_type(recovery, Recovery)
+    assert_type(model.get_token_predictions(state), list[Any])
+    assert_type(mg.collect_activations(model, TEXT), mg.ActivationCache)
+    assert_type(mg.batch_get_activations(model, [TEXT], layers=[0]), dict[str, mx.array])
     found = mg.get_activations(model, TEXT, layers=[0])
     assert_type(found, dict[str, mx.array])
     return found
+
+
+def leave(trace: mg.Trace, prompts: Prompts) -> None:
+    """What a block answers as it ends is known: with `Any`, Pyright sees no context manager."""
+    assert_type(trace.__exit__(None, None, None), bool | None)
+    prompts.__exit__(None, None, None)

@@ -42,11 +42,26 @@ class ParamError(MLXGraphError, ValueError):
 class NotAGraphError(MLXGraphError, TypeError):
     """Something else where a graph is needed."""
 
-    def __init__(self, given: object):
+    def __init__(self, given: object, advice: str = ""):
         super().__init__(
-            f"a graph is needed, not a {type(given).__name__}.\n"
-            "  Give the graph of a trace (`t.graph`, or the finished trace itself), or what"
-            " mg.edit and mg.read return."
+            f"a graph is needed, not a {type(given).__name__}.\n  "
+            + (
+                advice
+                or "Give the graph of a trace (`t.graph`, or the finished trace itself), or what"
+                " mg.edit and mg.read return."
+            )
+        )
+
+
+class NotEnteredError(NotAGraphError, AttributeError):
+    """A block of edits that is taken for the edited model."""
+
+    def __init__(self) -> None:
+        MLXGraphError.__init__(
+            self,
+            "model.edit was given no graph, so this is a block that records edits, and no model.\n"
+            "  Write model.edit(mg.edit('layers.2', iv.zero_out)) for a model with that edit, or"
+            " `with model.edit() as edited:` and use `edited`.",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
+from mlxgraph.errors.shapes import BoundsError
 
 _SHAPES = "Leave it out: shapes are known inside every block, and h.shape runs nothing."
 _TEXTS = "Give the texts, or the tokenizer's whole encoding, as the input: its mask is used."
@@ -31,6 +32,21 @@ KEYWORDS_ELSEWHERE = {  # what people know from other libraries, and what it is 
 
 class InputError(MLXGraphError, ValueError):
     """Inputs of a kind that no trace can take."""
+
+
+class VocabularyError(InputError, BoundsError):
+    """An id that an embedding has no row for: MLX itself would read zeros, or what lies there."""
+
+    def __init__(self, number: int, path: str, size: int, where: str, are_tokens: bool = True):
+        """Args: path: the embedding's; are_tokens: whether the ids are those of a text."""
+        said = (
+            f"token id {number} is outside the vocabulary of {size} tokens ({path}): ids go from 0"
+            f" to {size - 1}.\n  at {where}\n  Encode the text with the tokenizer of this model."
+            if are_tokens
+            else f"the index {number} is outside of {path}, which has {size} rows.\n  at {where}\n"
+            f"  Rows go from 0 to {size - 1}; negative numbers count from the end."
+        )
+        MLXGraphError.__init__(self, said)
 
 
 class KeywordError(InputError, TypeError):

@@ -28,6 +28,15 @@ class BoundsError(MLXGraphError, IndexError):
     """A static index outside the array: MLX itself would read rubbish or ignore the write."""
 
     def __init__(self, index: int, axis: int, size: int, shape: tuple, where: str):
+        if axis >= len(shape):
+            axes = f"{len(shape)} axes" if len(shape) != 1 else "one axis"
+            MLXGraphError.__init__(
+                self,
+                f"the index is out of bounds: it has a part for axis {axis}, the array has {axes}"
+                f" (shape {shape}).\n"
+                f"  at {where}\n  Leave out what is too much, or look at h.shape.",
+            )
+            return
         valid = f"from {-size} to {size - 1}" if size else "none: the axis is empty"
         super().__init__(
             f"index {index} is out of bounds for axis {axis} of size {size} (shape {shape}).\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
-from mlxgraph.errors.shapes import numbered
 
 _LATER = "{} is not part of this version."
 _TIED = (
@@ -26,6 +25,9 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "run_with_cache": "Write `with model.trace(x) as t:` and look values up in t.activations.",
     "run_with_hooks": "Write model.trace(x, interventions={name: function}).",
     "result": "Write t.output, the model's output in this run.",
+    "logits": "Write model.output in the block, and t.output after it.",
+    "saves": "Write t.saved_values, by name.",
+    "saved": "Write t.saved_values, by name.",
     "value": "After its block a saved value is the array itself.",
     "iter": _LATER.format("Generation under edits"),
     "all": _LATER.format("Generation under edits"),
@@ -191,11 +193,6 @@ class NeverCalledError(MLXGraphError, ValueError):
         if reason:
             MLXGraphError.__init__(self, f"{site} has no value: {reason}\n  at {where}")
             return
-        called = list(called)
-        missing = _number_beyond(site, called)
-        if missing:
-            MLXGraphError.__init__(self, f"{site} has no value: {missing}\n  at {where}")
-            return
         nearby = suggest(close_matches(site, called))
         how = (
             f"the forward calls it {times} time{'s' if times != 1 else ''} with these inputs"
@@ -207,26 +204,6 @@ class NeverCalledError(MLXGraphError, ValueError):
             "  A module that the model reaches by another method (a tied embedding's "
             "`as_linear`, say) is not a call: use the module around it."
         )
-
-
-def _number_beyond(site: str, called: list[str]) -> str:
-    """Where a site's path has a number that no called module has there: which numbers there are."""
-    path = site.partition(" in invoke ")[0].rpartition(".")[0].partition(".calls[")[0]
-    known = [one.rpartition(":")[2].split(".") for one in called]
-    parts = path.split(".")
-    for at, part in enumerate(parts):
-        beside = [one[at] for one in known if one[:at] == parts[:at] and len(one) > at]
-        numbers = sorted({int(one) for one in beside if one.isdigit()})
-        if part.isdigit() and numbers and int(part) > numbers[-1]:
-            what = parts[at - 1] if at and parts[at - 1].endswith("s") else "layers"
-            there = numbered(what, numbers[-1] + 1)
-            return (
-                f"there is no {'.'.join(parts[: at + 1])}, the model has {there}.\n  Aim the graph"
-                " elsewhere: graph.retarget({'layers.1': 'layers.2'})."
-            )
-        if part not in beside:
-            break
-    return ""
 
 
 class OrderError(MLXGraphError, ValueError):

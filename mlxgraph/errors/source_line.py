@@ -12,7 +12,7 @@ import re
 import sys
 from functools import lru_cache
 from importlib.machinery import PathFinder
-from types import CodeType
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -26,6 +26,7 @@ def _folder(library: str) -> str:
 
 
 _LIBRARIES = (_folder("einops"), _folder("mlx"), _folder("numpy"), contextlib.__file__)
+_MAGICS = ("<timed exec>", "<timed eval>", "<magic-timeit>")  # %time and %timeit, %% or %
 _inside: dict[CodeType, bool] = {}
 
 
@@ -41,10 +42,12 @@ class SourceLine(NamedTuple):
         lines = _lines(self.code)
         line = lines[self.instruction // 2] if self.instruction // 2 < len(lines) else None
         line = line or self.code.co_firstlineno
-        cell = _cell(self.code.co_filename)
+        file = self.code.co_filename
+        cell = _cell(file)
         if cell is not None:
             return f"notebook {cell}, line {line}"
-        return f"{os.path.basename(self.code.co_filename)}:{line}"
+        running = _run_by_a_cell(self.code, line) if file.startswith("<") else None
+        return running or f"{os.path.basename(file)}:{line}"
 
 
 def _cell(file: str) -> str | None:
@@ -56,6 +59,33 @@ def _cell(file: str) -> str | None:
     if number is not None:
         return f"cell {number.group(number.lastindex or 0)}"
     return "cell" if "ipykernel_" in file or file.startswith("<ipython") else None
+
+
+def _run_by_a_cell(code: CodeType, line: int) -> str | None:
+    """Where code stands that a cell has compiled by itself (`%%time`, `exec`), while it runs."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and not (
+        frame.f_code.co_name in ("<module>", "inner") and _holds(frame.f_code, code)
+    ):
+        frame = frame.f_back
+    cell = None
+    while frame is not None and (cell := _cell(frame.f_code.co_filename)) is None:
+        frame = frame.f_back
+    if frame is None:
+        return None
+    if code.co_filename not in _MAGICS:
+        return f"{code.co_filename}:{line}, in notebook {cell}, line {frame.f_lineno}"
+    whole = "run_cell_magic" in frame.f_code.co_names  # the cell's first line is the magic
+    return f"notebook {cell}, line {line + 1 if whole else frame.f_lineno}"
+
+
+def _holds(outer: CodeType, code: CodeType) -> bool:
+    """Whether code is another's, or that of a function within."""
+    if outer.co_filename != code.co_filename:
+        return False
+    return outer is code or any(
+        isinstance(inner, CodeType) and _holds(inner, code) for inner in outer.co_consts
+    )
 
 
 @lru_cache(maxsize=256)
@@ -74,6 +104,17 @@ def is_inside(code: CodeType) -> bool:
         name = code.co_filename
         _inside[code] = inside = name.startswith(_PACKAGE) or name.startswith(_LIBRARIES)
     return inside
+
+
+def asked_by(library: str) -> bool:
+    """Whether a library that we record through stands between us and the user's program."""
+    folder = os.sep + library + os.sep
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_inside(frame.f_code):
+        if folder in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def here() -> SourceLine:

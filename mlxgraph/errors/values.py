@@ -43,7 +43,18 @@ class UnboundParamError(NotSavedError):
 
 
 class LookError(MLXGraphError, RuntimeError):
-    """A value that cannot be looked at inside the block."""
+    """A value that cannot be looked at, inside the block or when it is over."""
+
+
+class ModelChangedError(MLXGraphError, RuntimeError):
+    """Modules exchanged or taken out of a model while a block on it is open."""
+
+    def __init__(self, path: str):
+        super().__init__(
+            f"{path or 'the model'} is no part of the model any more: modules were exchanged while"
+            " a block on the model was open.\n"
+            "  Exchange them before the block or after it (nn.quantize, `layers[1] = ...`)."
+        )
 
 
 class EscapedError(MLXGraphError, TypeError):
@@ -56,8 +67,9 @@ class EscapedError(MLXGraphError, TypeError):
             f" nothing.\n  used at {where}\n  "
             + (
                 advice
-                or "Write `mx.softmax(h)` instead of a `softmax` imported earlier, or"
-                " `mg.apply(fn, h)` to run any function as it is."
+                or "Write the function with its module, `mx.softmax(h)` or `nn.relu(h)`, in place"
+                " of a name that was imported earlier; or `mg.apply(fn, h)` to run any function as"
+                " it is."
             )
         )
 
@@ -69,7 +81,7 @@ class PlainArrayError(MLXGraphError, TypeError):
         super().__init__(f"{what}, and nothing has run yet.\n  at {where}\n  {advice}")
 
 
-class NoPickleError(MLXGraphError, TypeError, RuntimeError):
+class PicklingError(MLXGraphError, TypeError, RuntimeError):
     """Something that cannot be written down for another process."""
 
     def __init__(self, what: str, why: str, advice: str, where: str):

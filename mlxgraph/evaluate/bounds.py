@@ -8,7 +8,7 @@ Never: waits for what the model computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
@@ -55,8 +55,31 @@ class Starts(NamedTuple):
     size: Any
 
 
+class Batches(NamedTuple):
+    """Which matrices of two stacks are multiplied; `other` is the second stack."""
+
+    left: Any
+    right: Any
+    other: Any
+
+
+class Segments(NamedTuple):
+    """Where parts of the last axis begin and end: the end is the first number outside."""
+
+    ends: Any
+
+
+class Strided(NamedTuple):
+    """Entries at regular steps through all numbers in a row."""
+
+    sizes: Any
+    strides: Any
+    offset: Any
+
+
 # -- which operations index ----------------------------------------------------------------------
 
+_AS_STRIDED = "mx.as_strided"  # in no row of the table, for no file may name it
 _BY_INDEX = frozenset({ops.GETITEM, ops.UPDATE, *ops.AT.values()})
 _NAMES = {  # of the arguments (one is called as an operation is): the first is what is indexed
     ops.MX_TAKE: ("a", "indices", "axis"),
@@ -64,6 +87,10 @@ _NAMES = {  # of the arguments (one is called as an operation is): the first is 
     ops.MX_PUT_ALONG_AXIS: ("a", "indices", "values", "axis"),
     ops.MX_SLICE: ("a", "start_indices", "axes", "slice_size"),
     ops.MX_SLICE_UPDATE: ("a", ops.UPDATE, "start_indices", "axes"),
+    ops.MX_GATHER_MM: ("a", "b", "lhs_indices", "rhs_indices"),
+    ops.MX_GATHER_QMM: ("x", "w", "scales", "biases", "lhs_indices", "rhs_indices"),
+    ops.MX_SEGMENTED_MM: ("a", "b", "segments"),
+    _AS_STRIDED: ("a", "shape", "strides", "offset"),
     ops.NN_LOSSES_CROSS_ENTROPY: ("logits", "targets", "weights", "axis"),
     ops.NN_LOSSES_NLL_LOSS: ("inputs", "targets", "axis"),
 }
@@ -84,6 +111,13 @@ def indexed(op: str, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         return base, Starts(given.get("start_indices"), given.get("axes"), given.get("slice_size"))
     if op == ops.MX_SLICE_UPDATE:
         return base, Starts(given.get("start_indices"), given.get("axes"), given.get(names[1]))
+    if op in (ops.MX_GATHER_MM, ops.MX_GATHER_QMM):
+        left, right = given.get("lhs_indices"), given.get("rhs_indices")
+        return base, Batches(left, right, given.get(names[1]))
+    if op == ops.MX_SEGMENTED_MM:
+        return base, Segments(given.get("segments"))
+    if op == _AS_STRIDED:
+        return base, Strided(given.get("shape"), given.get("strides"), given.get("offset", 0))
     if op in ops.TAKES_CLASSES:
         return base, Along(given.get("targets"), given.get("axis", -1))
     return base, Along(given.get("indices"), given.get("axis"))
@@ -109,16 +143,16 @@ def check_index(index: Any, shape: Shape, look: Look | None = None) -> None:
         _check_number(index, 0, shape)
     elif kind is tuple:
         _check_axes(index, shape, look)
-    elif kind is Along:
-        _check_along(index, shape, look)
-    elif kind is Starts:
-        _check_starts(index, shape, look)
+    elif kind in _CHECKS:
+        _CHECKS[kind](index, shape, look)
     else:
         _check_part(index, 0, shape, look)
 
 
 def _check_axes(index: tuple, shape: Shape, look: Look | None) -> None:
     taken = sum(1 for part in index if part is not None and part is not Ellipsis)
+    if taken > len(shape):
+        raise Outside(len(shape), len(shape), 0, shape)
     axis = 0
     for part in index:
         if part is None:
@@ -126,8 +160,6 @@ def _check_axes(index: tuple, shape: Shape, look: Look | None) -> None:
         if part is Ellipsis:
             axis = len(shape) - (taken - axis)
             continue
-        if axis >= len(shape):
-            raise Outside(axis, axis, 0, shape)
         _check_part(part, axis, shape, look)
         axis += 1
 
@@ -192,29 +224,76 @@ def _check_starts(index: Starts, shape: Shape, look: Look | None) -> None:
             raise Outside(start if start < 0 else start + size[axis] - 1, axis, shape[axis], shape)
 
 
+def _check_batches(index: Batches, shape: Shape, look: Look | None) -> None:
+    """Negative numbers do not count from the end here."""
+    other = getattr(index.other, "shape", None)
+    for part, stack in ((index.left, shape), (index.right, other)):
+        if stack is not None and look is not None and isinstance(part, ARRAY):
+            size = prod(stack[:-2])
+            for number in look(part) or ():
+                if not 0 <= number < size:
+                    raise Outside(number, 0, size, stack)
+
+
+def _check_segments(index: Segments, shape: Shape, look: Look | None) -> None:
+    if look is not None and isinstance(index.ends, ARRAY):
+        for number in look(index.ends) or ():
+            if not 0 <= number <= shape[-1]:
+                raise Outside(number, len(shape) - 1, shape[-1], shape)
+
+
+def _check_strided(index: Strided, shape: Shape, look: Look | None) -> None:
+    sizes = shape if index.sizes is None else tuple(index.sizes)
+    strides = index.strides
+    if strides is None:
+        strides = [prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
+    if len(strides) != len(sizes) or not prod(sizes):
+        return
+    steps = [(size - 1) * stride for size, stride in zip(sizes, strides, strict=True)]
+    first, count = index.offset or 0, prod(shape)
+    for number in (first + sum(min(step, 0) for step in steps), first + sum(map(_up, steps))):
+        if not 0 <= number < count:
+            raise Outside(number, 0, count, shape)
+
+
+def _up(step: int) -> int:
+    return max(step, 0)
+
+
+_CHECKS: dict[Any, Callable[[Any, Shape, Look | None], None]] = {
+    Along: _check_along,
+    Starts: _check_starts,
+    Batches: _check_batches,
+    Segments: _check_segments,
+    Strided: _check_strided,
+}
+
+
 # -- of nodes ------------------------------------------------------------------------------------
 
 
-def check_node(node: Node, shape: Shape, lookup: Callable[[Node], Any]) -> None:
-    """Raise Outside where a node, on a base of this shape, indexes outside of it.
+def frozen_index(node: Node) -> Any:
+    """What a node indexes with, as it stands in the graph; None where it does not index."""
+    found = indexed(node.op, node.args, node.kwargs)
+    return None if found is None else found[1]
+
+
+def check_frozen(index: Any, shape: Shape, lookup: Callable[[Node], Any]) -> None:
+    """Raise Outside where the index of a node leaves an array of this shape.
 
     Args: lookup: the values of nodes among the index where they are known, and placeholders or
         `UNKNOWN` where not.
     """
-    found = indexed(node.op, node.args, node.kwargs)
-    if found is not None:
-        kind = type(found[1])
-        index = _thawed(found[1], lookup)
-        check_index(kind(*index) if kind in (Along, Starts) else index, shape, known_range)
+    kind = type(index)
+    thawed = _thawed(index, lookup)
+    check_index(kind(*thawed) if kind in _CHECKS else thawed, shape, known_range)
 
 
-def values_of_index(node: Node) -> Iterator[Node]:
-    """The constants and params among the index of a node: what another run may give others."""
-    found = indexed(node.op, node.args, node.kwargs)
+def nodes_in(index: Any) -> list[Node]:
+    """The nodes among the index of a node."""
     seen: list[Node] = []
-    if found is not None:
-        _thawed(found[1], lambda child: seen.append(child) or UNKNOWN)  # type: ignore[func-returns-value]
-    return (child for child in seen if child.op in (ops.CONSTANT, ops.PARAM))
+    _thawed(index, lambda child: seen.append(child) or UNKNOWN)  # type: ignore[func-returns-value]
+    return seen
 
 
 def _thawed(value: Any, lookup: Callable[[Node], Any]) -> Any:

@@ -5,10 +5,10 @@ A noun only: `run` takes it, `record` checks against it, `run` plans by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mlxgraph.errors import NeverCalledError
+from mlxgraph.errors import NeverCalledError, numbered
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import BY_NAME, INPUTS, OUTPUT, SKIP, Site
@@ -36,9 +36,9 @@ class Census:
     False where the forward branches on values, `draws` is True where it uses the random state.
     `changes` is True where it changes lists, dicts or arrays among its inputs (a cache).
     `drawing` says how often modules draw that are called by hand, `rows` which arrays among the
-    inputs number the rows of an embedding: `{array: (path, how many rows)}`. Of modules with
-    several paths, `aliases` says which path counts the calls, and `first` the number of the
-    first call that is made by each path.
+    inputs number the rows of an embedding: `{array: (path, how many rows)}`, `embeddings` how
+    many rows each embedding has that is called. Of modules with several paths, `aliases` says
+    which path counts the calls, and `first` the number of the first call by each path.
     """
 
     __slots__ = (
@@ -50,6 +50,7 @@ class Census:
         "drawing",
         "changes",
         "rows",
+        "embeddings",
         "aliases",
         "first",
         "__weakref__",
@@ -64,6 +65,7 @@ class Census:
         self.changes = False
         self.drawing: dict[Node, int] = {}
         self.rows: dict[int, tuple[str, int]] = {}
+        self.embeddings: dict[str, int] = {}
         self.aliases: Mapping[str, str] = {}
         self.first: dict[str, int] = {}
 
@@ -117,3 +119,17 @@ class Census:
     def outputs(self) -> Iterator[Site]:
         """The output site of every call, in forward order."""
         return (site for site in self.order if site.port == OUTPUT)
+
+
+def check_number(site: Site, called: Iterable[str], where: str) -> None:
+    """Raises: NeverCalledError for a layer beyond those that the forward calls, by their paths."""
+    parts = site.path.split(".")
+    for k, part in enumerate(parts[1:], 1):
+        if not part.isdigit():
+            continue
+        above = ".".join(parts[:k]) + "."
+        below = (one.removeprefix(above).partition(".")[0] for one in called if above in one)
+        numbers = {int(name) for name in below if name.isdigit()}
+        if numbers and numbers == {*range(len(numbers))} and int(part) >= len(numbers):
+            there = numbered(parts[k - 1], len(numbers))
+            raise NeverCalledError(site.spoken, where, (), reason=f"the forward calls {there}.")

@@ -195,10 +195,10 @@ def draws_are_numbered(node: Node, constants: Sequence[Any]) -> str | None:
     """A random draw begins with its number, unless it has a key of its own."""
     if not ops.is_random(node.op):
         return None
-    if not node.args:
-        return f"{node.op} has no number"
-    numbered = node.op not in ops.DRAWS or (type(node.args[0]) is int and node.args[0] > 0)
     keyed = any(type(a) is Node for a in node.args[1:]) or "key" in dict(node.kwargs)
+    if not node.args:
+        return None if keyed else f"{node.op} has no number"
+    numbered = node.op not in ops.DRAWS or (type(node.args[0]) is int and node.args[0] > 0)
     return None if numbered or keyed else f"{node.op} has no number"
 
 

@@ -26,7 +26,7 @@ MOST_KINDS = 32
 
 
 class _Result(NamedTuple):
-    saves: dict[str, Any]
+    saves: Any
     output: Any = None
 
 
@@ -37,6 +37,7 @@ class Result(_Result):
     Beside saves the output is computed when looked at, by the same run once more.
     """
 
+    saves: dict[str, Any]  # to mypy a NamedTuple's `[name]` is any of its fields
     _later: Callable[[], Any] | None = None
     _known: Any = None
 

@@ -55,8 +55,8 @@ def explain(
         census = engine.runner.census(call)
         parts = ["as it was written", _indented(listing(written))]
         last = seen = as_written(written, wanted, census)
-        indices = check_indices(seen.graph, wanted, census, engine.runner.modules)
-        check_given(indices, seen.graph, {})
+        indices = check_indices(seen.graph, wanted, census, engine.runner)
+        check_given(indices, seen.graph, {}, call)
         kept = {site for site, _ in seen.graph.writes}
         left_out = [site for site, _ in written.writes if site not in kept]
         for change in rewritten(engine, seen, census, call, names):

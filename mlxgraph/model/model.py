@@ -24,18 +24,18 @@ from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.model.compiled_pass import CompiledPass, Result, edited_output
-from mlxgraph.model.edit_block import EditBlock
+from mlxgraph.model.edit_block import EditBlock, check_example
 from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
 from mlxgraph.model.plain_call import plain_call
-from mlxgraph.model.traced_function import TracedFunction
+from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
 from mlxgraph.record.no_value import names_a_module
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.trace.inputs import check_keywords, encode, prepare
+from mlxgraph.trace.inputs import check_keywords, encode, params_of, prepare
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
@@ -135,14 +135,14 @@ class InterpretableModel:
                     "a trace of several prompts takes no edits of its own.\n"
                     "  Give them to each: `with t.invoke(prompt, interventions=...)`."
                 )
-            return Prompts(self._engine, params or {}, options)
+            return Prompts(self._engine, params_of(params), options)
         if len(inputs) == 2 and interventions is None and is_interventions(inputs[1]):
             interventions, inputs = inputs[1], inputs[:1]
         own = dict(forward_kwargs)
         given = {name: own.pop(name) for name in (graph.params if graph else ()) if name in own}
         check_keywords(self.module, own, graph.params if graph else ())
         call = prepare(inputs, self._engine, own)
-        given |= params or {}
+        given |= params_of(params)
         return Trace(self._engine, call, interventions, graph, given, options)
 
     def run(
@@ -172,21 +172,7 @@ class InterpretableModel:
         """
         return explain(self._engine, graph, inputs, rewrites_named(optimize), kwargs)
 
-    def pass_(
-        self, function: Any = None, *, compile: CompileMode = "auto", optimize: Optimize = True
-    ) -> Any:
-        """A function of the proxied model as a compiled pass: `@model.pass_`.
-
-        Example:
-            >>> @model.pass_
-            ... def steered(m, alpha, v):
-            ...     m.layers[5].output[:, -1] += alpha * v
-            ...     return m.output[:, -1]
-            >>> logits = steered("The capital of France is", 2.0, v)
-        """
-        if function is None:
-            return lambda function: self.pass_(function, compile=compile, optimize=optimize)
-        return TracedFunction(self, self._engine, function, options_of(compile, optimize))
+    pass_ = pass_
 
     @overload
     def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...
@@ -203,11 +189,15 @@ class InterpretableModel:
             example: inputs to record with, where the model takes other things than tokens.
 
         Returns: an InterpretableModel, or a block that gives one.
+        Raises: NotAGraphError (a TypeError) for a function, or a name and a function.
         """
         edits = graph_in(graph)
         if edits is None:
+            check_example(graph, example)
             inputs = (graph, *example) if graph is not None else example
             return EditBlock(self._engine, inputs, self._with)
+        if example:
+            raise InputError("model.edit takes one graph.\n  Write model.edit(first >> second).")
         return self._with(self._engine.with_edits(self._engine.after_edits(edits)))
 
     @classmethod

@@ -6,9 +6,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.run.call import Forward, call_model
+from mlxgraph.run.call import Forward, call_model, describe_call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.no_input import raise_no_input
+from mlxgraph.trace.ids import check_plain
 from mlxgraph.trace.inputs import prepare
 
 
@@ -21,7 +22,12 @@ def plain_call(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
         call = prepare(args, engine)
         if call.is_ragged:
             engine.runner.census(call)  # raises where the model cannot hide padding
+        if not kwargs:
+            check_plain(engine, call)
         forward, args = call.forward, call.args
+    else:
+        one = len(args) == 1 and not kwargs
+        check_plain(engine, prepare(args, engine) if one else describe_call(args, kwargs))
     try:
         return forward(engine.root, args, kwargs)
     except Exception as error:

@@ -9,21 +9,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
 from weakref import ref
 
 import mlx.core as mx
 import numpy as np
 
+from mlxgraph.errors import InputError
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
+from mlxgraph.model.optimize import Optimize, options_of
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.param import hole_for, is_number
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
+from mlxgraph.run.runner import CompileMode
 from mlxgraph.trace.execute import Job, Options, execute
 from mlxgraph.trace.inputs import prepare
 from mlxgraph.trace.open_block import refreshed
@@ -31,6 +34,8 @@ from mlxgraph.trace.trace import Trace
 
 MOST_KINDS = 32
 SAVED = -1
+P = ParamSpec("P")  # the arguments of a user's function after the model
+R = TypeVar("R")
 
 
 class _Recorded(NamedTuple):
@@ -46,7 +51,7 @@ class _Recorded(NamedTuple):
 
 
 @with_edges
-class TracedFunction:
+class TracedFunction(Generic[P, R]):
     """A function of `(inputs, *args)` that runs the model with the function's edits.
 
     Arrays and floats among the arguments are inputs of the compiled pass: new values never
@@ -55,8 +60,19 @@ class TracedFunction:
     another pass.
     """
 
-    def __init__(self, model: Any, engine: Engine, function: Callable[..., Any], options: Options):
+    def __init__(
+        self,
+        model: Any,
+        engine: Engine,
+        function: Callable[Concatenate[Any, P], R],
+        options: Options,
+    ):
         """`model` is what the function is given as its first argument."""
+        if not callable(function):
+            raise InputError(
+                f"a pass is a function of the model, not a {type(function).__name__}.\n"
+                "  Write it with `m` first: `@model.pass_`, `def f(m, alpha): ...`."
+            )
         update_wrapper(self, function)
         self._model = model
         self._engine = engine
@@ -64,21 +80,21 @@ class TracedFunction:
         self._options = options
         self._recorded: Recent[Any, _Recorded] = Recent(MOST_KINDS)
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the pass.
 
         Args: inputs: as for `model.trace`; a tuple for a model of several inputs.  The rest as
             the function takes it, after the model.
         Returns: what the function returns, with arrays in place of proxies.
         """
-        call, args, kwargs = self._given(inputs, args, kwargs)
-        values = leaves((args, kwargs))
-        given_as = (_shape((args, kwargs)), tuple([_kind(value) for value in values]))
+        call, own, named = self._given(inputs, args, kwargs)
+        values = leaves((own, named))
+        given_as = (_shape((own, named)), tuple([_kind(value) for value in values]))
         tree = ref(self._engine.names.tree)  # weakly: it keeps weights
         key = (call.key, call.ragged_lengths, tree, given_as)
         made = self._recorded.get(key)
         if made is None:
-            made = self._recorded.put(key, self._record(call, args, kwargs))
+            made = self._recorded.put(key, self._record(call, own, named))
         params = {f"p{k}": v for k, v in enumerate(values) if _is_input(v)}
         job = Job(made.graph, call, params, self._options, checked=True)
         results = iter(execute(self._engine, job))
@@ -88,7 +104,7 @@ class TracedFunction:
         ]
         return unflatten(made.template, filled)
 
-    def graph(self, inputs: Any, *args: Any, **kwargs: Any) -> Graph:
+    def graph(self, inputs: Any, *args: P.args, **kwargs: P.kwargs) -> Graph:
         """The graph that these arguments record; nothing is run."""
         return self._record(*self._given(inputs, args, kwargs)).graph
 
@@ -120,6 +136,39 @@ class TracedFunction:
 
     def __repr__(self) -> str:
         return f"<pass {inspect.unwrap(self._function).__name__} of {self._model!r}>"
+
+
+@overload
+def pass_(
+    self: Any,
+    function: Callable[Concatenate[Any, P], R],
+    *,
+    compile: CompileMode = "auto",
+    optimize: Optimize = True,
+) -> TracedFunction[P, R]: ...
+
+
+@overload
+def pass_(
+    self: Any, function: None = None, *, compile: CompileMode = "auto", optimize: Optimize = True
+) -> Callable[[Callable[Concatenate[Any, P], R]], TracedFunction[P, R]]: ...
+
+
+def pass_(
+    self: Any, function: Any = None, *, compile: CompileMode = "auto", optimize: Optimize = True
+) -> Any:
+    """A function of the proxied model as a compiled pass: `@model.pass_`.
+
+    Example:
+        >>> @model.pass_
+        ... def steered(m, alpha, v):
+        ...     m.layers[5].output[:, -1] += alpha * v
+        ...     return m.output[:, -1]
+        >>> logits = steered("The capital of France is", 2.0, v)
+    """
+    if function is None:
+        return lambda function: self.pass_(function, compile=compile, optimize=optimize)
+    return TracedFunction(self, self._engine, function, options_of(compile, optimize))
 
 
 def _is_input(value: Any) -> bool:

@@ -6,7 +6,6 @@ else is an error that names both shapes, what was written and the line.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.nested_proxy import is_nested
 
-_PORT = re.compile(r"\.(?:output|inputs?)(?=\[|,|$)")
 NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
 ANY_DTYPE = range(128)  # the ints that every dtype holds
 
@@ -114,7 +112,7 @@ def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what:
             f"{told(what)} is {shape_and_dtype(target)} and cannot be written with one "
             f"{type(value).__name__}",
             str(here()),
-            f"Write to its entries: `{_as_module(what)}{to_first_array(target)} = ...`.",
+            f"Write to its entries: `{told(what)}{to_first_array(target)} = ...`.",
         )
     if is_nested(value):
         return freeze(value, recording)
@@ -155,13 +153,6 @@ def _aligned(given: Any, target: Any) -> list[Any] | None:
             return None
         found += inside
     return found
-
-
-def _as_module(what: Any) -> str:
-    """`module.inputs`, for a site or for what was read at one."""
-    said = told(what)
-    port = _PORT.search(said)
-    return f"module{said[port.start() :]}" if port else "module.output"
 
 
 def shape_and_dtype(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlxgraph.errors import NoPickleError, NotSavedError, UnboundParamError
+from mlxgraph.errors import NotSavedError, PicklingError, UnboundParamError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.listing import brief
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -57,7 +57,7 @@ def refuse(handle: Any) -> None:
 def refuse_pickle(handle: Any, protocol: Any) -> Any:
     """Say why a handle cannot be pickled, inside its block or after it."""
     open_recording(handle)
-    raise NoPickleError(
+    raise PicklingError(
         handle._describe(),
         "it was not saved, and nothing has run yet",
         "Save it inside the block, and pickle it after the block.",

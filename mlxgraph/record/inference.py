@@ -11,13 +11,14 @@ from typing import Any
 
 from mlxgraph.errors import MLXGraphError, OperationError, ShapeError
 from mlxgraph.errors.source_line import here
-from mlxgraph.evaluate.bounds import Outside, check_node, indexed, values_of_index
+from mlxgraph.evaluate.bounds import Outside, check_frozen, indexed, nodes_in
 from mlxgraph.evaluate.evaluate import call_arguments, evaluate
+from mlxgraph.evaluate.known import known_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, Info
 from mlxgraph.graph.graph import Note
-from mlxgraph.graph.listing import around, brief
-from mlxgraph.graph.nested import is_container, map_nested
+from mlxgraph.graph.listing import around
+from mlxgraph.graph.nested import map_nested
 from mlxgraph.graph.node import Node, site_of, walk
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import Opaque, dtype_name
@@ -28,8 +29,8 @@ from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import says_holds_nothing
 from mlxgraph.record.bounds import refuse
 from mlxgraph.record.conform import shape_and_dtype
-from mlxgraph.record.entries import to_first_array
 from mlxgraph.record.no_value import refuse_modules
+from mlxgraph.record.not_taken import in_other_words
 from mlxgraph.record.stack import paused
 
 _WEAK = {"int": 1, "float": 1.0, "bool": True}
@@ -93,15 +94,19 @@ class Inference:
         """Raise BoundsError where a node, of a graph that meets this forward, indexes outside."""
         self.info(node)
         found = indexed(node.op, node.args, node.kwargs)
-        if found is None or not any(child.op == ops.CONSTANT for child in values_of_index(node)):
+        if found is None:
+            return
+        known = known_values(nodes_in(found[1]), self._constants, {})
+        if not known:
             return  # whole numbers were checked when the shape was worked out
         try:
-            check_node(node, self.infos[found[0]].value.shape, self._constant)
+            check_frozen(
+                found[1],
+                self.infos[found[0]].value.shape,
+                lambda child: known[child] if child in known else self.info(child).value,
+            )
         except Outside as outside:
             refuse(outside, str(self.lines.get(node) or here()))
-
-    def _constant(self, node: Node) -> Any:
-        return self._constants[node.args[0]] if node.op == ops.CONSTANT else self.info(node).value
 
     def notes(self) -> Notes:
         """Line, shape and dtype of every node so far."""
@@ -176,11 +181,7 @@ class Inference:
     def _refuse(self, node: Node, error: Exception) -> None:
         refuse_modules([a.value for a in node.args if type(a) is Opaque], node.op)
         shapes = " and ".join(shape_and_dtype(self.infos[child].value) for child in node.inputs)
-        nested = next((c for c in node.inputs if is_container(self.infos[c].value)), None)
-        reason = _other_names(node) or str(error).split("\n")[0]
-        if nested is not None and node.op not in (ops.APPLY, ops.CALL):
-            part = brief(nested, self._constants) + to_first_array(self.infos[nested].value)
-            reason = f"{brief(nested, self._constants)} is several arrays. Write `{part}` for one"
+        reason = in_other_words(node, lambda n: self.infos[n].value) or str(error).split("\n")[0]
         op = node.op.removeprefix("mx.")
         line = self.lines.setdefault(node, here())
         listing = around(walk([*self.lines]), node, 2, self._constants, self.notes())
@@ -188,21 +189,6 @@ class Inference:
         if isinstance(error, (TypeError, RuntimeError)):
             raise OperationError(op, shapes, str(line), reason, listing) from error
         raise ShapeError(f"{op} of {shapes}: {reason}", str(line), listing=listing) from error
-
-
-_ELSEWHERE = {"dim": "axis", "dims": "axes", "keepdim": "keepdims", "out": "", "dtype": ""}
-
-
-def _other_names(node: Node) -> str:
-    """What to write for arguments that are called so elsewhere; nothing where there are none."""
-    given = [name for name, _ in node.kwargs if name in _ELSEWHERE]
-    if not given:
-        return ""
-    said = [
-        f"{own}= in place of {name}=" if (own := _ELSEWHERE[name]) else f"it without {name}="
-        for name in given
-    ]
-    return f"MLX has no {'=, '.join(given)}= here. Write {' and '.join(said)}."
 
 
 def _abstract(value: Any) -> Any:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlxgraph.errors import MLXGraphError, PlainArrayError
-from mlxgraph.errors.source_line import here
-from mlxgraph.errors.tracebacks import trim
+from mlxgraph.errors import MLXGraphError, OperationError, PlainArrayError
+from mlxgraph.errors.source_line import asked_by, here
+from mlxgraph.errors.tracebacks import at_the_edge, trim
 from mlxgraph.graph import ops
 from mlxgraph.record.conform import ANY_DTYPE, check_number
 from mlxgraph.record.freeze import freeze
@@ -49,10 +49,14 @@ def _reflected(op: str) -> Callable[[Any, Any], Any]:
 
 def _in_place(op: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
-        recording = open_recording(self)
-        if type(other) is int and other not in ANY_DTYPE:
-            check_number(op, other, self)
-        recording.augment(self, op, recording.operand(other))
+        try:
+            recording = open_recording(self)
+            if type(other) is int and other not in ANY_DTYPE:
+                check_number(op, other, self)
+            recording.augment(self, op, recording.operand(other))
+        except MLXGraphError as error:
+            trim(error)
+            raise
         return self
 
     return method
@@ -69,11 +73,13 @@ def _unary(op: str) -> Callable[[Any], Any]:
     return method
 
 
+@at_the_edge
 def _power(self: Any, other: Any) -> Any:
     """The exponent stays a constant: MLX treats small whole powers apart."""
     return open_recording(self).call(ops.MX_POWER, (self, other), {})
 
 
+@at_the_edge
 def _in_place_power(self: Any, other: Any) -> Any:
     recording = open_recording(self)
     recording.augment(self, ops.MX_POWER, freeze(other, recording))
@@ -85,6 +91,8 @@ def _method(op: str) -> Callable[..., Any]:
         try:
             return open_recording(self).call(op, (self, *args), kwargs)
         except MLXGraphError as error:
+            if isinstance(error, OperationError) and asked_by("numpy"):
+                raise _of_numpy(op.removeprefix("mx.")) from None
             trim(error)
             raise
 
@@ -97,6 +105,10 @@ def _view_method(op: str) -> Callable[..., Any]:
             return view_call(op, self, args, kwargs)
         except MLXGraphError as error:
             trim(error)
+            raise
+        except TypeError:
+            if asked_by("numpy"):  # `order=`, and others that MLX does not know
+                raise _of_numpy(op.removeprefix("mx.")) from None
             raise
 
     return method
@@ -146,6 +158,7 @@ _MIRRORED = {
 
 def from_numpy(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
     """What numpy asks of a handle: `array + h` is recorded, `array += h` raises."""
+    open_recording(self)
     name = ufunc.__name__
     python = _FROM_NUMPY.get(name) or _MIRRORED.get(name)
     if kwargs.get("out") is not None:
@@ -163,9 +176,14 @@ def from_numpy(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) 
             return getattr(self, f"__{own}__")(right)
         mirrored = python if name in _MIRRORED else f"r{python}"
         return getattr(right, f"__{mirrored}__")(left)
+    raise _of_numpy(name)
+
+
+def _of_numpy(name: str) -> PlainArrayError:
+    """What to say of a function of numpy's that was given a recorded value."""
     of_mlx = _IN_MLX.get(name, name)
     known = f"mx.{of_mlx}" in ops.OPERATIONS
-    raise PlainArrayError(
+    return PlainArrayError(
         f"np.{name} needs numbers",
         str(here()),
         f"Write `mx.{of_mlx}`, which is recorded."

@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import GradientError, MLXGraphError, ShapeError
-from mlxgraph.errors.tracebacks import trim, with_edges
+from mlxgraph.errors.tracebacks import at_the_edge, trim, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
@@ -98,7 +98,7 @@ class Proxy(Saved):
     # A subclass of `Saved`, so that Python asks a proxy first in `saved - proxy`, as it does in
     # `array - proxy`; without slots of its own, so that its class can be exchanged for `Saved`.
     __slots__ = ()
-    __array_ufunc__ = from_numpy
+    __array_ufunc__ = at_the_edge(from_numpy)
     _describe = describe
     _birth = birth
     save = save
@@ -211,10 +211,15 @@ class Proxy(Saved):
             raise
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        view = self._index(index)
-        open_recording(self).write_part(self, view, value)
+        try:
+            view = self._index(index)
+            open_recording(self).write_part(self, view, value)
+        except MLXGraphError as error:
+            trim(error)
+            raise
 
     def __iter__(self) -> Iterator[Any]:
+        open_recording(self)
         if not self.ndim:
             raise TypeError("iteration over a 0-d array")
         return (self[i] for i in range(self.shape[0]))

@@ -29,7 +29,7 @@ from mlxgraph.graph.algebra import draws, rebuilt, shifted_by
 from mlxgraph.graph.census import Census, Whole
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_of, walk
-from mlxgraph.graph.site import OUTPUT, SKIP, Site
+from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -43,6 +43,7 @@ from mlxgraph.record.handle import is_handle
 from mlxgraph.record.inference import Inference
 from mlxgraph.record.param import filled, holes
 from mlxgraph.record.proxy import wrap
+from mlxgraph.record.rows import check_rows
 from mlxgraph.record.saves import Saves
 from mlxgraph.record.site_values import SiteValues, no_parts
 from mlxgraph.record.views import View
@@ -231,7 +232,9 @@ class Recording:
         return self.census.calls(self._sites.scoped(site).path)
 
     def check_order(self, site: Site, node: Node) -> None:
-        """Raise if a write at `site` would need what the forward computes later."""
+        """Raise if a write at `site` would need what the forward computes later, or has no rows."""
+        if site.port == INPUTS and site.path in self.census.embeddings:
+            check_rows(site, node, self.census.embeddings[site.path], self.constants)
         if self.info(node).when <= self.census.position(site):
             return
         if any(n.op == ops.GRAD for n in walk([node])):

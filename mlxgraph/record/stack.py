@@ -16,11 +16,12 @@ import threading
 import weakref
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from mlxgraph.errors.tracebacks import at_the_edge
 
 _open: ContextVar[tuple[Any, ...]] = ContextVar("mlxgraph_open", default=())
+F = TypeVar("F")
 _GENERATOR = 0x20 | 0x200  # CO_GENERATOR and CO_ASYNC_GENERATOR
 
 
@@ -149,9 +150,12 @@ class Block:
         return self._exit(self._block, *error)
 
 
-class exit_of_block:  # noqa: N801 - used as a decorator
+def exit_of_block(function: F) -> F:
     """Decorates `__exit__`: the object's `_statement` is then a weak reference to the statement."""
+    return _ExitOfBlock(function)  # type: ignore[return-value]  # to type checkers still a method
 
+
+class _ExitOfBlock:
     def __init__(self, function: Any):
         self._function = function
         self.__doc__ = function.__doc__

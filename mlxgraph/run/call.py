@@ -18,9 +18,7 @@ from mlxgraph.graph.census import Census
 from mlxgraph.graph.nested import (
     entries,
     has_attributes,
-    is_container,
     is_given_value,
-    leaves,
     map_nested,
 )
 from mlxgraph.mlx_facts.arrays import same_data
@@ -47,8 +45,8 @@ class Call(NamedTuple):
         forward: calls a model with the inputs: as they are, or padded and masked.
         tokens: the token ids, (batch, length), padding included; None for other inputs.
         lengths: how many tokens of each row are real.
-        given: `(args, kwargs)` themselves, where they hold lists or dicts that a forward may
-            change; `args` and `kwargs` are copies.
+        given: `(args, kwargs)` themselves, where they hold lists, dicts or objects that a forward
+            may change; `args` and `kwargs` are copies.
     """
 
     args: tuple
@@ -71,6 +69,14 @@ class Call(NamedTuple):
         """What about the lengths decides what positions mean: nothing where all are the same."""
         return tuple(self.lengths or ()) if self.is_ragged else None
 
+    def without_padding(self, number: int) -> mx.array:
+        """One of the arrays; of token ids the real ones, with 0 for what is masked."""
+        array = self.arrays[number]
+        if number or not self.is_ragged:
+            return array
+        starts = mx.array([array.shape[1] - length for length in self.lengths or ()])
+        return mx.where(mx.arange(array.shape[1]) >= starts[:, None], array, 0)
+
     def with_arrays(self, arrays: Iterable[mx.array]) -> Call:
         """The call with other arrays in place of its own."""
         arrays = list(arrays)
@@ -82,7 +88,8 @@ class Call(NamedTuple):
         if self.given is None:
             return self
         args, kwargs = self.given
-        arrays = [value for value in leaves(self.given) if isinstance(value, ARRAY)]
+        arrays: list[mx.array] = []
+        _map_given(self.given, lambda v: arrays.append(v) if isinstance(v, ARRAY) else None)
         return self._replace(args=args, kwargs=kwargs, arrays=arrays)
 
     def filled(self, arrays: Iterable[mx.array]) -> tuple[tuple, dict[str, Any]]:
@@ -119,7 +126,7 @@ class Call(NamedTuple):
 
 
 def is_stateful(call: Call, census: Census) -> bool:
-    """Whether a forward changes what it is given: a cache, be it an object, a list or a dict."""
+    """Whether a forward changes what it is given: a cache, of whatever kind."""
     return not call.plain or census.changes
 
 
@@ -146,10 +153,10 @@ def describe_call(args: tuple, kwargs: dict[str, Any], **about: Any) -> Call:
 
 
 def _is_changeable(value: Any) -> bool:
-    """Whether a value holds a list or a dict."""
-    if isinstance(value, (list, dict)):
-        return is_container(value)
-    return isinstance(value, tuple) and any(map(_is_changeable, value))
+    """Whether a value is or holds a list, a dict or an object with attributes."""
+    if isinstance(value, ARRAY) or not is_given_value(value):
+        return False
+    return not isinstance(value, tuple) or any(map(_is_changeable, tuple.__iter__(value)))
 
 
 class _Description:

@@ -16,15 +16,22 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.graph.census import Census, Whole
-from mlxgraph.graph.nested import entries, hides_arrays, is_container, is_given_value, map_nested
+from mlxgraph.graph.nested import (
+    entries,
+    has_attributes,
+    hides_arrays,
+    is_container,
+    is_given_value,
+    map_nested,
+)
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
-from mlxgraph.mlx_facts.modules import is_embedding
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import is_computed
 from mlxgraph.run.by_name import ByName
 from mlxgraph.run.call import Call
+from mlxgraph.run.rows import rows_of, same_array
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
@@ -83,8 +90,10 @@ def _visit(census: Census, tree: ModuleTree, call: Call, by_name: bool) -> None:
         if by_name:
             census.first.setdefault(names.of(path), number)
         census.visit(Site(path, INPUTS, number), map_nested((args, kwargs), _abstract))
-        if len(args) == 1 and is_embedding(tree.modules[path]):
-            _enter_rows(census, call, path, args[0], tree.modules[path])
+        if len(args) == 1 and path in tree.embeddings:
+            census.embeddings[path] = size = rows_of(tree.embeddings[path])
+            for k in same_array(call.arrays, args[0]):
+                census.rows[k] = (path, size)
         result = original(*args, **kwargs)
         census.visit(Site(path, OUTPUT, number), _described(result))
         return result
@@ -97,13 +106,13 @@ def _visit(census: Census, tree: ModuleTree, call: Call, by_name: bool) -> None:
 
 
 def _noting_changes(census: Census, given: Call, forward: Callable[[], None]) -> None:
-    """Run a forward, and note whether it changes lists, dicts or arrays in them."""
+    """Run a forward, and note whether it changes lists, dicts, objects or arrays in them."""
     inputs = (given.args, given.kwargs)
     before = [*_parts(inputs)]
     forward()
     after = [*_parts(inputs)]
     same = len(before) == len(after) and all(map(is_, before, after))
-    held = any(isinstance(value, (list, dict)) for value in before[3:])
+    held = any(isinstance(v, (list, dict)) or has_attributes(v) for v in before[3:])
     census.changes = not same or (held and census.traceable and any(map(is_computed, given.arrays)))
 
 
@@ -113,13 +122,6 @@ def _parts(value: Any) -> Iterator[Any]:
     if is_given_value(value):
         for _, item in entries(value):
             yield from _parts(item)
-
-
-def _enter_rows(census: Census, call: Call, path: str, ids: Any, embedding: Any) -> None:
-    """Note that an array among the inputs goes into an embedding as it is."""
-    for number, array in enumerate(call.arrays):
-        if array is ids:
-            census.rows[number] = (path, embedding.weight.shape[0])
 
 
 def _described(value: Any) -> Any:

@@ -188,6 +188,8 @@ def _changed_where(value: Any, kept: Any, edited: Any) -> Any:
     if not is_container(value) or not is_container(edited):
         return value if edited is kept else same_data_in(edited)
     mine, same, theirs = entries(value), entries(kept), entries(edited)
+    if [key for key, _ in mine] != [key for key, _ in theirs]:
+        return same_data_in(edited)
     parts = [
         _changed_where(a, b, c) for (_, a), (_, b), (_, c) in zip(mine, same, theirs, strict=True)
     ]

@@ -240,6 +240,8 @@ class Names:
 
     def _walk(self, name: str) -> str | None:
         """`name` with its aliases resolved part by part, if it leads to a module."""
+        if self.exists(name):  # whatever its keys are: one may hold a dot
+            return name
         path = ""
         for part in name.split("."):
             below = f"{path}.{part}" if path else part

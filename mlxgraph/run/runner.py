@@ -28,7 +28,7 @@ from mlxgraph.run.census import take_census
 from mlxgraph.run.no_input import raise_no_input
 from mlxgraph.run.padded import check_masks, padded_forward
 from mlxgraph.run.plan import make_plan
-from mlxgraph.run.prepared import PreparedRun, Unreachable
+from mlxgraph.run.prepared import PreparedRun
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 
@@ -224,10 +224,6 @@ class Runner:
             return made.eager(call, constants, params)
         try:
             return made.compiled(call, constants, params)
-        except Unreachable as error:
-            if compile is True:
-                raise _untraceable(str(error)) from None
-            failure: Exception = error
         except Exception as error:
             if compile is True and isinstance(error, (MLXGraphError, NodeFailure)):
                 raise

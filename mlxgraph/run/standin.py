@@ -19,6 +19,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlxgraph.errors import ModelChangedError
 from mlxgraph.mlx_facts.modules import attach, wear
 from mlxgraph.run.tree import ModuleTree
 from mlxgraph.run.twins import Twins
@@ -99,7 +100,12 @@ class StandIn:
         self.root = twins.of(tree.root)
         for module in tree.added.values():
             twins.of(module)
-        self.modules = {path: twins.known(module) for path, module in tree.modules.items()}
+        self.modules = {}
+        for path, module in tree.modules.items():
+            try:
+                self.modules[path] = twins.known(module)
+            except KeyError:
+                raise ModelChangedError(path) from None
         self.twin = twins.known
         self._held = twins.held
         for path in hooked:

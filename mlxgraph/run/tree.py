@@ -20,9 +20,10 @@ import mlx.nn as nn
 
 from mlxgraph.mlx_facts.compiling import function_of
 from mlxgraph.mlx_facts.functions import is_compiled
+from mlxgraph.mlx_facts.modules import is_embedding
 from mlxgraph.run.beyond import beyond
 from mlxgraph.run.own_compile import may_call_compile, may_compile
-from mlxgraph.run.twins import Twins
+from mlxgraph.run.twins import PROXIES, Twins, aim_of
 
 _KIND = attrgetter("shape", "dtype")
 
@@ -89,6 +90,11 @@ class ModuleTree:
     def shared(self) -> frozenset[str]:
         """Every path of the modules that have several."""
         return frozenset((*self.aliases, *self.aliases.values()))
+
+    @cached_property
+    def embeddings(self) -> dict[str, Any]:
+        """The embeddings by path: what is no number of a row must not get to them."""
+        return {path: module for path, module in self.modules.items() if is_embedding(module)}
 
     def _add_hidden(self) -> None:
         """What modules hold beside the tree, in helper objects and functions: its arrays are inputs
@@ -163,6 +169,10 @@ class ModuleTree:
         """The weights when they were last looked at, weakly: for `are_weights` later on."""
         return self._seen
 
+    def seen_now(self) -> list[Any]:
+        """The weights as they are, weakly: for `are_weights`."""
+        return list(map(ref, self.weights()))
+
     def are_weights(self, seen: list[Any]) -> bool:
         """Whether the weights are still the very arrays that were seen then."""
         try:
@@ -181,7 +191,9 @@ class ModuleTree:
 
 
 def _uncompiled(module: Any) -> Any:
-    """The module itself, where what was made of it by `mx.compile` passes for it."""
+    """The module itself, where what `mx.compile` made of it, or a weak proxy, passes for it."""
+    if type(module) in PROXIES:
+        return aim_of(module)
     return function_of(module) if is_compiled(module) else module
 
 

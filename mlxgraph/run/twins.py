@@ -84,7 +84,7 @@ class Twins:
                 self._keep(live, array)
 
     def known(self, value: Any) -> Any:
-        """The copy that was made of a value."""
+        """The copy that was made of a value.  Raises: KeyError where none was."""
         return self._twins[id(value)]
 
     def of(self, value: Any) -> Any:
@@ -296,9 +296,8 @@ class Twins:
         return value if twin is aim else self._keep(value, weakref.ref(twin))
 
     def proxy(self, value: Any) -> Any:
-        try:
-            aim = value.__repr__.__self__
-        except ReferenceError:
+        aim = aim_of(value)
+        if aim is value:
             return value
         twin = self.of(aim)
         self.held.append(twin)
@@ -312,6 +311,17 @@ class Twins:
         self.held += items.values()
         twin = weakref.WeakValueDictionary(items)
         return self._keep(value, twin)
+
+
+PROXIES = (weakref.ProxyType, weakref.CallableProxyType)
+
+
+def aim_of(proxy: Any) -> Any:
+    """What a weak proxy stands for; itself where that is gone."""
+    try:
+        return proxy.__repr__.__self__
+    except ReferenceError:
+        return proxy
 
 
 def _is(a: Any, b: Any) -> bool:
@@ -335,7 +345,7 @@ _MAKERS: tuple[tuple[Any, Callable[[Twins, Any], Any]], ...] = (
     (partial, Twins.partial),
     (_CACHED, Twins.cached),
     (weakref.ref, Twins.reference),
-    ((weakref.ProxyType, weakref.CallableProxyType), Twins.proxy),
+    (PROXIES, Twins.proxy),
     (weakref.WeakValueDictionary, Twins.weak_values),
     (MappingProxyType, Twins.read_only),
 )

@@ -3,22 +3,10 @@
 from __future__ import annotations
 
 from mlxgraph.errors import EscapedError
+from mlxgraph.errors.elsewhere import METHODS_ELSEWHERE
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import holds_nothing
 from mlxgraph.record.handle import is_handle
-
-METHODS_ELSEWHERE = {  # PyTorch's methods, and what they are in MLX
-    "clone": "mx.array(h)",
-    "detach": "mx.stop_gradient(h)",
-    "unsqueeze": "mx.expand_dims(h, axis)",
-    "permute": "h.transpose(...)",
-    "view": "h.reshape(...)",
-    "to": "h.astype(dtype)",
-    "float": "h.astype(mx.float32)",
-    "numpy": "np.array(h)",
-    "cpu": "h",
-    "norm": "mx.linalg.norm(h)",
-}
 
 
 def explain_escape(error: BaseException) -> None:
@@ -35,4 +23,5 @@ def explain_escape(error: BaseException) -> None:
         while frame is not None and frame.tb_next is not None:
             frame = frame.tb_next
         line = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
-        raise EscapedError(line) from error
+        # on the line that used it: its traceback, and not a second one beside it
+        raise EscapedError(line).with_traceback(error.__traceback__) from None

@@ -37,7 +37,7 @@ from mlxgraph.run.pushdown import NAME as PUSHDOWN
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.trace.gradients import no_gradient
 from mlxgraph.trace.ids import check_ids
-from mlxgraph.trace.indices import check_given, check_indices, line_of
+from mlxgraph.trace.indices import check_given, check_indices, line_of, written_ids
 
 REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN)
 EVERY_REWRITE = frozenset(REWRITES)
@@ -101,14 +101,15 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
         if made is None:
             census = census or runner.census(call)
             written = as_written(graph, wanted, census)
-            indices = check_indices(written.graph, wanted, census, runner.modules)
+            indices = check_indices(written.graph, wanted, census, runner)
             *_, last = written, *rewritten(engine, written, census, call, options.rewrites)
             made = runner.prepare(key, last.graph, last.wanted, census, call, options.compile)
             made.indices = indices
         if job.census is None:  # nobody has looked at this call before
             check_ids(made.rows, call)
-        if made.indices and (params or not checked):
-            check_given(made.indices, graph, params)
+        if made.indices:
+            some = made.indices if params or not checked else written_ids(made.indices)
+            check_given(some, graph, params, call)
         try:
             if made.unasked:  # once: whether its gradients are gradients of anything
                 nothing = made.gradient_of_nothing(call, graph.constants, params)

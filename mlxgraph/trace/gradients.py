@@ -34,7 +34,8 @@ def check_gradients(graph: Graph, census: Census) -> None:
 
 def no_gradient(node: Node, graph: Graph) -> GradientError:
     """A gradient node whose loss does not depend on the value it is taken at."""
-    note = graph.notes.get(node)
+    above = [n for n in graph.nodes() if node in n.inputs]  # of one prompt: a part of it
+    note = next((found for n in (node, *above) if (found := graph.notes.get(n))), None)
     at = node.args[1]
     where = (note and note.where) or "a deferred edit of the graph"
     return GradientError(

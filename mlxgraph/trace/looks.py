@@ -32,6 +32,7 @@ class Looks:
         self._job = job
         self._writes: frozenset | None = None
         self._values: Values | None = None
+        self._weights: list[Any] = []  # weakly: those that the values are of
 
     def forget(self) -> None:
         """Let go of the values of the last run."""
@@ -50,9 +51,11 @@ class Looks:
             raise UnboundParamError(dict.fromkeys(missing))
         drawn = [n for n in walk([node]) if is_draw(n) or ops.is_random(n.op)]
         known = self._values is not None and all(n in self._values.known for n in drawn)
+        known = known and self._engine.runner.tree.are_weights(self._weights)
         if self._values is None or not known or self._writes != frozenset(graph.writes):
             self._values = self._run(recording, job, drawn)
             self._writes = frozenset(graph.writes)
+            self._weights = self._engine.runner.tree.seen_now()
         sources = walk([*graph.roots, node])
         self._values.known.update(source_values(sources, recording.constants, job.params))
         with paused():

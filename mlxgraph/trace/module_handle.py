@@ -23,6 +23,7 @@ from mlxgraph.errors import (
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.evaluate.evaluate import same_data_in
+from mlxgraph.graph import ops
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -33,7 +34,11 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 
 _SLOTS = ("_engine", "_path", "_opened", "_call")
-_OF_VALUES = frozenset(name for name in dir(ARRAY) if name[0] != "_") | {"save", "grad", "backward"}
+_OF_VALUES = frozenset(name for name in dir(ARRAY) if name[0] != "_") | {
+    "save",
+    "backward",
+    ops.GRAD,
+}
 PORTS = ("output", "input", "inputs", "calls", "skip")
 Opened = Callable[[str], Recording]
 

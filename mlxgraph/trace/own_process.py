@@ -9,14 +9,14 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from mlxgraph.errors import NoPickleError
+from mlxgraph.errors import PicklingError
 from mlxgraph.errors.source_line import here
 from mlxgraph.record.saved_values import SavedValues
 
 
 def refuse_pickle(value: Any, protocol: Any) -> Any:
-    """Raise NoPickleError, which says what can be pickled in its place."""
-    raise NoPickleError(
+    """Raise PicklingError, which says what can be pickled in its place."""
+    raise PicklingError(
         f"a {type(value).__name__}",
         "it computes what is looked at in this process",
         "Pickle t.saved_values, t.graph or the model.",

@@ -11,10 +11,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import BoundsError, CountError, HeadsError, InterventionError
+from mlxgraph.errors import BoundsError, CountError, HeadsError, InterventionError, ShapeError
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
 from mlxgraph.record.apply import changed, edited_array
+from mlxgraph.record.handle import describe
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.names import NamedSite, Names
 
@@ -112,6 +113,8 @@ def at_positions(
     One view, as a rule.  Of a slice that means different numbers of positions in rows of several
     lengths, one for each row that has any; of nothing, none.
     """
+    if positions is not None:
+        _check_has_positions(handle, lengths, where)
     if positions is None:
         yield handle
     elif lengths is None or min(lengths) == max(lengths):
@@ -129,6 +132,19 @@ def at_positions(
         for row, chosen in enumerate(columns):
             if chosen:
                 yield handle[row : row + 1, chosen]
+
+
+def _check_has_positions(handle: Any, lengths: list[int] | None, where: str) -> None:
+    """Raise where axis 1 of a value cannot be that of the positions: of two axes only a row of
+    numbers for each text has it, and GPT-2's position embedding has one axis for both."""
+    if handle.ndim > 2 or (lengths and handle.shape == (len(lengths), max(lengths))):
+        return
+    raise ShapeError(
+        f"{describe(handle)} is {tuple(handle.shape)}, which has no axis of positions beside that"
+        " of the batch",
+        where,
+        "Leave positions out, and choose what to change in the function itself: `h[-1] = 0`.",
+    )
 
 
 def _columns(

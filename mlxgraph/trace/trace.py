@@ -39,7 +39,7 @@ from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import first_argument, intervene, meant, read_named, take_in
 
-Interventions = Mapping[str, Callable[[Any], Any]]
+Interventions = Mapping[Any, Callable[[Any], Any]]  # by name or handle: its keys are invariant
 
 
 class StopBlock(Exception):  # noqa: N818 - not an error: the way out of a block
@@ -112,7 +112,7 @@ class Trace:
         return self
 
     @exit_of_block
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool | None:
         self._close()
         if self._recorded_only:
             return False
@@ -233,12 +233,16 @@ class Trace:
         Nobody had saved them; the random draws are those of the finished run.
         """
         graph = self.graph
-        if self._weights is not None and not self._weights[0].are_weights(self._weights[1]):
-            raise LookError(
-                f"{', '.join(map(str, sites[:3]))}: the model's weights have changed since this"
-                f" run, and what was not saved in it cannot be told any more.\n  at {here()}\n"
-                "  Save it inside the block, or look at it before the weights change."
-            )
+        if self._weights is not None:
+            tree, weights = self._weights
+            same = tree.are_weights(weights)
+            if not (same and tree.holds()):
+                raise LookError(
+                    f"{', '.join(map(str, sites[:3]))}: the model's"
+                    f" {'modules or settings' if same else 'weights'} have changed since this"
+                    f" run, and what was not saved in it cannot be told any more.\n  at {here()}\n"
+                    "  Save it inside the block, or look at it before the model changes."
+                )
         written = dict(graph.writes)
         nodes: list[Node] = [written.get(site) or site_node(*site) for site in sites]
         assert self._key is not None
@@ -321,6 +325,10 @@ class Trace:
             name, known, "the trace", also=own, kind="module or method", advice=graph,
             near=[] if graph else None,
         )  # fmt: skip
+
+    def __getitem__(self, name: Any) -> Any:
+        advice = f"Write t.saved_values[{name!r}] for what was saved, t.get({name!r}) for a site."
+        raise UnknownNameError("entry of a trace", str(name), self.saved_values, advice)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), "layers", *children_of(self._engine, "")})

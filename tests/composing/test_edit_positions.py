@@ -1,6 +1,7 @@
 """`positions=` and `heads=`: which part of a site's value an edit changes."""
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import BoundsError, HeadsError
+from mlxgraph.errors import BoundsError, HeadsError, ShapeError
 from tests.composing.helpers import FRANCE, GERMANY, ROME, apart, exact, plain
 from tests.models import HEADS, WIDTH
 
@@ -210,3 +211,37 @@ def test_a_head_that_there_is_not_raises(tied, tokens, head):
 def test_a_module_without_heads_raises(tied, tokens):
     with pytest.raises(HeadsError, match="layers.1.mlp"):
         tied.run(mg.edit("layers.1.mlp", iv.zero_out, heads=0), tokens)
+
+
+class Pooled(nn.Module):
+    """A sum over the positions, and one axis for texts and positions before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(20, 8)
+        self.places = nn.Embedding(10, 8)
+        self.pool = nn.Linear(8, 8)
+
+    def __call__(self, ids):
+        h = self.embed(ids) + self.places(mx.arange(ids.shape[1]))
+        return self.pool(h.sum(1))
+
+
+@pytest.mark.parametrize("site", ["places", "pool", "pool.input"])
+@pytest.mark.parametrize("positions", [-1, 0, [0, 1], slice(0, 2)])
+@pytest.mark.parametrize("tokens", [[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]])
+def test_a_site_without_an_axis_of_positions_is_refused(site, positions, tokens):
+    model = mg.InterpretableModel(Pooled())
+    with pytest.raises(ShapeError, match=r"no axis of positions.*\n.*test_edit_positions.py"):
+        model.run(mg.edit(site, iv.zero_out, positions=positions), tokens)
+    whole = model.run(mg.edit(site, iv.zero_out) >> mg.read(site, name="h"), tokens)["h"]
+    assert not whole.any()
+    one = mg.edit("embed", iv.zero_out, positions=positions) >> mg.read("embed", name="h")
+    kept = model.run(one, tokens)["h"]
+    assert kept.any() and not kept[:, positions].any()
+
+
+def test_ids_have_positions(tied, tokens):
+    graph = mg.edit("model.embed_tokens.input", lambda ids: ids * 0 + 1, positions=-1)
+    ids = tied.run(graph >> mg.read("model.embed_tokens.input", name="ids"), tokens)["ids"]
+    assert ids[:, -1].tolist() == [1] * len(ids) and exact(ids[:, :-1], tokens[:, :-1])

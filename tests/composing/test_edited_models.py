@@ -7,7 +7,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import NameTakenError, NeverCalledError, OutsideTraceError
+from mlxgraph.errors import InputError, NameTakenError, NeverCalledError, OutsideTraceError
 from tests.composing.helpers import FRANCE, GERMANY, ROME, apart, exact, plain
 from tests.models import WIDTH, identity_of
 
@@ -382,3 +382,13 @@ def test_edited_models_share_added_modules(fresh, tokens, sae):
         got = edited.sae(edited.layers[1].output).save()
     h = edited.run(mg.read("layers.1", name="h"), tokens)["h"]
     assert exact(got, sae(h))
+
+
+def test_a_block_without_an_example_on_a_model_that_takes_no_tokens():
+    model = mg.InterpretableModel(nn.Sequential(nn.Linear(4, 4)))
+    with pytest.raises(InputError, match=r"Write model.edit\(x\)"), model.edit() as edited:
+        edited.layers[0].output *= 2
+    x = mx.ones((2, 4))
+    with model.edit(x) as edited:
+        edited.layers[0].output *= 2
+    assert apart(edited(x), model(x) * 2) < 1e-6

@@ -165,3 +165,12 @@ def test_writes_that_come_after_the_gradient_count(branches, x):
         right = branches.right.output.save()
         branches.left.output = twice
     assert apart(slope, right) < 1e-6
+
+
+def test_a_gradient_of_nothing_in_an_invoke_names_the_line(tiny):
+    here = r"layers.2.output.*\n  at test_gradients_of_nothing.py"
+    with pytest.raises(GradientError, match=here):
+        with tiny.trace() as t:
+            with t.invoke(FRANCE):
+                h = tiny.layers[2].output
+                t.grad(mx.zeros_like(h).sum(), h).save()

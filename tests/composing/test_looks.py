@@ -3,6 +3,7 @@
 from functools import partial
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
@@ -91,3 +92,15 @@ def test_a_look_that_needs_a_param_says_so(tiny):
             bool(h.max() > 5)
     with tiny.trace(ROME, params={"alpha": 0.0}):
         assert not bool((tiny.layers[1].output * mg.param("alpha")).max() > 5)
+
+
+def test_a_look_after_a_weight_has_changed_is_of_the_new_weight():
+    model = mg.InterpretableModel(nn.Sequential(nn.Linear(4, 4)))
+    model.probe = probe = nn.Linear(4, 4)
+    x = mx.ones((2, 4))
+    with model.trace(x):
+        one = np.array(model.probe(model.layers[0].output))
+        probe.weight = probe.weight * 2
+        two = np.array(model.probe(model.layers[0].output))
+        kept = model.probe(model.layers[0].output).save()
+    assert apart(mx.array(two), kept) < 1e-6 and np.abs(one - two).max() > 0.01

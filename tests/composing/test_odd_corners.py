@@ -11,7 +11,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import NoPickleError
+from mlxgraph.errors import PicklingError
 from tests import models
 from tests.models import made
 
@@ -175,7 +175,7 @@ def test_a_copied_trace_answers_as_the_trace_does(x):
     twin.saved_values.clear()
     assert "h" in t.saved_values and models.same(twin.output, t.output)
     for one in (t, several, t.activations):
-        with pytest.raises(NoPickleError, match="Pickle t.saved_values, t.graph or the model"):
+        with pytest.raises(PicklingError, match="Pickle t.saved_values, t.graph or the model"):
             pickle.dumps(one)
 
 

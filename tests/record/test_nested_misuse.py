@@ -143,7 +143,12 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_arrays_take_a_part(model, name):
     function = FUNCTIONS[name]
-    raises(model, mg.MLXGraphError, "k.output is several arrays. Write `k.output[0]`", function)
+    raises(
+        model,
+        mg.MLXGraphError,
+        "one array is needed, and this is a tuple of several. Write h[0]",
+        function,
+    )
     with model.trace(X):
         first = function(model.k.output[0]).save()
     assert mx.allclose(first, function(X))
@@ -160,11 +165,11 @@ def test_what_a_class_can_do_itself_it_does(model):
 
 
 WHOLE = {
-    "inputs": (lambda m: setattr(m.k, "inputs", 3), "`module.inputs[0][0] = ...`"),
-    "the arguments": (lambda m: operator.setitem(m.k.inputs, 0, 3), "`module.inputs[0][0] = ...`"),
-    "the model's": (lambda m: setattr(m, "inputs", X), "`module.inputs[0][0] = ...`"),
-    "an output": (lambda m: setattr(m.k, "output", 3), "`module.output[0] = ...`"),
-    "a dict": (lambda m: setattr(m.d, "output", 3), "`module.output['b']['c'] = ...`"),
+    "inputs": (lambda m: setattr(m.k, "inputs", 3), "`k.inputs[0][0] = ...`"),
+    "the arguments": (lambda m: operator.setitem(m.k.inputs, 0, 3), "`k.inputs[0][0] = ...`"),
+    "the model's": (lambda m: setattr(m, "inputs", X), "`model.inputs[0][0] = ...`"),
+    "an output": (lambda m: setattr(m.k, "output", 3), "`k.output[0] = ...`"),
+    "a dict": (lambda m: setattr(m.d, "output", 3), "`d.output['b']['c'] = ...`"),
 }
 
 

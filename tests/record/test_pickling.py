@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mlxgraph.errors import NoPickleError, NotSavedError
+from mlxgraph.errors import NotSavedError, PicklingError
 from tests import models
 
 ARRAYS = {
@@ -105,7 +105,7 @@ def test_a_recorded_value_is_not_pickled_before_the_run(chain, x, how):
     with chain.trace(x):
         h = chain.layers[0].output
         for value in (h, h[:, -1] * 2, chain.inputs):
-            with pytest.raises(NoPickleError, match="nothing has run yet") as caught:
+            with pytest.raises(PicklingError, match="nothing has run yet") as caught:
                 DUMPS[how](value)
             assert "its trace is over" not in str(caught.value)
             assert traceback.extract_tb(caught.tb)[-1].filename == __file__

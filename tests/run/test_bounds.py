@@ -63,6 +63,16 @@ READS = {
     "transposed": lambda h: h.swapaxes(0, 1)[5],
     "after a sum": lambda h: (h + h).sum(-1)[:, 5],
 }
+READS |= {
+    "gather_mm": lambda h: mx.gather_mm(
+        h.reshape(-1, 1, models.WIDTH),
+        mx.ones((2, models.WIDTH, 2)),
+        mx.array([9]),
+        mx.array([1]),
+    ),
+    "segmented_mm": lambda h: mx.segmented_mm(h[0].T, h[0], mx.array([[0, 7]], mx.uint32)),
+    "as_strided": lambda h: mx.as_strided(h, (3,), (1,), 9 * models.WIDTH),
+}
 WRITES = {
     "h[0][5] =": nested_put(0, 5),
     "h[0][-6] =": nested_put(0, -6),
@@ -178,6 +188,21 @@ WRONG_HERE = {
     "take_along_axis": lambda h: mx.take_along_axis(h, mx.array([[[9]]]), axis=1),
     "slice": lambda h: mx.slice(h, mx.array([6]), (1,), (2, 2, models.WIDTH)),
     "slice before": lambda h: mx.slice(h, mx.array([-1]), (1,), (2, 2, models.WIDTH)),
+    "gather_mm": lambda h: mx.gather_mm(
+        h, mx.ones((2, models.WIDTH, 2)), rhs_indices=mx.array([2])
+    ),
+    "gather_mm, negative": lambda h: mx.gather_mm(h, mx.ones((2, models.WIDTH, 2)), mx.array([-1])),
+    "gather_mm, the other": lambda h: mx.gather_mm(mx.ones((3, 2, 7)), h, None, mx.array([2])),
+    "gather_qmm": lambda h: mx.gather_qmm(
+        h,
+        *mx.quantize(mx.ones((2, 8, models.WIDTH)), group_size=32),
+        rhs_indices=mx.array([5]),
+        group_size=32,
+    ),
+    "segmented_mm": lambda h: mx.segmented_mm(h[0].T, h[0], mx.array([[0, 9]], mx.uint32)),
+    "as_strided": lambda h: mx.as_strided(h, (3,), (models.WIDTH,), 2 * 7 * models.WIDTH - 64),
+    "as_strided, before": lambda h: mx.as_strided(h, (3,), (-1,), 1),
+    "as_strided, its own shape": lambda h: mx.as_strided(h, offset=1),
     "cross_entropy": lambda h: nn.losses.cross_entropy(h[0], mx.array([0, 32, 1, 1, 1, 1, 1])),
 }
 
@@ -199,6 +224,93 @@ def test_a_param_that_is_an_index_is_checked_with_its_value(llama):
             llama.run(graph, LONG, where=mx.array([7, 0]), compile=compile)
         with pytest.raises(BoundsError), llama.trace(LONG, graph=graph, where=mx.array([7, 0])):
             pass
+
+
+COMPUTED = {
+    "pos + 3": lambda i: i + 3,
+    "2 * pos": lambda i: 2 * i,
+    "-pos": lambda i: -i - 1,
+    "a part": lambda i: mx.concatenate([i, i + 1])[1:],
+    "a cast": lambda i: (i.astype(mx.float32) * 2).astype(mx.uint32),
+    "clipped too late": lambda i: mx.minimum(i, 4) * 2,
+    "with an array": lambda i: i + mx.array([0, 1]),
+    "with the shape": lambda i: mx.where(mx.array([True]), i + 4, 0),
+}
+USED = {
+    "read": lambda h, i: h[:, i],
+    "written": lambda h, i: h.__setitem__((0, i), 0.0) or h,
+    "at": lambda h, i: h.at[:, i].add(1.0),
+    "taken": lambda h, i: mx.take(h, i, axis=1),
+    "along": lambda h, i: mx.take_along_axis(h, i[None, :, None], axis=1),
+}
+
+
+@pytest.mark.parametrize("used", USED)
+@pytest.mark.parametrize("computed", COMPUTED)
+def test_an_index_computed_from_a_param(llama, computed, used):
+    where = mg.param("where", shape=(1,), dtype="int32")
+    with llama.trace(LONG) as t:
+        USED[used](llama.layers[0].output, COMPUTED[computed](where)).save("out")
+    graph, good, bad = t.graph, mx.array([1], mx.int32), mx.array([7], mx.int32)
+    for compile in (False, True, "auto"):
+        for run in (
+            lambda value, how: llama.run(graph, LONG, where=value, compile=how),
+            lambda value, how: llama.run(graph.bind(where=value), LONG, compile=how),
+            lambda value, how: llama.compile(graph)(LONG, where=value),
+            lambda value, how: traced_with(llama, graph.bind(where=value), how),
+            lambda value, how: traced_with(llama, graph, how, where=value),
+        ):
+            run(good, compile)
+            with pytest.raises(BoundsError, match=r"test_bounds.py:\d+"):
+                run(bad, compile)
+
+
+def traced_with(llama, graph, how, **params):
+    with llama.trace(LONG, graph=graph, compile=how, **params):
+        pass
+
+
+def test_an_index_computed_from_a_param_meets_a_shorter_text(llama):
+    where = mg.param("where", shape=(1,), dtype="int32")
+    with llama.trace(LONG) as t:
+        llama.layers[0].output[:, where + 3].save("out")
+    at = mx.array([1], mx.int32)
+    llama.run(t.graph, LONG, where=at)
+    for given in (SHORT, LONG[:, :2]):
+        with pytest.raises(BoundsError):
+            llama.run(t.graph, given, where=at)
+        with pytest.raises(BoundsError):
+            llama.run(t.graph.bind(where=at), given)
+
+
+def test_an_index_that_the_model_has_a_part_in_is_left_to_it(llama):
+    where = mg.param("where", shape=(1,), dtype="int32")
+    with llama.trace(LONG) as t:
+        h = llama.layers[0].output
+        h[:, mx.minimum(where, h[0].argmax().astype(mx.int32) * 0 + 6)].save("out")
+    out = llama.run(t.graph, LONG, where=mx.array([99], mx.int32))["out"]
+    assert out.shape == (2, 1, models.WIDTH)
+
+
+def test_segments_may_end_where_the_axis_does(llama):
+    with llama.trace(LONG):
+        h = llama.layers[0].output
+        whole = mx.segmented_mm(h[0].T, h[0], mx.array([[0, 7]], mx.uint32)).save()
+        strided = mx.as_strided(h, (2, 7), (7 * models.WIDTH, models.WIDTH), 1).save()
+        kept = h.save()
+    assert models.same(whole[0], kept[0].T @ kept[0], 1e-3)
+    assert models.same(strided, kept[..., 1], 0)
+
+
+def test_a_pass_function_checks_what_it_makes_of_arrays(llama):
+    @llama.pass_
+    def rows(m, where):
+        return m.layers[0].output[:, where["b"] * 2]
+
+    assert rows(LONG, {"b": mx.array([3])}).shape == (2, 1, models.WIDTH)
+    for _ in range(2):
+        with pytest.raises(BoundsError):
+            rows(LONG, {"b": mx.array([4])})
 
 
 def test_a_pass_function_checks_the_arrays_it_is_given(llama):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
@@ -384,3 +386,30 @@ def test_a_child_held_by_its_bound_call_is_refused_and_its_weights_are_live(x, h
         assert models.same(out, module.b(module.a(x) + 1.0), 1e-5)
         module.b.weight = module.b.weight * 2
         mx.eval(module.b.weight)
+
+
+class ByProxy(nn.Module):
+    """A child that is also reached through a weak proxy."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+        self.again = weakref.proxy(self.lin)
+
+    def __call__(self, x):
+        return self.again(x)
+
+
+@pytest.mark.parametrize("compile", [False, True, "auto"])
+def test_a_child_behind_a_weak_proxy(compile):
+    model = made(ByProxy)
+    x = mx.ones((2, 4))
+    for _ in range(2):
+        with model.trace(x, compile=compile):
+            model.lin.output *= 2
+            out, again = model.output.save(), model.again.output.save()
+        assert models.same(out, model.module(x) * 2, 1e-6) and models.same(again, out)
+    model.module.lin.weight = model.module.lin.weight * 3
+    with model.trace(x, compile=compile):
+        out = model.output.save()
+    assert models.same(out, model.module(x), 1e-6)

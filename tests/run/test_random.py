@@ -414,3 +414,26 @@ def test_a_module_called_by_hand_in_a_look_has_the_weights_of_now(chain, x):
         kept = value.save()
     assert models.same(kept, mx.array(looked), 1e-6)
     assert models.same(kept, inner(chain.module.layers[0](x)), 1e-5)
+
+
+KEY = mx.random.key(1)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda h: mx.random.uniform(low=1, high=abs(h) + 3, shape=h.shape, key=KEY),
+        lambda h: mx.random.uniform(low=h, shape=h.shape, key=KEY),
+        lambda h: mx.random.bernoulli(p=mx.sigmoid(h), key=KEY),
+        lambda h: mx.random.uniform(0, abs(h), h.shape, key=KEY),
+    ],
+)
+def test_a_draw_with_a_key_goes_through_a_file(draw, tmp_path):
+    model = models.made(nn.Linear(4, 4))
+    x = mx.ones((2, 4))
+    with model.trace(x) as t:
+        kept = draw(model.output).save("kept")
+    t.graph.save(tmp_path / "drawn")
+    loaded = mg.Graph.load(tmp_path / "drawn")
+    assert models.same(model.run(loaded, x)["kept"], kept)
+    assert models.same(draw(model.module(x)), kept)

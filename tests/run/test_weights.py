@@ -13,7 +13,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 
 import mlxgraph as mg
-from mlxgraph.errors import LookError
+from mlxgraph.errors import LookError, ModelChangedError
 from tests import models
 
 
@@ -289,6 +289,49 @@ def test_what_was_not_saved_is_of_the_runs_weights_or_raises(chain, x, name):
     with chain.trace(x) as t:
         chain.layers[0].output.save("kept")
     assert not models.same(t.output, expected, 1e-3)
+
+
+def another_setting(module):
+    module.layers[0].gain = 2.0
+
+
+OTHERWISE = {
+    "quantized": nn.quantize,
+    "exchanged": lambda module: module.layers.__setitem__(1, nn.Linear(64, 64)),
+    "appended": lambda module: module.layers.append(nn.ReLU()),
+    "setting": another_setting,
+}
+
+
+@pytest.mark.parametrize("retraced", [False, True])
+@pytest.mark.parametrize("change", OTHERWISE)
+@pytest.mark.parametrize("name", LATER)
+def test_what_was_not_saved_is_of_the_runs_modules_or_raises(name, change, retraced):
+    module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    model, x = mg.InterpretableModel(module), mx.ones((2, 64))
+    with model.trace(x) as t:
+        kept = model.layers[0].output.save("kept")
+    OTHERWISE[change](module)
+    if retraced:  # which notices
+        with model.trace(x):
+            model.output.save()
+    with pytest.raises(LookError, match=r"test_weights.py:\d+"):
+        LATER[name](t)
+    assert kept.shape == (2, 64)
+    with pytest.raises(LookError):
+        t.get_activation(model.layers[0])
+
+
+def test_modules_exchanged_inside_a_block_are_refused():
+    module = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    model, x = mg.InterpretableModel(module), mx.ones((2, 64))
+    linear = nn.Linear(64, 64)
+    with pytest.raises(ModelChangedError, match="layers.1"), model.trace(x):
+        module.layers[1] = linear
+        model.layers[1].output.save()
+    with model.trace(x):  # and the next block is on the model as it is
+        out = model.layers[1].output.save()
+    assert models.same(out, module(x), 1e-5)
 
 
 def test_what_is_added_to_the_model_does_not_make_a_run_stale(chain, x):

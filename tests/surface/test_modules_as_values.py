@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import operator
-import pickle
 import traceback
 
 import mlx.core as mx
@@ -14,9 +13,6 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.errors import (
-    MLXGraphError,
-    NoPickleError,
-    NotSavedError,
     NoValueError,
     UnknownSiteError,
     WeightError,
@@ -163,22 +159,3 @@ def test_a_handle_can_be_copied(tiny, copied):
     with model.trace([1, 2]):
         out = handle.output.save()
     assert out.shape == (1, 2, 128)
-
-
-def test_what_cannot_be_pickled_says_what_to_do(tiny):
-    with tiny.trace([1, 2]) as t:
-        h = tiny.layers[0].output
-        with pytest.raises(NoPickleError, match="Save it"):
-            pickle.dumps(h)
-        with pytest.raises(NoPickleError, match="nothing has run"):
-            pickle.dumps({"a": [h * 2]})
-    compiled = tiny.compile(mg.read("layers.1"))
-    for value in (tiny, tiny.layers[0], compiled):
-        assert type(pickle.loads(pickle.dumps(value))) is type(value)
-    with pytest.raises(NoPickleError, match="t.graph") as caught:
-        pickle.dumps(t)
-    assert traceback.extract_tb(caught.tb)[-1].filename == __file__
-    with pytest.raises(NotSavedError):
-        pickle.dumps(h)
-    assert isinstance(caught.value, MLXGraphError)
-    assert same(copy.deepcopy(tiny)([1, 2]), tiny([1, 2]), 0)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import mlx.nn as nn
 import pytest
 
@@ -14,6 +20,20 @@ from tests.models import make_llama
 def test_the_typed_example_runs():
     found = typed_example.main()
     assert set(found) == {"layer_0"}, "and so to its end"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pyright") is None, reason="there is no pyright on the PATH")
+def test_pyright_sees_the_same_types(tmp_path):
+    page, root = Path(typed_example.__file__), Path(mg.__file__).parents[1]
+    shutil.copy(page, tmp_path / "page.py")
+    settings = {"typeCheckingMode": "standard", "extraPaths": [str(root)], "include": ["page.py"]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = ["pyright", "--outputjson", "--pythonpath", sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    found = json.loads(done.stdout)
+    assert found["summary"]["filesAnalyzed"] == 1
+    assert [problem["message"] for problem in found["generalDiagnostics"]] == []
 
 
 def test_printing_a_model_shows_its_tree(tied):
@@ -78,11 +98,45 @@ def test_the_interventions_module_shows_interventions_alone():
     assert all(callable(getattr(iv, name)) and not name[0].isupper() for name in dir(iv))
 
 
-def test_ipython_completes(tied):
+SETUP = """
+with model.trace([[1, 2, 3]]) as trace:
+    cache = trace.cache("layers.*")
+    model.output.save("kept")
+acts, layer, result = trace.activations, model.layers[1], model.run(trace, [[1, 2, 3]])
+"""
+COMPLETED = {  # what is typed: something offered, and how much the shell must be allowed
+    'model["layers.1.ml': ("layers.1.mlp", "limited"),
+    'acts["model.layers.1.': ("model.layers.1.mlp", "limited"),
+    'result["': ("kept", "limited"),
+    'trace.saved_values["ke': ("kept", "unsafe"),
+    'cache["': ("layers.1", "limited"),
+    "model.logit": ("logit_lens", "limited"),
+    "layer.ml": ("mlp", "limited"),
+    "iv.sc": ("scale", "limited"),
+    'trace.activations["model.layers.1.': ("model.layers.1.mlp", "unsafe"),
+    "model.layers[1].ml": ("mlp", "unsafe"),
+    "trace.layers[1].ml": ("mlp", "unsafe"),
+    'trace.get("model.layers.1.': ("model.layers.1.mlp", None),
+}
+
+
+@pytest.mark.parametrize("typed", COMPLETED)
+@pytest.mark.parametrize("allowed", ["limited", "unsafe"])
+def test_ipython_completes(tied, typed, allowed, tmp_path, monkeypatch):
     completer = pytest.importorskip("IPython.core.completer")
-    shell = completer.IPCompleter(namespace={"model": tied, "iv": iv}, use_jedi=False)
+    monkeypatch.chdir(tmp_path)  # file names are offered as well
+    names = {"model": tied, "iv": iv}
+    exec(SETUP, names)
+    shell = completer.IPCompleter(namespace=names, use_jedi=False)
+    shell.evaluation = allowed
     with completer.provisionalcompleter():
-        keys = {c.text for c in shell.completions('model["layers.1.ml', 18)}
-        parts = {c.text for c in shell.completions("iv.", 3)}
-    assert any("layers.1.mlp" in key for key in keys)
-    assert any("scale" in part for part in parts) and not any(".mx" in part for part in parts)
+        offered = {c.text for c in shell.completions(typed, len(typed))}
+    wanted, needed = COMPLETED[typed]
+    assert any(wanted in text for text in offered) == (needed in ("limited", allowed))
+
+
+def test_completion_offers_interventions_alone():
+    completer = pytest.importorskip("IPython.core.completer")
+    shell = completer.IPCompleter(namespace={"iv": iv}, use_jedi=False)
+    with completer.provisionalcompleter():
+        assert not any(".mx" in c.text for c in shell.completions("iv.", 3))
