@@ -41,10 +41,10 @@ def token_scores(model: Traceable, states: mx.array, apply_norm: bool = True) ->
                 str(here()),
                 "Give states of the residual stream: (width,) or (batch, width).",
             )
-        stream[:] = states[:, None]
+        stream[:, 0] = states
         scores = first_array(model.output)
         check_head(model, scores, stream.shape[-1])
-        scores = scores[:, -1].save()
+        scores = scores[:, 0].save()
     return scores
 
 

@@ -132,4 +132,4 @@ def check_number(site: Site, called: Iterable[str], where: str) -> None:
         numbers = {int(name) for name in below if name.isdigit()}
         if numbers and numbers == {*range(len(numbers))} and int(part) >= len(numbers):
             there = numbered(parts[k - 1], len(numbers))
-            raise NeverCalledError(str(site), where, (), reason=f"the forward calls {there}.")
+            raise NeverCalledError(site.spoken, where, (), reason=f"the forward calls {there}.")

@@ -131,6 +131,13 @@ class Graph(GraphBase):
         return f"<{headline(self).capitalize()}>"
 
 
+def of_graph(name: str) -> str:
+    """What to write in place of an attribute that a trace lacks and its graph has, or nothing."""
+    if not callable(getattr(Graph, name, None)) and name not in ("writes", "params"):
+        return ""
+    return f"Write t.graph.{name}: the graph is what was recorded."
+
+
 def graph_in(value: Any) -> Graph | None:
     """The graph itself, or that of a trace or a compiled pass; None of anything else."""
     if isinstance(value, Graph):

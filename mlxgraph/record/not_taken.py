@@ -15,6 +15,7 @@ from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import FrozenList, Literal, dtype_name, frozen_leaves
 from mlxgraph.mlx_facts.dtypes import whole_range
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.entries import to_first_array
 
 _ELSEWHERE = {"dim": "axis", "dims": "axes", "keepdim": "keepdims", "out": "", "dtype": ""}
 _BY_INDEX = (ops.GETITEM, ops.UPDATE, *ops.AT.values())
@@ -30,11 +31,9 @@ def in_other_words(node: Node, value_of: Callable[[Node], Any]) -> str:
     for child in node.inputs:
         value = value_of(child)
         if not isinstance(value, ARRAY) and is_container(value) and entries(value):
-            key, _ = entries(value)[0]
-            part = f"[{key!r}]" if isinstance(value, (list, tuple, dict)) else f".{key}"
             return (
                 f"one array is needed, and this is a {type(value).__name__} of several. Write"
-                f" h{part} for one of them."
+                f" h{to_first_array(value)} for one of them."
             )
     return _other_names(node)
 

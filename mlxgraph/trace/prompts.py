@@ -20,7 +20,7 @@ from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.algebra import rebuilt
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.graph import Graph, of_graph
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node, site_node, site_of, walk
 from mlxgraph.mlx_facts import random_state
@@ -153,7 +153,11 @@ class Prompts:
         if name.startswith("_"):
             raise AttributeError(name)
         own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
-        raise UnknownSiteError(name, (), "a trace of several prompts", also=own)
+        graph = of_graph(name)
+        raise UnknownSiteError(
+            name, (), "a trace of several prompts", also=own, advice=graph, kind="method",
+            near=[] if graph else None,
+        )  # fmt: skip
 
     __copy__, __deepcopy__, __reduce_ex__ = shallow, deep, refuse_pickle
 
