@@ -136,7 +136,7 @@ class Prompts:
         seen = [site_of(n) for n in walk([node, *[n for _, n in mine]]) if n.op == ops.SITE]
         if any(unscoped(site)[0] not in numbers for site in seen):
             raise not_known_yet()
-        alone = rebuilt(graph.replace(writes=mine, saves=[("number", node)]), _alone)
+        alone = rebuilt(graph.replace(writes=mine, saves=[("it", node)]), _alone)
         alone = alone.replace(writes=[(unscoped(site)[1], n) for site, n in alone.writes])
         missing = [name for name in alone.params if name not in self._params]
         if missing:
