@@ -16,7 +16,6 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import (
-    EscapedError,
     GradientOrderError,
     OrderError,
     ShapeError,
@@ -32,7 +31,6 @@ from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.mlx_facts.probes import holds_nothing
 from mlxgraph.record import write_through
 from mlxgraph.record.bounds import check_taken
 from mlxgraph.record.conform import ANY_DTYPE, NUMBER_KINDS, check_number, shape_and_dtype
@@ -166,10 +164,7 @@ class Recording:
 
     def check_escapes(self) -> None:
         """Raise if an array from outside was made from a placeholder behind our back."""
-        lines = self._inference.lines
-        for node in [node for node in lines if node.op == ops.CONSTANT]:
-            if holds_nothing(self.constants[node.args[0]]):
-                raise EscapedError(str(lines[node]))
+        self._inference.check_escapes()
 
     # -- sites ------------------------------------------------------------------------------------
 

@@ -11,12 +11,14 @@ with another number saves under the same names.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.listing import expression, is_first_argument
 from mlxgraph.graph.node import Node, site_of
+from mlxgraph.graph.site import Site
 from mlxgraph.record.handle import site_of_handle
 
 LEFT_OUT = "..."  # for an index that is a value
@@ -27,7 +29,7 @@ def default_name(handle: Any) -> str:
     """The name of a handle that is saved without one."""
     site = site_of_handle(handle)
     if site is not None:
-        return site.unscoped.spoken
+        return _spoken(site)
     node = handle._node
     name = _known.get(node)
     if name is None:
@@ -35,9 +37,14 @@ def default_name(handle: Any) -> str:
     return name
 
 
+@lru_cache(maxsize=4096)
+def _spoken(site: Site) -> str:
+    return site.unscoped.spoken
+
+
 def _name(node: Node) -> str:
     if node.op == ops.SITE:
-        return site_of(node).unscoped.spoken
+        return _spoken(site_of(node))
     if is_first_argument(node):
         return _name(node.args[0].args[0]).removesuffix("s")
     if node.op in (ops.GETITEM, ops.ITEM):
