@@ -23,6 +23,7 @@ from mlxgraph.errors import (
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.model.called import called, called_in_block
 from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock, check_example
@@ -35,7 +36,7 @@ from mlxgraph.record.no_value import names_a_module
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.trace.inputs import check_keywords, encode, prepare
+from mlxgraph.trace.inputs import check_keywords, encode, listed_ids, params_of, prepare
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
@@ -135,14 +136,14 @@ class InterpretableModel:
                     "a trace of several prompts takes no edits of its own.\n"
                     "  Give them to each: `with t.invoke(prompt, interventions=...)`."
                 )
-            return Prompts(self._engine, params or {}, options)
+            return Prompts(self._engine, params_of(params), options)
         if len(inputs) == 2 and interventions is None and is_interventions(inputs[1]):
             interventions, inputs = inputs[1], inputs[:1]
         own = dict(forward_kwargs)
         given = {name: own.pop(name) for name in (graph.params if graph else ()) if name in own}
         check_keywords(self.module, own, graph.params if graph else ())
         call = prepare(inputs, self._engine, own)
-        given |= params or {}
+        given |= params_of(params)
         return Trace(self._engine, call, interventions, graph, given, options)
 
     def run(
@@ -309,9 +310,9 @@ class InterpretableModel:
         yield from self._engine.runner.refresh().modules.items()
 
     def parameters(self) -> dict[str, mx.array]:
-        """Every parameter by its dotted name, in one flat mapping."""
+        """Every parameter by its dotted name, in one flat mapping: copies, on the same data."""
         tree = self._engine.runner.refresh()
-        return dict(zip(tree.weight_names, tree.weights(), strict=False))
+        return dict(zip(tree.weight_names, map(same_data, tree.weights()), strict=False))
 
     def refresh(self) -> None:
         """Let go of all that was worked out about the model, compiled runs among it.
@@ -360,9 +361,7 @@ class InterpretableModel:
     def decode(self, tokens: list[int] | mx.array) -> str:
         """The text of token ids, a list or a one-dimensional array.  Raises: NoTokenizerError."""
         tokenizer = self._needs_tokenizer("decode")
-        if isinstance(tokens, mx.array):
-            tokens = tokens.tolist()  # type: ignore[assignment]
-        return tokenizer.decode([int(token) for token in tokens])
+        return tokenizer.decode(listed_ids(tokens))
 
     def token_to_str(self, token_id: int) -> str:
         """The text of one token.  Raises: NoTokenizerError."""

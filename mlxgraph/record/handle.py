@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlxgraph.errors import LookError, NotSavedError, PicklingError, UnboundParamError
+from mlxgraph.errors import (
+    InputError,
+    LookError,
+    NotSavedError,
+    PicklingError,
+    UnboundParamError,
+)
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.listing import brief
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -113,4 +119,9 @@ def save(handle: Any, name: str | None = None) -> Any:
     Args: name: how `trace.saved_values` lists it; left out, a site's value goes by the site, and a
         computed one by its operation.
     """
+    if name is not None and not isinstance(name, str):
+        raise InputError(
+            f"a saved value's name is text, not a {type(name).__name__}.\n  at {here()}\n"
+            "  Write h.save('name')."
+        )
     return open_recording(handle).save(handle, name)

@@ -32,7 +32,7 @@ from mlxgraph.record import einops_backend, on_the_left  # noqa: F401 - guards p
 from mlxgraph.record.apply import apply
 from mlxgraph.record.array_type import STAND_IN
 from mlxgraph.record.handle import handle_in
-from mlxgraph.record.no_value import guarded
+from mlxgraph.record.no_value import refuse_modules
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.stack import current, enter, leave
 from mlxgraph.record.view_functions import view_call
@@ -59,7 +59,11 @@ def _recorder(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def record(*args: Any, **kwargs: Any) -> Any:
         proxy = handle_in(args)
         if proxy is None and (not kwargs or (proxy := handle_in(kwargs.values())) is None):
-            return guarded(real, op, args, kwargs)
+            try:
+                return real(*args, **kwargs)
+            except (TypeError, ValueError):
+                refuse_modules((*args, *kwargs.values()), op)
+                raise
         recording = proxy._recording
         if recording is None:  # a nested value whose block is over: its arrays are real
             return real(*args, **kwargs)

@@ -82,6 +82,7 @@ class Looks:
         path, args, kwargs = call_arguments(node, lookup)
         before = random_state.current()
         try:
-            return self._engine.runner.modules()[path](*args, **kwargs)
+            with self._engine.runner.tree.beyond.as_it_was():
+                return self._engine.runner.modules()[path](*args, **kwargs)
         finally:
             random_state.restore(before)

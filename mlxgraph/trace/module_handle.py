@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from difflib import SequenceMatcher
+from types import MethodType
 from typing import Any, overload
 
 import mlx.nn as nn
 
 from mlxgraph.errors import (
+    InputError,
     NeverCalledError,
     NoLayerError,
     StepError,
@@ -27,6 +29,7 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.handed import hand_out
 from mlxgraph.record.no_value import names_a_module, written
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
@@ -39,6 +42,7 @@ _OF_VALUES = frozenset(name for name in dir(ARRAY) if name[0] != "_") | {
     "backward",
     ops.GRAD,
 }
+_OF_PARAMETERS = ("parameters", "trainable_parameters")
 PORTS = ("output", "input", "inputs", "calls", "skip")
 Opened = Callable[[str], Recording]
 
@@ -184,10 +188,18 @@ class ModuleHandle:
         module = self.module
         if isinstance(module, nn.Module):  # copies: `handle.weight *= 2` is not the model's
             if _is_its_own(module, name):
-                return same_data_in(getattr(module, name))
+                return self._handed(name, getattr(module, name))
             if name in module:
-                return same_data_in(module[name])
+                return self._handed(name, module[name])
         raise self._unknown(name, f".{name}" if name in _OF_VALUES else "")
+
+    def _handed(self, name: str, value: Any) -> Any:
+        """What a module has, with copies of its arrays."""
+        if name in _OF_PARAMETERS and isinstance(value, MethodType):
+            return lambda: same_data_in(value())
+        value = same_data_in(value)
+        recording = recording_on(self._engine.root) if isinstance(value, ARRAY) else None
+        return value if recording is None else hand_out(value, recording, name, written(self))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("output", "input", "inputs"):
@@ -291,6 +303,11 @@ class Calls:
 
     def __getitem__(self, number: int) -> ModuleHandle:
         handle = self._handle
+        if not hasattr(type(number), "__index__"):
+            raise InputError(
+                f"calls go by number, and {number!r} is none.\n  at {here()}\n"
+                f"  Write {written(handle)}.calls[0] for the first."
+            )
         # how many calls there are is known inside a trace
         if number >= 0 and recording_on(handle._engine.root) is None:
             return handle._at_call(number)

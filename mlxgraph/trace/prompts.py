@@ -20,7 +20,7 @@ from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.algebra import rebuilt
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.graph import Graph, of_graph
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node, site_node, site_of, walk
 from mlxgraph.mlx_facts import random_state
@@ -136,7 +136,7 @@ class Prompts:
         seen = [site_of(n) for n in walk([node, *[n for _, n in mine]]) if n.op == ops.SITE]
         if any(unscoped(site)[0] not in numbers for site in seen):
             raise not_known_yet()
-        alone = rebuilt(graph.replace(writes=mine, saves=[("number", node)]), _alone)
+        alone = rebuilt(graph.replace(writes=mine, saves=[("it", node)]), _alone)
         alone = alone.replace(writes=[(unscoped(site)[1], n) for site, n in alone.writes])
         missing = [name for name in alone.params if name not in self._params]
         if missing:
@@ -153,7 +153,11 @@ class Prompts:
         if name.startswith("_"):
             raise AttributeError(name)
         own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
-        raise UnknownSiteError(name, (), "a trace of several prompts", also=own)
+        graph = of_graph(name)
+        raise UnknownSiteError(
+            name, (), "a trace of several prompts", also=own, advice=graph, kind="method",
+            near=[] if graph else None,
+        )  # fmt: skip
 
     __copy__, __deepcopy__, __reduce_ex__ = shallow, deep, refuse_pickle
 
