@@ -25,6 +25,7 @@ from mlxgraph.graph.values import Opaque
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.originals import ARRAY, normal
 from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
+from mlxgraph.record.as_it_is import check_views
 from mlxgraph.record.conform import shape_and_dtype, told
 from mlxgraph.record.escapes import holding_nothing
 from mlxgraph.record.freeze import freeze
@@ -141,6 +142,7 @@ def _opaque(fn: Callable[[Any], Any], handle: Any, mark: Any, key: mx.array) -> 
     """The function as it is, and nothing of what was recorded and drawn when it was tried."""
     handle._recording.rewind(mark)
     random_state.restore(key)
+    check_views(fn, handle)
     return apply(fn, handle)
 
 

@@ -84,6 +84,7 @@ class Recording:
         self.takes_gradients = False
         self._saves = Saves()
         self._look = look
+        self.detached = False  # whether views are values of their own, as MLX's are
         self._sites = SiteValues(census)
         self._inference = Inference(census, modules, self._sites.check_visited, self.constants)
         self.build = self._inference.build
@@ -265,7 +266,7 @@ class Recording:
 
     def view(self, handle: Any, view: View) -> Any:
         """A handle on a part of another handle's value."""
-        return write_through.part_of(self, handle, view)
+        return write_through.part_of(self, handle, view, self.detached)
 
     def write(self, handle: Any, value: Any) -> None:
         """`handle[...] = value`"""
