@@ -89,7 +89,7 @@ def _are_same(one: _Result, other: _Result, handle: Any) -> bool:
         return True
     finally:
         random_state.restore(key)
-    return bool(np.allclose(*found, equal_nan=True))
+    return np.allclose(found[0], found[1], equal_nan=True)
 
 
 def _zeros_of(recording: Any, node: Node) -> Any:
