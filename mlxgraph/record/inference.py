@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlxgraph.errors import EscapedError, MLXGraphError, OperationError, ShapeError
+from mlxgraph.errors import MLXGraphError, OperationError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.evaluate.bounds import Outside, check_frozen, indexed, nodes_in
 from mlxgraph.evaluate.evaluate import call_arguments, evaluate
@@ -26,7 +26,7 @@ from mlxgraph.mlx_facts import originals, random_state
 from mlxgraph.mlx_facts.dtypes import dtype_named
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
-from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
+from mlxgraph.mlx_facts.probes import says_holds_nothing
 from mlxgraph.record.bounds import refuse
 from mlxgraph.record.conform import shape_and_dtype
 from mlxgraph.record.no_value import refuse_modules
@@ -90,21 +90,16 @@ class Inference:
         for node in self._opaque:
             self.infos.pop(node, None)
 
-    def check_escapes(self) -> None:
-        """Raise if an array from outside was made from a placeholder behind our back.
+    def mark(self) -> tuple[int, int]:
+        """Where the recording stands, for `rewind`."""
+        return len(self._constants), len(self.lines)
 
-        Asked once for each line and the arrays there: to ask, MLX must begin to compute them.
-        """
-        checked = self._census.checked
-        for asked in [(node, line) for node, line in self.lines.items() if node.op == ops.CONSTANT]:
-            if asked in checked:
-                continue
-            node, line = asked
-            if holds_nothing(self._constants[node.args[0]]):
-                raise EscapedError(str(line))
-            if len(checked) > MOST_INFOS:
-                checked.clear()
-            checked.add(asked)
+    def rewind(self, mark: tuple[int, int]) -> None:
+        """Forget the nodes and constants that came after a mark: nothing uses them."""
+        constants, lines = mark
+        del self._constants[constants:]
+        for node in [*self.lines][lines:]:
+            del self.lines[node]
 
     def check_indices(self, node: Node) -> None:
         """Raise BoundsError where a node, of a graph that meets this forward, indexes outside."""

@@ -94,7 +94,7 @@ def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
         if proxy is None:
             proxy = handle_in(kwargs.values())
         recording = proxy._recording if proxy is not None else current()
-        if recording is None:
+        if recording is None or (proxy is None and recording.is_compiling()):
             return real(*args, **kwargs)
         if len(args) > at and args[at] is not None:  # by name, as no number of a draw is
             named = {"key": args[at], **dict(zip(("stream",), args[at + 1 :], strict=False))}
