@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlxgraph.errors import StepError
+from mlxgraph.errors import InterventionError, StepError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.deferred import Edit, Read
@@ -88,8 +88,9 @@ def _numbers(given: Any, what: str) -> int | tuple[int, ...] | None:
     try:
         return tuple([operator.index(k) for k in getattr(given, "tolist", lambda: given)()])
     except TypeError:
-        raise TypeError(
-            f"{what}={given!r} are no whole numbers; write {what}=-1, {what}=[0, 3] or leave it out"
+        raise InterventionError(
+            f"{what}={given!r} are no whole numbers.\n"
+            f"  Write {what}=-1, {what}=[0, 3] or leave it out."
         ) from None
 
 

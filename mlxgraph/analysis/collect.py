@@ -99,6 +99,11 @@ def _rows(model: Traceable, prompts: Any) -> list[Row]:
             return [array.tolist()]  # type: ignore[list-item]
         tokens = holds_tokens(array) and array.ndim == 2
         return array.tolist() if tokens else list(array)  # type: ignore[return-value]
+    if not isinstance(prompts, Iterable):
+        raise InputError(
+            f"texts or token ids are needed, not a {type(prompts).__name__}.\n"
+            "  Give a list of texts."
+        )
     rows = list(prompts)
     if not rows:
         raise InputError("there are no prompts.\n  Give at least one.")
@@ -124,6 +129,11 @@ def _collect(
 ) -> dict[str, mx.array]:
     chosen = _chosen(model, layers)
     single = isinstance(positions, (int, np.integer))
+    if isinstance(positions, str):
+        raise InputError(
+            f"positions={positions!r} are no positions.\n  Write positions=-1 for the last token,"
+            " or a list of numbers."
+        )
     wanted = [int(positions)] if single else [int(p) for p in positions]  # type: ignore
     columns = [_columns(row, wanted, number) for number, row in enumerate(rows)]
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))

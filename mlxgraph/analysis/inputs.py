@@ -5,6 +5,7 @@ In: what the user gave.  Out: rows that a trace takes, and layers and positions 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -69,11 +70,41 @@ def choose_layers(model: Traceable, layers: Sequence[int] | int | None) -> list[
     count = len(model.layers)
     if layers is None:
         return list(range(count))
-    chosen = [layers] if isinstance(layers, int) else list(layers)
+    several = isinstance(layers, (list, tuple, range, set, mx.array, np.ndarray))
+    chosen = [layer_number(model, one) for one in (list(layers) if several else [layers])]  # type: ignore[arg-type]
     for layer in chosen:
         if not -count <= layer < count:
             raise NoLayerError("layers", layer, count, str(here()))
     return list(dict.fromkeys(layer % count for layer in chosen))
+
+
+def layer_number(model: Traceable, layer: Any) -> int:
+    """A layer's number, of the number itself or of the layer's name or handle."""
+    try:
+        return operator.index(layer)
+    except TypeError:
+        pass
+    names = [model.layers[k].path for k in range(len(model.layers))]
+    try:
+        paths = [name.removesuffix(".output") for name in model.sites(layer)]
+    except SiteNameError:
+        paths = []
+    if len(paths) == 1 and paths[0] in names:
+        return names.index(paths[0])
+    raise InputError(
+        f"{layer!r} is no layer.\n  Write its number, from 0 to {len(names) - 1}, or"
+        " model.layers[2]."
+    )
+
+
+def whole_number(value: Any, what: str) -> int:
+    """A whole number.  Raises: InputError.  Args: what: the keyword it was given by."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InputError(
+            f"{what}={value!r:.40} is no whole number.\n  Write one, such as {what}=3."
+        ) from None
 
 
 def names_of(model: Traceable, given: Any) -> list[str]:
@@ -99,6 +130,7 @@ def value_at(model: Traceable, name: str) -> Any:
 
 def check_position(position: int, length: int, what: str = "the text") -> int:
     """A position counted from the start.  Raises: PositionError (an IndexError)."""
+    position = whole_number(position, "position")
     if not -length <= position < length:
         raise PositionError(position, length, what)
     return position % length

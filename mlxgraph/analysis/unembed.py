@@ -12,7 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import first_array
+from mlxgraph.analysis.inputs import first_array, whole_number
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError, UnembeddingError
 from mlxgraph.errors.source_line import here
@@ -41,10 +41,10 @@ def token_scores(model: Traceable, states: mx.array, apply_norm: bool = True) ->
                 str(here()),
                 "Give states of the residual stream: (width,) or (batch, width).",
             )
-        stream[:] = states[:, None]
+        stream[:, 0] = states
         scores = first_array(model.output)
         check_head(model, scores, stream.shape[-1])
-        scores = scores[:, -1].save()
+        scores = scores[:, 0].save()
     return scores
 
 
@@ -140,6 +140,7 @@ def check_head(model: Traceable, scores: mx.array, width: int) -> None:
 
 def top_tokens(scores: mx.array, top_k: int) -> tuple[mx.array, mx.array]:
     """The ids and scores of the best tokens, best first: two arrays (..., top_k), lazy."""
+    top_k = whole_number(top_k, "top_k")
     if top_k < 1:
         raise InputError(f"top_k must be at least 1, not {top_k}.")
     if top_k == 1:
@@ -184,6 +185,12 @@ def get_token_predictions(
         ...     h = model.layers[4].output[0, -1].save()
         >>> [model.token_to_str(token) for token in model.get_token_predictions(h, top_k=3)]
     """
+    if isinstance(hidden_state, (str, int, float, type(None))):
+        raise InputError(
+            f"a state of the residual stream is needed, not a {type(hidden_state).__name__}.\n"
+            "  Save one in a block, `h = model.layers[4].output[0, -1].save()`; model.logit_lens"
+            " takes a text."
+        )
     states = _known(hidden_state)
     if states.ndim not in (1, 2):
         raise ShapeError(

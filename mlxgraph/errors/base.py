@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a part of a dotted name that is a number
 
 
 class MLXGraphError(Exception):
@@ -14,14 +17,25 @@ class MLXGraphError(Exception):
 
 
 def close_matches(name: str, known: Iterable[str], most: int = 5) -> list[str]:
-    """The known names that look most like `name`, best first."""
+    """The known names that look most like `name`, best first.
+
+    Of names that differ in their numbers alone there is one: with the numbers that were written, if
+    there is such a one.
+    """
     names = list(dict.fromkeys(known))
-    found = difflib.get_close_matches(name, names, n=most, cutoff=0.6)
+    found = difflib.get_close_matches(name, names, n=max(len(names), 1), cutoff=0.6)
     tail = name.rsplit(".", 1)[-1]
     if not found:
         tails = list(dict.fromkeys(n.rsplit(".", 1)[-1] for n in names))
         tail = next(iter(difflib.get_close_matches(tail, tails, n=1, cutoff=0.6)), tail)
-    return (found + [n for n in names if n.endswith("." + tail) and n not in found])[:most]
+    found += [n for n in names if n.endswith("." + tail) and n not in found]
+    numbers = _NUMBER.findall(name)
+    forms: dict[str, str] = {}
+    for one in found:
+        form = _NUMBER.sub("*", one)
+        if form not in forms or _NUMBER.findall(one) == numbers:
+            forms[form] = one
+    return list(forms.values())[:most]
 
 
 def suggest(matches: list[str]) -> str:

@@ -32,7 +32,8 @@ class BoundsError(MLXGraphError, IndexError):
             axes = f"{len(shape)} axes" if len(shape) != 1 else "one axis"
             MLXGraphError.__init__(
                 self,
-                f"the index has a part for axis {axis}, and the array has {axes} (shape {shape}).\n"
+                f"the index is out of bounds: it has a part for axis {axis}, the array has {axes}"
+                f" (shape {shape}).\n"
                 f"  at {where}\n  Leave out what is too much, or look at h.shape.",
             )
             return

@@ -15,7 +15,7 @@ _NOT_EMPTIED = (
     "Edits end with their block. model.without_edits() is the model without those that stay, and"
     " model.refresh() lets go of compiled runs."
 )
-_RESIDUAL = {"pre": "input", "post": "output"}
+_HOOK = "Write model.{} in a block; by name it is '{}'."
 ELSEWHERE = {  # what people know from other libraries, and what it is here
     "invoke": "Several prompts go into `with model.trace() as t:`, opened without inputs.",
     "scan": "Shapes are known inside every block: h.shape runs nothing.",
@@ -25,6 +25,9 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "run_with_cache": "Write `with model.trace(x) as t:` and look values up in t.activations.",
     "run_with_hooks": "Write model.trace(x, interventions={name: function}).",
     "result": "Write t.output, the model's output in this run.",
+    "logits": "Write model.output in the block, and t.output after it.",
+    "saves": "Write t.saved_values, by name.",
+    "saved": "Write t.saved_values, by name.",
     "value": "After its block a saved value is the array itself.",
     "iter": _LATER.format("Generation under edits"),
     "all": _LATER.format("Generation under edits"),
@@ -57,10 +60,11 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "lm_head": _TIED,
     "ln_final": "Write model.model.norm.",
     "embed": "Write model.model.embed_tokens.",
-    **{f"hook_resid_{part}": f"Write model.layers[k].{port}." for part, port in _RESIDUAL.items()},
-    "hook_attn_out": "Write model.layers[k].attn.output.",
-    "hook_mlp_out": "Write model.layers[k].mlp.output.",
-    "hook_embed": "Write model.model.embed_tokens.output.",
+    "hook_resid_pre": _HOOK.format("layers[k].input", "layers.k.input"),
+    "hook_resid_post": _HOOK.format("layers[k].output", "layers.k"),
+    "hook_attn_out": _HOOK.format("layers[k].attn.output", "layers.k.attn"),
+    "hook_mlp_out": _HOOK.format("layers[k].mlp.output", "layers.k.mlp"),
+    "hook_embed": _HOOK.format("model.embed_tokens.output", "model.embed_tokens"),
     "generate": _LATER.format("Generation under edits"),
     "sweep": _LATER.format("A batched sweep") + " Run the graphs in a loop.",
     **{
@@ -82,12 +86,19 @@ class UnknownSiteError(MLXGraphError, AttributeError, KeyError):
         also: Iterable[str] = (),
         kind: str = "module",
         advice: str = "",
+        near: list[str] | None = None,
     ):
-        """`also` are names of other things than modules that may have been meant."""
+        """`also` are names of other things than modules that may have been meant; `near`, what
+        was meant, where that is known better than by looks."""
         known = list(dict.fromkeys(known))
         elsewhere = ELSEWHERE.get(name.rpartition(".")[2])
-        hint = "" if elsewhere else suggest(close_matches(name, [*known, *also]))
-        if not hint and not elsewhere:
+        if near is None and not elsewhere:
+            near = close_matches(name, [*known, *also])
+            listed = not near
+        else:
+            listed = False
+        hint = "" if elsewhere else suggest(near or [])
+        if listed:
             shown = ", ".join(known[:8]) + (", ..." if len(known) > 8 else "")
             hint = f"\n  It has: {shown or 'no modules'}."
         end = advice or elsewhere or "model.named_modules() lists every name."

@@ -24,18 +24,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
 VARIABLE = "MLXGRAPH_TRACEBACK"
+_IS_EDGE = "_is_edge"
 _INSTALLED = tuple(
     {os.path.join(path, "") for name, path in sysconfig.get_paths().items() if "lib" in name}
 )
 _CONTEXTS = contextlib.__file__
 _SPECIAL = frozenset(
     "__call__ __enter__ __exit__ __getattr__ __setattr__ __getitem__ __setitem__ __rshift__"
-    " __iter__ __bool__ __float__ __int__ __index__ __array__ __reduce_ex__".split()
+    " __iter__ __format__ __copy__ __deepcopy__ __reduce_ex__ __bool__ __complex__ __float__"
+    " __int__ __index__ __array__".split()
 )
 
 
 def at_the_edge(function: Callable[P, R]) -> Callable[P, R]:
-    """A public function, whose deliberate errors end at the line that called it."""
+    """A public function, whose deliberate errors end at the line that called it.
+
+    So does what Python itself says of a call with arguments that the function does not have.
+    """
 
     @functools.wraps(function)
     def edge(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -44,8 +49,33 @@ def at_the_edge(function: Callable[P, R]) -> Callable[P, R]:
         except MLXGraphError as error:
             trim(error)
             raise  # bare: Python adds no entry for this frame again
+        except TypeError as error:
+            entry = error.__traceback__
+            if entry is not None and entry.tb_next is None and not _wanted_in_full():
+                error.__traceback__ = None
+            raise
 
     return edge
+
+
+def of_files(function: Callable[P, R]) -> Callable[P, R]:
+    """A public function of a file's path: what the system says of it ends at the caller's line."""
+
+    @functools.wraps(function)
+    def edge(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except (MLXGraphError, OSError, TypeError) as error:
+            if not _wanted_in_full():
+                error.__traceback__ = _kept(error.__traceback__, _is_installed)
+            raise
+
+    vars(edge)[_IS_EDGE] = True
+    return edge
+
+
+def _wanted_in_full() -> bool:
+    return os.environ.get(VARIABLE) == "full"
 
 
 def with_edges(kind: C, but: tuple[str, ...] = ()) -> C:
@@ -56,7 +86,7 @@ def with_edges(kind: C, but: tuple[str, ...] = ()) -> C:
     for name, member in list(vars(kind).items()):
         if name.startswith("_") and name not in _SPECIAL or name in but:
             continue
-        if isinstance(member, FunctionType):
+        if isinstance(member, FunctionType) and _IS_EDGE not in vars(member):
             setattr(kind, name, at_the_edge(member))
         elif isinstance(member, property):
             get, put = member.fget, member.fset
@@ -66,7 +96,7 @@ def with_edges(kind: C, but: tuple[str, ...] = ()) -> C:
 
 def trim(error: BaseException) -> None:
     """Leave the user's frames alone in the traceback of a deliberate error, and of its causes."""
-    if not isinstance(error, MLXGraphError) or os.environ.get(VARIABLE) == "full":
+    if not isinstance(error, MLXGraphError) or _wanted_in_full():
         return
     error.__traceback__ = _kept(error.__traceback__, _is_ours)
     for cause in _causes(error):

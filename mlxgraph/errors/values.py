@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
+from mlxgraph.errors.shapes import BoundsError
 
 
 class OutsideTraceError(MLXGraphError, RuntimeError):
@@ -77,8 +78,9 @@ class EscapedError(MLXGraphError, TypeError):
             f" nothing.\n  used at {where}\n  "
             + (
                 advice
-                or "Write `mx.softmax(h)` instead of a `softmax` imported earlier, or"
-                " `mg.apply(fn, h)` to run any function as it is."
+                or "Write the function with its module, `mx.softmax(h)` or `nn.relu(h)`, in place"
+                " of a name that was imported earlier; or `mg.apply(fn, h)` to run any function as"
+                " it is."
             )
         )
 
@@ -111,12 +113,26 @@ class ForeignProxyError(MLXGraphError, ValueError):
 class UnknownEntryError(MLXGraphError, AttributeError, TypeError):
     """An attribute, or an operation, that a nested value does not have; its parts may."""
 
-    def __init__(self, what: str, shown: str, name: str, known: list[str], where: str, done: str):
+    def __init__(
+        self,
+        what: str,
+        shown: str,
+        name: str,
+        known: list[str],
+        where: str,
+        done: str,
+        part: str = "[0]",
+    ):
+        """`part`: how a part of it is written that may have what it has not."""
         fault = f"cannot {done}" if done else f"has no {name!r}"
+        if part == f"[{name!r}]":
+            fault = f"has {name!r} as an entry"
         if known:
             advice = f"It has {', '.join(known)}"
+        elif done or part == f"[{name!r}]":
+            advice = f"Take a part of it: `{what}{part}`"
         else:
-            advice = f"Take a part of it first: `[0].{name}`"
+            advice = f"Take a part of it first: `{part}.{name}`"
         super().__init__(
             f"{what} is {shown} and {fault}.\n  at {where}\n  {advice}."
             f"{suggest(close_matches(name, known))}"
@@ -131,6 +147,19 @@ class NoValueError(MLXGraphError, TypeError):
         super().__init__(
             f"{module} is a module, and no value: `{shown.format(module)}` needs one.\n"
             f"  at {where}\n  Write `{shown.format(module + '.output')}`."
+        )
+
+
+class NoEntryError(BoundsError, KeyError, TypeError):
+    """An entry that a nested value does not have, by its key or its number."""
+
+    def __init__(self, what: str, shown: str, key: object, there_is: str, meant: str, where: str):
+        """`meant`: how what was meant is written, as far as that can be told."""
+        advice = f"It has the entries {there_is}" if there_is else "It has no entries"
+        if meant:
+            advice += f"; write `{what}{meant}`"
+        MLXGraphError.__init__(
+            self, f"{what} is {shown} and has no entry {key!r}.\n  at {where}\n  {advice}."
         )
 
 

@@ -5,10 +5,10 @@ A noun only: `run` takes it, `record` checks against it, `run` plans by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mlxgraph.errors import NeverCalledError
+from mlxgraph.errors import NeverCalledError, numbered
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import BY_NAME, INPUTS, OUTPUT, SKIP, Site
@@ -119,3 +119,17 @@ class Census:
     def outputs(self) -> Iterator[Site]:
         """The output site of every call, in forward order."""
         return (site for site in self.order if site.port == OUTPUT)
+
+
+def check_number(site: Site, called: Iterable[str], where: str) -> None:
+    """Raises: NeverCalledError for a layer beyond those that the forward calls, by their paths."""
+    parts = site.path.split(".")
+    for k, part in enumerate(parts[1:], 1):
+        if not part.isdigit():
+            continue
+        above = ".".join(parts[:k]) + "."
+        below = (one.removeprefix(above).partition(".")[0] for one in called if above in one)
+        numbers = {int(name) for name in below if name.isdigit()}
+        if numbers and numbers == {*range(len(numbers))} and int(part) >= len(numbers):
+            there = numbered(parts[k - 1], len(numbers))
+            raise NeverCalledError(site.spoken, where, (), reason=f"the forward calls {there}.")

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from mlxgraph.errors import NotAGraphError
-from mlxgraph.errors.tracebacks import at_the_edge, with_edges
+from mlxgraph.errors.tracebacks import at_the_edge, of_files, with_edges
 from mlxgraph.graph import algebra, picture
 from mlxgraph.graph.base import GraphBase, Note
 from mlxgraph.graph.diff import Diff, difference
@@ -86,6 +86,7 @@ class Graph(GraphBase):
 
     # -- on disk, and to look at (see `graph.file`, `listing` and `picture`) --------------
 
+    @of_files
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph to one file, in safetensors layout: its structure as JSON, its arrays.
 
@@ -102,6 +103,7 @@ class Graph(GraphBase):
         file.save(self, path)
 
     @classmethod
+    @of_files
     def load(cls, path: str | os.PathLike[str]) -> Graph:
         """Read a graph that `save` has written.  It equals what was saved, with the same arrays.
 
@@ -127,6 +129,13 @@ class Graph(GraphBase):
 
     def __repr__(self) -> str:
         return f"<{headline(self).capitalize()}>"
+
+
+def of_graph(name: str) -> str:
+    """What to write in place of an attribute that a trace lacks and its graph has, or nothing."""
+    if not callable(getattr(Graph, name, None)) and name not in ("writes", "params"):
+        return ""
+    return f"Write t.graph.{name}: the graph is what was recorded."
 
 
 def graph_in(value: Any) -> Graph | None:

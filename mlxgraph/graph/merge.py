@@ -21,7 +21,10 @@ def side_by_side(graphs: Sequence[G], on_conflict: str) -> G:
         `"error"` raises MergeError, `"sequence"` lets the later graph see the earlier one.
     """
     if on_conflict not in ("error", "sequence"):
-        raise ValueError(f"on_conflict is 'error' or 'sequence', not {on_conflict!r}")
+        raise MergeError(
+            f"on_conflict is 'error' or 'sequence', not {on_conflict!r}.\n"
+            "  Write merge(a, b), or merge(a, b, on_conflict='sequence')."
+        )
     whole = graphs[0]
     for graph in graphs[1:]:
         if on_conflict == "error":

@@ -30,12 +30,13 @@ stop_gradient = mx.stop_gradient
 value_and_grad = mx.value_and_grad
 vmap = mx.vmap
 zeros = mx.zeros
+arange = mx.arange
 zeros_like = mx.zeros_like
 
 
 def found_array_type() -> Any:
     """What goes by the name of `mlx.core.array` now."""
-    return vars(mx)["array"]
+    return mx.array
 
 
 NAMESPACES: dict[str, dict[str, Any]] = {  # every name an operation may have, as it was

@@ -24,21 +24,21 @@ from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts.arrays import same_data
-from mlxgraph.model.compiled_pass import CompiledPass, Result, edited_output
+from mlxgraph.model.called import called, called_in_block
+from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock, check_example
 from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
-from mlxgraph.model.plain_call import plain_call
 from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
 from mlxgraph.record.no_value import names_a_module
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.trace.inputs import check_keywords, encode, prepare
+from mlxgraph.trace.inputs import check_keywords, encode, listed_ids, params_of, prepare
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
-from mlxgraph.trace.open_block import call_module, open_recording, refreshed
+from mlxgraph.trace.open_block import open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
 from mlxgraph.trace.resolve import is_interventions
 from mlxgraph.trace.trace import Interventions, Trace
@@ -136,14 +136,14 @@ class InterpretableModel:
                     "a trace of several prompts takes no edits of its own.\n"
                     "  Give them to each: `with t.invoke(prompt, interventions=...)`."
                 )
-            return Prompts(self._engine, params or {}, options)
+            return Prompts(self._engine, params_of(params), options)
         if len(inputs) == 2 and interventions is None and is_interventions(inputs[1]):
             interventions, inputs = inputs[1], inputs[:1]
         own = dict(forward_kwargs)
         given = {name: own.pop(name) for name in (graph.params if graph else ()) if name in own}
         check_keywords(self.module, own, graph.params if graph else ())
         call = prepare(inputs, self._engine, own)
-        given |= params or {}
+        given |= params_of(params)
         return Trace(self._engine, call, interventions, graph, given, options)
 
     def run(
@@ -333,11 +333,9 @@ class InterpretableModel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model, with the edits that stay on it, on inputs as for `trace`."""
-        if stack.open:
-            return call_module(self._engine, "", args, kwargs)
-        if self._engine.is_edited:
-            return edited_output(self._engine, args, kwargs)
-        return plain_call(self._engine, args, kwargs)
+        if stack.open and not stack.paused:
+            return called_in_block(self._engine, args, kwargs)
+        return called(self._engine, args, kwargs)
 
     # -- analyses: functions of a model, and so methods of it ------------------------------------
 
@@ -363,9 +361,7 @@ class InterpretableModel:
     def decode(self, tokens: list[int] | mx.array) -> str:
         """The text of token ids, a list or a one-dimensional array.  Raises: NoTokenizerError."""
         tokenizer = self._needs_tokenizer("decode")
-        if isinstance(tokens, mx.array):
-            tokens = tokens.tolist()  # type: ignore[assignment]
-        return tokenizer.decode([int(token) for token in tokens])
+        return tokenizer.decode(listed_ids(tokens))
 
     def token_to_str(self, token_id: int) -> str:
         """The text of one token.  Raises: NoTokenizerError."""

@@ -15,6 +15,7 @@ from weakref import ref
 import mlx.core as mx
 import numpy as np
 
+from mlxgraph.errors import InputError
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
@@ -68,6 +69,11 @@ class TracedFunction(Generic[P, R]):
         options: Options,
     ):
         """`model` is what the function is given as its first argument."""
+        if not callable(function):
+            raise InputError(
+                f"a pass is a function of the model, not a {type(function).__name__}.\n"
+                "  Write it with `m` first: `@model.pass_`, `def f(m, alpha): ...`."
+            )
         update_wrapper(self, function)
         self._model = model
         self._engine = engine
@@ -113,6 +119,7 @@ class TracedFunction(Generic[P, R]):
 
     def _record(self, call: Call, args: tuple, kwargs: dict[str, Any]) -> _Recorded:
         """Call the function on proxies."""
+        self._check_arguments(args, kwargs)
         count = iter(range(len(leaves((args, kwargs)))))
         result: Any = None
         first = 0
@@ -130,6 +137,21 @@ class TracedFunction(Generic[P, R]):
         template = map_nested(result, lambda v: v if _source(v) is None else None)
         sources = [_source(value) for value in leaves(result)]
         return _Recorded(graph.replace(saves=graph.saves[first:]), template, sources)
+
+    def _check_arguments(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Raise InputError unless the function takes these, after the model."""
+        try:
+            signature = inspect.signature(self._function)
+        except (TypeError, ValueError):
+            return  # of C, for one
+        try:
+            signature.bind(self._model, *args, **kwargs)
+        except TypeError as error:
+            name = getattr(self._function, "__name__", "the function")
+            raise InputError(
+                f"{name}{signature} does not take these arguments: {error}.\n  A pass is called"
+                f" with inputs in place of its model, and the rest as it is: {name}(inputs, ...)."
+            ) from None
 
     def __repr__(self) -> str:
         return f"<pass {inspect.unwrap(self._function).__name__} of {self._model!r}>"

@@ -41,6 +41,12 @@ def apply(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     Returns: a proxy of the function's result.  Called with no proxy it simply calls `fn`.
     """
+    if not callable(fn) or is_handle(fn):
+        shown = describe(fn) if is_handle(fn) else f"{fn!r:.60}"
+        raise InterventionError(
+            f"mg.apply runs a function, and {shown} is none.\n  at {here()}\n"
+            "  Write `mg.apply(function, h)`."
+        )
     handle = next(filter(is_handle, leaves((args, kwargs))), None)
     if handle is None or handle._recording is None:
         return fn(*args, **kwargs)

@@ -15,7 +15,6 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import (
     entries,
-    has_attributes,
     is_container,
     leaves,
     map_nested,
@@ -26,6 +25,7 @@ from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.dtypes import whole_range
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.entries import to_first_array
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.nested_proxy import is_nested
@@ -112,7 +112,7 @@ def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what:
             f"{told(what)} is {shape_and_dtype(target)} and cannot be written with one "
             f"{type(value).__name__}",
             str(here()),
-            f"Write to its entries: `module.output{_first_entry(target)} = ...`.",
+            f"Write to its entries: `{told(what)}{to_first_array(target)} = ...`.",
         )
     if is_nested(value):
         return freeze(value, recording)
@@ -153,11 +153,6 @@ def _aligned(given: Any, target: Any) -> list[Any] | None:
             return None
         found += inside
     return found
-
-
-def _first_entry(target: Any) -> str:
-    key = next((key for key, _ in entries(target)), 0)
-    return f".{key}" if has_attributes(target) else f"[{key!r}]"
 
 
 def shape_and_dtype(value: Any) -> str:

@@ -18,6 +18,8 @@ from mlxgraph.graph.node import walk
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.conform import shape_and_dtype
 from mlxgraph.record.freeze import freeze
+from mlxgraph.record.handle import is_handle
+from mlxgraph.record.no_value import written
 from mlxgraph.record.write_through import is_part
 
 
@@ -26,9 +28,20 @@ def gradient(recording: Any, loss: Any, handle: Any) -> Any:
 
     At a view it is that part of the whole value's gradient.
 
-    Raises: GradientError for a loss of several numbers, one that holds a gradient itself, or a
-        value of whole numbers.
+    Raises: GradientError for what is not recorded, a loss of several numbers, one that holds a
+        gradient itself, or a value of whole numbers.
     """
+    if not is_handle(handle):
+        raise GradientError(
+            f"a gradient is taken at a recorded value, and {_said(handle)} is none.\n"
+            f"  at {here()}\n  Write `t.grad(loss, {_instead(handle)})`."
+        )
+    if not isinstance(loss, ARRAY) and not is_handle(loss):
+        raise GradientError(
+            f"a gradient is taken of a recorded number, and {_said(loss)} is none.\n"
+            f"  at {here()}\n  Write `t.grad(loss, h)`, with a loss that is computed from what the"
+            " model gives: `loss = model.output[0, -1].max()`."
+        )
     node = freeze(loss, recording)
     value = recording.info(node).value
     if not isinstance(value, ARRAY) or value.size != 1:
@@ -60,6 +73,16 @@ def gradient(recording: Any, loss: Any, handle: Any) -> Any:
     for view in reversed(chain):
         result = recording.view(result, view)
     return result
+
+
+def _said(value: Any) -> str:
+    return written(value) if hasattr(type(value), "_names_a_module") else f"{value!r:.60}"
+
+
+def _instead(value: Any) -> str:
+    """A recorded value in place of what was given: the output of a module."""
+    is_module = hasattr(type(value), "_names_a_module")
+    return f"{written(value)}.output" if is_module else "model.layers[1].output"
 
 
 def _is_float(value: Any) -> bool:

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlxgraph.errors import NotSavedError, PicklingError, UnboundParamError
+from mlxgraph.errors import (
+    InputError,
+    LookError,
+    NotSavedError,
+    PicklingError,
+    UnboundParamError,
+)
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.listing import brief
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -52,6 +58,15 @@ def refuse(handle: Any) -> None:
     if handle._recording.unbound:
         raise UnboundParamError(handle._recording.unbound)
     raise NotSavedError(handle._describe(), handle._birth())
+
+
+def not_known_yet() -> LookError:
+    """The error of a look at what will run on inputs that are not known."""
+    return LookError(
+        "this value cannot be looked at: what is recorded here runs later, on inputs that are not"
+        f" known yet.\n  at {here()}\n  Write mx.where(...) for a choice, mg.apply(fn, h) for a"
+        " function that needs values, or save it and look after the block."
+    )
 
 
 def refuse_pickle(handle: Any, protocol: Any) -> Any:
@@ -104,4 +119,9 @@ def save(handle: Any, name: str | None = None) -> Any:
     Args: name: how `trace.saved_values` lists it; left out, a site's value goes by the site, and a
         computed one by its operation.
     """
+    if name is not None and not isinstance(name, str):
+        raise InputError(
+            f"a saved value's name is text, not a {type(name).__name__}.\n  at {here()}\n"
+            "  Write h.save('name')."
+        )
     return open_recording(handle).save(handle, name)

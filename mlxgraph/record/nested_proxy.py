@@ -8,18 +8,20 @@ from dataclasses import is_dataclass
 from types import FunctionType, MethodType
 from typing import Any
 
-from mlxgraph.errors import BoundsError, NotSavedError, UnknownEntryError
+from mlxgraph.errors import NotSavedError, UnknownEntryError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.nested import entries, entry, has_attributes, is_a_leaf, rebuilt
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record import views
+from mlxgraph.record.entries import entry_key, to_first_array
 from mlxgraph.record.handle import (
     HANDLES,
     SLOTS,
     birth,
     describe,
     fate,
+    is_handle,
     open_recording,
     refuse_pickle,
     save,
@@ -87,13 +89,8 @@ class NestedProxy:
 
     def _key(self, key: Any) -> Any:
         template = self._template
-        if isinstance(template, dict):
-            if key not in template:
-                raise KeyError(f"{self._describe()} has no entry {key!r}; it has {list(template)}")
-            return key
-        if not -len(template) <= key < len(template):
-            raise BoundsError(key, 0, len(template), (len(template),), str(here()))
-        return key % len(template)
+        known = isinstance(template, dict) and type(key) is str and key in template
+        return key if known else entry_key(template, key, self._describe(), self._shapes())
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if has_attributes(self._template):
@@ -149,7 +146,11 @@ class NestedProxy:
         names = [str(k) for k, _ in entries(self._template) if _named(self._template, str(k))[0]]
         if isinstance(self._template, tuple):
             names += getattr(type(self._template), "_fields", ())
-        return UnknownEntryError(self._describe(), self._shapes(), name, names, str(here()), done)
+        part = to_first_array(self._template)
+        if isinstance(self._template, dict) and name in self._template:
+            part = f"[{name!r}]"
+        about = self._describe(), self._shapes(), name
+        return UnknownEntryError(*about, names, str(here()), done, part)
 
     # -- as a sequence or mapping -----------------------------------------------------------------
 
@@ -169,6 +170,8 @@ class NestedProxy:
         return (self[i] for i in range(len(template)))
 
     def __contains__(self, key: Any) -> bool:
+        if is_handle(key):
+            raise self._unknown("in", "be searched for a recorded value, which is compared")
         return key in self._template
 
     def _keys(self) -> Any:

@@ -7,7 +7,7 @@ Never: gives a module a value; its `.output` is one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from mlxgraph.errors import NoValueError
@@ -62,12 +62,3 @@ def refuse_modules(values: Iterable[Any], op: str) -> None:
             refuse_modules(value, op)
         elif getattr(type(value), "_names_a_module", False):
             raise NoValueError(written(value), str(here()), f"{op}({{}})")
-
-
-def guarded(real: Callable[..., Any], op: str, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """A function of MLX on what holds no recorded value."""
-    try:
-        return real(*args, **kwargs)
-    except (TypeError, ValueError):
-        refuse_modules((*args, *kwargs.values()), op)
-        raise

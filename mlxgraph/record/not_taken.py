@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mlxgraph.graph import ops
+from mlxgraph.graph.nested import entries, is_container
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import FrozenList, Literal, dtype_name, frozen_leaves
 from mlxgraph.mlx_facts.dtypes import whole_range
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.entries import to_first_array
 
 _ELSEWHERE = {"dim": "axis", "dims": "axes", "keepdim": "keepdims", "out": "", "dtype": ""}
 _BY_INDEX = (ops.GETITEM, ops.UPDATE, *ops.AT.values())
@@ -26,6 +28,13 @@ def in_other_words(node: Node, value_of: Callable[[Node], Any]) -> str:
     if node.op.endswith(".view") and any(type(part) is int for part in node.args[1:]):
         sizes = ", ".join(str(part) for part in node.args[1:])
         return f"MLX's view takes a dtype. Write h.reshape({sizes})."
+    for child in node.inputs:
+        value = value_of(child)
+        if not isinstance(value, ARRAY) and is_container(value) and entries(value):
+            return (
+                f"one array is needed, and this is a {type(value).__name__} of several. Write"
+                f" h{to_first_array(value)} for one of them."
+            )
     return _other_names(node)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlxgraph.errors import MLXGraphError, OperationError, PlainArrayError
 from mlxgraph.errors.source_line import asked_by, here
-from mlxgraph.errors.tracebacks import trim
+from mlxgraph.errors.tracebacks import at_the_edge, trim
 from mlxgraph.graph import ops
 from mlxgraph.record.conform import ANY_DTYPE, check_number
 from mlxgraph.record.freeze import freeze
@@ -49,10 +49,14 @@ def _reflected(op: str) -> Callable[[Any, Any], Any]:
 
 def _in_place(op: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
-        recording = open_recording(self)
-        if type(other) is int and other not in ANY_DTYPE:
-            check_number(op, other, self)
-        recording.augment(self, op, recording.operand(other))
+        try:
+            recording = open_recording(self)
+            if type(other) is int and other not in ANY_DTYPE:
+                check_number(op, other, self)
+            recording.augment(self, op, recording.operand(other))
+        except MLXGraphError as error:
+            trim(error)
+            raise
         return self
 
     return method
@@ -69,11 +73,13 @@ def _unary(op: str) -> Callable[[Any], Any]:
     return method
 
 
+@at_the_edge
 def _power(self: Any, other: Any) -> Any:
     """The exponent stays a constant: MLX treats small whole powers apart."""
     return open_recording(self).call(ops.MX_POWER, (self, other), {})
 
 
+@at_the_edge
 def _in_place_power(self: Any, other: Any) -> Any:
     recording = open_recording(self)
     recording.augment(self, ops.MX_POWER, freeze(other, recording))
@@ -152,6 +158,7 @@ _MIRRORED = {
 
 def from_numpy(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
     """What numpy asks of a handle: `array + h` is recorded, `array += h` raises."""
+    open_recording(self)
     name = ufunc.__name__
     python = _FROM_NUMPY.get(name) or _MIRRORED.get(name)
     if kwargs.get("out") is not None:

@@ -12,7 +12,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.errors import OutsideTraceError, ParamError, UnknownNameError
+from mlxgraph.errors import (
+    InputError,
+    OutsideTraceError,
+    ParamError,
+    PlainArrayError,
+    UnknownNameError,
+)
+from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
@@ -106,9 +113,10 @@ def _delegated(name: str) -> property:
 
 
 def _no_value(self: Param, *_: Any, **__: Any) -> Any:
-    raise TypeError(
-        f"param {self.name!r} has no value while the graph is recorded.\n"
-        "  Write mx.where(alpha > 0, a, b) for a choice that depends on it."
+    raise PlainArrayError(
+        f"the param {self.name!r} has no value while the graph is recorded",
+        str(here()),
+        "Write mx.where(alpha > 0, a, b) for a choice that depends on it.",
     )
 
 
@@ -116,7 +124,7 @@ for _name in dir(mx.array):
     if not _name.startswith("_") and _name not in {*vars(Param), "shape", "dtype", "ndim", "size"}:
         setattr(Param, _name, _delegated(_name))
 for _name in ("bool", "float", "int", "index", "complex", "array"):
-    setattr(Param, f"__{_name}__", _no_value)
+    setattr(Param, f"__{_name}__", at_the_edge(_no_value))
 for _name, _operator in operators(in_place=False).items():
     setattr(Param, _name, _operator)
 for _name in [name for name in dir(mx.array) if name.startswith("__i")]:
@@ -146,12 +154,17 @@ def param(
         ...     model.layers[5].mlp.output *= alpha
     """
     if not isinstance(name, str) or not name.isidentifier() or name in TAKEN:
-        raise ValueError(
+        raise InputError(
             f"a param is given by keyword, so {name!r} cannot name one.\n"
             f"  Any other word than {', '.join(sorted(TAKEN))} can."
         )
     if isinstance(shape, int):
         shape = (shape,)
+    if shape is not None and not all(isinstance(size, int) for size in shape):
+        raise InputError(
+            f"shape={shape!r:.40} is no shape.\n  Write mg.param({name!r}, shape=(128,)), or leave"
+            " it out for a number."
+        )
     return Param(name, None if shape is None else tuple(shape), dtype and dtype_name(dtype))
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import GradientError, MLXGraphError, ShapeError
-from mlxgraph.errors.tracebacks import trim, with_edges
+from mlxgraph.errors.source_line import here
+from mlxgraph.errors.tracebacks import at_the_edge, trim, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
@@ -36,7 +37,8 @@ from mlxgraph.record.handle import (
     refuse_pickle,
     save,
 )
-from mlxgraph.record.nested_proxy import nested_proxy
+from mlxgraph.record.nested_proxy import NestedProxy, nested_proxy
+from mlxgraph.record.no_array import holds_arrays
 from mlxgraph.record.operators import from_numpy, methods, operators
 from mlxgraph.record.view_functions import view_call
 from mlxgraph.record.views import View
@@ -57,6 +59,9 @@ def wrap(recording: Any, node: Node, value: Any, origin: Any = None) -> Any:
     handle._node = node
     handle._origin = origin
     return handle
+
+
+_CHOICE = "h.any() or h.all() in an `if`, or mx.where(h, a, b) for a choice of each"
 
 
 def is_plain(value: Any) -> bool:
@@ -97,7 +102,7 @@ class Proxy(Saved):
     # A subclass of `Saved`, so that Python asks a proxy first in `saved - proxy`, as it does in
     # `array - proxy`; without slots of its own, so that its class can be exchanged for `Saved`.
     __slots__ = ()
-    __array_ufunc__ = from_numpy
+    __array_ufunc__ = at_the_edge(from_numpy)
     _describe = describe
     _birth = birth
     save = save
@@ -126,34 +131,50 @@ class Proxy(Saved):
     def _look(self) -> mx.array:
         return open_recording(self).look(self._node)
 
+    def _number(self, use: str, instead: str) -> Any:
+        """The one number there is.  Args: instead: what to write where there are several."""
+        if self.size != 1:
+            open_recording(self)
+            raise ShapeError(
+                f"{self._describe()} is {self.shape}, and `{use}` needs one number, as"
+                " length-1 arrays alone have",
+                str(here()),
+                f"Write {instead}.",
+            )
+        return self._look().item()
+
     def item(self) -> Any:
         """The real value of a scalar, from a run of what was recorded so far."""
-        return self._look().item()
+        return self._number("h.item()", "h.tolist(), or take one: h[0, -1].max().item()")
 
     def tolist(self) -> Any:
         """The real values, as nested lists."""
         return self._look().tolist()
 
     def __float__(self) -> float:
-        return float(self._look().item())
+        return float(self._number("float(h)", "h.mean(), h.max(), or an index for one of them"))
 
     def __int__(self) -> int:
-        return int(self._look().item())
+        return int(self._number("int(h)", "h.argmax(), or an index for one of them"))
 
     def __index__(self) -> int:
-        return operator.index(self._look().item())
+        return operator.index(self._number("h as an index", "an index for one of them"))
 
     def __complex__(self) -> complex:
-        return complex(self._look().item())
+        return complex(self._number("complex(h)", "an index for one of them"))
 
     def __bool__(self) -> bool:
-        return bool(self._look().item())
+        return bool(self._number("bool(h)", _CHOICE))
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         return self._look().__array__(*args, **kwargs)
 
     def __format__(self, spec: str) -> str:
-        return format(self._look().item(), spec) if spec else str(self)
+        return (
+            format(self._number("format(h)", "an index for one of them"), spec)
+            if spec
+            else str(self)
+        )
 
     def __repr__(self) -> str:
         return f"<Proxy {self._describe()}: {self.shape} {dtype_name(self.dtype)}{fate(self)}>"
@@ -210,10 +231,15 @@ class Proxy(Saved):
             raise
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        view = self._index(index)
-        open_recording(self).write_part(self, view, value)
+        try:
+            view = self._index(index)
+            open_recording(self).write_part(self, view, value)
+        except MLXGraphError as error:
+            trim(error)
+            raise
 
     def __iter__(self) -> Iterator[Any]:
+        open_recording(self)
         if not self.ndim:
             raise TypeError("iteration over a 0-d array")
         return (self[i] for i in range(self.shape[0]))
@@ -279,3 +305,4 @@ for _name, _operator in {**operators(), **methods()}.items():
     setattr(Proxy, _name, _operator)
 Proxy.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]
 HANDLES.add(Proxy)
+holds_arrays(NestedProxy)

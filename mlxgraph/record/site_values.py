@@ -12,7 +12,7 @@ from typing import Any
 from mlxgraph.errors import NeverCalledError, OperationError, OutsideTraceError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
-from mlxgraph.graph.census import Census, Whole
+from mlxgraph.graph.census import Census, Whole, check_number
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import SCOPE, SKIP, Site
 from mlxgraph.record.views import Build
@@ -56,6 +56,7 @@ class SiteValues:
                 raise NeverCalledError(site.spoken, str(here()), (), reason=reason)
         if site not in self.census.order:
             called = dict.fromkeys(s.path for s in self.census.order)
+            check_number(site, called, str(here()))
             times = self.census.calls(site.path)
             raise NeverCalledError(site.spoken, str(here()), called, times)
 
@@ -78,6 +79,7 @@ class SiteValues:
         self.scope = scope = f"{SCOPE}{self._prompts}:"
         self._census = census
         self._prompts += 1
+        self.census.traceable = self.census.traceable and census.traceable
         for site, position in census.order.items():
             scoped = site._replace(path=scope + site.path)
             self.census.order[scoped] = position

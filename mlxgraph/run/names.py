@@ -20,6 +20,7 @@ from mlxgraph.graph.site_name import SiteName, site_text, taken_apart
 from mlxgraph.run.tree import ModuleTree
 
 ROOT = ROOT_PREFIX.rstrip(".")
+_NEGATIVE = re.compile(r"-\d+")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
@@ -140,20 +141,47 @@ class Names:
             known = [p.replace(inside, "layers.", 1) if short else p for p in known]
             known = [_NUMBER.sub("*", form) for form in known]
         kind = "module that matches" if is_pattern(text) else "module"
-        return UnknownSiteError(text, known, kind=kind, advice=self._range(module))
+        near: list[str] = []
+        advice = self._several(module)
+        if not advice:
+            advice, near = self._range(module)
+        return UnknownSiteError(
+            text, known, kind=kind, advice=advice, near=near if advice else None
+        )
 
-    def _range(self, name: str) -> str:
-        """What numbers there are, where a name asks for one that is not there."""
-        for candidate in self._candidates(name):
-            path = ""
-            for part in split(candidate):
-                count = len(self.tree.containers.get(path, ()))
-                asked = numbers_of(part)
-                if count and asked and min(asked) >= count:
-                    there = numbered(self.kind_of(path), count)
-                    return f"The model has {there}, and [0-{count - 1}] means them all."
-                path = f"{path}.{asked[0] if asked else part}" if path else part
+    def _several(self, name: str) -> str:
+        """What to write, where a name is that of a list or dict of modules."""
+        own = {self.container} if name in ("layers", self.layer_attr) else set()
+        for path in [*self._candidates(name), *own]:
+            if path in self.tree.containers:
+                first = next((p for p in self.known() if p.startswith(f"{path}.")), f"{path}.0")
+                short = "layers" if path == self.container else path
+                one = first.replace(path, short, 1)
+                return f"It is several modules. Write '{short}.*' for them all, or '{one}' for one."
         return ""
+
+    def _range(self, name: str) -> tuple[str, list[str]]:
+        """What numbers there are, where a name asks for one that is not there; and the name with
+        one that is."""
+        for candidate in self._candidates(name):
+            path, parts = "", split(candidate)
+            for at, part in enumerate(parts):
+                count = len(self.tree.containers.get(path, ()))
+                asked = [int(part)] if _NEGATIVE.fullmatch(part) else numbers_of(part)
+                if count and asked and (min(asked) >= count or asked[0] < 0):
+                    there, last = numbered(self.kind_of(path), count), count - 1
+                    if asked[0] < 0:
+                        advice, there_is = "names count from 0", max(count + asked[0], 0)
+                    else:
+                        advice, there_is = f"[0-{last}] means them all", last
+                    own = split(name)
+                    own[at - len(parts)] = f"[0-{last}]" if is_pattern(part) else str(there_is)
+                    meant = ".".join(own)
+                    found = self._paths(meant)
+                    near = [meant] if found and is_pattern(meant) else found
+                    return f"The model has {there}, and {advice}.", near
+                path = f"{path}.{asked[0] if asked else part}" if path else part
+        return "", []
 
     def kind_of(self, container: str) -> str:
         """What the modules of a container are called: `layers`, whatever the model says."""
@@ -213,6 +241,8 @@ class Names:
 
     def _walk(self, name: str) -> str | None:
         """`name` with its aliases resolved part by part, if it leads to a module."""
+        if self.exists(name):  # whatever its keys are: one may hold a dot
+            return name
         path = ""
         for part in name.split("."):
             below = f"{path}.{part}" if path else part

@@ -66,6 +66,7 @@ class Twins:
         self.moved: list[Any] = []  # what moves on where it stands (`run.moving`)
         self._weights: dict[tuple[int, Any], mx.array] = {}
         for (owner, key), array in weights:  # by place: two places may hold one array for now
+            array = same_data(array)  # one tracer may serve several forwards of one pass
             self._weights[place(owner), key] = array
             live = owner[key]
             if id(live) not in self._twins:

@@ -23,4 +23,5 @@ def explain_escape(error: BaseException) -> None:
         while frame is not None and frame.tb_next is not None:
             frame = frame.tb_next
         line = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
-        raise EscapedError(line) from error
+        # on the line that used it: its traceback, and not a second one beside it
+        raise EscapedError(line).with_traceback(error.__traceback__) from None

@@ -179,6 +179,32 @@ def check_keywords(model: Any, kwargs: Iterable[str], params: Iterable[str] = ()
             raise KeywordError(name, [*params, *known])
 
 
+def listed_ids(tokens: Any) -> list[int]:
+    """Token ids of one text, as a list.  Raises: InputError."""
+    listed = tokens.tolist() if hasattr(tokens, "tolist") else tokens
+    if isinstance(listed, (list, tuple)):
+        numbers = [item for item in listed if isinstance(item, (int, np.integer)) and item >= 0]
+        if len(numbers) == len(listed):
+            return [int(number) for number in numbers]
+    raise InputError(
+        f"these are not the token ids of one text: {tokens!r:.60}.\n"
+        "  Write model.decode([5, 7]), whole numbers from 0 on; of several rows, one at a time:"
+        " model.decode(tokens[0])."
+    )
+
+
+def params_of(params: Any) -> Mapping[str, Any]:
+    """The values of `params=`.  Raises: InputError for what is no mapping of names."""
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
+        raise InputError(
+            f"params= takes values by the params' names, not a {type(params).__name__}.\n"
+            "  Write model.trace(x, params={'alpha': 0.5})."
+        )
+    return params
+
+
 def _array(value: Any) -> Any:
     """An array of another library as MLX's; anything else as it is."""
     if isinstance(value, mx.array) or not hasattr(type(value), "__array__"):
@@ -192,6 +218,12 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     Text that begins with the first of them already, as templated text does, is taken as it is
     (and as `mlx_lm.generate` takes it).
     """
+    if not isinstance(text, str):
+        several = isinstance(text, (list, tuple)) and "model.encode_batch(texts) for several texts"
+        raise InputError(
+            f"one text is encoded at a time, and this is a {type(text).__name__}.\n"
+            f"  Write {several or 'model.encode(text)'}."
+        )
     if tokenizer is None:
         raise NoTokenizerError(f"the text {text[:40]!r}")
     first = getattr(tokenizer, "bos_token", None)

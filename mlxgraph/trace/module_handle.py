@@ -15,6 +15,7 @@ from typing import Any, overload
 import mlx.nn as nn
 
 from mlxgraph.errors import (
+    InputError,
     NeverCalledError,
     NoLayerError,
     StepError,
@@ -302,6 +303,11 @@ class Calls:
 
     def __getitem__(self, number: int) -> ModuleHandle:
         handle = self._handle
+        if not hasattr(type(number), "__index__"):
+            raise InputError(
+                f"calls go by number, and {number!r} is none.\n  at {here()}\n"
+                f"  Write {written(handle)}.calls[0] for the first."
+            )
         # how many calls there are is known inside a trace
         if number >= 0 and recording_on(handle._engine.root) is None:
             return handle._at_call(number)

@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlxgraph.errors import LookError, OutsideTraceError, UnknownNameError, UnknownSiteError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import trim, with_edges
-from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.graph import Graph, of_graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
@@ -320,7 +320,15 @@ class Trace:
         except UnknownSiteError:
             own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
             known = children_of(self._engine, "")
-        raise UnknownSiteError(name, known, "the trace", also=own, kind="module or method")
+        graph = of_graph(name)
+        raise UnknownSiteError(
+            name, known, "the trace", also=own, kind="module or method", advice=graph,
+            near=[] if graph else None,
+        )  # fmt: skip
+
+    def __getitem__(self, name: Any) -> Any:
+        advice = f"Write t.saved_values[{name!r}] for what was saved, t.get({name!r}) for a site."
+        raise UnknownNameError("entry of a trace", str(name), self.saved_values, advice)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), "layers", *children_of(self._engine, "")})

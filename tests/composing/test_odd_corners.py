@@ -124,6 +124,7 @@ def test_a_pickled_model_is_another_model(x):
     twin = through_pickle(model)
     assert twin.module is not model.module and models.same(twin(x), model(x), 1e-6)
     assert twin.edits == model.edits
+    assert model.without_edits().edit(mg.edit("layers.1", iv.zero_out)).compilations
     with twin.trace(x):
         extra = twin.extra(twin.output).save()
     assert models.same(extra, model.extra.module(model(x)), 1e-5)

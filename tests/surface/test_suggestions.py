@@ -9,7 +9,13 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import BoundsError, NoLayerError, UnknownSiteError
+from mlxgraph.errors import (
+    BoundsError,
+    NeverCalledError,
+    NoLayerError,
+    UnknownSiteError,
+    close_matches,
+)
 
 
 def suggested(error):
@@ -137,3 +143,110 @@ def test_a_dead_handle_says_in_its_repr_that_it_was_not_saved(tied, tokens):
         waits = tied.layers[0].output * mg.param("alpha")
         waits.save()
     assert "param alpha" in repr(waits)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("layers.1.mpl", "model.layers.1.mlp"),
+        ("model.layers.2.self_atn", "model.layers.2.self_attn"),
+        ("layers.0.mlp.upproj", "model.layers.0.mlp.up_proj"),
+        ("layers.12", "model.layers.2"),
+        ("layers.12.mlp", "model.layers.2.mlp"),
+        ("layers.-1", "model.layers.2"),
+        ("model.layers.-3.mlp", "model.layers.0.mlp"),
+        ("layers.[7-9]", "layers.[0-2]"),
+        ("layers.[7-9].attn", "layers.[0-2].attn"),
+    ],
+)
+def test_one_slip_has_one_answer_and_not_one_for_each_layer(tied, tokens, written, meant):
+    with tied.trace(tokens) as t:
+        pass
+    for call in (lambda: tied.sites(written), lambda: t.activations[written]):
+        with pytest.raises(UnknownSiteError) as caught:
+            call()
+        found = suggested(caught.value)
+        forms = [re.sub(r"\.\d+", ".*", one) for one in found]
+        assert found[0] == meant and len(set(forms)) == len(forms)
+
+
+def test_numbers_that_are_no_part_of_their_own_are_names():
+    assert close_matches("cnv2", ["conv1", "conv2", "conv3"]) == ["conv2", "conv3", "conv1"]
+    many = [f"blocks.{k}.mlp" for k in range(40)]
+    assert close_matches("blocks.31.mpl", many) == ["blocks.31.mlp"]
+    assert close_matches("mlp", many) == ["blocks.0.mlp"]
+
+
+@pytest.mark.parametrize("name", ["layers", "model.layers", "handle"])
+def test_a_list_of_layers_where_one_is_meant_says_how_to_name_them_all(tied, tokens, name):
+    given = tied.layers if name == "handle" else name
+
+    def cached():
+        with tied.trace(tokens) as t:
+            t.cache(given)
+
+    for call in (
+        lambda: tied.sites(given),
+        lambda: tied[given],
+        lambda: tied.run(mg.edit(given, iv.zero_out), tokens),
+        lambda: tied.trace(tokens, interventions={given: iv.zero_out}).__enter__(),
+        cached,
+    ):
+        with pytest.raises(UnknownSiteError, match=r"Write 'layers\.\*' for them all") as caught:
+            call()
+        assert "Did you mean" not in str(caught.value)
+    assert len(tied.sites("layers.*")) == 3 and tied.sites("layers.0") == ["model.layers.0"]
+
+
+@pytest.mark.parametrize("to", ["layers.99", "layers.3", "layers.12.mlp"])
+def test_a_graph_aimed_at_a_layer_that_is_not_there(tied, tokens, tmp_path, to):
+    with tied.trace(tokens) as t:
+        tied.layers[1].output *= 0.5
+        tied.output.save("out")
+    aimed = t.graph.retarget({"layers.1": to})
+    aimed.save(tmp_path / "g")
+
+    def traced(**options):
+        with tied.trace(tokens, **options):
+            tied.output.save()
+
+    def invoked():
+        with tied.edit(aimed).trace() as t, t.invoke(tokens):
+            tied.output.save()
+
+    for call in (
+        lambda: tied.run(aimed, tokens),
+        lambda: tied.run(aimed >> mg.read("layers.0"), tokens),
+        lambda: tied.compile(mg.Graph.load(tmp_path / "g"))(tokens),
+        lambda: tied.edit(aimed)(tokens),
+        lambda: traced(graph=aimed),
+        invoked,
+    ):
+        with pytest.raises(NeverCalledError, match="layers 0–2") as caught:
+            call()
+        assert "Did you mean" not in str(caught.value) and "as_linear" not in str(caught.value)
+    assert tied.run(t.graph.retarget({"layers.1": "layers.2"}), tokens)["out"].shape
+
+
+def test_what_other_libraries_call_a_site_is_told_as_a_name_too(tied, tokens):
+    for name, meant in (("hook_resid_post", "layers.k"), ("hook_resid_pre", "layers.k.input")):
+        with pytest.raises(UnknownSiteError, match=rf"by name it is '{meant}'"):
+            tied.sites(f"blocks.1.{name}")
+
+
+OF_GRAPHS = ["retarget", "without", "only", "save", "bind", "writes", "params", "explain", "to_dot"]
+
+
+@pytest.mark.parametrize("name", OF_GRAPHS)
+def test_what_a_graph_has_and_its_trace_has_not(tied, tokens, name):
+    with tied.trace(tokens) as t:
+        tied.layers[0].output *= 0.5
+    with tied.trace() as several, several.invoke(tokens):
+        tied.layers[0].output *= 0.5
+    for trace in (t, several):
+        with pytest.raises(AttributeError, match=rf"Write t\.graph\.{name}: ") as caught:
+            getattr(trace, name)
+        assert "Did you mean" not in str(caught.value) and "It has" not in str(caught.value)
+        assert getattr(trace.graph, name) is not None
+    with pytest.raises(AttributeError, match="It has: model"):
+        t.zzz  # noqa: B018

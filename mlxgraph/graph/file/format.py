@@ -13,6 +13,7 @@ or leaves half a file behind.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -137,6 +138,8 @@ def _checksum(structure: str, tensors: Sequence[_Tensor]) -> Any:
 def _write_whole(path: Path, blocks: Sequence[Any]) -> None:
     """Write beside the file and move into its place, so that no reader sees half of it."""
     target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():  # said of the path that was given, and of no other
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}")
     try:
         with open(beside, "xb") as file:
