@@ -33,7 +33,7 @@ from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import is_followed
-from mlxgraph.record import write_through
+from mlxgraph.record import module_state, write_through
 from mlxgraph.record.bounds import check_taken
 from mlxgraph.record.conform import ANY_DTYPE, NUMBER_KINDS, check_number, shape_and_dtype
 from mlxgraph.record.escapes import check_escapes
@@ -392,6 +392,7 @@ class Recording:
         user is gone and not by the garbage collector, whose rounds would cost more than the trace.
         """
         self.open = False
+        module_state.put_back(self, self._saves.keeps)
         self._by_hand.clear()
         self._look = None
         self.loss = None

@@ -41,6 +41,16 @@ from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import intervene, take_in
 
+_SAVE = "Save it in its invoke: `with t.invoke(prompt): h = model.layers[1].output.save()`."
+_OF_ONE_PROMPT = {  # what a trace of one prompt has, and what to write here
+    **dict.fromkeys(("activations", "get_activation", "get", "cache"), _SAVE),
+    "output": "Save it in its invoke: `with t.invoke(prompt): logits = model.output.save()`.",
+    "layers": "Write model.layers, inside an invoke.",
+    "stop": "Leave it out: a forward ends where nothing that is saved needs the rest.",
+    "apply": "Write mg.apply(fn, h).",
+    "log": "Save the value in its invoke, and print it after the block.",
+}
+
 
 @with_edges
 class Prompts:
@@ -153,7 +163,7 @@ class Prompts:
         if name.startswith("_"):
             raise AttributeError(name)
         own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
-        graph = of_graph(name)
+        graph = of_graph(name) or _OF_ONE_PROMPT.get(name, "")
         raise UnknownSiteError(
             name, (), "a trace of several prompts", also=own, advice=graph, kind="method",
             near=[] if graph else None,
