@@ -122,15 +122,32 @@ def _tried(fn: Callable[[Any], Any], handle: Any) -> Any:
     try:
         value = fn(copy)
     except LookError:  # it needs the value, and this graph will run on values of its own
-        return apply(fn, handle)
+        return _applied(fn, handle)
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, MLXGraphError) or not says_holds_nothing(error):
             raise
-        return apply(fn, handle)
+        return _applied(fn, handle)
     if value is copy and copy._node is before:
         return handle
     escaped = isinstance(value, ARRAY) and type(value) is not Proxy and holds_nothing(value)
-    return apply(fn, handle) if escaped else value
+    return _applied(fn, handle) if escaped else value
+
+
+def _applied(fn: Callable[[Any], Any], handle: Any) -> Any:
+    """The function as an opaque node; a list that it gives is an array, as where one is written."""
+    value = apply(fn, handle)
+    return apply(_AsArray(fn), handle) if isinstance(value, list) else value
+
+
+class _AsArray:
+    """A function whose lists of numbers become arrays."""
+
+    def __init__(self, fn: Callable[[Any], Any]):
+        self._fn = fn
+        self.__qualname__ = function_name(fn)
+
+    def __call__(self, x: Any) -> mx.array:
+        return mx.array(self._fn(x))
 
 
 def normal_like(x: Any) -> mx.array:
