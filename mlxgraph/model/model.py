@@ -36,6 +36,7 @@ from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.trace.inputs import check_keywords, encode, params_of, prepare
+from mlxgraph.trace.module_habits import delete_added, no_loop
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
@@ -284,6 +285,15 @@ class InterpretableModel:
             raise NameTakenError(name)
         runner.add(name, module)
         refreshed(self._engine)
+
+    __delattr__ = delete_added
+
+    def __iter__(self) -> Any:
+        raise no_loop("model", "`for layer in model.layers`, or model.named_modules()")
+
+    def __contains__(self, name: Any) -> bool:
+        """Whether a name, a pattern or a handle means a module of this model."""
+        return bool(refreshed(self._engine).names.sites(name, may_be_none=True))
 
     def __getitem__(self, name: str | ModuleHandle) -> ModuleHandle:
         """A module by any form of its name: `model["layers.5.mlp"]`."""
