@@ -41,6 +41,7 @@ from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
 from mlxgraph.trace.resolve import is_interventions
+from mlxgraph.trace.texts import one_token, several_texts, token_list
 from mlxgraph.trace.trace import Interventions, Trace
 
 _OWN = ("output", "input", "inputs")
@@ -367,18 +368,15 @@ class InterpretableModel:
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Token ids of several texts, each of its own length.  Raises: NoTokenizerError."""
-        return [self.encode(text) for text in texts]
+        return [self.encode(text) for text in several_texts(texts)]
 
     def decode(self, tokens: list[int] | mx.array) -> str:
         """The text of token ids, a list or a one-dimensional array.  Raises: NoTokenizerError."""
-        tokenizer = self._needs_tokenizer("decode")
-        if isinstance(tokens, mx.array):
-            tokens = tokens.tolist()  # type: ignore[assignment]
-        return tokenizer.decode([int(token) for token in tokens])
+        return self._needs_tokenizer("decode").decode(token_list(tokens))
 
     def token_to_str(self, token_id: int) -> str:
         """The text of one token.  Raises: NoTokenizerError."""
-        return self.decode([int(token_id)])
+        return self.decode([one_token(token_id)])
 
     @property
     def vocab_size(self) -> int | None:

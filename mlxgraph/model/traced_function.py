@@ -123,7 +123,16 @@ class TracedFunction(Generic[P, R]):
         def body(recording: Recording) -> None:
             nonlocal result, first
             holes = map_nested((args, kwargs), lambda value: _hole(next(count), value))
-            result = self._function(self._model, *holes[0], **holes[1])
+            try:
+                result = self._function(self._model, *holes[0], **holes[1])
+            except TypeError as error:
+                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                    raise
+                raise InputError(
+                    f"the function of the pass does not take what it was given: {error}.\n  It is"
+                    " called with the model, and with what follows the inputs:"
+                    " `def f(m, alpha): ...` as `f(text, 2.0)`."
+                ) from None
             first = recording.saves
             for value in leaves(result):
                 if _source(value) == SAVED:
