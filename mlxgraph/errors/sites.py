@@ -136,7 +136,18 @@ class PatternError(MLXGraphError, ValueError):
 class WeightError(UnknownSiteError, TypeError):
     """A write to a weight by a module handle: weights are no sites."""
 
-    def __init__(self, name: str, module: str, where: str):
+    def __init__(self, name: str, module: str, where: str, entry: bool = False):
+        """`entry`: a write into the copy that the handle gave."""
+        if entry:
+            MLXGraphError.__init__(
+                self,
+                f"{module}.{name} is a copy in a block: what is written into it changes nothing of"
+                f" the model.\n  at {where}\n"
+                f"  Write to `{module}.output` to edit what the module gives, or change the weight"
+                f" itself outside of the block: `{module}.module.{name}[...] = ...`; a copy of"
+                f" your own is `mx.array({module}.{name})`.",
+            )
+            return
         MLXGraphError.__init__(
             self,
             f"{module}.{name} is a weight, and weights are no sites: a block edits"

@@ -57,6 +57,17 @@ class ModelChangedError(MLXGraphError, RuntimeError):
         )
 
 
+class StateError(MLXGraphError, RuntimeError):
+    """A forward that moves on what cannot be copied, so that its trace would leave a mark."""
+
+    def __init__(self, kind: str):
+        super().__init__(
+            f"the model moves a {kind} on while it runs, and no copy of one can be made: the trace"
+            " would leave the model another than it was.\n"
+            "  Let the model count, or keep a list and a position in it; these are copied."
+        )
+
+
 class EscapedError(MLXGraphError, TypeError):
     """A proxy went through code that the recording cannot see."""
 

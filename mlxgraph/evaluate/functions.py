@@ -14,19 +14,48 @@ import mlx.core as mx
 from mlxgraph.errors import OperationError
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import entry, leaves, replace_item, unflatten
-from mlxgraph.mlx_facts.arrays import filled_like, same_data
-from mlxgraph.mlx_facts.originals import ARRAY, NAMESPACES, broadcast_to, normal, reshape, split
+from mlxgraph.mlx_facts.arrays import chooses_nothing, filled_like, same_data, writes_elsewhere
+from mlxgraph.mlx_facts.originals import (
+    ARRAY,
+    NAMESPACES,
+    arange,
+    broadcast_to,
+    normal,
+    reshape,
+    split,
+)
 
 
 def update(base: mx.array, index: Any, value: Any) -> mx.array:
     """`base` with `base[index] = value` done to a copy."""
+    if chooses_nothing(base, index):
+        return base
+    if writes_elsewhere(index):
+        return _by_place(base, index, value, update)
     changed = same_data(base)
     changed[index] = value
     return changed
 
 
 def _at(name: str) -> Callable[[mx.array, Any, Any], mx.array]:
-    return lambda base, index, value: getattr(base.at[index], name)(value)
+    def changed(base: mx.array, index: Any, value: Any) -> mx.array:
+        if chooses_nothing(base, index):
+            return base
+        if writes_elsewhere(index):
+            return _by_place(base, index, value, changed)
+        return getattr(base.at[index], name)(value)
+
+    return changed
+
+
+def _by_place(
+    base: mx.array, index: Any, value: Any, change: Callable[[mx.array, Any, Any], mx.array]
+) -> mx.array:
+    """A change of the part that an index reads, number by number."""
+    places = reshape(arange(base.size), base.shape)[index]
+    value = value if isinstance(value, ARRAY) else ARRAY(value, dtype=base.dtype)
+    value = reshape(broadcast_to(value, places.shape), (-1,))
+    return reshape(change(reshape(base, (-1,)), reshape(places, (-1,)), value), base.shape)
 
 
 def _split_part(base: mx.array, how: Any, axis: int, number: int) -> mx.array:

@@ -6,8 +6,9 @@ on one can be composed, aimed elsewhere and filled in before any model is at han
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlxgraph.errors import MergeError, ParamError, UnknownNameError
@@ -206,6 +207,12 @@ def bind(graph: G, values: Mapping[str, Any]) -> G:
     filled: dict[Node, Node] = {}
 
     def fill(node: Node) -> Node | None:
+        if node.op in ops.BY_OPERATORS:
+            number = of_whole_numbers(node, constants)
+            if number is None:
+                return None
+            constants.append(number)
+            return Node(ops.NUMBER, (len(constants) - 1, type(number).__name__))
         if node.op != ops.PARAM or node.args[0] not in values:
             return None
         if node not in filled:
@@ -232,6 +239,28 @@ def plain_number(value: Any) -> Any:
     """A numpy scalar as the Python number it is; anything else as it is."""
     is_scalar = getattr(value, "shape", None) == () and type(value).__module__ == "numpy"
     return value.item() if is_scalar else value
+
+
+LARGEST_EXPONENT = 1000
+
+
+def of_whole_numbers(node: Node, constants: Sequence[Any]) -> Any:
+    """What Python makes of whole numbers alone (`2 ** -1`), as it would in the block; or None.
+
+    MLX would compute with int32: nothing of fractions, and not beyond its range.
+    """
+    numbers = [
+        constants[arg.args[0]] if type(arg) is Node and arg.op == ops.NUMBER else arg
+        for arg in node.args
+    ]
+    if node.kwargs or not all(isinstance(number, int) for number in numbers):
+        return None
+    if node.op == ops.MX_POWER and numbers[1] > LARGEST_EXPONENT:
+        return None
+    try:
+        return getattr(operator, f"__{ops.OPERATIONS[node.op].operators[0]}__")(*numbers)
+    except (ArithmeticError, ValueError, AttributeError):  # what cannot be computed says so later
+        return None
 
 
 def source_in_place_of(param: Node, index: int, value: Any) -> Node:
@@ -273,9 +302,25 @@ def only(graph: G, name: str) -> G:
 
 def _cut(graph: G, name: str, keep_named: bool) -> G:
     name = site_text(name)
+    relative = name.removeprefix(ROOT_PREFIX)
+    if any(relative == path or path.endswith("." + relative) for path in _paths(graph)):
+        name = _ModuleName(name)
     if not _writes(graph, name):
         raise UnknownNameError("write at", name, _written(graph))
     return _kept(graph, name, keep_named)
+
+
+class _ModuleName(str):
+    """A name that is a module's in this graph, whatever port its last part may be: a module called
+    `output` comes first, as it does in a model."""
+
+    __slots__ = ()
+
+
+def _paths(graph: GraphBase) -> set[str]:
+    """The modules that a graph reads or writes, the graphs among what is deferred included."""
+    inside = [path for one in graph.then if is_graph(one) for path in _paths(one)]
+    return {site.path for site in graph.sites} | set(inside)
 
 
 def _kept(graph: G, name: str, named: bool) -> G:
@@ -292,7 +337,7 @@ def _kept(graph: G, name: str, named: bool) -> G:
 
 
 def _names_site(name: str, site: Site) -> bool:
-    forms = (str(site), site.name, site.path)
+    forms = (site.path,) if type(name) is _ModuleName else (str(site), site.name, site.path)
     relative = name.removeprefix(ROOT_PREFIX)
     return name in forms or any(f == relative or f.endswith("." + relative) for f in forms)
 

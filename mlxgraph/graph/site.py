@@ -33,21 +33,23 @@ class Site(NamedTuple):
     def __str__(self) -> str:
         if self.path.startswith(SCOPE):
             return f"{self.unscoped} in invoke {self.path[1:].partition(':')[0]}"
-        call = f".calls[{self.call}]" if self.call > 0 else ""
         if not self.path:
             if self.port == OUTPUT and self.call <= 0:
                 return MODEL_OUTPUT
-            return f"__model__{call}.{self.port}"
-        return f"{self.path}{call}.{self.port}"
+            return f"__model__{self._tail}"
+        return f"{self.path}{self._tail}"
+
+    @property
+    def _tail(self) -> str:
+        call = f".calls[{self.call}]" if self.call > 0 else ""
+        return f"{call}.{self.port}"
 
     @property
     def spoken(self) -> str:
         """The site as the user writes it: `model.output` for the whole model's."""
         if self.path.startswith(SCOPE):
             return f"{self.unscoped.spoken} in invoke {self.path[1:].partition(':')[0]}"
-        path = _AS_WRITTEN.get(self.path, self.path)
-        call = f".calls[{self.call}]" if self.call > 0 else ""
-        return f"{path}{call}.{self.port}"
+        return _AS_WRITTEN.get(self.path, self.path) + self._tail
 
     @property
     def unscoped(self) -> Site:

@@ -1,4 +1,4 @@
-"""Arrays as objects: sharing data, being filled, wearing a class, and two gaps of indexing."""
+"""Arrays as objects: sharing data, being filled, wearing a class, and gaps of indexing."""
 
 from __future__ import annotations
 
@@ -38,6 +38,27 @@ def wear(array: mx.array, kind: type) -> None:
 def filled_like(array: mx.array, value: Any) -> mx.array:
     """`mx.full` leaves a float a float where an integer dtype was asked for, so it is cast."""
     return full(array.shape, value, dtype=array.dtype).astype(array.dtype)
+
+
+def writes_elsewhere(index: Any) -> bool:
+    """A whole number and an array with a slice between them (`x[0, :, [0, 3]]`), or an array beside
+    a new axis, read one part, and write another or none."""
+    if type(index) is not tuple or not any(isinstance(i, (ARRAY, list)) for i in index):
+        return False
+    chosen = [k for k, i in enumerate(index) if not isinstance(i, slice) and i is not ...]
+    apart = chosen[-1] - chosen[0] >= len(chosen)
+    return None in map(_none, index) or (apart and any(isinstance(i, int) for i in index))
+
+
+def _none(part: Any) -> Any:
+    return None if part is None else ...
+
+
+def chooses_nothing(array: mx.array, index: Any) -> bool:
+    """Where an array and an empty slice choose nothing, a write ends the process."""
+    if type(index) is not tuple or not any(isinstance(i, (ARRAY, list)) for i in index):
+        return False
+    return array[index].size == 0
 
 
 def is_mask(index: Any) -> bool:

@@ -30,6 +30,7 @@ stop_gradient = mx.stop_gradient
 value_and_grad = mx.value_and_grad
 vmap = mx.vmap
 zeros = mx.zeros
+arange = mx.arange
 zeros_like = mx.zeros_like
 
 

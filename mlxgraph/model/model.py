@@ -23,25 +23,26 @@ from mlxgraph.errors import (
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
-from mlxgraph.model.compiled_pass import CompiledPass, Result, edited_output
+from mlxgraph.mlx_facts.arrays import same_data
+from mlxgraph.model.called import called, called_in_block
+from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock, check_example
 from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
-from mlxgraph.model.plain_call import plain_call
 from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
 from mlxgraph.record.no_value import names_a_module
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.trace.inputs import check_keywords, encode, params_of, prepare
+from mlxgraph.trace.inputs import check_keywords, encode, listed_ids, params_of, prepare
 from mlxgraph.trace.module_habits import delete_added, no_loop
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
-from mlxgraph.trace.open_block import call_module, open_recording, refreshed
+from mlxgraph.trace.open_block import open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
 from mlxgraph.trace.resolve import is_interventions
-from mlxgraph.trace.texts import one_token, several_texts, token_list
+from mlxgraph.trace.texts import one_token, several_texts
 from mlxgraph.trace.trace import Interventions, Trace
 
 _OWN = ("output", "input", "inputs")
@@ -320,9 +321,9 @@ class InterpretableModel:
         yield from self._engine.runner.refresh().modules.items()
 
     def parameters(self) -> dict[str, mx.array]:
-        """Every parameter by its dotted name, in one flat mapping."""
+        """Every parameter by its dotted name, in one flat mapping: copies, on the same data."""
         tree = self._engine.runner.refresh()
-        return dict(zip(tree.weight_names, tree.weights(), strict=False))
+        return dict(zip(tree.weight_names, map(same_data, tree.weights()), strict=False))
 
     def refresh(self) -> None:
         """Let go of all that was worked out about the model, compiled runs among it.
@@ -343,11 +344,9 @@ class InterpretableModel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The model, with the edits that stay on it, on inputs as for `trace`."""
-        if stack.open:
-            return call_module(self._engine, "", args, kwargs)
-        if self._engine.is_edited:
-            return edited_output(self._engine, args, kwargs)
-        return plain_call(self._engine, args, kwargs)
+        if stack.open and not stack.paused:
+            return called_in_block(self._engine, args, kwargs)
+        return called(self._engine, args, kwargs)
 
     # -- analyses: functions of a model, and so methods of it ------------------------------------
 
@@ -372,7 +371,7 @@ class InterpretableModel:
 
     def decode(self, tokens: list[int] | mx.array) -> str:
         """The text of token ids, a list or a one-dimensional array.  Raises: NoTokenizerError."""
-        return self._needs_tokenizer("decode").decode(token_list(tokens))
+        return self._needs_tokenizer("decode").decode(listed_ids(tokens))
 
     def token_to_str(self, token_id: int) -> str:
         """The text of one token.  Raises: NoTokenizerError."""

@@ -33,6 +33,7 @@ from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.trace import Trace
 
 MOST_KINDS = 32
+MOST_OF_OBJECTS = 4  # kinds of functions and other objects: they live as long, with all they hold
 SAVED = -1
 P = ParamSpec("P")  # the arguments of a user's function after the model
 R = TypeVar("R")
@@ -79,6 +80,7 @@ class TracedFunction(Generic[P, R]):
         self._function = function
         self._options = options
         self._recorded: Recent[Any, _Recorded] = Recent(MOST_KINDS)
+        self._of_objects: Recent[Any, _Recorded] = Recent(MOST_OF_OBJECTS)
 
     def __call__(self, inputs: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the pass.
@@ -92,9 +94,10 @@ class TracedFunction(Generic[P, R]):
         given_as = (_shape((own, named)), tuple([_kind(value) for value in values]))
         tree = ref(self._engine.names.tree)  # weakly: it keeps weights
         key = (call.key, call.ragged_lengths, tree, given_as)
-        made = self._recorded.get(key)
+        kinds = self._recorded if all(map(_is_plain, values)) else self._of_objects
+        made = kinds.get(key)
         if made is None:
-            made = self._recorded.put(key, self._record(call, own, named))
+            made = kinds.put(key, self._record(call, own, named))
         params = {f"p{k}": v for k, v in enumerate(values) if _is_input(v)}
         job = Job(made.graph, call, params, self._options, checked=True)
         results = iter(execute(self._engine, job))
@@ -116,6 +119,7 @@ class TracedFunction(Generic[P, R]):
 
     def _record(self, call: Call, args: tuple, kwargs: dict[str, Any]) -> _Recorded:
         """Call the function on proxies."""
+        self._check_arguments(args, kwargs)
         count = iter(range(len(leaves((args, kwargs)))))
         result: Any = None
         first = 0
@@ -123,16 +127,7 @@ class TracedFunction(Generic[P, R]):
         def body(recording: Recording) -> None:
             nonlocal result, first
             holes = map_nested((args, kwargs), lambda value: _hole(next(count), value))
-            try:
-                result = self._function(self._model, *holes[0], **holes[1])
-            except TypeError as error:
-                if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                    raise
-                raise InputError(
-                    f"the function of the pass does not take what it was given: {error}.\n  It is"
-                    " called with the model, and with what follows the inputs:"
-                    " `def f(m, alpha): ...` as `f(text, 2.0)`."
-                ) from None
+            result = self._function(self._model, *holes[0], **holes[1])
             first = recording.saves
             for value in leaves(result):
                 if _source(value) == SAVED:
@@ -142,6 +137,21 @@ class TracedFunction(Generic[P, R]):
         template = map_nested(result, lambda v: v if _source(v) is None else None)
         sources = [_source(value) for value in leaves(result)]
         return _Recorded(graph.replace(saves=graph.saves[first:]), template, sources)
+
+    def _check_arguments(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Raise InputError unless the function takes these, after the model."""
+        try:
+            signature = inspect.signature(self._function)
+        except (TypeError, ValueError):
+            return  # of C, for one
+        try:
+            signature.bind(self._model, *args, **kwargs)
+        except TypeError as error:
+            name = getattr(self._function, "__name__", "the function")
+            raise InputError(
+                f"{name}{signature} does not take these arguments: {error}.\n  A pass is called"
+                f" with inputs in place of its model, and the rest as it is: {name}(inputs, ...)."
+            ) from None
 
     def __repr__(self) -> str:
         return f"<pass {inspect.unwrap(self._function).__name__} of {self._model!r}>"
@@ -183,6 +193,10 @@ def pass_(
 def _is_input(value: Any) -> bool:
     """Whether an argument is an input of the pass; whole numbers choose layers and positions."""
     return isinstance(value, (mx.array, float))
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (mx.array, str, int, float, complex, bytes))
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlxgraph.errors import InputError, NotSavedError, PicklingError, UnboundParamError
+from mlxgraph.errors import (
+    InputError,
+    LookError,
+    NotSavedError,
+    PicklingError,
+    UnboundParamError,
+)
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.listing import brief
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -52,6 +58,15 @@ def refuse(handle: Any) -> None:
     if handle._recording.unbound:
         raise UnboundParamError(handle._recording.unbound)
     raise NotSavedError(handle._describe(), handle._birth())
+
+
+def not_known_yet() -> LookError:
+    """The error of a look at what will run on inputs that are not known."""
+    return LookError(
+        "this value cannot be looked at: what is recorded here runs later, on inputs that are not"
+        f" known yet.\n  at {here()}\n  Write mx.where(...) for a choice, mg.apply(fn, h) for a"
+        " function that needs values, or save it and look after the block."
+    )
 
 
 def refuse_pickle(handle: Any, protocol: Any) -> Any:

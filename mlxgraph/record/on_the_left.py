@@ -15,6 +15,7 @@ from mlxgraph.errors import PlainArrayError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
 from mlxgraph.mlx_facts.arrays import exchange
+from mlxgraph.record.handed import HANDED, refuse_handed
 from mlxgraph.record.handle import HANDLES, handle_in
 from mlxgraph.record.operators import SIGNS
 
@@ -37,6 +38,8 @@ def _changes_in_place(symbol: str, real: Callable[..., Any]) -> Callable[..., An
 def _sets_items(real: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(real)
     def method(self: Any, index: Any, value: Any) -> Any:
+        if HANDED:
+            refuse_handed(self)
         kind = type(index)
         found = value if type(value) in HANDLES else None
         if found is None and (kind is tuple or kind in HANDLES or kind is list):

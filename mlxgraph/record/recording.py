@@ -18,7 +18,6 @@ import numpy as np
 from mlxgraph.errors import (
     EscapedError,
     GradientOrderError,
-    LookError,
     OrderError,
     ShapeError,
 )
@@ -39,7 +38,7 @@ from mlxgraph.record.bounds import check_taken
 from mlxgraph.record.conform import ANY_DTYPE, NUMBER_KINDS, check_number, shape_and_dtype
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.gradient import gradient
-from mlxgraph.record.handle import is_handle
+from mlxgraph.record.handle import is_handle, not_known_yet
 from mlxgraph.record.inference import Inference
 from mlxgraph.record.param import filled, holes
 from mlxgraph.record.proxy import wrap
@@ -302,12 +301,7 @@ class Recording:
     def look(self, node: Node) -> Any:
         """The real value of a node, now.  Raises: LookError where the inputs are not known yet."""
         if self._look is None:
-            raise LookError(
-                "this value cannot be looked at: what is recorded here runs later, on inputs that"
-                f" are not known yet.\n  at {here()}\n"
-                "  Write mx.where(...) for a choice, mg.apply(fn, h) for a function that needs"
-                " values, or save it and look after the block."
-            )
+            raise not_known_yet()
         return self._look(self, node)
 
     def line_of(self, node: Node) -> Any:

@@ -79,6 +79,7 @@ class SiteValues:
         self.scope = scope = f"{SCOPE}{self._prompts}:"
         self._census = census
         self._prompts += 1
+        self.census.traceable = self.census.traceable and census.traceable
         for site, position in census.order.items():
             scoped = site._replace(path=scope + site.path)
             self.census.order[scoped] = position

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.values import Slice
+from mlxgraph.graph.values import FrozenList, Slice
 
 Build = Callable[..., Node]
 _PUT_SLICE = "put_slice"
@@ -28,6 +28,20 @@ class View(NamedTuple):
     def take(self, build: Build, base: Node) -> Node:
         """The part of `base` that this view shows."""
         return build(self.op, (base, *self.args))
+
+    def shows_twice(self, look: Callable[[Any], Any]) -> bool:
+        """Whether an index chooses a place more than once, as far as its numbers are known.
+
+        Args: look: gives the values of a constant, or None.
+        """
+        if self.op != ops.GETITEM:
+            return False
+        parts = self.args[0] if type(self.args[0]) is tuple else self.args[:1]
+        for part in parts:
+            numbers = list(part.value) if type(part) is FrozenList else look(part)
+            if numbers is not None and len(set(map(repr, numbers))) < len(numbers):
+                return True
+        return False
 
     def put(self, build: Build, base: Node, part: Node) -> Node:
         """`base` with this view's part replaced."""

@@ -45,6 +45,7 @@ from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.arrays import become, is_mask
 from mlxgraph.mlx_facts.dtypes import both_inexact
+from mlxgraph.mlx_facts.probes import known_range
 from mlxgraph.record.conform import check_number, conformed
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import is_handle
@@ -132,7 +133,16 @@ def write(recording: Any, handle: Any, value: Any) -> None:
     chain, base = _chain(handle)
     root, build = chain[-1], recording.build
     bases = []
+
+    def numbers(index: Any) -> Any:
+        if type(index) is not Node or index.op != ops.CONSTANT:
+            return None
+        array = recording.constants[index.args[0]]
+        return None if known_range(array) is None else array.reshape(-1).tolist()
+
     for view in reversed(chain[:-1]):
+        if view is not handle and view._origin.view.shows_twice(numbers):
+            raise _twice(view)
         bases.append((view._origin.view, base))
         if view is not handle:
             base = view._origin.view.take(build, base)
@@ -150,6 +160,15 @@ def write(recording: Any, handle: Any, value: Any) -> None:
     if handle is not root:
         handle._node = part
         handle._origin.written = handle._origin.base._node
+
+
+def _twice(view: Any) -> OperationError:
+    return OperationError(
+        "a write",
+        f"a part of {view._describe()}, which shows a place twice",
+        str(here()),
+        "one of the two would be lost.\n  Write to the whole part, or to what it is a part of",
+    )
 
 
 def augment(recording: Any, handle: Any, op: str, other: Any) -> None:

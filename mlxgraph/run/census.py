@@ -101,7 +101,7 @@ def _visit(census: Census, tree: ModuleTree, call: Call, by_name: bool) -> None:
     standin = StandIn(tree, tree.modules, report)
     if by_name:
         names.watch(tree, standin)
-    with uncompiled() if tree.may_compile else nullcontext():
+    with uncompiled() if tree.may_compile else nullcontext(), tree.beyond.as_it_was():
         call.forward(standin.root, call.args, call.kwargs)
 
 

@@ -57,8 +57,9 @@ def run_plan(
         return Run(plan, dict(known), deltas, draws).go(tree, call, weights)
 
     try:
-        values = with_gradients(plan, once) if plan.gradients else once({})
-        saves = [same_data_in(values[node]) for node in plan.saves]
+        with tree.beyond.as_it_was():
+            values = with_gradients(plan, once) if plan.gradients else once({})
+            saves = [same_data_in(values[node]) for node in plan.saves]
     except BaseException:
         if draws is not None:
             draws.undo()
@@ -83,7 +84,8 @@ def gradient_of_nothing(
 
     before = random_state.current()
     try:
-        return unreached(plan, under(plan), under(plan._replace(writes={})))
+        with tree.beyond.as_it_was():
+            return unreached(plan, under(plan), under(plan._replace(writes={})))
     finally:
         random_state.restore(before)
 

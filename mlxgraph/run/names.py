@@ -141,7 +141,8 @@ class Names:
             known = [p.replace(inside, "layers.", 1) if short else p for p in known]
             known = [_NUMBER.sub("*", form) for form in known]
         kind = "module that matches" if is_pattern(text) else "module"
-        advice, near = self._several(module), []
+        near: list[str] = []
+        advice = self._several(module)
         if not advice:
             advice, near = self._range(module)
         return UnknownSiteError(

@@ -14,7 +14,7 @@ from mlxgraph.errors import NeverCalledError, OrderError
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, check_number
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import Node, is_draw, site_of, walk
+from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
 from mlxgraph.graph.site import SKIP, Site
 
 
@@ -126,5 +126,5 @@ def _line(graph: Graph, site: Site) -> str:
     """Where the user wrote or read a site, as errors say it."""
     users = [node for written, node in graph.writes if written == site]
     users += [n for n in graph.nodes() if n.op == ops.SITE and site_of(n) == site]
-    note = graph.notes.get(users[0]) if users else None
-    return note.where if note else "an edit"
+    note = graph.notes.get(users[0] if users else site_node(*site))
+    return (note and note.where) or "an edit"

@@ -271,7 +271,8 @@ def holds(cut: Cut, census: Census, tree: ModuleTree, call: Call) -> bool:
     def forward(*tracers: mx.array) -> None:
         root = StandIn(tree, [cut.norm.path], enter).root
         args, kwargs = call.filled(tracers)
-        shapes.append(call.forward(root, args, kwargs).shape)
+        with tree.beyond.as_it_was():
+            shapes.append(call.forward(root, args, kwargs).shape)
 
     try:
         only_traced(forward, call.arrays)

@@ -171,9 +171,9 @@ class Runner:
         """
         plan = make_plan(graph, census, saves)
         made = PreparedRun(plan, census, call, lambda: self.tree, self._count)
-        outside = self.tree.beyond()
+        outside = self.tree.untraceable()
         if outside:
-            made.stay_eager(f"{outside} is no part of the model, and its weights may change")
+            made.stay_eager(outside)
         if key is not None and census.traceable:
             if not plan.opaque:
                 self.prepared.put(key, made)

@@ -21,20 +21,12 @@ import mlx.core as mx
 
 from mlxgraph.errors import ModelChangedError
 from mlxgraph.mlx_facts.modules import attach, wear
+from mlxgraph.run.beyond import Silent
 from mlxgraph.run.tree import ModuleTree
 from mlxgraph.run.twins import Twins
 
 Hook = Callable[[str, Callable[..., Any], tuple, dict[str, Any]], Any]
 _HOOK = "_mlxgraph_hook"
-
-
-class _Silent:
-    """A base that keeps a subclass's making from the class that it is made of."""
-
-    __slots__ = ()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        pass
 
 
 @lru_cache(maxsize=1024)
@@ -57,7 +49,7 @@ def subclass_of(cls: type, members: dict[str, Any]) -> type:
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
     }
-    bases = (cls,) if issubclass(cls, _Silent) else (_Silent, cls)
+    bases = (cls,) if issubclass(cls, Silent) else (Silent, cls)
     kind = type(cls)
     if kind in (type, ABCMeta):
         return kind(cls.__name__, bases, members)

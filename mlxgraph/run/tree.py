@@ -21,9 +21,11 @@ import mlx.nn as nn
 from mlxgraph.mlx_facts.compiling import function_of
 from mlxgraph.mlx_facts.functions import is_compiled
 from mlxgraph.mlx_facts.modules import is_embedding
-from mlxgraph.run.beyond import beyond
+from mlxgraph.run.beyond import Beyond
+from mlxgraph.run.moving import BUFFERS, content, is_small
 from mlxgraph.run.own_compile import may_call_compile, may_compile
-from mlxgraph.run.twins import PROXIES, Twins, aim_of
+from mlxgraph.run.places import SlotsOf
+from mlxgraph.run.twins import PROXIES, Twins, aim_of, is_plain_data
 
 _KIND = attrgetter("shape", "dtype")
 
@@ -83,8 +85,11 @@ class ModuleTree:
             self._children.append((owner, key, value))
             self._holders.append(value)
             self.containers[path] = value
-            for inner, item in _entries(value):
-                self._enter(value, inner, item, f"{path}.{inner}")
+            if not is_plain_data(value.values() if isinstance(value, dict) else value):
+                for inner, item in _entries(value):
+                    self._enter(value, inner, item, f"{path}.{inner}")
+        else:
+            self._children.append((owner, key, value))  # a setting
 
     @cached_property
     def shared(self) -> frozenset[str]:
@@ -105,7 +110,7 @@ class ModuleTree:
         self.may_compile = any(map(may_compile, found.kinds)) or any(
             map(may_call_compile, found.functions)
         )
-        self._code = list(found.kinds), list(found.functions)
+        self.beyond = beyond = Beyond(found.kinds, found.functions, found.caches)
         named = {(id(owner), key) for owner, key in self.weight_places()}
         for owner, key in found.places:
             if (id(owner), key) not in named:
@@ -120,10 +125,14 @@ class ModuleTree:
                     for key, item in _entries(holder)
                     if not isinstance(item, mx.array)
                 ]
-
-    def beyond(self) -> str:
-        """What the forward's code calls a module that is no part of the tree; nothing if none."""
-        return beyond(*self._code)
+        self._holders += beyond.holders
+        self._children += beyond.settings
+        self._constants = beyond.constants
+        self._constants_seen = [ref(owner[key]) for owner, key in beyond.constants]
+        moving = [*found.moved, *beyond.moving]
+        self._moving = [type(value) for value in moving if not isinstance(value, BUFFERS)]
+        self._buffers = [value for value in moving if is_small(value)]
+        self._contents = list(map(content, self._buffers))
 
     def _alias(self, module: Any, path: str) -> None:
         """Paths below a shared module's second path mean the same modules as below its first."""
@@ -152,9 +161,23 @@ class ModuleTree:
                 and all(
                     map(is_, map(getitem, self._child_owners, self._child_keys), self._child_values)
                 )
+                and (not (self._constants or self._buffers) or self._same_constants())
             )
         except (KeyError, IndexError, AttributeError, TypeError):
             return False  # something is gone, or is another kind of thing
+
+    def _same_constants(self) -> bool:
+        """Whether what stands beside the weights and holds numbers is what it was."""
+        now = [owner[key] for owner, key in self._constants]
+        return all(map(is_, now, map(call, self._constants_seen))) and (
+            list(map(content, self._buffers)) == self._contents
+        )
+
+    def untraceable(self) -> str:
+        """Why no forward may be compiled, as far as that is seen from outside; or nothing."""
+        if self._moving:
+            return f"the model holds a {self._moving[0].__name__}, which moves on by itself"
+        return self.beyond.reason()
 
     def _same_kinds(self) -> bool:
         """Whether every weight has the shape and dtype it had: most often it is the same array."""
@@ -177,7 +200,7 @@ class ModuleTree:
         """Whether the weights are still the very arrays that were seen then."""
         try:
             return all(map(is_, self.weights(), map(call, seen)))
-        except (KeyError, IndexError):
+        except (KeyError, IndexError, AttributeError):
             return False
 
     def weights(self) -> list[mx.array]:
@@ -198,6 +221,6 @@ def _uncompiled(module: Any) -> Any:
 
 
 def _entries(container: Any) -> list[tuple[Any, Any]]:
-    if isinstance(container, dict):
+    if isinstance(container, (dict, SlotsOf)):
         return list(container.items())
     return list(enumerate(container))

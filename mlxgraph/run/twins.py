@@ -35,31 +35,17 @@ from mlxgraph.mlx_facts.compiling import function_of
 from mlxgraph.mlx_facts.functions import COMPILED
 from mlxgraph.mlx_facts.modules import NO_GRAD, enter, twin_of
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.run.moving import BUFFERS, DRAWING, copied, is_iterator
+from mlxgraph.run.places import CellOf, SlotsOf, place, slots
 
 LARGEST_COPIED = 10_000  # entries of a container that holds nothing but numbers and texts
-_ATOMS = frozenset({int, float, bool, complex, str, bytes, type(None), type, type(Ellipsis)})
+ATOMS = frozenset({int, float, bool, complex, str, bytes, type(None), type, type(Ellipsis)})
 _MAPPINGS = (OrderedDict, defaultdict, dict)
 _SEQUENCES = (list, deque, set)
-_CACHED = type(lru_cache(abs))
+CACHED = type(lru_cache(abs))
 # Packages whose objects are shared: of these none is state of a forward, and some are large.
-_SHARED = frozenset("mlxgraph transformers tokenizers huggingface_hub numpy torch mlx".split())
+SHARED = frozenset("mlxgraph transformers tokenizers huggingface_hub numpy torch mlx".split())
 _OF_PYTHON = frozenset({"collections", "types"})
-
-
-class CellOf:
-    """A variable that a function captured, as a place: an owner with one key."""
-
-    __slots__ = ("cell",)
-
-    def __init__(self, cell: CellType):
-        self.cell = cell
-
-    def __getitem__(self, key: int) -> Any:
-        return self.cell.cell_contents
-
-
-def _place(owner: Any) -> int:
-    return id(owner.cell if type(owner) is CellOf else owner)
 
 
 class Twins:
@@ -76,9 +62,12 @@ class Twins:
         self.holders: list[Any] = []  # the owners that are no modules
         self.kinds: set[type] = set()  # of modules and of objects of the user's classes
         self.functions: list[FunctionType] = []
+        self.caches: list[Any] = []  # those that are shared
+        self.moved: list[Any] = []  # what moves on where it stands (`run.moving`)
         self._weights: dict[tuple[int, Any], mx.array] = {}
         for (owner, key), array in weights:  # by place: two places may hold one array for now
-            self._weights[_place(owner), key] = array
+            array = same_data(array)  # one tracer may serve several forwards of one pass
+            self._weights[place(owner), key] = array
             live = owner[key]
             if id(live) not in self._twins:
                 self._keep(live, array)
@@ -87,10 +76,14 @@ class Twins:
         """The copy that was made of a value.  Raises: KeyError where none was."""
         return self._twins[id(value)]
 
+    def copied(self) -> list[Any]:
+        """What copies were made of."""
+        return list(self._kept)
+
     def of(self, value: Any) -> Any:
         """A value's copy; the value itself where there is nothing to copy."""
         kind = type(value)
-        if kind in _ATOMS:
+        if kind in ATOMS:
             return value
         twin = self._twins.get(id(value), self)
         if twin is not self:
@@ -107,7 +100,7 @@ class Twins:
         if not isinstance(value, ARRAY):
             return self.of(value)
         self.places.append((owner, key))
-        given = self._weights.get((_place(owner), key)) if self._weights else None
+        given = self._weights.get((place(owner), key)) if self._weights else None
         return self.of(value) if given is None else given
 
     # -- how each kind is copied ------------------------------------------------------------------
@@ -122,7 +115,7 @@ class Twins:
             enter(twin, key, self._entry(value, key, item))
         own = twin.__dict__
         for name, item in value.__dict__.items():
-            if name != NO_GRAD and type(item) not in _ATOMS:
+            if name != NO_GRAD and type(item) not in ATOMS:
                 # past `nn.Module.__setattr__`: shared with whoever put it there, as a rule
                 shared = type(item) in (list, dict)
                 own[name] = (
@@ -132,7 +125,7 @@ class Twins:
         return twin
 
     def mapping(self, value: Any) -> Any:
-        if _is_plain_data(dict.values(value)):
+        if is_plain_data(dict.values(value)):
             return value
         self.holders.append(value)
         base = next(base for base in _MAPPINGS if isinstance(value, base))
@@ -145,7 +138,7 @@ class Twins:
         return twin
 
     def sequence(self, value: Any) -> Any:
-        if _is_plain_data(value):
+        if is_plain_data(value):
             return value
         base = next(base for base in _SEQUENCES if isinstance(value, base))
         if base is not set:
@@ -191,12 +184,15 @@ class Twins:
         self._fill_slots(value, twin)
 
     def _fill_slots(self, value: Any, twin: Any) -> None:
-        for slot in _slots(type(value)):  # type: ignore[arg-type]
-            try:
-                item = slot.__get__(value)
-            except AttributeError:
-                continue
-            slot.__set__(twin, self.of(item))
+        if slots(type(value)):  # type: ignore[arg-type]
+            held = SlotsOf(value)
+            self.holders.append(held)
+            for slot, item in held.items():
+                slot.__set__(twin, self._entry(held, slot, item))
+
+    def moving(self, value: Any) -> Any:
+        self.moved.append(value)
+        return self._keep(value, copied(value, self.of))
 
     # -- functions and references: copied where what they hold is ---------------------------------
 
@@ -279,6 +275,7 @@ class Twins:
         function = value.__wrapped__
         twin = self.of(function)
         if twin is function:
+            self.caches.append(value)
             return value
         return self._keep(value, lru_cache(**value.cache_parameters())(twin))
 
@@ -328,9 +325,9 @@ def _is(a: Any, b: Any) -> bool:
     return a is b
 
 
-def _is_plain_data(values: Any) -> bool:
+def is_plain_data(values: Any) -> bool:
     """Whether a container is large and holds nothing but numbers and texts, as vocabularies do."""
-    return len(values) > LARGEST_COPIED and set(map(type, values)) <= _ATOMS
+    return len(values) > LARGEST_COPIED and set(map(type, values)) <= ATOMS
 
 
 _MAKERS: tuple[tuple[Any, Callable[[Twins, Any], Any]], ...] = (
@@ -343,11 +340,12 @@ _MAKERS: tuple[tuple[Any, Callable[[Twins, Any], Any]], ...] = (
     (MethodType, Twins.method),
     (BuiltinMethodType, Twins.builtin),
     (partial, Twins.partial),
-    (_CACHED, Twins.cached),
+    (CACHED, Twins.cached),
     (weakref.ref, Twins.reference),
     (PROXIES, Twins.proxy),
     (weakref.WeakValueDictionary, Twins.weak_values),
     (MappingProxyType, Twins.read_only),
+    ((*BUFFERS, *DRAWING), Twins.moving),
 )
 
 
@@ -361,12 +359,14 @@ def _maker(kind: type) -> Callable[[Twins, Any], Any] | None:
     for kinds, make in _MAKERS:
         if issubclass(kind, kinds):
             return make
+    if is_iterator(kind):
+        return Twins.moving
     return Twins.object if _is_of_the_user(kind) else None
 
 
 def _is_of_the_user(kind: type) -> bool:
     package = kind.__module__.partition(".")[0]
-    if package in _SHARED or (package in sys.stdlib_module_names and package not in _OF_PYTHON):
+    if package in SHARED or (package in sys.stdlib_module_names and package not in _OF_PYTHON):
         return False
     if issubclass(kind, (type, BaseException, Enum)) or hasattr(kind, "__del__"):
         return False
@@ -375,20 +375,5 @@ def _is_of_the_user(kind: type) -> bool:
             made = base.__new__(kind)
         except TypeError:
             continue
-        return hasattr(made, "__dict__") or bool(_slots(kind))  # type: ignore[arg-type]
+        return hasattr(made, "__dict__") or bool(slots(kind))  # type: ignore[arg-type]
     return False
-
-
-@lru_cache(maxsize=4096)
-def _slots(kind: type) -> tuple[Any, ...]:
-    """The descriptors of the slots of a class."""
-    bases = [base for base in kind.__mro__ if "__slots__" in vars(base)]
-    members = [member for base in bases for member in vars(base).values()]
-    return tuple(member for member in members if type(member) is _MEMBER)
-
-
-class _Slotted:
-    __slots__ = ("slot",)
-
-
-_MEMBER = type(vars(_Slotted)["slot"])

@@ -18,7 +18,7 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import known_range
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.rows import as_placeholder
-from mlxgraph.record.stack import paused
+from mlxgraph.record.stack import paused, stack
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.rows import rows_of, rows_taken
@@ -83,12 +83,13 @@ def check_plain(engine: Engine, call: Call) -> None:
     found = [*_ranges(call.arrays)] if call.plain else []
     if not found:
         return
-    embeddings = engine.runner.refresh().embeddings.values()
-    smallest = min(map(rows_of, embeddings), default=None)
+    runner = engine.runner
+    tree = runner.tree if stack.open else runner.refresh()  # as it was when the block opened
+    smallest = min(map(rows_of, tree.embeddings.values()), default=None)
     if smallest is None:
         return
     if any(low < 0 or high >= smallest for _, (low, high) in found):
-        check_ids(engine.runner.census(call).rows, call)
+        check_ids(runner.census(call).rows, call)
 
 
 def _ranges(arrays: list[Any]) -> Iterator[tuple[int, tuple[int, int]]]:

@@ -179,6 +179,20 @@ def check_keywords(model: Any, kwargs: Iterable[str], params: Iterable[str] = ()
             raise KeywordError(name, [*params, *known])
 
 
+def listed_ids(tokens: Any) -> list[int]:
+    """Token ids of one text, as a list.  Raises: InputError."""
+    listed = tokens.tolist() if hasattr(tokens, "tolist") else tokens
+    if isinstance(listed, (list, tuple)):
+        numbers = [item for item in listed if isinstance(item, (int, np.integer)) and item >= 0]
+        if len(numbers) == len(listed):
+            return [int(number) for number in numbers]
+    raise InputError(
+        f"these are not the token ids of one text: {tokens!r:.60}.\n"
+        "  Write model.decode([5, 7]), whole numbers from 0 on; of several rows, one at a time:"
+        " model.decode(tokens[0])."
+    )
+
+
 def params_of(params: Any) -> Mapping[str, Any]:
     """The values of `params=`.  Raises: InputError for what is no mapping of names."""
     if params is None:

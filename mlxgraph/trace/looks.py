@@ -13,7 +13,7 @@ from mlxgraph.evaluate.evaluate import Lookup, call_arguments
 from mlxgraph.evaluate.values import Values, source_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import Node, is_draw, walk
+from mlxgraph.graph.node import Node, is_draw, site_node, walk
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
@@ -50,6 +50,8 @@ class Looks:
         if missing:
             raise UnboundParamError(dict.fromkeys(missing))
         drawn = [n for n in walk([node]) if is_draw(n) or ops.is_random(n.op)]
+        if not recording.census.traceable:  # an edit may lead the forward past all other sites
+            drawn += [n for n in walk([node]) if n.op == ops.SITE]
         known = self._values is not None and all(n in self._values.known for n in drawn)
         known = known and self._engine.runner.tree.are_weights(self._weights)
         if self._values is None or not known or self._writes != frozenset(graph.writes):
@@ -62,11 +64,15 @@ class Looks:
             return self._values[node]
 
     def _run(self, recording: Recording, job: Job, looked: list[Node]) -> Values:
-        """Every site and every draw of one run, lazy; the random state stays as it was."""
+        """Every site and every draw of one run, lazy; the random state stays as it was.
+
+        Of a forward that branches on values, the sites that are `looked` at alone.
+        """
         before = random_state.current()
         drawn = [n for n in job.graph.nodes() if is_draw(n) or ops.is_random(n.op)]
         drawn = list(dict.fromkeys([*drawn, *looked]))
-        sites = [Node(ops.SITE, tuple(site)) for site in recording.census.order]
+        census = recording.census
+        sites = [site_node(*site) for site in census.order] if census.traceable else []
         values = execute(self._engine, job, [*sites, *drawn])
         random_state.restore(before)
         return Values(dict(zip([*sites, *drawn], values, strict=True)), self._call_module)
@@ -76,6 +82,7 @@ class Looks:
         path, args, kwargs = call_arguments(node, lookup)
         before = random_state.current()
         try:
-            return self._engine.runner.modules()[path](*args, **kwargs)
+            with self._engine.runner.tree.beyond.as_it_was():
+                return self._engine.runner.modules()[path](*args, **kwargs)
         finally:
             random_state.restore(before)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from difflib import SequenceMatcher
+from types import MethodType
 from typing import Any, overload
 
 import mlx.nn as nn
@@ -28,6 +29,7 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.handed import hand_out
 from mlxgraph.record.no_value import names_a_module, written
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
@@ -41,6 +43,7 @@ _OF_VALUES = frozenset(name for name in dir(ARRAY) if name[0] != "_") | {
     "backward",
     ops.GRAD,
 }
+_OF_PARAMETERS = ("parameters", "trainable_parameters")
 PORTS = ("output", "input", "inputs", "calls", "skip")
 Opened = Callable[[str], Recording]
 
@@ -186,10 +189,18 @@ class ModuleHandle:
         module = self.module
         if isinstance(module, nn.Module):  # copies: `handle.weight *= 2` is not the model's
             if _is_its_own(module, name):
-                return same_data_in(getattr(module, name))
+                return self._handed(name, getattr(module, name))
             if name in module:
-                return same_data_in(module[name])
+                return self._handed(name, module[name])
         raise self._unknown(name, f".{name}" if name in _OF_VALUES else "")
+
+    def _handed(self, name: str, value: Any) -> Any:
+        """What a module has, with copies of its arrays."""
+        if name in _OF_PARAMETERS and isinstance(value, MethodType):
+            return lambda: same_data_in(value())
+        value = same_data_in(value)
+        recording = recording_on(self._engine.root) if isinstance(value, ARRAY) else None
+        return value if recording is None else hand_out(value, recording, name, written(self))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("output", "input", "inputs"):

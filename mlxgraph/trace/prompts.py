@@ -15,18 +15,25 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import InputError, OutsideTraceError, UnknownSiteError
+from mlxgraph.errors import InputError, OutsideTraceError, UnboundParamError, UnknownSiteError
 from mlxgraph.errors.tracebacks import trim, with_edges
+from mlxgraph.graph import ops
+from mlxgraph.graph.algebra import rebuilt
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph, of_graph
+from mlxgraph.graph.nested import is_container
+from mlxgraph.graph.node import Node, site_node, site_of, walk
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.handle import not_known_yet
 from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.saved_values import SavedValues
 from mlxgraph.record.stack import exit_of_block, paused
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
-from mlxgraph.trace.batch import Batch, Prompt
-from mlxgraph.trace.execute import Job, Options, finish
+from mlxgraph.trace.batch import Batch, Prompt, unscoped
+from mlxgraph.trace.execute import Job, Options, execute, finish
 from mlxgraph.trace.gradients import check_gradients
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.inputs import call_of, prepare
@@ -48,7 +55,7 @@ class Prompts:
         self._options = options
         self._params = params
         self._prompts: list[Prompt] = []
-        self._recording = Recording(Census(), engine.root, engine.runner.modules)
+        self._recording = Recording(Census(), engine.root, engine.runner.modules, self._number)
         self._recording.has_prompts()
         self._statement: Any = None  # the `with` statement, while it runs (`record.stack`)
         self._open: intercepted | None = None
@@ -115,6 +122,33 @@ class Prompts:
         job = Job(graph, call, params, self._options, census)
         self.saved_values = finish(self._engine, recording, job)
 
+    def _number(self, recording: Recording, node: Node) -> Any:
+        """A number that a model which branches on values makes: of the prompt alone, as edited.
+
+        Raises: LookError for arrays, and where values of other prompts have a part in it.
+        """
+        recording.check_escapes()
+        value, graph = recording.info(node).value, recording.graph()
+        numbers = {unscoped(site_of(n))[0] for n in walk([node]) if n.op == ops.SITE}
+        if is_container(value) or isinstance(value, ARRAY) or len(numbers) != 1:
+            raise not_known_yet()
+        mine = [(site, n) for site, n in graph.writes if unscoped(site)[0] in numbers]
+        seen = [site_of(n) for n in walk([node, *[n for _, n in mine]]) if n.op == ops.SITE]
+        if any(unscoped(site)[0] not in numbers for site in seen):
+            raise not_known_yet()
+        alone = rebuilt(graph.replace(writes=mine, saves=[("it", node)]), _alone)
+        alone = alone.replace(writes=[(unscoped(site)[1], n) for site, n in alone.writes])
+        missing = [name for name in alone.params if name not in self._params]
+        if missing:
+            raise UnboundParamError(missing)
+        call = self._prompts[numbers.pop()].call.again()
+        options = self._options._replace(compile=False)
+        before = random_state.current()
+        try:
+            return execute(self._engine, Job(alone, call, self._params, options))[0]
+        finally:
+            random_state.restore(before)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
@@ -174,6 +208,11 @@ class Prompts:
             )
         groups = zip(*[call.args for call in calls], strict=True)
         return describe_call(tuple(mx.concatenate(list(group)) for group in groups), {})
+
+
+def _alone(node: Node) -> Node | None:
+    """A node of a prompt's, in a forward on this prompt alone."""
+    return site_node(*unscoped(site_of(node))[1]) if node.op == ops.SITE else None
 
 
 def _rows(call: Call) -> list[list[int]]:

@@ -309,11 +309,6 @@ def law(examples: int, compiles: list, steps: int = 4) -> Counter:
         shape, directly = data.draw(SHAPES), data.draw(st.booleans())
         traces = data.draw(st.lists(st.sampled_from(TRACES), min_size=2, max_size=steps))
         how = [data.draw(st.sampled_from(compiles)) for _ in traces]
-        if "array, added to" in leaves_of(shape):  # the defect below, not drawn until then
-            how = [
-                False if trace is grad else compile
-                for trace, compile in zip(traces, how, strict=True)
-            ]
         note(f"{shape} {[trace.__name__ for trace in traces]} {how}")
         event("a leaf" if isinstance(shape, str) else shape[0])
         seen.update([*leaves_of(shape), "a leaf" if isinstance(shape, str) else shape[0]])
@@ -338,7 +333,9 @@ def test_nested_state_is_as_it_was_after_a_compiled_trace():
 @pytest.mark.parametrize("compile", [False, True])
 def test_more_nested_state_is_as_it_was_after_any_trace(compile):
     seen = law(60 if compile else 1500, [compile, "auto"])
-    assert all(seen[trace] > 1 for trace in TRACES) and all(seen[kind] for kind in HOLDERS)
+    assert all(seen[trace] > 1 for trace in TRACES)
+    if not compile:  # else there are few examples
+        assert all(map(seen.get, HOLDERS))
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
@@ -350,7 +347,6 @@ def test_state_that_is_moved_is_noticed(leaf):
         keeps(model, [bare], [False], Counter())
 
 
-@pytest.mark.xfail(strict=True, reason="the forward of a compiled slope adds to an array twice")
 def test_an_array_that_is_added_to_is_added_to_once_under_a_compiled_slope():
     model = models.made(Keeping("array, added to", False))
     keeps(model, [grad], [True], Counter())

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
 import mlxgraph as mg
-from mlxgraph.errors import MLXGraphError, NeverCalledError, ShapeError
+from mlxgraph.errors import (
+    LookError,
+    MLXGraphError,
+    NeverCalledError,
+    ShapeError,
+    UnboundParamError,
+)
 from tests import models
 
 
@@ -107,6 +115,112 @@ def test_numbers_among_outputs_are_those_of_the_edited_forward(model):
         model.gate.output *= 2
         assert model.output[1] == 24.0
         assert [v for v in model.output][1] == 24.0
+
+
+# -- numbers beside sites that the edited forward no longer comes to ------------------------------
+
+
+class Early(nn.Module):
+    """Stops at the first layer that is large, and says how many it took."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.gate, self.make = Stream(), make
+        self.layers = [nn.Linear(4, 4) for _ in range(3)]
+
+    def __call__(self, x):
+        x, n = self.gate(x), 0
+        for layer in self.layers:
+            x, n = layer(x), n + 1
+            if mx.abs(x).max().item() > 1e3:
+                break
+        return self.make(x, n)
+
+
+MADE = {
+    "a namespace": (lambda x, n: SimpleNamespace(x=x, n=n), lambda out: out.n),
+    "a tuple": (lambda x, n: (x, n), lambda out: out[1]),
+    "a dict": (lambda x, n: {"x": x, "n": n}, lambda out: out["n"]),
+    "a list in a dict": (lambda x, n: {"x": x, "more": [n]}, lambda out: out["more"][0]),
+    "unpacked": (lambda x, n: (x, n), lambda out: [*out][1]),
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("factor, count", [(1.0, 3), (1e5, 1)])
+def test_a_number_of_an_edited_forward_that_ends_early(made, factor, count):
+    make, number = MADE[made]
+    module = Early(make)
+    model = mg.InterpretableModel(module)
+    x = mx.random.normal((1, 3, 4), key=mx.random.key(3))
+    assert number(module(factor * x)) == count
+    with model.trace(x):
+        assert number(model.output) == 3
+        model.gate.output *= factor
+        here = number(model.output)
+        again = number(model.output)
+        first = model.layers[0].output.save()
+    assert here == again == count
+    assert models.same(first, module.layers[0](factor * x), 1e-3)
+    with model.trace() as t:
+        with t.invoke(x):
+            assert number(model.output) == 3
+            model.gate.output *= factor
+            here = number(model.output)
+        with t.invoke(x):
+            other = number(model.output)
+            model.output.save()
+    assert (here, other) == (count, 3)
+
+
+def test_a_number_of_a_prompt_that_waits_for_another_prompts_value():
+    model = mg.InterpretableModel(Early(lambda x, n: (x, n)))
+    x = mx.random.normal((1, 3, 4), key=mx.random.key(3))
+    with pytest.raises(LookError), model.trace() as t:
+        with t.invoke(x):
+            other = model.gate.output
+        with t.invoke(x):
+            model.gate.output = other * 1e5
+            assert model.output[1]
+
+
+def test_a_number_of_a_prompt_waits_for_a_param():
+    model = mg.InterpretableModel(Early(lambda x, n: (x, n)))
+    with pytest.raises(UnboundParamError), model.trace() as t, t.invoke(X):
+        model.gate.output *= mg.param("by")
+        assert model.output[1]
+
+
+class Inner(nn.Module):
+    """The shape inside depends on values; that of the output does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.inner = Stream(), Stream()
+
+    def __call__(self, x):
+        x = self.gate(x)
+        n = 2 if x.sum().item() > 0 else 1
+        return SimpleNamespace(y=self.inner(x[:, :n]).sum(1), n=n)
+
+
+def test_a_number_beside_a_site_of_another_shape():
+    model = mg.InterpretableModel(Inner())
+    with model.trace(X):
+        model.gate.output *= -1
+        number = model.output.n
+        assert model.gate.output.sum().item() == -12.0
+    assert number == 1
+    with model.trace() as t, t.invoke(X):
+        model.gate.output *= -1
+        number = model.output.n
+    assert number == 1
+
+
+def test_a_number_beside_an_array_of_another_shape_raises_on_the_users_line(model):
+    with pytest.raises(ShapeError, match=r"test_branching.py:\d+"), model.trace(X):
+        model.gate.output = mx.full((1, 3, 4), -2.0)
+        assert model.output[1]
 
 
 def test_numbers_of_a_forward_that_is_recorded_and_not_run_are_not_made_up(model):

@@ -122,6 +122,43 @@ def test_functions_given_to_apply_do_not_live_on(chain, x, name):
     assert sum(one() is not None for one in alive) == 0
 
 
+class Big:
+    """What a closure holds."""
+
+    def __init__(self):
+        self.a = mx.zeros((64, 64))
+
+
+@pytest.mark.parametrize("form", ["closure", "object", "list", "keyword"])
+def test_of_functions_given_to_a_pass_only_a_few_live_on(chain, x, form):
+    alive = weakref.WeakSet()
+
+    @chain.pass_
+    def run(m, given, by=None):
+        given = given[0] if isinstance(given, list) else given or by
+        return given(m.layers[0].output)
+
+    class Adds(Big):
+        def __call__(self, h):
+            return h + self.a[0, 0]
+
+    def once():
+        big = Adds()
+        alive.add(big)
+        function = big if form == "object" else lambda h: big(h)
+        if form == "keyword":
+            return run(x, None, by=function)
+        return run(x, [function] if form == "list" else function)
+
+    for _ in range(40):
+        mx.eval(once())
+    gc.collect()
+    assert len(alive) <= 4
+    kept = Adds()
+    before = mx.array(run(x, kept))
+    assert models.same(run(x, kept), before, 0)
+
+
 def test_of_functions_in_compiled_runs_only_a_few_live_on(chain, x):
     alive = []
     for _ in range(12):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from types import SimpleNamespace
+from typing import ClassVar
 from weakref import ref
 
 import mlx.core as mx
@@ -372,6 +373,76 @@ def test_settings_changed_in_place_in_plain_objects_are_seen(x, compile):
         change()
         for _ in range(2):
             assert models.same(traced(), module(x), 1e-5)
+
+
+class Slotted:
+    __slots__ = ("inner", "k", "table", "weight")
+
+    def __init__(self):
+        self.k, self.table, self.weight = 1.0, {"k": 1.0}, mx.array(1.0)
+
+
+class Scales(nn.Module):
+    """Factors wherever a module can hold them."""
+
+    k = 1.0
+    listed: ClassVar = [1.0]
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        self.lst = [1.0, [1.0]]
+        self.d = {"k": 1.0, "inner": {"k": 1.0}}
+        self.pair = ({"k": 1.0}, 1.0)
+        self.slots = Slotted()
+
+    def factor(self):
+        return 1.0
+
+    def __call__(self, x):
+        lists = self.lst[0] * self.lst[1][0] * self.listed[0] * self.pair[0]["k"]
+        tables = self.d["k"] * self.d["inner"]["k"] * self.d.get("more", 1.0)
+        slots = self.slots.k * self.slots.table["k"] * self.slots.weight
+        return self.inner(x) * lists * tables * slots * self.k * self.factor()
+
+
+SETTINGS = {
+    "list": lambda m: m.lst.__setitem__(0, 5.0),
+    "list in a list": lambda m: m.lst[1].__setitem__(0, 5.0),
+    "dict": lambda m: m.d.update(k=5.0),
+    "new key": lambda m: m.d.update(more=5.0),
+    "dict in a dict": lambda m: m.d["inner"].update(k=5.0),
+    "dict in a tuple": lambda m: m.pair[0].update(k=5.0),
+    "slot": lambda m: setattr(m.slots, "k", 5.0),
+    "dict in a slot": lambda m: m.slots.table.update(k=5.0),
+    "array in a slot": lambda m: setattr(m.slots, "weight", mx.array(5.0)),
+    "array in a slot, in place": lambda m: m.slots.weight.__imul__(5.0),
+    "class": lambda m: setattr(type(m), "k", 5.0),
+    "list of the class": lambda m: m.listed.__setitem__(0, 5.0),
+    "method of the class": lambda m: setattr(type(m), "factor", lambda self: 5.0),
+}
+
+
+@pytest.mark.parametrize("compile", [True, "auto"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_are_seen_wherever_a_module_holds_them(x, name, compile):
+    kind = type("Scales", (Scales,), {"k": 1.0, "listed": [1.0], "factor": Scales.factor})
+    module = kind()
+    model = mg.InterpretableModel(module)
+
+    def traced():
+        with model.trace(x, compile=compile):
+            out = model.output.save()
+        return out
+
+    for _ in range(3):
+        assert models.same(traced(), module(x), 1e-5)
+    before = module(x)
+    mx.eval(before)
+    SETTINGS[name](module)
+    assert models.same(module(x), before * 5, 1e-5)
+    for _ in range(3):
+        assert models.same(traced(), module(x), 1e-5)
 
 
 def test_old_weights_are_not_kept(chain, x):

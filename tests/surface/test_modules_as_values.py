@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 import mlxgraph as mg
 from mlxgraph.errors import (
@@ -137,6 +138,59 @@ def test_weights_are_no_sites(tiny, write):
         with pytest.raises(WeightError, match=said), block:
             write(tiny.layers[3].mlp.down_proj)
     assert same(tiny.module.layers[3].mlp.down_proj.weight, before, 0)
+
+
+WRITES = {
+    "row": lambda w: w.__setitem__(0, 0),
+    "entry": lambda w: w.__setitem__((0, 1), 2.0),
+    "mask": lambda w: w.__setitem__(w > 0, 0),
+    "all": lambda w: w.__setitem__(..., mx.zeros_like(w)),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_an_entry_of_a_weight_is_no_site(tiny, name):
+    handle = tiny.layers[3].mlp.down_proj
+    before = mx.array(handle.module.weight)
+    for block in (tiny.trace([1, 2]), tiny.edit()):
+        with pytest.raises(WeightError, match=r"is a copy.*\n.*\n.*layers\[3\]"), block:
+            WRITES[name](handle.weight)
+    with tiny.trace([1, 2]):
+        own = mx.array(handle.weight)
+        WRITES[name](own)  # a copy of one's own
+        out = (handle.input @ own.T).save()
+    WRITES[name](own)
+    outside = handle.weight
+    WRITES[name](outside)
+    assert out.shape == (1, 2, 128)
+    assert same(handle.module.weight, before, 0)
+
+
+TAKEN = {
+    "parameters": lambda m: m.layers[0].mlp.down_proj.parameters(),
+    "trainable": lambda m: m.layers[0].mlp.down_proj.trainable_parameters(),
+    "nested": lambda m: m.layers[0].parameters()["mlp"]["down_proj"],
+    "model": lambda m: {"weight": m.parameters()["model.layers.0.mlp.down_proj.weight"]},
+    "whole": lambda m: m.model.parameters()["layers"][0]["mlp"]["down_proj"],
+    "flat": lambda m: {
+        k.rpartition(".")[2]: v for k, v in tree_flatten(m.layers[0].mlp.down_proj.parameters())
+    },
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_parameters_are_handed_out_as_copies(tiny, name):
+    weight = tiny.module.layers[0].mlp.down_proj.weight
+    before = mx.array(weight)
+    with tiny.trace([1, 2]):
+        taken = TAKEN[name](tiny)
+        taken["weight"] *= 2
+        tiny.output.save()
+    assert same(taken["weight"], before * 2, 0)
+    taken = TAKEN[name](tiny)
+    taken["weight"] += 1
+    taken["weight"][0] = 0
+    assert tiny.module.layers[0].mlp.down_proj.weight is weight and same(weight, before, 0)
 
 
 def test_what_it_says_to_write_is_right():

@@ -244,3 +244,33 @@ def test_what_is_no_name_raises(tied, tokens, given):
 def test_a_modules_input_is_no_module(tied):
     with pytest.raises(UnknownSiteError, match=r"model\['layers.1.mlp'\].input"):
         tied["layers.1.mlp.input"]
+
+
+class WithAnOutput(nn.Module):
+    """A block with a part that is called as a port is."""
+
+    def __init__(self):
+        super().__init__()
+        self.output = nn.Linear(6, 6)
+
+    def __call__(self, x):
+        return self.output(x) + x
+
+
+def test_a_module_called_as_a_port_comes_first_in_a_graph_too(x):
+    model = mg.InterpretableModel(nn.Sequential(WithAnOutput(), WithAnOutput()))
+    part, layer = "layers.0.output", "layers.0"
+    with model.trace(x) as t:
+        model[part].output *= 0
+        model.layers[0].output *= 2
+    both = t.graph
+    assert [str(site) for site, _ in both.without(part).writes] == ["layers.0.output"]
+    assert [str(site) for site, _ in both.without("layers.0.output.output").writes] == [part]
+    assert [str(site) for site, _ in both.only(part).writes] == ["layers.0.output.output"]
+    assert [str(site) for site, _ in both.only("model." + part).writes] == [f"{part}.output"]
+    assert [str(site) for site, _ in both.only(layer).writes] == [part]
+    deferred = (mg.read("layers.1") >> both).without(part)
+    assert "0.output.output" not in str(deferred)
+    with model.trace(x) as t:
+        model.layers[0].output *= 2
+    assert not t.graph.without("layers.0.output").writes  # as `graph.sites` names it

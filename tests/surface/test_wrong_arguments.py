@@ -37,6 +37,13 @@ WRONG = {
     "a param for a choice": (lambda m: bool(mg.param("a")), "mx.where"),
     "a pass": (lambda m: m.pass_(5), "function of the model"),
     "layers called": (lambda m: m.layers(3), r"layers\[3\]"),
+    "an id": (lambda m: m.decode(5), r"decode\(\["),
+    "rows of ids": (lambda m: m.decode(mx.array([[1, 2]])), r"tokens\[0\]"),
+    "ids below": (lambda m: m.decode([1, -1]), "from 0 on"),
+    "an id below": (lambda m: m.token_to_str(-1), "from 0 on"),
+    "a param's shape": (lambda m: mg.param("a", shape="x"), "shape="),
+    "a pass without a model": (lambda m: m.pass_(lambda: 1)(TEXT), "in place of its model"),
+    "a pass's argument": (lambda m: m.pass_(lambda m, v: m.output)(TEXT), "missing a required"),
     "a way to merge": (lambda m: mg.merge(mg.Graph(), mg.Graph(), on_conflict="a"), "sequence"),
 }  # fmt: skip
 

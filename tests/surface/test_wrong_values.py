@@ -141,12 +141,12 @@ def test_an_intervention_of_another_name(name):
 TEXTS = {
     "one text": (lambda m: m.encode_batch("text"), "model.encode(text)"),
     "a number as texts": (lambda m: m.encode_batch(5), "several texts"),
-    "a number": (lambda m: m.decode(5), "model.decode([5])"),
-    "rows": (lambda m: m.decode(mx.array([[1, 2]])), "model.decode(row)"),
+    "a number": (lambda m: m.decode(5), "model.decode([5, 7])"),
+    "rows": (lambda m: m.decode(mx.array([[1, 2]])), "model.decode(tokens[0])"),
     "a text": (lambda m: m.decode("text"), "token ids"),
-    "floats": (lambda m: m.decode([1.5]), "1.5 is no token id"),
+    "floats": (lambda m: m.decode([1.5]), "not the token ids"),
     "a list": (lambda m: m.token_to_str([1]), "no token id"),
-    "negative": (lambda m: m.token_to_str(-1), "begin at 0"),
+    "negative": (lambda m: m.token_to_str(-1), "from 0 on"),
     "a float": (lambda m: m.token_to_str(1.5), "1.5 is no token id"),
     "the name of a tokenizer": (
         lambda m: mg.InterpretableModel(m.module, tokenizer="gpt2"),
@@ -165,8 +165,11 @@ TEXTS = {
     "expect to read": (lambda m: mg.read("layers.1", expect="a"), "expect=6"),
     "read and a number": (lambda m: mg.read("layers.1", 5), "name='h'"),
     "read and a function": (lambda m: mg.read("layers.1", iv.zero_out), "mg.edit(sites"),
-    "a pass of nothing": (lambda m: m.pass_(lambda: 1)("a"), "`def f(m, alpha): ...`"),
-    "a pass without its argument": (lambda m: m.pass_(lambda m, v: m.output)("a"), "follows"),
+    "a pass of nothing": (lambda m: m.pass_(lambda: 1)("a"), "does not take these arguments"),
+    "a pass without its argument": (
+        lambda m: m.pass_(lambda m, v: m.output)("a"),
+        "missing a required argument",
+    ),
 }
 
 
