@@ -3,6 +3,7 @@
     model.output.save()                     model.output
     model.output[:, -1].save()              model.output[:, -1]
     model.layers[1].mlp.input.save()        model.layers.1.mlp.input
+    model.layers[1](h)[0].save()            model.layers.1()[0]
     mx.softmax(h, axis=-1)[0].save()        softmax[0]
 
 What was computed goes by its operation.  Values from outside are no part of a name: the same block
@@ -16,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.listing import expression, is_first_argument
-from mlxgraph.graph.node import Node, site_of
+from mlxgraph.graph.node import Node, called, site_of
 from mlxgraph.record.handle import site_of_handle
 
 LEFT_OUT = "..."  # for an index that is a value
@@ -44,4 +45,6 @@ def _name(node: Node) -> str:
         whole = node.args[0]
         below = dict.fromkeys(node.inputs, LEFT_OUT)
         return expression(node, {**below, whole: _name(whole)})
+    if node.op == ops.CALL:
+        return f"{called(node) or 'model'}()"
     return node.op.rpartition(".")[2]
