@@ -143,11 +143,13 @@ class UnknownEntryError(MLXGraphError, AttributeError, TypeError):
 class NoValueError(MLXGraphError, TypeError):
     """A module where a value is needed, such as its output."""
 
-    def __init__(self, module: str, where: str, shown: str):
-        """`shown`: what was written, with `{}` for the module."""
+    def __init__(self, module: str, where: str, shown: str, instead: str = ""):
+        """`shown`: what was written, with `{}` for the module; `instead`: what to write, if that is
+        not the same of its output."""
+        instead = instead or f"`{shown.format(module + '.output')}`"
         super().__init__(
             f"{module} is a module, and no value: `{shown.format(module)}` needs one.\n"
-            f"  at {where}\n  Write `{shown.format(module + '.output')}`."
+            f"  at {where}\n  Write {instead}."
         )
 
 

@@ -143,7 +143,20 @@ def _opaque(fn: Callable[[Any], Any], handle: Any, mark: Any, key: mx.array) -> 
     handle._recording.rewind(mark)
     random_state.restore(key)
     check_views(fn, handle)
-    return apply(fn, handle)
+    value = apply(fn, handle)
+    # a list that it gives is an array, as where one is written
+    return apply(_AsArray(fn), handle) if isinstance(value, list) else value
+
+
+class _AsArray:
+    """A function whose lists of numbers become arrays."""
+
+    def __init__(self, fn: Callable[[Any], Any]):
+        self._fn = fn
+        self.__qualname__ = function_name(fn)
+
+    def __call__(self, x: Any) -> mx.array:
+        return mx.array(self._fn(x))
 
 
 def normal_like(x: Any) -> mx.array:

@@ -3,6 +3,7 @@
     model.output.save()                     model.output
     model.output[:, -1].save()              model.output[:, -1]
     model.layers[1].mlp.input.save()        model.layers.1.mlp.input
+    model.layers[1](h)[0].save()            model.layers.1()[0]
     mx.softmax(h, axis=-1)[0].save()        softmax[0]
 
 What was computed goes by its operation.  Values from outside are no part of a name: the same block
@@ -17,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.listing import expression, is_first_argument
-from mlxgraph.graph.node import Node, site_of
+from mlxgraph.graph.node import Node, called, site_of
 from mlxgraph.graph.site import Site
 from mlxgraph.record.handle import site_of_handle
 
@@ -51,4 +52,6 @@ def _name(node: Node) -> str:
         whole = node.args[0]
         below = dict.fromkeys(node.inputs, LEFT_OUT)
         return expression(node, {**below, whole: _name(whole)})
+    if node.op == ops.CALL:
+        return f"{called(node) or 'model'}()"
     return node.op.rpartition(".")[2]
