@@ -381,9 +381,10 @@ class Recording:
         """
         return self._saves.finish([name for name, _ in graph.saves], results)
 
-    def forget_functions(self) -> None:
-        """Keep no Python function of this block, now that its graph has been made."""
+    def let_go(self) -> None:
+        """Keep no handle and no Python function of this block, now that its graph has been made."""
         self._inference.forget_functions()
+        self._saves.forget()
 
     def close(self) -> None:
         """No operation is recorded after this.

@@ -41,6 +41,12 @@ class Saves:
             handle is value for handle, _ in self._asked
         )
 
+    def forget(self) -> None:
+        """Let go of the handles, whether or not they have values: they know the recording, which
+        knows its saves."""
+        self._all.clear()
+        self._asked.clear()
+
     def take_in(self, name: str, handle: Any) -> None:
         """A save that a graph brings along."""
         self._all.append(_Save(name, handle))

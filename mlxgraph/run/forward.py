@@ -7,9 +7,11 @@ Never: evaluates an array.
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -90,8 +92,36 @@ def gradient_of_nothing(
         random_state.restore(before)
 
 
+class ByHand:
+    """Calls modules by hand, on a run's values: as they are, without the run's edits.
+
+    Args: modules: by path; empty until the forward's stand-in is made.
+    Attributes: under_way: whether a module is being called just now.
+    """
+
+    __slots__ = ("modules", "under_way")
+
+    def __init__(self) -> None:
+        self.modules: Mapping[str, Any] = {}
+        self.under_way = False
+
+    def __call__(self, node: Node, lookup: Lookup) -> Any:
+        path, given, kwargs = call_arguments(node, lookup)
+        module = self.modules[path]
+        args = same_data_in(given)
+        outer, self.under_way = self.under_way, True
+        try:
+            return module(*args, **kwargs)
+        finally:
+            self.under_way = outer
+
+
 class Run:
-    """The state of one forward: what has been seen so far, and what each call must answer."""
+    """The state of one forward: what has been seen so far, and what each call must answer.
+
+    A run knows its values and its modules, and neither knows the run for good: in a circle every
+    activation would be held until the garbage collector comes by.
+    """
 
     def __init__(
         self,
@@ -101,23 +131,22 @@ class Run:
         draws: Draws | None = None,
     ):
         self.plan = plan
-        self.deltas = deltas or {}
+        self.by_hand = ByHand()
+        self.shifted = partial(_shifted, deltas) if deltas else None
         self.values = Values(
             known,
-            self._call_module,
-            self._shifted if deltas else None,
+            self.by_hand,
+            self.shifted,
             draws.make if draws is not None else None,
         )
         self.seen: Counter[str] = Counter()
-        self.bypass = False
-        self.modules: dict[str, Any] = {}
         self.reached: set[Site] = set()
 
     def go(self, tree: ModuleTree, call: Call, weights: Sequence[mx.array] | None) -> Values:
         """Run the forward as far as the plan needs it."""
         if self.plan.hooked or self.plan.calls_modules:
-            standin = StandIn(tree, self.plan.hooked, self._answer, weights)
-            self.modules = standin.modules
+            standin = StandIn(tree, self.plan.hooked, _answering(self), weights)
+            self.by_hand.modules = standin.modules
             if self.plan.hooked:
                 try:
                     with uncompiled() if tree.may_compile else nullcontext():
@@ -128,16 +157,11 @@ class Run:
                     check_reached(self.plan.expected, self.reached)
         return self.values
 
-    def _shifted(self, node: Node, value: Any) -> Any:
-        """A node's value with the zero that its gradient is taken at."""
-        delta = self.deltas.get(node)
-        return value if delta is None else add_delta(value, delta)
-
-    def _answer(
+    def answer(
         self, path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
     ) -> Any:
         """What a hooked module's call returns."""
-        if self.bypass:
+        if self.by_hand.under_way:
             return original(*args, **kwargs)
         call = self.seen[path]
         self.seen[path] += 1
@@ -159,7 +183,7 @@ class Run:
             check_value(site, value, self.plan.expected[site])
         if site in self.plan.read:
             node = site_node(*site)
-            value = self._shifted(node, value)
+            value = value if self.shifted is None else self.shifted(node, value)
             self.values.known[node] = kept = same_data_in(value)
         write = self.plan.writes.get(site)
         if write is not None:
@@ -172,16 +196,24 @@ class Run:
             raise Stop
         return value
 
-    def _call_module(self, node: Node, lookup: Lookup) -> Any:
-        """A module called by hand: as it is, without this run's edits."""
-        path, given, kwargs = call_arguments(node, lookup)
-        module = self.modules[path]
-        args = same_data_in(given)
-        outer, self.bypass = self.bypass, True
-        try:
-            return module(*args, **kwargs)
-        finally:
-            self.bypass = outer
+
+def _shifted(deltas: Deltas, node: Node, value: Any) -> Any:
+    """A node's value with the zero that its gradient is taken at."""
+    delta = deltas.get(node)
+    return value if delta is None else add_delta(value, delta)
+
+
+def _answering(run: Run) -> Callable[..., Any]:
+    """The hook of a run's modules: they may outlive it, and then they are as they are."""
+    alive = weakref.ref(run)
+
+    def answer(path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        run = alive()
+        if run is None:
+            return original(*args, **kwargs)
+        return run.answer(path, original, args, kwargs)
+
+    return answer
 
 
 def _changed_where(value: Any, kept: Any, edited: Any) -> Any:

@@ -6,6 +6,7 @@ Keeps no value of any run: another array, number or weight needs no other prepar
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,8 +46,8 @@ class PreparedRun:
         rows: which of the inputs' arrays number the rows of an embedding, as the census says.
 
     Args:
-        tree: gives the module tree of the moment.
-        traced: is told whenever `mx.compile` traces the run.
+        runner: gives the runner, which is asked for the module tree of the moment and told
+            whenever `mx.compile` traces the run; not the runner itself, which keeps this.
     """
 
     def __init__(
@@ -54,8 +55,7 @@ class PreparedRun:
         plan: Plan,
         census: Census,
         call: Call,
-        tree: Callable[[], ModuleTree],
-        traced: Callable[[], None],
+        runner: Callable[[], Any],
     ):
         self.plan = plan
         self.runs = 0
@@ -64,19 +64,18 @@ class PreparedRun:
         self.unasked = plan.gradients  # whether they are gradients of anything
         self.compilable = census.traceable and not is_stateful(call, census)
         self.failure = ""  # why it could not be compiled, once that was tried
-        self._tree = tree
-        self._traced = traced
+        self._runner = runner
         # Kept for the trace only: where the inputs hold arrays, and what the others are.
         self._call = call.without_values()
         self._changes = is_stateful(call, census)
         self._draws = plan.draws or census.draws
-        self._compiled = Compiled(self._trace, self._draws)
+        self._compiled: Compiled | None = None
         self._template: Any = None
 
     @property
     def is_compiled(self) -> bool:
         """Whether there is a compiled form to replay."""
-        return self._compiled.ready
+        return self._compiled is not None and self._compiled.ready
 
     def gradient_of_nothing(
         self, call: Call, constants: Sequence[Any], params: Mapping[str, Any]
@@ -110,22 +109,28 @@ class PreparedRun:
         """Replay the compiled forward, compiling it first if need be."""
         lifted = [_as_input(node, constants, params) for node in self.plan.sources]
         inputs = (self._tree().weights(), call.arrays, lifted)
+        if self._compiled is None:
+            self._compiled = Compiled(_tracing(self), self._draws)
         try:
             arrays = self._compiled(*inputs)
         except _Draws as draws:  # a module called by hand, in another mode than it was recorded in
             random_state.restore(draws.before)
             self._draws = True
-            self._compiled = Compiled(self._trace, True)
+            self._compiled = Compiled(_tracing(self), True)
             arrays = self._compiled(*inputs)
         if self._template is None:
             return arrays
         return _with_arrays(self._template, arrays)
 
+    def _tree(self) -> ModuleTree:
+        tree: ModuleTree = self._runner().tree
+        return tree
+
     def _trace(
         self, weights: list[mx.array], inputs: list[mx.array], lifted: list[mx.array]
     ) -> list[mx.array]:
         """What `mx.compile` traces: the forward over tracers, its saves as a flat list."""
-        self._traced()
+        self._runner().count()
         before = random_state.current()
         known = dict(zip(self.plan.sources, lifted, strict=True))
         values = run_plan(self.plan, known, self._tree(), self._call.with_arrays(inputs), weights)
@@ -141,6 +146,18 @@ class PreparedRun:
             )
         self._template = values = list(values)
         return [value for value in leaves(values) if isinstance(value, ARRAY)]
+
+
+def _tracing(run: PreparedRun) -> Callable[..., list[mx.array]]:
+    """What `mx.compile` is given: it does not keep the run, which keeps what is compiled."""
+    alive = weakref.ref(run)
+
+    def trace(*given: list[mx.array]) -> list[mx.array]:
+        run = alive()
+        assert run is not None  # it is what called
+        return run._trace(*given)
+
+    return trace
 
 
 def _with_arrays(template: list[Any], arrays: list[mx.array]) -> list[Any]:

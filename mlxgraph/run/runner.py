@@ -8,6 +8,7 @@ is compiled.  What is kept is bounded; what was used longest ago goes first.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -170,7 +171,7 @@ class Runner:
         some is kept only where it is to be compiled, and then not for long.
         """
         plan = make_plan(graph, census, saves)
-        made = PreparedRun(plan, census, call, lambda: self.tree, self._count)
+        made = PreparedRun(plan, census, call, weakref.ref(self))
         outside = self.tree.untraceable()
         if outside:
             made.stay_eager(outside)
@@ -181,7 +182,8 @@ class Runner:
                 self.of_functions.put(key, made)
         return made
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """One compilation more."""
         self.compilations += 1
 
     def pushed(

@@ -17,6 +17,17 @@ from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import first_argument, read_named
 
 
+class Seen:
+    """What was looked up so far among a trace's activations: all that the trace keeps of them."""
+
+    __slots__ = ("values", "inside", "after")
+
+    def __init__(self) -> None:
+        self.values: dict[Site, Any] = {}
+        self.inside: dict[tuple[NamedSite, Node], Any] = {}
+        self.after = False  # whether a value was computed once the block was over
+
+
 @with_edges
 class Activations(Mapping):
     """Module name -> output in the edited run, in forward order.
@@ -33,14 +44,13 @@ class Activations(Mapping):
         names: Names,
         recording: Recording | None,
         compute: Callable[[list[Site]], list[Any]],
+        seen: Seen,
     ):
-        """`compute` gives the values of sites at the end of the block."""
+        """`compute` gives the values of sites at the end of the block; it keeps the trace."""
         self._names = names
         self._recording = recording
         self._run = compute
-        self._values: dict[Site, Any] = {}
-        self._inside: dict[tuple[NamedSite, Node], Any] = {}
-        self._looked = False
+        self._seen = seen
 
     def _sites(self) -> dict[str, Site]:
         if self._recording is None:
@@ -57,20 +67,21 @@ class Activations(Mapping):
         site = named.site
         recording = self._recording
         assert recording is not None
-        if not recording.open and not self._inside:
+        inside = self._seen.inside
+        if not recording.open and not inside:
             return self._after(named)
         key = (named, recording.node_at(site))
         if not recording.open:
-            return result_of(self._inside[key]) if key in self._inside else self._after(named)
-        if key not in self._inside:
-            self._inside[key] = recording.save(read_named(recording, named))
-        return self._inside[key]
+            return result_of(inside[key]) if key in inside else self._after(named)
+        if key not in inside:
+            inside[key] = recording.save(read_named(recording, named))
+        return inside[key]
 
     def _after(self, named: NamedSite) -> Any:
         """A value that was not saved, once the block is over: computed now."""
-        if named.site not in self._values:
+        if named.site not in self._seen.values:
             self._compute(named.site)
-        value = self._values[named.site]
+        value = self._seen.values[named.site]
         return first_argument(value) if named.first else value
 
     def _named(self, name: Any) -> NamedSite:
@@ -82,10 +93,10 @@ class Activations(Mapping):
         raise UnknownSiteError(str(name), self._sites(), "this run")
 
     def _compute(self, site: Site) -> None:
-        wanted = [site, *(self._sites().values() if self._looked else ())]
-        wanted = [s for s in dict.fromkeys(wanted) if s not in self._values]
-        self._looked = True
-        self._values.update(zip(wanted, self._run(wanted), strict=True))
+        wanted = [site, *(self._sites().values() if self._seen.after else ())]
+        wanted = [s for s in dict.fromkeys(wanted) if s not in self._seen.values]
+        self._seen.after = True
+        self._seen.values.update(zip(wanted, self._run(wanted), strict=True))
 
     def _ipython_key_completions_(self) -> list[str]:
         """The names as they are listed, and as people write them."""

@@ -6,6 +6,7 @@ One lazy run of what was recorded so far serves all looks until the next write.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mlxgraph.errors import UnboundParamError
@@ -75,14 +76,17 @@ class Looks:
         sites = [site_node(*site) for site in census.order] if census.traceable else []
         values = execute(self._engine, job, [*sites, *drawn])
         random_state.restore(before)
-        return Values(dict(zip([*sites, *drawn], values, strict=True)), self._call_module)
+        return Values(
+            dict(zip([*sites, *drawn], values, strict=True)), partial(_call_module, self._engine)
+        )
 
-    def _call_module(self, node: Node, lookup: Lookup) -> Any:
-        """A module called by hand; what it draws leaves the random state as it was."""
-        path, args, kwargs = call_arguments(node, lookup)
-        before = random_state.current()
-        try:
-            with self._engine.runner.tree.beyond.as_it_was():
-                return self._engine.runner.modules()[path](*args, **kwargs)
-        finally:
-            random_state.restore(before)
+
+def _call_module(engine: Engine, node: Node, lookup: Lookup) -> Any:
+    """A module called by hand; what it draws leaves the random state as it was."""
+    path, args, kwargs = call_arguments(node, lookup)
+    before = random_state.current()
+    try:
+        with engine.runner.tree.beyond.as_it_was():
+            return engine.runner.modules()[path](*args, **kwargs)
+    finally:
+        random_state.restore(before)

@@ -99,7 +99,7 @@ class Prompts:
             census = engine.runner.census(call)
             check_ids(census.rows, call)
         with recording.prompt(census):
-            self._prompts.append(Prompt(call, census, partial(self._one_more, call)))
+            self._prompts.append(Prompt(call, census, partial(_one_more, engine, call)))
             take_in(recording, engine.edits, engine.names, call.lengths)
             intervene(recording, engine.names, interventions or {})
             yield self
@@ -116,7 +116,7 @@ class Prompts:
             elif self._prompts:
                 self._finish(recording)
         finally:
-            recording.forget_functions()
+            recording.let_go()
 
     def _finish(self, recording: Recording) -> None:
         recording.check_escapes()
@@ -197,14 +197,6 @@ class Prompts:
 
     # -- the batch --------------------------------------------------------------------------
 
-    def _one_more(self, call: Call) -> Census:
-        """What a forward on a prompt visits that has its first row twice."""
-        if call.tokens is None:
-            args = [mx.concatenate([array, array[:1]]) for array in call.args]
-            return self._engine.runner.census(describe_call(tuple(args), {}))
-        rows = _rows(call)
-        return self._engine.runner.census(call_of([*rows, rows[0]], self._engine.tokenizer))
-
     def _batch(self) -> Call:
         """All prompts as the rows of one batch."""
         calls = [prompt.call for prompt in self._prompts]
@@ -218,6 +210,15 @@ class Prompts:
             )
         groups = zip(*[call.args for call in calls], strict=True)
         return describe_call(tuple(mx.concatenate(list(group)) for group in groups), {})
+
+
+def _one_more(engine: Engine, call: Call) -> Census:
+    """What a forward on a prompt visits that has its first row twice."""
+    if call.tokens is None:
+        args = [mx.concatenate([array, array[:1]]) for array in call.args]
+        return engine.runner.census(describe_call(tuple(args), {}))
+    rows = _rows(call)
+    return engine.runner.census(call_of([*rows, rows[0]], engine.tokenizer))
 
 
 def _alone(node: Node) -> Node | None:

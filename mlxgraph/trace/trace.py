@@ -7,6 +7,7 @@ to be run and the results to the saved handles.
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ from mlxgraph.record.stack import exit_of_block, paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.names import NamedSite
-from mlxgraph.trace.activations import Activations
+from mlxgraph.trace.activations import Activations, Seen
 from mlxgraph.trace.escapes import explain_escape
 from mlxgraph.trace.execute import Job, Options, execute_beside, finish
 from mlxgraph.trace.gradients import check_gradients
@@ -44,6 +45,10 @@ Interventions = Mapping[Any, Callable[[Any], Any]]  # by name or handle: its key
 
 class StopBlock(Exception):  # noqa: N818 - not an error: the way out of a block
     """Raised by `t.stop()` and held by the block's end."""
+
+
+def _none() -> None:
+    """A reference to nothing yet."""
 
 
 @with_edges
@@ -88,7 +93,8 @@ class Trace:
         self._recorded_only = False
         self._key: mx.array | None = None
         self._weights: tuple[Any, Any] | None = None
-        self._activations: Activations | None = None
+        self._seen = Seen()
+        self._activations: Callable[[], Activations | None] = _none
 
     # -- the block -------------------------------------------------------------------------------
 
@@ -122,7 +128,7 @@ class Trace:
                 return kind is StopBlock
         finally:
             if self._recording is not None:
-                self._recording.forget_functions()
+                self._recording.let_go()
         trim(error)
         explain_escape(error)
         return False
@@ -163,7 +169,7 @@ class Trace:
                     recording.check_escapes()
                 return recording.graph()
             finally:
-                recording.forget_functions()
+                recording.let_go()
 
     def _job(self, graph: Graph) -> Job:
         census = self._recording.census if self._recording is not None else None
@@ -196,9 +202,12 @@ class Trace:
     @property
     def activations(self) -> Activations:
         """Every module's output by name, in forward order; listing names computes nothing."""
-        if self._activations is None:
-            self._activations = Activations(self._engine.names, self._recording, self._values_at)
-        return self._activations
+        known = self._activations()
+        if known is None:
+            run, seen = self._values_at, self._seen
+            known = Activations(self._engine.names, self._recording, run, seen)
+            self._activations = weakref.ref(known)  # it knows the trace
+        return known
 
     def get(self, name: str | ModuleHandle) -> Any:
         """A saved value by its name, or a module's output by any form of its name.

@@ -42,8 +42,8 @@ MUTANTS = (
     Mutant(
         "a compiled pass draws once",
         "run/prepared.py",
-        "self._compiled = Compiled(self._trace, self._draws)",
-        "self._compiled = Compiled(self._trace, False)",
+        "self._compiled = Compiled(_tracing(self), self._draws)",
+        "self._compiled = Compiled(_tracing(self), False)",
         "each run draws anew, compiled or not",
         ("run/test_random.py::test_each_run_draws_anew",),
         (25,),
