@@ -47,7 +47,7 @@ _OF_ONE_PROMPT = {  # what a trace of one prompt has, and what to write here
     "output": "Save it in its invoke: `with t.invoke(prompt): logits = model.output.save()`.",
     "layers": "Write model.layers, inside an invoke.",
     "stop": "Leave it out: a forward ends where nothing that is saved needs the rest.",
-    "apply": "Write mg.apply(fn, h).",
+    ops.APPLY: "Write mg.apply(fn, h).",
     "log": "Save the value in its invoke, and print it after the block.",
 }
 
