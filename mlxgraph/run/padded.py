@@ -40,9 +40,6 @@ def padded_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         batch = [hide_padding(cache, padding) for cache in caches]
     except NoBatchForm as error:
         raise _cannot_mask(error.kind) from None
-    # an id that has no row would be read as whatever lies there, and no mask hides a nan
-    hidden = mx.arange(tokens.shape[1]) < padding[:, None]
-    tokens = mx.where(hidden, tokens[:, -1:], tokens)
     return model(tokens, cache=batch, **kwargs)
 
 

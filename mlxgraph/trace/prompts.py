@@ -203,13 +203,13 @@ class Prompts:
             args = [mx.concatenate([array, array[:1]]) for array in call.args]
             return self._engine.runner.census(describe_call(tuple(args), {}))
         rows = _rows(call)
-        return self._engine.runner.census(call_of([*rows, rows[0]], self._engine.tokenizer))
+        return self._engine.runner.census(call_of([*rows, rows[0]], self._engine))
 
     def _batch(self) -> Call:
         """All prompts as the rows of one batch."""
         calls = [prompt.call for prompt in self._prompts]
         if all(call.tokens is not None for call in calls):
-            return call_of([row for call in calls for row in _rows(call)], self._engine.tokenizer)
+            return call_of([row for call in calls for row in _rows(call)], self._engine)
         shapes = {tuple(a.shape[1:] for a in call.args) for call in calls}
         if len(shapes) > 1:
             raise InputError(
