@@ -38,6 +38,7 @@ from mlxgraph.run.runner import CompileMode
 from mlxgraph.trace.gradients import no_gradient
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.indices import check_given, check_indices, line_of, written_ids
+from mlxgraph.trace.numbers import check_numbers, numbers_in
 
 REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN)
 EVERY_REWRITE = frozenset(REWRITES)
@@ -105,11 +106,14 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
             *_, last = written, *rewritten(engine, written, census, call, options.rewrites)
             made = runner.prepare(key, last.graph, last.wanted, census, call, options.compile)
             made.indices = indices
+            made.numbers = numbers_in(written.graph, wanted, census, runner)
         if job.census is None:  # nobody has looked at this call before
             check_ids(made.rows, call)
         if made.indices:
             some = made.indices if params or not checked else written_ids(made.indices)
             check_given(some, graph, params, call)
+        if made.numbers and (params or not checked):
+            check_numbers(made.numbers, graph, params)
         try:
             if made.unasked:  # once: whether its gradients are gradients of anything
                 nothing = made.gradient_of_nothing(call, graph.constants, params)
