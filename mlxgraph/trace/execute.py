@@ -17,15 +17,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mlxgraph.errors import ShapeError
+from mlxgraph.errors import EscapedError, ShapeError
+from mlxgraph.errors.source_line import here
 from mlxgraph.evaluate.bounds import Outside
 from mlxgraph.evaluate.values import NodeFailure
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.listing import around
+from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.probes import begin, says_holds_nothing
 from mlxgraph.record.bounds import refuse
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
@@ -45,10 +49,11 @@ EVERY_REWRITE = frozenset(REWRITES)
 
 
 class Options(NamedTuple):
-    """How a graph is to be run: `compile` as for `trace`, and the names of the rewrites to use."""
+    """How a graph is to be run: `compile` and `start` as for `trace`, and the rewrites to use."""
 
     compile: CompileMode = "auto"
     rewrites: frozenset[str] = EVERY_REWRITE
+    start: bool = False
 
 
 def wanted_of(graph: Graph) -> tuple[Node, ...]:
@@ -80,7 +85,7 @@ class Job(NamedTuple):
 
     def beside(self) -> Job:
         """The same run once more, eagerly and leaving no mark on what the user gave."""
-        options = self.options._replace(compile=False)
+        options = self.options._replace(compile=False, start=False)
         return self._replace(call=self.call.again(), options=options)
 
 
@@ -120,12 +125,23 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
                 if nothing is not None:
                     raise no_gradient(nothing, _seen(graph, wanted, call, options))
             values = runner.run(made, call, graph.constants, params, options.compile)
+            if options.start:
+                _begin(values)
             return values[:asked]
         except NodeFailure as failure:
             if isinstance(failure.error, Outside):
                 refuse(failure.error, line_of(graph, failure.node))
             seen = _seen(graph, wanted, call, options)
             raise _said(failure, seen) from failure.error
+
+
+def _begin(values: list[Any]) -> None:
+    try:
+        begin([one for one in leaves(values) if isinstance(one, ARRAY)])
+    except RuntimeError as error:
+        if not says_holds_nothing(error):
+            raise
+        raise EscapedError(str(here())) from None
 
 
 def execute_beside(engine: Engine, job: Job, nodes: Sequence[Node], key: Any) -> list[Any]:
