@@ -47,7 +47,7 @@ _OF_ONE_PROMPT = {  # what a trace of one prompt has, and what to write here
     "output": "Save it in its invoke: `with t.invoke(prompt): logits = model.output.save()`.",
     "layers": "Write model.layers, inside an invoke.",
     "stop": "Leave it out: a forward ends where nothing that is saved needs the rest.",
-    "apply": "Write mg.apply(fn, h).",
+    ops.APPLY: "Write mg.apply(fn, h).",
     "log": "Save the value in its invoke, and print it after the block.",
 }
 
@@ -201,7 +201,7 @@ class Prompts:
         """All prompts as the rows of one batch."""
         calls = [prompt.call for prompt in self._prompts]
         if all(call.tokens is not None for call in calls):
-            return call_of([row for call in calls for row in _rows(call)], self._engine.tokenizer)
+            return call_of([row for call in calls for row in _rows(call)], self._engine)
         shapes = {tuple(a.shape[1:] for a in call.args) for call in calls}
         if len(shapes) > 1:
             raise InputError(
@@ -218,7 +218,7 @@ def _one_more(engine: Engine, call: Call) -> Census:
         args = [mx.concatenate([array, array[:1]]) for array in call.args]
         return engine.runner.census(describe_call(tuple(args), {}))
     rows = _rows(call)
-    return engine.runner.census(call_of([*rows, rows[0]], engine.tokenizer))
+    return engine.runner.census(call_of([*rows, rows[0]], engine))
 
 
 def _alone(node: Node) -> Node | None:
