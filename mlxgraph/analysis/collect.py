@@ -145,6 +145,8 @@ def _collect(
         values = _one_batch(
             model, [rows[n] for n in batch], [columns[n] for n in batch], chosen.values(), single
         )
+        for value in values:  # layer by layer: what a layer gave is let go before the next
+            mx.async_eval(value)
         mx.eval(values)
         for name, value in zip(chosen, values, strict=True):
             found[name].append(value)

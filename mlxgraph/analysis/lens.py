@@ -30,7 +30,7 @@ from mlxgraph.analysis.unembed import (
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.lens import lens_heatmap
 
-MOST_SCORES = 1 << 26  # scores held at a time: 256 MiB in float32
+MOST_SCORES = 1 << 22  # scores held at a time: 16 MiB in float32, and more is no faster
 
 
 class Lens(dict):

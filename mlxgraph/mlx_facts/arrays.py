@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.mlx_facts.originals import ARRAY, full, zeros
+from mlxgraph.mlx_facts.originals import ARRAY, contiguous, full, zeros
 
 _set_item = ARRAY.__setitem__
 _add_in_place = ARRAY.__iadd__
@@ -17,6 +17,13 @@ def same_data(array: mx.array) -> mx.array:
     """`__copy__` is another array object on the same data: `x += y` on one leaves the other, and
     nothing is copied (`mx.array(x)` would).  Of a subclass it makes a plain array."""
     return array.__copy__()
+
+
+def in_a_buffer_of_its_own(part: mx.array) -> mx.array:
+    """An index by slices and whole numbers shows a part of its array's buffer and keeps the whole
+    of it.  `mx.contiguous` copies where the buffer is much larger than what is shown, lazily and
+    compiled too; gradients flow through it."""
+    return contiguous(part)
 
 
 def fill(array: mx.array, result: mx.array) -> None:

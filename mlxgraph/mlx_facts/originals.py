@@ -19,6 +19,7 @@ ARRAY = mx.array  # while a block is open, `mx.array` is a stand-in for it
 async_eval = mx.async_eval
 broadcast_to = mx.broadcast_to
 compile = mx.compile
+contiguous = mx.contiguous
 custom_function = mx.custom_function
 export_to_dot = mx.export_to_dot
 full = mx.full

@@ -22,7 +22,9 @@ from mlxgraph.graph.nested import entries, is_container, rebuilt
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.arrays import in_a_buffer_of_its_own, same_data
 from mlxgraph.mlx_facts.compiling import uncompiled
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call
 from mlxgraph.run.draws import Draws
 from mlxgraph.run.gradient import Deltas, add_delta, unreached, with_gradients
@@ -61,7 +63,10 @@ def run_plan(
     try:
         with tree.beyond.as_it_was():
             values = with_gradients(plan, once) if plan.gradients else once({})
-            saves = [same_data_in(values[node]) for node in plan.saves]
+            saves = [
+                same_data_in(values[node]) if base is None else _part(values, node, base)
+                for node, base in zip(plan.saves, plan.cut_from, strict=True)
+            ]
     except BaseException:
         if draws is not None:
             draws.undo()
@@ -69,6 +74,20 @@ def run_plan(
     if draws is not None:
         draws.finish()
     return saves
+
+
+def _part(values: Values, node: Node, base: Node) -> Any:
+    """A saved part of a larger array, which is not to keep the whole of it.
+
+    One that is most of it shares its data: a copy would cost more than it frees.
+    """
+    value = values[node]
+    if not isinstance(value, ARRAY):
+        return same_data_in(value)
+    whole = values.known.get(base)
+    if isinstance(whole, ARRAY) and 2 * value.size > whole.size:
+        return same_data(value)
+    return in_a_buffer_of_its_own(value)
 
 
 def gradient_of_nothing(

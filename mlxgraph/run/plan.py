@@ -72,9 +72,13 @@ def _check_skipped(graph: Graph, read: set[Site], writes: dict[Site, Node]) -> N
 
 
 class Plan(NamedTuple):
-    """The sites that a run stops at, and what it does there."""
+    """The sites that a run stops at, and what it does there.
+
+    Attributes: cut_from: for each save that may be a part of another node's array, that node.
+    """
 
     saves: tuple[Node, ...]
+    cut_from: tuple[Node | None, ...]
     writes: dict[Site, Node]
     read: frozenset[Site]
     stops: frozenset[Site]
@@ -103,6 +107,7 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
     stops = read | set(writes)
     return Plan(
         saves=tuple(saves),
+        cut_from=tuple(map(_cut_from, saves)),
         writes=writes,
         read=read,
         stops=stops,
@@ -116,6 +121,15 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
         gradients=any(node.op == ops.GRAD for node in nodes),
         expected=None if census.traceable else _expected(stops, graph, census),
     )
+
+
+def _cut_from(save: Node) -> Node | None:
+    """What a saved view shows a part of, if it may show less than all."""
+    node, cuts = save, False
+    while node.op in ops.OF_ONE_ARRAY and type(node.args[0]) is Node:
+        cuts = cuts or node.op in ops.CUTS
+        node = node.args[0]
+    return node if cuts else None
 
 
 def _expected(stops: Iterable[Site], graph: Graph, census: Census) -> dict[Site, Expected]:

@@ -175,3 +175,23 @@ def test_a_method_that_is_exchanged_is_called_for_every_array() -> None:
         mx.array.__iadd__ = real
     array += 1.0
     assert array.item() == 4
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_part_keeps_its_whole_buffer_and_a_contiguous_one_does_not(compiled: bool) -> None:
+    def held(cut):
+        made = mx.compile(cut) if compiled else cut
+        mx.eval(made(mx.zeros((2, 64, 512))))
+        before = mx.get_active_memory()
+        part = made(mx.zeros((2, 64, 512)))
+        mx.eval(part)
+        return mx.get_active_memory() - before
+
+    assert held(lambda x: (x + 1)[:, -1]) >= 2 * 64 * 512 * 4
+    assert held(lambda x: arrays.in_a_buffer_of_its_own((x + 1)[:, -1])) < 3 * 512 * 4
+
+
+def test_gradients_flow_through_a_contiguous_part() -> None:
+    x = mx.arange(12.0).reshape(3, 4)
+    gradient = mx.grad(lambda x: arrays.in_a_buffer_of_its_own(x[1:, ::2]).sum())(x)
+    assert gradient.tolist() == [[0, 0, 0, 0], [1, 0, 1, 0], [1, 0, 1, 0]]

@@ -181,3 +181,72 @@ def test_activations_outlive_the_name_of_their_trace(chain, x):
     del t
     assert models.same(seen["layers.1"], expected, 0)
     assert models.same(seen["layers.0"], seen["layers.0"], 0)
+
+
+# -- saved parts -----------------------------------------------------------------------------------
+
+PARTS = {
+    "a position": lambda h: h[:, -1],
+    "some": lambda h: h[:, 3:9],
+    "every other": lambda h: h[:, ::2, :3],
+    "a part of a part": lambda h: h[0][5],
+    "turned round": lambda h: h.swapaxes(1, 2)[:, :, 3].reshape(-1),
+    "split": lambda h: mx.split(h, 4, axis=1)[1],
+    "nothing": lambda h: h[:, :0],
+}
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_saved_part_does_not_keep_the_whole(chain, part, compile, gradient):
+    def work(cut):
+        with chain.trace(mx.ones(BIG) * 0.3, compile=compile) as t:
+            h = chain.layers[0].output
+            out = cut(h).save()
+            if gradient:
+                rest = t.grad(chain.output.sum(), h)[0, 0].save()
+        mx.eval(out)
+        if gradient:
+            mx.eval(rest)
+        return out
+
+    whole = work(lambda h: h)
+    work(PARTS[part])
+    before = mx.get_active_memory()
+    out = work(PARTS[part])
+    held = mx.get_active_memory() - before
+    assert models.same(out, PARTS[part](whole), 0) and out.dtype == whole.dtype
+    assert held <= 0.6 * whole.nbytes, "a part of at most half, and what is small"
+
+
+def test_most_of_an_array_is_not_copied(chain):
+    def work(cut):
+        with chain.trace(mx.ones(BIG), compile=False):
+            out = cut(chain.layers[0].output).save()
+        mx.eval(out)
+        return out
+
+    before = mx.get_active_memory()
+    kept = work(lambda h: h[:, 1:])
+    assert mx.get_active_memory() - before >= mx.ones(BIG).nbytes > kept.nbytes
+
+
+def test_collecting_lets_a_layer_go_before_the_next(x):
+    model = mg.InterpretableModel(models.make_llama(layers=12))
+    rows = [[1 + (3 * n + k) % 20 for k in range(200)] for n in range(4)]
+
+    def peak(work):
+        work()
+        gc.collect()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        work()
+        return mx.get_peak_memory() - before
+
+    def at_once():
+        with model.trace(rows):
+            kept = [layer.output[mx.arange(4), mx.full((4,), 199)].save() for layer in model.layers]
+        mx.eval(kept)
+
+    assert peak(lambda: mg.get_activations(model, rows)) < 0.9 * peak(at_once)
