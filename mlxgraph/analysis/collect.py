@@ -146,8 +146,7 @@ def _collect(
             model, [rows[n] for n in batch], [columns[n] for n in batch], chosen.values(), single
         )
         for value in values:  # layer by layer: what a layer gave is let go before the next
-            mx.async_eval(value)
-        mx.eval(values)
+            mx.eval(value)
         for name, value in zip(chosen, values, strict=True):
             found[name].append(value)
     back = mx.array(np.argsort(order))
