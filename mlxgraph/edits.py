@@ -6,10 +6,10 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlxgraph.errors import InterventionError, StepError
+from mlxgraph.errors import InputError, InterventionError, StepError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
-from mlxgraph.graph.deferred import Edit, Read
+from mlxgraph.graph.deferred import Edit, Read, function_name
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.pattern import compiled, is_pattern
 from mlxgraph.graph.site import OUTPUT
@@ -58,6 +58,7 @@ def edit(
             raise StepError("the positions", str(here()))
     else:
         positions = _numbers(positions, "positions")
+    _check_expect(expect)
     return Graph(then=[Edit(name, function, positions, heads, expect, port, str(here()))])
 
 
@@ -73,8 +74,23 @@ def read(sites: str | ModuleHandle, name: str | None = None, *, expect: int | No
     Raises: PatternError (a ValueError) for a pattern that is none.  On use: UnknownSiteError,
         CountError, NeverCalledError.
     """
+    if name is not None and not isinstance(name, str):
+        given = function_name(name) if callable(name) else f"a {type(name).__name__}"
+        raise InputError(
+            f"what is read is saved under a text, not {given}.\n"
+            "  Write mg.read(sites, name='h'); mg.edit(sites, function) edits."
+        )
+    _check_expect(expect)
     pattern, port = _parsed(sites)
     return Graph(then=[Read(pattern, name, expect, port, str(here()))])
+
+
+def _check_expect(expect: Any) -> None:
+    if expect is not None and not hasattr(type(expect), "__index__"):
+        raise InputError(
+            f"expect= is how many modules match, not a {type(expect).__name__}.\n"
+            "  Write expect=6, or leave it out."
+        )
 
 
 def _numbers(given: Any, what: str) -> int | tuple[int, ...] | None:

@@ -14,7 +14,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.errors import AlignError, InterventionError, ShapeError
+from mlxgraph.errors import (
+    AlignError,
+    InterventionError,
+    ShapeError,
+    UnknownSiteError,
+    close_matches,
+)
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph import named
@@ -53,7 +59,7 @@ def scale(factor: float | mx.array) -> InterventionFn:
 
     Raises (when applied): ShapeError where an array does not fit.
     """
-    factor = _operand(factor)
+    factor = _operand(factor, "scale")
 
     def scaled(x: mx.array) -> mx.array:
         _check_fits(x, factor, "multiplied by an array of shape")
@@ -71,7 +77,7 @@ def add_vector(vector: mx.array) -> InterventionFn:
     Raises (when applied): ShapeError, with both shapes.
     Source: Turner et al. 2023, "Activation Addition", arXiv:2308.10248.
     """
-    vector = _operand(vector)
+    vector = _operand(vector, "add_vector")
 
     def steered(x: mx.array) -> mx.array:
         _check_fits(x, vector, "steered with a vector of shape")
@@ -91,7 +97,7 @@ def replace_with(value: mx.array | float, align: str = "strict") -> Intervention
             the first; `"end"` counts from the last.  The other positions stay as they are.
     Raises: AlignError (a ValueError) for an unknown `align`; when applied, ShapeError.
     """
-    value = _operand(value)
+    value = _operand(value, "replace_with")
     if align not in ALIGNMENTS:
         raise AlignError(align, ALIGNMENTS)
 
@@ -124,7 +130,8 @@ def clamp(min_val: float | None = None, max_val: float | None = None) -> Interve
             f"clamp from {min_val} to {max_val} leaves nothing.\n"
             f"  Write clamp({max_val}, {min_val})."
         )
-    low, high = _operand(min_val), _operand(max_val)
+    low = None if min_val is None else _operand(min_val, "clamp")
+    high = None if max_val is None else _operand(max_val, "clamp")
 
     def clamped(x: mx.array) -> mx.array:
         edited = x
@@ -148,7 +155,7 @@ def noise(std: float = 0.1) -> InterventionFn:
     """
     if _are_numbers(std) and std < 0:
         raise InterventionError(f"a standard deviation is not negative, and {std} is.")
-    std = _operand(std)
+    std = _operand(std, "noise")
 
     def noisy(x: mx.array) -> mx.array:
         return _like(x, x + normal_like(x) * std)
@@ -194,6 +201,27 @@ def compose(*functions: InterventionFn) -> InterventionComposer:
     return InterventionComposer(*functions)
 
 
+_ELSEWHERE = {
+    **dict.fromkeys(("ablate", "zero", "zeros", "zero_ablate", "knockout"), "zero_out"),
+    **dict.fromkeys(("add", "steer", "steering"), "add_vector"),
+    **dict.fromkeys(("multiply", "mul"), "scale"),
+    **dict.fromkeys(("patch", "set", "set_to", "replace"), "replace_with"),
+    "clip": "clamp",
+}
+
+
+@at_the_edge
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    known = __dir__()
+    near = [_ELSEWHERE[name]] if name in _ELSEWHERE else close_matches(name, known)
+    advice = f"There is: {', '.join(known)}; any function of one array is an intervention."
+    raise UnknownSiteError(
+        name, (), "mlxgraph.interventions", kind="intervention", advice=advice, near=near
+    )
+
+
 def __dir__() -> list[str]:
     """What a shell completes after `iv.`: the interventions alone."""
     return [name for name in __all__ if not name.startswith("Intervention")]
@@ -202,13 +230,28 @@ def __dir__() -> list[str]:
 # -- shapes and dtypes ------------------------------------------------------------------------
 
 
-def _operand(value: Any) -> Any:
-    """Lists and numpy values as MLX takes them; numbers, arrays and params as they are."""
+def _operand(value: Any, written: str) -> Any:
+    """Lists and numpy values as MLX takes them; numbers, arrays and params as they are.
+
+    Args: written: the intervention that takes it.  Raises: InterventionError for anything else.
+    """
+    if not isinstance(value, _OPERANDS) and not is_handle(value):
+        raise InterventionError(
+            f"iv.{written} takes a number, an array or a param, not {_kind_of(value)}.\n"
+            f"  Write iv.{written}(0.5), or give an array that broadcasts to the activation."
+        )
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (list, tuple, np.ndarray)):
         return mx.array(value)
     return value
+
+
+_OPERANDS = (int, float, complex, mx.array, np.ndarray, np.generic, list, tuple)
+
+
+def _kind_of(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _are_numbers(*values: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import arrays_in, names_of, token_strings
+from mlxgraph.analysis.inputs import arrays_in, check_model, names_of, token_strings
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import UnknownNameError, UnknownSiteError
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
@@ -95,6 +95,7 @@ def collect_activations(
     Raises: UnknownSiteError (an AttributeError and a KeyError) for a name that no module has, or
         none that this forward calls.
     """
+    check_model(model)
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     with model.trace(*given) as trace:
         names = list(trace.activations) if layers is None else names_of(model, layers)

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.inputs import (
+    check_model,
     check_position,
     choose_layers,
     encoded_rows,
@@ -89,6 +90,7 @@ Row: TypeAlias = "list[int] | mx.array"
 
 def _rows(model: Traceable, prompts: Any) -> list[Row]:
     """One entry for each prompt: its token ids, or its array without the batch axis."""
+    check_model(model)
     if isinstance(prompts, str):
         return [model.encode(prompts)]
     if is_encoding(prompts):

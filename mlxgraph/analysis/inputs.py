@@ -107,6 +107,16 @@ def whole_number(value: Any, what: str) -> int:
         ) from None
 
 
+def check_model(model: Any) -> None:
+    """Raise InputError for what cannot be traced, where a model comes first."""
+    if not hasattr(type(model), "trace"):
+        raise InputError(
+            f"a model that can be traced comes first, and this is a {type(model).__name__}.\n"
+            "  Write mg.get_activations(model, texts, layers); a module is one when it is wrapped,"
+            " mg.InterpretableModel(module, tokenizer)."
+        )
+
+
 def names_of(model: Traceable, given: Any) -> list[str]:
     """The sites that names, patterns and module handles mean: a name that means one stays as it is.
 

@@ -59,13 +59,22 @@ class StepError(BoundsError, ValueError):
 class NoLayerError(BoundsError):
     """A layer, or another of several modules or calls, that the model does not have."""
 
-    def __init__(self, what: str, number: int, count: int, where: str, owner: str = "the model"):
-        """`what` they are called, all of them: `layers`."""
+    def __init__(
+        self,
+        what: str,
+        number: int,
+        count: int,
+        where: str,
+        owner: str = "the model",
+        index: bool = False,
+    ):
+        """`what` they are called, all of them: `layers`; `index`: whether it indexes an array."""
+        said = f"index {number} is out of bounds: " if index else ""
         advice = f"Write a number from {-count} to {count - 1}; -1 is the last." if count else ""
         MLXGraphError.__init__(
             self,
-            f"{owner} has no {what.removesuffix('s')} {number}: it has {numbered(what, count)}.\n"
-            f"  at {where}{advice and chr(10) + '  ' + advice}",
+            f"{said}{owner} has no {what.removesuffix('s')} {number}: it has"
+            f" {numbered(what, count)}.\n  at {where}{advice and chr(10) + '  ' + advice}",
         )
 
 

@@ -71,18 +71,19 @@ class StateError(MLXGraphError, RuntimeError):
 class EscapedError(MLXGraphError, TypeError):
     """A proxy went through code that the recording cannot see."""
 
-    def __init__(self, where: str, advice: str = ""):
-        super().__init__(
+    def __init__(self, where: str, advice: str = "", what: str = ""):
+        what = what or (
             "a recorded value went through a function that the recording cannot see (imported by"
             " name before the trace, or transformed by MLX), and came out as an array that holds"
-            f" nothing.\n  used at {where}\n  "
-            + (
-                advice
-                or "Write the function with its module, `mx.softmax(h)` or `nn.relu(h)`, in place"
-                " of a name that was imported earlier; or `mg.apply(fn, h)` to run any function as"
-                " it is."
-            )
+            " nothing."
         )
+        advice = advice or (
+            "Write the function with its module, `mx.softmax(h)` or `nn.relu(h)`, in place of a"
+            " name that was imported earlier; or `mg.apply(fn, h)` to run any function as it is."
+            " A module whose own code does so is called as `model.name(h)`, after"
+            " `model.name = module`."
+        )
+        super().__init__(f"{what}\n  used at {where}\n  {advice}")
 
 
 class PlainArrayError(MLXGraphError, TypeError):
@@ -142,11 +143,13 @@ class UnknownEntryError(MLXGraphError, AttributeError, TypeError):
 class NoValueError(MLXGraphError, TypeError):
     """A module where a value is needed, such as its output."""
 
-    def __init__(self, module: str, where: str, shown: str):
-        """`shown`: what was written, with `{}` for the module."""
+    def __init__(self, module: str, where: str, shown: str, instead: str = ""):
+        """`shown`: what was written, with `{}` for the module; `instead`: what to write, if that is
+        not the same of its output."""
+        instead = instead or f"`{shown.format(module + '.output')}`"
         super().__init__(
             f"{module} is a module, and no value: `{shown.format(module)}` needs one.\n"
-            f"  at {where}\n  Write `{shown.format(module + '.output')}`."
+            f"  at {where}\n  Write {instead}."
         )
 
 

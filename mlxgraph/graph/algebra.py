@@ -99,7 +99,7 @@ def _check_saves(first: GraphBase, second: GraphBase) -> None:
         )
 
 
-_SITE_IN_NAME = re.compile(r"([A-Za-z_][\w.]*)(\.(?:output|inputs?)\b)")
+_SITE_IN_NAME = re.compile(r"([A-Za-z_][\w.]*)(\.(?:output|inputs?)\b|\(\))")
 
 # -- aim, fill, cut -----------------------------------------------------------------------------
 
@@ -183,7 +183,7 @@ def _renamed(name: str, aim: Callable[[str], str]) -> str:
         inside = f"{whole}.{whole}"  # a part of the model that is called as the model is
         return path if path == whole else f"{whole}.{aim(whole)}" if path == inside else aim(path)
 
-    if _SITE_IN_NAME.fullmatch(name) is None and _SITE_IN_NAME.search(name):
+    if _SITE_IN_NAME.search(name):
         return _SITE_IN_NAME.sub(lambda found: moved(found.group(1)) + found.group(2), name)
     path, dot, port = name.rpartition(".")
     return f"{moved(path)}{dot}{port}" if path else name

@@ -39,6 +39,7 @@ class Census:
     inputs number the rows of an embedding: `{array: (path, how many rows)}`, `embeddings` how
     many rows each embedding has that is called. Of modules with several paths, `aliases` says
     which path counts the calls, and `first` the number of the first call by each path.
+    `checked` is for the recordings on it: the arrays from outside that were found to be arrays.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Census:
         "embeddings",
         "aliases",
         "first",
+        "checked",
         "__weakref__",
     )
 
@@ -68,6 +70,7 @@ class Census:
         self.embeddings: dict[str, int] = {}
         self.aliases: Mapping[str, str] = {}
         self.first: dict[str, int] = {}
+        self.checked: set[Any] = set()
 
     def visit(self, site: Site, value: Any) -> None:
         """Enter the next site of the forward."""

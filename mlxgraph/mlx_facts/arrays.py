@@ -66,7 +66,7 @@ def is_mask(index: Any) -> bool:
     return isinstance(index, ARRAY) and index.dtype == mx.bool_
 
 
-def exchange(method: str, made: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+def exchange(method: str, made: Callable[[Any], Any]) -> None:
     """What is set on the class `mx.array` is what Python calls for every array, whoever made it."""
     real = getattr(ARRAY, method, None)
     if real is not None:  # not every version has every operator

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.mlx_facts import random_state
-from mlxgraph.mlx_facts.originals import NAMESPACES, compile, zeros
+from mlxgraph.mlx_facts.originals import compile, zeros
 
 
 class Compiled:
@@ -56,7 +56,8 @@ def function_of(compiled: Any) -> Any:
 _calls = threading.local()
 _lock = threading.Lock()
 _open = 0
-_exchanged: Any = None
+_exchanged: Any = None  # what went by the name of `mx.compile`, and what the module held
+_held: Any = None
 
 
 def _left_out(*args: Any, **kwargs: Any) -> Any:
@@ -73,10 +74,11 @@ class uncompiled:  # noqa: N801 - used as a statement: `with uncompiled():`
     __slots__ = ()
 
     def __enter__(self) -> None:
-        global _open, _exchanged
+        global _open, _exchanged, _held
         with _lock:
             if not _open:
-                _exchanged, mx.compile = mx.compile, _left_out
+                _exchanged, _held = mx.compile, vars(mx)["compile"]
+                mx.compile = _left_out
             _open += 1
         _calls.depth = getattr(_calls, "depth", 0) + 1
 
@@ -86,8 +88,7 @@ class uncompiled:  # noqa: N801 - used as a statement: `with uncompiled():`
         with _lock:
             _open -= 1
             if not _open and mx.compile is _left_out:
-                intercepted = mx.mean is not NAMESPACES["mx"]["mean"]
-                mx.compile = _exchanged if intercepted else compile
+                mx.compile = _held
 
 
 def only_traced(function: Callable[..., Any], arrays: Iterable[mx.array]) -> None:

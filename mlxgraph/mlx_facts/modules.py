@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import mlx.nn as nn
 
@@ -39,3 +40,31 @@ def is_embedding(module: Any) -> bool:
 
 
 _EMBEDS = (nn.Embedding.__call__, nn.QuantizedEmbedding.__call__)
+
+
+class Attribute(NamedTuple):
+    """What a module has under a name, and where: an entry, a plain attribute, or nothing."""
+
+    where: str
+    value: Any = None
+
+    def put_back(self, module: nn.Module, name: str) -> None:
+        """Past `nn.Module.__setattr__`, as it was."""
+        dict.pop(module, name, None)
+        vars(module).pop(name, None)
+        if self.where == "entry":
+            enter(module, name, self.value)
+        elif self.where:
+            vars(module)[name] = self.value
+
+
+def attribute_of(module: nn.Module, name: str) -> Attribute:
+    """Arrays and containers are entries, all else is plain; a plain attribute is found first."""
+    if name in vars(module):
+        return Attribute("plain", vars(module)[name])
+    return Attribute("entry", dict.get(module, name)) if name in module else Attribute("")
+
+
+def exchange_setting(made: Callable[[Any], Any]) -> None:
+    """What is set on `nn.Module` is what Python calls for every module's attributes."""
+    nn.Module.__setattr__ = made(nn.Module.__setattr__)  # type: ignore[method-assign]

@@ -36,7 +36,7 @@ zeros_like = mx.zeros_like
 
 def found_array_type() -> Any:
     """What goes by the name of `mlx.core.array` now."""
-    return vars(mx)["array"]
+    return mx.array
 
 
 NAMESPACES: dict[str, dict[str, Any]] = {  # every name an operation may have, as it was

@@ -67,6 +67,14 @@ def is_computed(array: mx.array) -> bool:
     return "shape=rectangle" in drawn.getvalue()
 
 
+def is_drawn(array: mx.array) -> bool:
+    """Whether an array that is not computed yet comes of a random draw: its graph names the
+    operation that gives random bits."""
+    drawn = StringIO()
+    export_to_dot(drawn, array)
+    return '"RandomBits"' in drawn.getvalue()
+
+
 def known_range(array: mx.array) -> tuple[int, int] | None:
     """The smallest and the largest of whole numbers; None where there are none to be looked at.
 

@@ -29,6 +29,17 @@ def same(key: mx.array) -> bool:
     return mx.random.state[0] is key
 
 
+def moved(key: mx.array) -> bool:
+    """Whether the next draw is another than the one that followed `key`; a state that was put back
+    is another array with the same numbers.  One that a transformation follows counts as moved."""
+    if same(key):
+        return False
+    try:
+        return bool(key.tolist() != current().tolist())
+    except (ValueError, RuntimeError):
+        return True
+
+
 def restore(key: mx.array) -> None:
     """Make the next draws those that followed `key`: seeding with an integer of 64 bits makes its
     halves the key.

@@ -37,10 +37,12 @@ from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.trace.inputs import check_keywords, encode, listed_ids, params_of, prepare
+from mlxgraph.trace.module_habits import delete_added, no_loop
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
 from mlxgraph.trace.resolve import is_interventions
+from mlxgraph.trace.texts import one_token, several_texts
 from mlxgraph.trace.trace import Interventions, Trace
 
 _OWN = ("output", "input", "inputs")
@@ -286,6 +288,15 @@ class InterpretableModel:
         runner.add(name, module)
         refreshed(self._engine)
 
+    __delattr__ = delete_added
+
+    def __iter__(self) -> Any:
+        raise no_loop("model", "`for layer in model.layers`, or model.named_modules()")
+
+    def __contains__(self, name: Any) -> bool:
+        """Whether a name, a pattern or a handle means a module of this model."""
+        return bool(refreshed(self._engine).names.sites(name, may_be_none=True))
+
     def __getitem__(self, name: str | ModuleHandle) -> ModuleHandle:
         """A module by any form of its name: `model["layers.5.mlp"]`."""
         engine = refreshed(self._engine)
@@ -356,16 +367,15 @@ class InterpretableModel:
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Token ids of several texts, each of its own length.  Raises: NoTokenizerError."""
-        return [self.encode(text) for text in texts]
+        return [self.encode(text) for text in several_texts(texts)]
 
     def decode(self, tokens: list[int] | mx.array) -> str:
         """The text of token ids, a list or a one-dimensional array.  Raises: NoTokenizerError."""
-        tokenizer = self._needs_tokenizer("decode")
-        return tokenizer.decode(listed_ids(tokens))
+        return self._needs_tokenizer("decode").decode(listed_ids(tokens))
 
     def token_to_str(self, token_id: int) -> str:
         """The text of one token.  Raises: NoTokenizerError."""
-        return self.decode([int(token_id)])
+        return self.decode([one_token(token_id)])
 
     @property
     def vocab_size(self) -> int | None:

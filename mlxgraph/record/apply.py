@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import (
+    EscapedError,
     InterventionError,
     LookError,
     MLXGraphError,
@@ -21,9 +22,12 @@ from mlxgraph.graph.deferred import function_name
 from mlxgraph.graph.named import example_of
 from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.values import Opaque
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.originals import ARRAY, normal
 from mlxgraph.mlx_facts.probes import holds_nothing, says_holds_nothing
+from mlxgraph.record.as_it_is import check_views
 from mlxgraph.record.conform import shape_and_dtype, told
+from mlxgraph.record.escapes import holding_nothing
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.handle import describe, is_handle, open_recording
 from mlxgraph.record.nested_proxy import first_array, is_nested
@@ -119,18 +123,40 @@ def _no_value(fn: Any, value: Any, where: str) -> str:
 def _tried(fn: Callable[[Any], Any], handle: Any) -> Any:
     recording, before = handle._recording, handle._node
     copy = wrap(recording, before, recording.infos[before].value)
+    mark, key = recording.mark(), random_state.current()
     try:
         value = fn(copy)
-    except LookError:  # it needs the value, and this graph will run on values of its own
-        return apply(fn, handle)
+    except (LookError, EscapedError):  # it needs the value, and this graph runs on its own
+        return _opaque(fn, handle, mark, key)
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, MLXGraphError) or not says_holds_nothing(error):
             raise
-        return apply(fn, handle)
-    if value is copy and copy._node is before:
-        return handle
+        return _opaque(fn, handle, mark, key)
     escaped = isinstance(value, ARRAY) and type(value) is not Proxy and holds_nothing(value)
-    return apply(fn, handle) if escaped else value
+    if escaped or random_state.moved(key) or any(holding_nothing(recording.constants[mark[0] :])):
+        return _opaque(fn, handle, mark, key)
+    return handle if value is copy and copy._node is before else value
+
+
+def _opaque(fn: Callable[[Any], Any], handle: Any, mark: Any, key: mx.array) -> Any:
+    """The function as it is, and nothing of what was recorded and drawn when it was tried."""
+    handle._recording.rewind(mark)
+    random_state.restore(key)
+    check_views(fn, handle)
+    value = apply(fn, handle)
+    # a list that it gives is an array, as where one is written
+    return apply(_AsArray(fn), handle) if isinstance(value, list) else value
+
+
+class _AsArray:
+    """A function whose lists of numbers become arrays."""
+
+    def __init__(self, fn: Callable[[Any], Any]):
+        self._fn = fn
+        self.__qualname__ = function_name(fn)
+
+    def __call__(self, x: Any) -> mx.array:
+        return mx.array(self._fn(x))
 
 
 def normal_like(x: Any) -> mx.array:

@@ -31,6 +31,7 @@ from mlxgraph.record.handle import is_handle
 from mlxgraph.record.nested_proxy import is_nested
 
 NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
+MOST_SAID = 8  # of the arrays of a nested value, in an error
 ANY_DTYPE = range(128)  # the ints that every dtype holds
 
 
@@ -67,7 +68,7 @@ def conformed(recording: Any, value: Any, like: Node, what: Any) -> Node:
     if type(value) in NUMBER_KINDS:
         check_number(ops.FULL_LIKE, value, target)
         return recording.build(ops.FULL_LIKE, (like, recording.operand(value)))
-    if isinstance(value, (list, complex)):
+    if isinstance(value, (list, complex)) and not is_nested(value):
         value = ARRAY(value)
     if not (isinstance(value, ARRAY) or is_handle(value) or hasattr(value, "__array__")):
         raise ShapeError(
@@ -83,6 +84,7 @@ def conformed(recording: Any, value: Any, like: Node, what: Any) -> Node:
             f"{told(what)} is one array, {shape_and_dtype(target)}, and was given "
             f"{shape_and_dtype(given)}",
             str(here()),
+            "Give it one array: mx.array(...) of numbers in a list, or a part of it.",
         )
     if not isinstance(given, ARRAY):  # a number, or a param that stands for one
         return recording.build(ops.FULL_LIKE, (like, node))
@@ -160,7 +162,10 @@ def shape_and_dtype(value: Any) -> str:
     if isinstance(value, ARRAY):
         return f"{value.shape} {dtype_name(value.dtype)}"
     if is_container(value):
-        return f"{type(value).__name__} of " + ", ".join(shape_and_dtype(v) for v in leaves(value))
+        inside = leaves(value)
+        said = [shape_and_dtype(leaf) for leaf in inside[:MOST_SAID]]
+        more = f" and {len(inside) - MOST_SAID} more" if len(inside) > MOST_SAID else ""
+        return f"{type(value).__name__} of {', '.join(said)}{more}"
     return f"the {type(value).__name__} {value!r}" if value is not None else "None"
 
 

@@ -90,6 +90,17 @@ class Inference:
         for node in self._opaque:
             self.infos.pop(node, None)
 
+    def mark(self) -> tuple[int, int]:
+        """Where the recording stands, for `rewind`."""
+        return len(self._constants), len(self.lines)
+
+    def rewind(self, mark: tuple[int, int]) -> None:
+        """Forget the nodes and constants that came after a mark: nothing uses them."""
+        constants, lines = mark
+        del self._constants[constants:]
+        for node in [*self.lines][lines:]:
+            del self.lines[node]
+
     def check_indices(self, node: Node) -> None:
         """Raise BoundsError where a node, of a graph that meets this forward, indexes outside."""
         self.info(node)

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -32,6 +32,7 @@ from mlxgraph.record import einops_backend, on_the_left  # noqa: F401 - guards p
 from mlxgraph.record.apply import apply
 from mlxgraph.record.array_type import STAND_IN
 from mlxgraph.record.handle import handle_in
+from mlxgraph.record.namespaces import Exchanged, recording_class
 from mlxgraph.record.no_value import refuse_modules
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.stack import current, enter, leave
@@ -93,7 +94,7 @@ def _drawer(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
         if proxy is None:
             proxy = handle_in(kwargs.values())
         recording = proxy._recording if proxy is not None else current()
-        if recording is None:
+        if recording is None or (proxy is None and recording.is_compiling()):
             return real(*args, **kwargs)
         if len(args) > at and args[at] is not None:  # by name, as no number of a draw is
             named = {"key": args[at], **dict(zip(("stream",), args[at + 1 :], strict=False))}
@@ -200,7 +201,8 @@ def _functions(namespace: ModuleType, prefix: str) -> dict[str, Callable[..., An
 _OURS: dict[int, Callable[..., Any]] = {}  # by the identity of MLX's own
 
 
-def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _tables() -> list[tuple[ModuleType, dict[str, Any]]]:
+    """MLX's modules, and what stands for the names in each while a block is open."""
     wrappers = _OURS
     tables = []
     places: list[tuple[ModuleType, str]] = [
@@ -225,17 +227,8 @@ def _tables() -> list[tuple[dict[str, Any], dict[str, Any]]]:
             table[name] = wrappers[id(real)]
         if namespace is mx:
             table["array"] = STAND_IN
-        tables.append((vars(namespace), table))
+        tables.append((namespace, table))
     return tables
-
-
-class _Namespace(NamedTuple):
-    """One of MLX's modules: its names, and what stands there while no block is open and while one
-    is."""
-
-    names: dict[str, Any]
-    originals: dict[str, Any]
-    wrappers: dict[str, Any]
 
 
 def _with_ours(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,13 +250,17 @@ def _with_ours(real: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-# Each module's names, and of those that are exchanged what is MLX's own and what stands for it.
-_NAMESPACES = [
-    _Namespace(names, {n: names[n] for n in wrappers}, wrappers) for names, wrappers in _tables()
+_TABLES = _tables()
+_BY_BARE_NAME = (nn.layers.activations, nn.losses)
+_MODULES = [module for module, _ in _TABLES if module not in _BY_BARE_NAME]
+_CLASSES = [
+    (ModuleType, recording_class(module, ours))
+    for module, ours in _TABLES
+    if module not in _BY_BARE_NAME
 ]
-_NAMES = [space.names for space in _NAMESPACES]
-# The same without what somebody else has put in the place of a name: that is left as it is.
-_PAIRS: list[tuple[dict[str, Any], dict[str, Any]]] = [(own, ours) for _, own, ours in _NAMESPACES]
+_EXCHANGED = [Exchanged(module, ours) for module, ours in _TABLES if module in _BY_BARE_NAME]
+_NAMES = [exchanged.names for exchanged in _EXCHANGED]
+_PAIR = operator.attrgetter("pair")
 # The functions that modules of `mlx.nn` hold themselves.
 _CELLS = [c for c in cells_of(nn.layers.activations) if id(c.cell_contents) in _OURS]
 _HELD = [(cell.cell_contents, _OURS[id(cell.cell_contents)]) for cell in _CELLS]
@@ -280,22 +277,19 @@ def _settle() -> None:
     whether a block is open is asked on the way.
     """
     is_open = map(operator.truth, itertools.repeat(_open))
-    names = map(dict.update, _NAMES, map(operator.getitem, _PAIRS, is_open))
+    worn = map(operator.getitem, _CLASSES, is_open)
+    spaces = map(setattr, _MODULES, itertools.repeat("__class__"), worn)
+    names = map(dict.update, _NAMES, map(operator.getitem, map(_PAIR, _EXCHANGED), is_open))
     held = map(operator.getitem, _HELD, is_open)
     cells = map(setattr, _CELLS, itertools.repeat("cell_contents"), held)
     calls = map(operator.getitem, _CALLS, is_open)
     modules = map(setattr, _HOLDERS, itertools.repeat("__call__"), calls)
-    deque(itertools.chain(names, cells, modules), 0)
+    deque(itertools.chain(spaces, names, cells, modules), 0)
 
 
 def _respect_others() -> None:
-    """Leave alone what somebody else has exchanged, and see it when it was put back."""
-    for k, (names, own, ours) in enumerate(_NAMESPACES):
-        now = _PAIRS[k][1 if _open else 0]
-        if len(now) < len(own) or not now.items() <= names.items():
-            ask = names.get
-            mine = [n for n in own if (value := ask(n)) is own[n] or value is ours[n]]
-            _PAIRS[k] = {n: own[n] for n in mine}, {n: ours[n] for n in mine}
+    for exchanged in _EXCHANGED:
+        exchanged.respect_others(bool(_open))
 
 
 class intercepted:  # noqa: N801 - used as a statement: `with intercepted(recording):`

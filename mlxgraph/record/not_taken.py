@@ -11,7 +11,7 @@ from typing import Any
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import entries, is_container
-from mlxgraph.graph.node import Node
+from mlxgraph.graph.node import Node, walk
 from mlxgraph.graph.values import FrozenList, Literal, dtype_name, frozen_leaves
 from mlxgraph.mlx_facts.dtypes import whole_range
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -41,6 +41,11 @@ def in_other_words(node: Node, value_of: Callable[[Node], Any]) -> str:
 def _index(node: Node, value_of: Callable[[Node], Any]) -> str:
     for part in _parts(node.args[1]):
         value = value_of(part) if type(part) is Node else part
+        if type(part) is Node and (name := _number_param(part)):
+            return (
+                f"param {name!r} is a number of any kind, and an index is a whole one. Write"
+                f" mg.param({name!r}, shape=(), dtype='int32')."
+            )
         if isinstance(value, Literal):
             value = value.value
         is_mask = isinstance(value, ARRAY) and dtype_name(value.dtype).startswith("bool")
@@ -57,6 +62,12 @@ def _index(node: Node, value_of: Callable[[Node], Any]) -> str:
                 " numbers."
             )
     return ""
+
+
+def _number_param(node: Node) -> str:
+    """The name of a param without a shape that a value is made of, if it is of one."""
+    found = (n.args[0] for n in walk([node]) if n.op == ops.PARAM and n.args[1] is None)
+    return next(found, "")
 
 
 def _parts(index: Any) -> Iterator[Any]:

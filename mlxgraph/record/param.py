@@ -160,10 +160,12 @@ def param(
         )
     if isinstance(shape, int):
         shape = (shape,)
-    if shape is not None and not all(isinstance(size, int) for size in shape):
+    if shape is not None and not (
+        isinstance(shape, (tuple, list)) and all(hasattr(type(n), "__index__") for n in shape)
+    ):
         raise InputError(
-            f"shape={shape!r:.40} is no shape.\n  Write mg.param({name!r}, shape=(128,)), or leave"
-            " it out for a number."
+            f"the shape of param {name!r} is a tuple of whole numbers, not {shape!r:.40}.\n"
+            f"  Write mg.param({name!r}, shape=(128,)), or leave it out for a number."
         )
     return Param(name, None if shape is None else tuple(shape), dtype and dtype_name(dtype))
 

@@ -16,7 +16,6 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import (
-    EscapedError,
     GradientOrderError,
     OrderError,
     ShapeError,
@@ -30,12 +29,14 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_of, walk
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.graph.values import dtype_name
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.mlx_facts.probes import holds_nothing
-from mlxgraph.record import write_through
+from mlxgraph.mlx_facts.probes import is_followed
+from mlxgraph.record import module_state, write_through
 from mlxgraph.record.bounds import check_taken
 from mlxgraph.record.conform import ANY_DTYPE, NUMBER_KINDS, check_number, shape_and_dtype
+from mlxgraph.record.escapes import check_escapes
 from mlxgraph.record.freeze import freeze
 from mlxgraph.record.gradient import gradient
 from mlxgraph.record.handle import is_handle, not_known_yet
@@ -83,11 +84,14 @@ class Recording:
         self.takes_gradients = False
         self._saves = Saves()
         self._look = look
+        self.detached = False  # whether views are values of their own, as MLX's are
         self._sites = SiteValues(census)
         self._inference = Inference(census, modules, self._sites.check_visited, self.constants)
         self.build = self._inference.build
         self.info = self._inference.info
         self.infos = self._inference.infos
+        self.mark, self.rewind = self._inference.mark, self._inference.rewind
+        self._key = random_state.current()
         self._draws = 0
         self._by_hand: dict[str, Any] = {}
 
@@ -164,12 +168,14 @@ class Recording:
         self.constants.append(value)
         return node
 
+    def is_compiling(self) -> bool:
+        """Whether a function of the user's that captures the random state is being compiled."""
+        now = random_state.current()
+        return now is not self._key and is_followed(now) and not is_followed(self._key)
+
     def check_escapes(self) -> None:
-        """Raise if an array from outside was made from a placeholder behind our back."""
-        lines = self._inference.lines
-        for node in [node for node in lines if node.op == ops.CONSTANT]:
-            if holds_nothing(self.constants[node.args[0]]):
-                raise EscapedError(str(lines[node]))
+        """Raise if an array from outside was made from a placeholder, or drawn, behind our back."""
+        check_escapes(self._inference.lines, self.constants, self._key, self.census.checked)
 
     # -- sites ------------------------------------------------------------------------------------
 
@@ -260,7 +266,7 @@ class Recording:
 
     def view(self, handle: Any, view: View) -> Any:
         """A handle on a part of another handle's value."""
-        return write_through.part_of(self, handle, view)
+        return write_through.part_of(self, handle, view, self.detached)
 
     def write(self, handle: Any, value: Any) -> None:
         """`handle[...] = value`"""
@@ -386,6 +392,7 @@ class Recording:
         user is gone and not by the garbage collector, whose rounds would cost more than the trace.
         """
         self.open = False
+        module_state.put_back(self, self._saves.keeps)
         self._by_hand.clear()
         self._look = None
         self.loss = None

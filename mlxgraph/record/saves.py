@@ -35,6 +35,12 @@ class Saves:
         self._asked.append((handle, kept))
         return kept
 
+    def keeps(self, value: Any) -> bool:
+        """Whether a value is a handle that was saved, and will be an array."""
+        return any(save.kept is value for save in self._all) or any(
+            handle is value for handle, _ in self._asked
+        )
+
     def take_in(self, name: str, handle: Any) -> None:
         """A save that a graph brings along."""
         self._all.append(_Save(name, handle))

@@ -98,13 +98,13 @@ class Part:
         self.written: Node | None = None  # the base's node after the last write through here
 
 
-def part_of(recording: Any, handle: Any, view: View) -> Any:
-    """A handle on a part of another handle's value."""
+def part_of(recording: Any, handle: Any, view: View, detached: bool = False) -> Any:
+    """A handle on a part of another handle's value, or on a copy of it."""
     node = view.take(recording.build, handle._node)
     value = recording.infos[node].value
     if value is not None and not recording.census.traceable and is_plain(value):
         return recording.look(node)  # a number that the model makes of values: that of this run
-    return wrap(recording, node, value, Part(handle, view))
+    return wrap(recording, node, value, None if detached else Part(handle, view))
 
 
 def is_part(handle: Any) -> bool:

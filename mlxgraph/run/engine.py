@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.nn as nn
 
+from mlxgraph.errors import InputError
 from mlxgraph.graph.graph import Graph
 from mlxgraph.mlx_facts.dtypes import DTYPES
 from mlxgraph.run.names import Names
@@ -20,10 +21,21 @@ from mlxgraph.run.runner import Runner
 class Engine:
     """One model: its runner, its names, its tokenizer, and the edits that stay on it.
 
-    Raises: LayersError where a `layer_attr` was given that the model does not have.
+    Raises: LayersError where a `layer_attr` was given that the model does not have, InputError for
+        a tokenizer or a `layer_attr` that is none.
     """
 
     def __init__(self, root: nn.Module, tokenizer: Any, layer_attr: str = "layers"):
+        if isinstance(tokenizer, str):
+            raise InputError(
+                f"a tokenizer is needed, and {tokenizer!r} is a text.\n  Load it first, as by"
+                " transformers.AutoTokenizer.from_pretrained(name)."
+            )
+        if not isinstance(layer_attr, str):
+            raise InputError(
+                f"layer_attr is the name of an attribute, not a {type(layer_attr).__name__}.\n"
+                "  Write layer_attr='h'."
+            )
         self.root = root
         self.tokenizer = tokenizer
         self.edits = Graph()

@@ -80,6 +80,11 @@ class Runner:
         self.added[name] = module
         self._replant()
 
+    def take_away(self, name: str) -> None:
+        """Let go of a module that was added."""
+        del self.added[name]
+        self._replant()
+
     def modules(self) -> Mapping[str, Any]:
         """Copies of the modules without hooks, with the weights of now, by path: to call one.
 

@@ -19,6 +19,7 @@ from mlxgraph.graph.nested import leaves, map_nested
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.padded import padded_forward
+from mlxgraph.run.rows import rows_of
 from mlxgraph.trace.one_axis import is_one_text
 
 
@@ -39,7 +40,7 @@ def prepare(inputs: tuple, engine: Engine, kwargs: dict[str, Any] | None = None)
     given = inputs[0]
     rows = _token_rows(given, engine.tokenizer)
     if rows is not None:
-        return call_of(rows, engine.tokenizer, kwargs)
+        return call_of(rows, engine, kwargs)
     value = given.item() if _is_number(given) else _array(given)
     if value is None or isinstance(value, (bool, int, float, complex, bytes, set, Iterator)):
         raise InputError(_no_input(value))
@@ -236,7 +237,7 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def call_of(
-    rows: Sequence[Sequence[int]], tokenizer: Any, kwargs: dict[str, Any] | None = None
+    rows: Sequence[Sequence[int]], engine: Engine, kwargs: dict[str, Any] | None = None
 ) -> Call:
     """Rows of token ids; rows of several lengths are padded on the left and masked."""
     kwargs = {} if kwargs is None else kwargs
@@ -247,7 +248,7 @@ def call_of(
             "  Give it a token, such as the tokenizer's begin-of-text token."
         )
     longest = max(lengths)
-    pad = getattr(tokenizer, "pad_token_id", None) or 0
+    pad = _padding(engine) if min(lengths) < longest else 0
     tokens = mx.array([[pad] * (longest - len(row)) + list(row) for row in rows])
     if min(lengths) == longest:
         return describe_call((tokens,), kwargs, tokens=tokens, lengths=lengths)
@@ -255,3 +256,13 @@ def call_of(
     return describe_call(
         (tokens, padding), kwargs, forward=padded_forward, tokens=tokens, lengths=lengths
     )
+
+
+def _padding(engine: Engine) -> int:
+    """The id of the padding: the tokenizer's, where the model has a row for it.
+
+    Without one an embedding reads whatever lies there, and no mask hides a nan.
+    """
+    pad = getattr(engine.tokenizer, "pad_token_id", None) or 0
+    rows = map(rows_of, engine.runner.tree.embeddings.values())
+    return pad if 0 <= pad < min(rows, default=pad + 1) else 0

@@ -34,6 +34,7 @@ from mlxgraph.record.no_value import names_a_module, written
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
+from mlxgraph.trace.module_habits import no_loop, refuse_exchange, set_item
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 
 _SLOTS = ("_engine", "_path", "_opened", "_call")
@@ -208,6 +209,8 @@ class ModuleHandle:
         module = self.module
         if isinstance(module, nn.Module) and isinstance(module.get(name), ARRAY):
             raise WeightError(name, written(self), str(here()))
+        if self._child(name) is not None:
+            refuse_exchange(self, name)
         raise UnknownSiteError(name, ["output", "input", "inputs"], f"a write to {self._name}")
 
     def _unknown(self, name: str, of_value: str) -> UnknownSiteError:
@@ -229,6 +232,9 @@ class ModuleHandle:
             return [self[i] for i in range(*key.indices(len(self)))]
         if isinstance(key, int) and not self._is_list():
             key = str(key) if self._child(str(key)) else key
+        if not isinstance(key, (int, str)) and self._is_list():
+            advice = f"Write {written(self)}[0] for one, {written(self)}[0:2] for several."
+            raise UnknownSiteError(str(key), (), self._name, advice=advice, near=[])
         if not isinstance(key, (int, str)) or (isinstance(key, int) and not self._is_list()):
             raise self._unknown(str(key), f"[{str(key).strip('()')}]")
         if isinstance(key, int):
@@ -241,6 +247,11 @@ class ModuleHandle:
             raise UnknownSiteError(str(key), self._children(), self._name)
         return child
 
+    __setitem__ = set_item
+
+    def __delattr__(self, name: str) -> None:
+        refuse_exchange(self, name)
+
     def __len__(self) -> int:
         module = self.module
         if isinstance(module, nn.Module) and "layers" in module:  # nn.Sequential
@@ -248,7 +259,25 @@ class ModuleHandle:
         return len(module)
 
     def __iter__(self) -> Iterator[ModuleHandle]:
+        if not self._is_list():
+            raise no_loop(written(self))
         return (self[i] for i in range(len(self)))
+
+    def __contains__(self, key: Any) -> bool:
+        """Whether a child goes by a name, or is named by a handle."""
+        if isinstance(key, str):
+            return self._child(key) is not None
+        return any(self._child(part) == key for part in self._children())
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is ModuleHandle and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[int, Site]:
+        """What is named: equal for two handles on one call of one module."""
+        return id(self._engine.root), self._site(OUTPUT)
 
     def _is_list(self) -> bool:
         """Whether the module is several, by number."""

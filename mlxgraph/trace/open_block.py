@@ -10,6 +10,7 @@ from mlxgraph.record.handle import open_recording as open_live
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
+from mlxgraph.run.tree import ModuleTree
 from mlxgraph.trace.ids import check_by_hand
 
 
@@ -41,6 +42,21 @@ def call_module(engine: Engine, path: str, args: tuple, kwargs: dict[str, Any]) 
             f"{path} is several modules, and several are not called.\n"
             f"  Write model.{path}[3] for one of them."
         )
+    try:
+        return _called(engine, tree, path, args, kwargs)
+    except (TypeError, ValueError, IndexError) as error:
+        text = next((value for value in args if isinstance(value, str)), None)
+        if text is None or not path or isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} was called with a text: only the whole model encodes.\n"
+            f"  Write model({text!r:.40}), or give {path} an array."
+        ) from error
+
+
+def _called(
+    engine: Engine, tree: ModuleTree, path: str, args: tuple, kwargs: dict[str, Any]
+) -> Any:
     recording = recording_on(engine.root)
     check_by_hand(tree, path, args, kwargs)
     if recording is None:

@@ -41,6 +41,16 @@ from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import intervene, take_in
 
+_SAVE = "Save it in its invoke: `with t.invoke(prompt): h = model.layers[1].output.save()`."
+_OF_ONE_PROMPT = {  # what a trace of one prompt has, and what to write here
+    **dict.fromkeys(("activations", "get_activation", "get", "cache"), _SAVE),
+    "output": "Save it in its invoke: `with t.invoke(prompt): logits = model.output.save()`.",
+    "layers": "Write model.layers, inside an invoke.",
+    "stop": "Leave it out: a forward ends where nothing that is saved needs the rest.",
+    ops.APPLY: "Write mg.apply(fn, h).",
+    "log": "Save the value in its invoke, and print it after the block.",
+}
+
 
 @with_edges
 class Prompts:
@@ -153,7 +163,7 @@ class Prompts:
         if name.startswith("_"):
             raise AttributeError(name)
         own = [own for own in (*dir(type(self)), *vars(self)) if own[0] != "_"]
-        graph = of_graph(name)
+        graph = of_graph(name) or _OF_ONE_PROMPT.get(name, "")
         raise UnknownSiteError(
             name, (), "a trace of several prompts", also=own, advice=graph, kind="method",
             near=[] if graph else None,
@@ -193,13 +203,13 @@ class Prompts:
             args = [mx.concatenate([array, array[:1]]) for array in call.args]
             return self._engine.runner.census(describe_call(tuple(args), {}))
         rows = _rows(call)
-        return self._engine.runner.census(call_of([*rows, rows[0]], self._engine.tokenizer))
+        return self._engine.runner.census(call_of([*rows, rows[0]], self._engine))
 
     def _batch(self) -> Call:
         """All prompts as the rows of one batch."""
         calls = [prompt.call for prompt in self._prompts]
         if all(call.tokens is not None for call in calls):
-            return call_of([row for call in calls for row in _rows(call)], self._engine.tokenizer)
+            return call_of([row for call in calls for row in _rows(call)], self._engine)
         shapes = {tuple(a.shape[1:] for a in call.args) for call in calls}
         if len(shapes) > 1:
             raise InputError(

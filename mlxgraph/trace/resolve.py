@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import BoundsError, CountError, HeadsError, InterventionError, ShapeError
+from mlxgraph.errors import CountError, HeadsError, InterventionError, NoLayerError, ShapeError
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
 from mlxgraph.record.apply import changed, edited_array
@@ -120,6 +120,10 @@ def at_positions(
     elif lengths is None or min(lengths) == max(lengths):
         if isinstance(positions, slice) and not range(*positions.indices(handle.shape[1])):
             return
+        length = handle.shape[1] if handle.ndim > 1 else 0
+        for p in positions if isinstance(positions, tuple) else (positions,):
+            if length and isinstance(p, int) and not -length <= p < length:
+                raise NoLayerError("positions", p, length, where, "the text", True)
         yield handle[:, list(positions) if isinstance(positions, tuple) else positions]
     elif isinstance(positions, int):
         columns = _columns(handle, (positions,), lengths, where)
@@ -158,7 +162,7 @@ def _columns(
             continue
         for p in positions:
             if not -length <= p < length:
-                raise BoundsError(p, 1, length, tuple(handle.shape), where)
+                raise NoLayerError("positions", p, length, where, "the text", True)
         columns.append([longest - length + p % length for p in positions])
     return columns
 
@@ -177,6 +181,6 @@ def _heads(
     flat = recording.read(names.site(f"{path}.{found[0]}.inputs").site)[0][0]
     for head in heads:
         if not -count <= head < count:
-            raise BoundsError(head, 2, count, (*flat.shape[:-1], count), where)
+            raise NoLayerError("heads", head, count, where, path, True)
     split = flat.reshape(*flat.shape[:2], count, flat.shape[2] // count)
     return split[:, :, [head % count for head in heads]]

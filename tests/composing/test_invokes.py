@@ -577,3 +577,28 @@ def test_numbers_in_an_object_are_those_of_the_prompt():
         assert (two.n, two.total, two.odd) == (2, 24.0, True)
         assert models.same(two.y, model.module(x[1:]).y * 2, 1e-5)
         assert models.same(one.y, model.module(x[:1]).y, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("activations", "output.save()"),
+        ("output", "model.output.save()"),
+        ("get", "t.invoke"),
+        ("cache", "t.invoke"),
+        ("layers", "model.layers"),
+        ("apply", "mg.apply"),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_a_trace_of_one_prompt_has_says_what_to_write(tied, name, write, inside):
+    with tied.trace() as t, t.invoke([1, 2, 3]):
+        out = tied.layers[0].output.save()
+        if inside:
+            with pytest.raises(UnknownSiteError) as caught:
+                getattr(t, name)
+            assert write in str(caught.value)
+    with pytest.raises(UnknownSiteError) as caught:
+        getattr(t, name)
+    assert write in str(caught.value) and "no modules" not in str(caught.value)
+    assert out.shape[:2] == (1, 3)

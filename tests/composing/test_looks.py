@@ -10,6 +10,7 @@ import pytest
 import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.errors import LookError, UnboundParamError
+from tests import models
 from tests.composing.helpers import FRANCE, GERMANY, ROME, apart, exact
 
 
@@ -104,3 +105,34 @@ def test_a_look_after_a_weight_has_changed_is_of_the_new_weight():
         two = np.array(model.probe(model.layers[0].output))
         kept = model.probe(model.layers[0].output).save()
     assert apart(mx.array(two), kept) < 1e-6 and np.abs(one - two).max() > 0.01
+
+
+LISTS = {
+    "a list": lambda h: h.tolist(),
+    "changed": lambda h: [[[v * 2 for v in row] for row in rows] for rows in h.tolist()],
+    "of numpy": lambda h: (np.array(h) * 2).tolist(),
+    "one row": lambda h: h.tolist()[0][0],
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_function_that_gives_a_list_gives_an_array_everywhere(tied, tokens, name):
+    function = LISTS[name]
+    with tied.trace(tokens):
+        tied.layers[1].output = mx.array(function(tied.layers[1].output))
+        want = tied.output.save()
+    graph = mg.edit("layers.1", function)
+    with tied.trace(tokens, interventions={"layers.1": function}):
+        traced = tied.output.save()
+    with tied.trace() as t, t.invoke(tokens, interventions={"layers.1": function}):
+        invoked = tied.output.save()
+    for one in (traced, invoked, tied.run(graph, tokens).output, tied.edit(graph)(tokens)):
+        assert models.same(one, want, 1e-4)
+    assert graph == mg.edit("layers.1", function)
+
+
+def test_a_function_that_gives_several_arrays_is_told_of_one(tied, tokens):
+    for function in (lambda h: (h, h), lambda h: {"a": np.array(h)}, lambda h: (np.array(h),) * 30):
+        with pytest.raises(mg.MLXGraphError, match="Write an array|Give it one array") as caught:
+            tied.run(mg.edit("layers.1", function), tokens)
+        assert len(str(caught.value)) < 600

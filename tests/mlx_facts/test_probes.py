@@ -12,6 +12,7 @@ from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import (
     holds_nothing,
     is_computed,
+    is_drawn,
     is_followed,
     known_range,
     says_followed,
@@ -141,3 +142,25 @@ def test_an_input_of_a_trace_that_was_changed_in_place_is_computed() -> None:
     assert seen == {"a": False, "b": True, "c": True, "sum": True}
     known = mx.array([1, 2])
     assert not is_computed(known) and is_computed(known + 1)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: mx.random.normal((3,)),
+        lambda: mx.random.uniform(shape=(2, 2)) + 1,
+        lambda: mx.random.bernoulli(shape=(4,)) * mx.ones((4,)),
+        lambda: mx.random.randint(0, 5, (3,)),
+        lambda: mx.random.categorical(mx.ones((2, 3))),
+        lambda: mx.random.gumbel((3,)),
+        lambda: mx.random.permutation(5),
+    ],
+)
+def test_the_graph_of_a_draw_names_random_bits_until_it_is_computed(
+    draw: Callable[[], Any],
+) -> None:
+    array = draw()
+    assert is_drawn(array)
+    mx.eval(array)
+    assert not is_drawn(array)
+    assert not is_drawn(mx.ones((3,)) + 1)

@@ -109,3 +109,12 @@ def test_a_draw_goes_on_with_the_first_half_of_the_state() -> None:
     assert random_state.draws_between(start, random_state.fork(start), most=6) == 6
     keys = [random_state.after(start, count).tolist() for count in range(4)]
     assert random_state.fork(start).tolist() not in keys
+
+
+def test_a_state_has_moved_when_its_numbers_are_others() -> None:
+    before = random_state.current()
+    assert not random_state.moved(before)
+    mx.random.normal((2,))
+    assert random_state.moved(before)
+    random_state.restore(before)
+    assert not random_state.same(before) and not random_state.moved(before)

@@ -203,8 +203,8 @@ MUTANTS = (
     ),
     Mutant(
         "what escaped is taken for a value",
-        "record/recording.py",
-        "if holds_nothing(self.constants[node.args[0]]):",
+        "record/escapes.py",
+        "if holds_nothing(array):",
         "if False:",
         "what escapes the recording raises and says what to write",
         ("record/test_escapes.py::test_what_escapes_the_recording_raises_and_says_what_to_write",),
@@ -329,9 +329,9 @@ MUTANTS = (
     ),
     Mutant(
         "what the user exchanged is exchanged back",
-        "record/intercept.py",
-        "mine = [n for n in own if (value := ask(n)) is own[n] or value is ours[n]]",
-        "mine = list(own)",
+        "record/namespaces.py",
+        "self._own if value is self._ours else value",
+        "self._own",
         "a function that the user patches inside a block stays patched",
         ("laws/test_residue.py::test_a_function_patched_by_the_user_inside_a_block_is_not_undone",),
     ),

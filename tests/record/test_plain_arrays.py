@@ -78,6 +78,49 @@ def test_a_buffer_of_ones_own_stays_as_it_is(chain, x, write):
     assert buffer.sum().item() == 2 * 24 + 12
 
 
+SLICES = {
+    "written": lambda a, k: a.__setitem__(slice(0, k), 1),
+    "written beside": lambda a, k: a.__setitem__((slice(None), slice(k, None)), 1),
+    "stepped": lambda a, k: a.__setitem__((0, slice(None, None, k)), 1),
+    "read": lambda a, k: a[0:k],
+    "read beside": lambda a, k: a[..., 0:k],
+}
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_a_slice_with_a_recorded_bound_is_refused(chain, x, name):
+    plain = mx.zeros((6, 6))
+    with chain.trace(x):
+        k = chain.layers[0].output[0, 0].argmax()
+        refused(lambda: SLICES[name](plain, k))
+        chain.output.save()
+    assert not plain.any()
+    plain[0:2] = 1
+    assert plain.sum().item() == 12
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "maximum", "minimum"])
+def test_a_changed_copy_of_a_plain_array_is_recorded(chain, x, name, compile):
+    plain = mx.full((6, 6), 2.0)
+    h = chain.module.layers[0](x)[0, 0]
+    row, which = getattr(plain.at[1], name)(h), getattr(plain.at[h.argmax()], name)(3.0)
+    column = getattr(plain.at[:, 2], name)(h)
+    with chain.trace(x, compile=compile):
+        h = chain.layers[0].output[0, 0]
+        outs = [
+            getattr(plain.at[1], name)(h).save(),
+            getattr(plain.at[h.argmax()], name)(3.0).save(),
+            getattr(plain.at[:, 2], name)(h).save(),
+        ]
+        own = getattr(plain.at[1], name)(3.0)  # nothing recorded takes part
+        assert type(own) is type(plain)
+    for out, want in zip(outs, (row, which, column), strict=True):
+        assert models.same(out, want, 1e-5)
+    assert mx.array_equal(plain, mx.full((6, 6), 2.0))
+    assert type(plain.at) is type(mx.zeros(2).at) and plain.at[0].add(1.0)[0, 0].item() == 3.0
+
+
 def test_what_the_errors_say_to_write_works(chain, x):
     with chain.trace(x):
         h = chain.layers[0].output

@@ -16,6 +16,8 @@ SAVED = {
     "model.output[:, -1]": lambda m: m.output[:, -1],
     "model.output[0, -1]": lambda m: m.output[0, -1],
     "model.output": lambda m: m.output,
+    "model.layers.1()": lambda m: m.layers[1](m.layers[0].output),
+    "model.norm()[0, -1]": lambda m: m.model.norm(m.layers[0].output)[0, -1],
     "model.input": lambda m: m.input,
     "model.input[:, 1:]": lambda m: m.input[:, 1:],
     "model.model.output": lambda m: m.model.output,
@@ -62,6 +64,15 @@ def test_two_of_one_name_are_numbered_and_names_move_with_their_site(tied, token
     assert list(t.saved_values)[0] == name and list(t.saved_values)[1].endswith("[:, -1]")
     moved = dict(t.graph.retarget({"layers.0": "layers.1"}).saves)
     assert name.replace("0", "1") in moved and "layers.0" not in "".join(moved)
+
+
+def test_a_call_by_hand_moves_with_its_module(tied, tokens):
+    with tied.trace(tokens) as t:
+        tied.layers[1](tied.layers[0].output).save()
+        want = tied.layers[2](tied.layers[0].output).save("want")
+    moved = t.graph.retarget({"layers.1": "layers.2"})
+    assert list(dict(moved.saves)) == ["model.layers.2()", "want"]
+    assert mx.allclose(tied.run(moved, tokens)["model.layers.2()"], want, atol=1e-4)
 
 
 def test_an_invokes_saves_are_called_alike(tied):

@@ -270,6 +270,27 @@ def traced_with(llama, graph, how, **params):
         pass
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda h, k: h[:, k],
+        lambda h, k: h[0, k + 1],
+        lambda h, k: h.__setitem__((0, k), 0.0),
+        lambda h, k: h.at[:, k].add(1.0),
+    ],
+)
+@pytest.mark.parametrize("dtype", [None, "int32"])
+def test_a_number_that_is_an_index_says_how_to_declare_it(llama, use, dtype):
+    with pytest.raises(ShapeError, match=r"mg.param\('k', shape=\(\), dtype='int32'\)"):
+        with llama.trace(LONG):
+            use(llama.layers[0].output, mg.param("k", dtype=dtype))
+    with llama.trace(LONG) as t:
+        llama.layers[0].output[:, mg.param("k", shape=(), dtype="int32")].save("out")
+    assert llama.run(t.graph, LONG, k=6)["out"].shape == (2, models.WIDTH)
+    with pytest.raises(BoundsError):
+        llama.run(t.graph, LONG, k=7)
+
+
 def test_an_index_computed_from_a_param_meets_a_shorter_text(llama):
     where = mg.param("where", shape=(1,), dtype="int32")
     with llama.trace(LONG) as t:

@@ -104,3 +104,100 @@ def test_a_save_goes_by_a_text(tied, tokens, name):
     with tied.trace(tokens):
         for value in (tied.output, tied.layers[0].inputs):
             raises(InputError, "name is text", lambda: value.save(name))  # noqa: B023
+
+
+OPERANDS = {
+    "scale": lambda: iv.scale("a"),
+    "add_vector": lambda: iv.add_vector(None),
+    "replace_with": lambda: iv.replace_with(None),
+    "clamp": lambda: iv.clamp("a", "b"),
+    "clamp from above": lambda: iv.clamp(max_val="b"),
+    "noise": lambda: iv.noise("a"),
+    "a dict": lambda: iv.scale({}),
+    "a function": lambda: iv.add_vector(iv.zero_out),
+}
+
+
+@pytest.mark.parametrize("name", OPERANDS)
+def test_interventions_take_numbers_and_arrays(name):
+    raises(InterventionError, "takes a number, an array or a param", OPERANDS[name])
+
+
+@pytest.mark.parametrize("value", [2, 2.0, True, np.float32(2), [2.0], np.ones(2), mx.ones(2)])
+def test_numbers_and_arrays_are_taken(value):
+    assert iv.scale(value)(mx.ones(2)).shape == (2,)
+    assert iv.scale(mg.param("a")) is not None
+
+
+NAMES = {"ablate": "zero_out", "zero": "zero_out", "scal": "scale", "add": "add_vector"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_intervention_of_another_name(name):
+    raises(AttributeError, f"'{NAMES[name]}'", lambda: getattr(iv, name))
+    assert not hasattr(iv, name) and not hasattr(iv, "__wrapped__")
+
+
+TEXTS = {
+    "one text": (lambda m: m.encode_batch("text"), "model.encode(text)"),
+    "a number as texts": (lambda m: m.encode_batch(5), "several texts"),
+    "a number": (lambda m: m.decode(5), "model.decode([5, 7])"),
+    "rows": (lambda m: m.decode(mx.array([[1, 2]])), "model.decode(tokens[0])"),
+    "a text": (lambda m: m.decode("text"), "token ids"),
+    "floats": (lambda m: m.decode([1.5]), "not the token ids"),
+    "a list": (lambda m: m.token_to_str([1]), "no token id"),
+    "negative": (lambda m: m.token_to_str(-1), "from 0 on"),
+    "a float": (lambda m: m.token_to_str(1.5), "1.5 is no token id"),
+    "the name of a tokenizer": (
+        lambda m: mg.InterpretableModel(m.module, tokenizer="gpt2"),
+        "from_pretrained",
+    ),
+    "layer_attr": (lambda m: mg.InterpretableModel(m.module, layer_attr=5), "layer_attr='h'"),
+    "a text to a part": (lambda m: m.model("text"), "Write model('text')"),
+    "a text to a layer": (lambda m: m.layers[0]("text"), "only the whole model encodes"),
+    "a module": (lambda m: mg.get_activations(m.module, "a", ["layers.1"]), "is wrapped"),
+    "swapped": (lambda m: mg.get_activations("a", m, ["layers.1"]), "comes first"),
+    "many, swapped": (lambda m: mg.batch_get_activations("a", m, ["layers.1"]), "comes first"),
+    "collected": (lambda m: mg.collect_activations("a", m), "comes first"),
+    "a shape": (lambda m: mg.param("a", shape="x"), "shape=(128,)"),
+    "a shape of floats": (lambda m: mg.param("a", shape=(1.5,)), "tuple of whole numbers"),
+    "expect": (lambda m: mg.edit("layers.1", iv.zero_out, expect="a"), "expect=6"),
+    "expect to read": (lambda m: mg.read("layers.1", expect="a"), "expect=6"),
+    "read and a number": (lambda m: mg.read("layers.1", 5), "name='h'"),
+    "read and a function": (lambda m: mg.read("layers.1", iv.zero_out), "mg.edit(sites"),
+    "a pass of nothing": (lambda m: m.pass_(lambda: 1)("a"), "does not take these arguments"),
+    "a pass without its argument": (
+        lambda m: m.pass_(lambda m, v: m.output)("a"),
+        "missing a required argument",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return mg.tiny()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_arguments_of_a_wrong_kind(tiny, name):
+    use, said = TEXTS[name]
+    raises(InputError, said, lambda: use(tiny))
+
+
+def test_arguments_of_the_right_kind(tiny):
+    ids = tiny.encode("The capital")
+    for given in (ids, tuple(ids), np.array(ids), mx.array(ids)):
+        assert tiny.decode(given) == "<|begin_of_text|>The capital"
+    for token in (ids[1], np.int64(ids[1]), mx.array(ids[1]), mx.array([ids[1]])):
+        assert tiny.token_to_str(token) == tiny.decode([ids[1]])
+    assert tiny.encode_batch(("a", "b")) == [tiny.encode("a"), tiny.encode("b")]
+
+
+def test_heads_and_positions_in_their_own_words(tiny):
+    heads = mg.edit("layers.2.attn", iv.zero_out, heads=99)
+    raises(IndexError, "has no head 99: it has heads 0–7", lambda: tiny.run(heads, "The capital"))
+    for positions in (99, [0, 99]):
+        for text in ("The capital", ["The capital", "The capital of France"]):
+            graph = mg.edit("layers.2", iv.zero_out, positions=positions)
+            said = "the text has no position 99: it has positions 0–"
+            raises(mg.MLXGraphError, said, lambda: tiny.run(graph, text))  # noqa: B023
