@@ -9,46 +9,23 @@ Prediction: batched, the peak above the result is one batch's forward, the same 
 for 1,024, plus one layer's result while its batches are joined; in one trace it grows with the
 number of prompts, 64-fold.
 
-Result (MLX 0.32, CPU): batched, 4.4 MiB above the result for 16 prompts and 3.8 MiB for 1,024
-(whose batches hold prompts of one length, and so less padding); in one trace 4.9 MiB and 255 MiB,
-52-fold.
-
     python benchmarks/collection_memory.py
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.llama import Model, ModelArgs
+from llamas import llama
+from report import main, markdown
 
 import mlxgraph as mg
+from mlxgraph.analysis.in_turns import peak_memory
 
 WIDTH, LAYERS, VOCABULARY = 64, 4, 1_000
 COUNTS = (16, 1_024)
 MIB = 1 << 20
-
-
-def llama() -> Model:
-    """A small random mlx-lm Llama."""
-    mx.random.seed(0)
-    made = Model(
-        ModelArgs(
-            model_type="llama",
-            hidden_size=WIDTH,
-            num_hidden_layers=LAYERS,
-            intermediate_size=3 * WIDTH,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            rms_norm_eps=1e-5,
-            vocab_size=VOCABULARY,
-        )
-    )
-    mx.eval(made.parameters())
-    return made
 
 
 def prompts(count: int) -> list[list[int]]:
@@ -71,32 +48,30 @@ def one_trace(model: mg.InterpretableModel, rows: list[list[int]]) -> dict[str, 
     return found
 
 
-def measure(collect: Callable[[], dict[str, Any]]) -> tuple[float, float, float]:
-    """Peak bytes above what was held before, bytes of the result, seconds."""
-    mx.clear_cache()
-    before = mx.get_active_memory()
-    mx.reset_peak_memory()
-    start = time.perf_counter()
-    found = collect()
-    seconds = time.perf_counter() - start
-    return mx.get_peak_memory() - before, sum(a.nbytes for a in found.values()), seconds
-
-
-def main() -> None:
-    """Print the table."""
-    model = mg.InterpretableModel(llama())
-    print(f"{'':>12}{'prompts':>9}{'peak':>12}{'above result':>14}{'time':>10}")
+def measured(quick: bool) -> list[dict[str, Any]]:
+    """Bytes and seconds of each way, for each number of prompts."""
+    model = mg.InterpretableModel(llama(WIDTH, LAYERS, heads=4, key_value_heads=2))
+    found = []
     for name, way in {"batched": batched, "one trace": one_trace}.items():
-        for count in COUNTS:
+        for count in (4, 16) if quick else COUNTS:
             rows = prompts(count)
             way(model, rows[:16])  # what is compiled and cached once is not the prompts' doing
-            peak, result, seconds = measure(lambda way=way, rows=rows: way(model, rows))
-            print(
-                f"{name:>12}{count:>9}{peak / MIB:>8.2f} MiB{(peak - result) / MIB:>10.2f} MiB",
-                end="",
-            )
-            print(f"{seconds:>8.2f} s")
+            result = sum(array.nbytes for array in way(model, rows).values())
+            peak = peak_memory(lambda way=way, rows=rows: way(model, rows), calls=1)
+            found.append({"way": name, "prompts": count, "peak": peak, "result": result})
+    return found
+
+
+def tables(found: list[dict[str, Any]]) -> str:
+    return markdown(
+        ["", "prompts", "peak, MiB", "above the result, MiB"],
+        [
+            [row["way"], f"{row['prompts']:,}", f"{row['peak'] / MIB:.2f}",
+             f"{(row['peak'] - row['result']) / MIB:.2f}"]
+            for row in found
+        ],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, measured, tables)
