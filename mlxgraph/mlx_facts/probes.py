@@ -33,6 +33,16 @@ def says_followed(error: BaseException) -> bool:
     return isinstance(error, ValueError) and any(words in str(error) for words in _FOLLOWED)
 
 
+def begin(arrays: list[mx.array]) -> None:
+    """`async_eval` begins to compute arrays and does not wait; what a transformation follows, whose
+    ends are not known yet, it refuses to begin."""
+    try:
+        async_eval(arrays)
+    except ValueError as error:
+        if not says_followed(error):
+            raise
+
+
 def holds_nothing(array: mx.array) -> bool:
     """An array that holds nothing cannot be evaluated; one that is followed can, later.
 

@@ -89,6 +89,7 @@ class InterpretableModel:
         params: dict[str, Any] | None = None,
         compile: CompileMode = "auto",
         optimize: Optimize = True,
+        start: bool = False,
     ) -> Prompts: ...
 
     @overload
@@ -100,6 +101,7 @@ class InterpretableModel:
         params: dict[str, Any] | None = None,
         compile: CompileMode = "auto",
         optimize: Optimize = True,
+        start: bool = False,
         **forward_kwargs: Any,
     ) -> Trace: ...
 
@@ -111,6 +113,7 @@ class InterpretableModel:
         params: dict[str, Any] | None = None,
         compile: CompileMode = "auto",
         optimize: Optimize = True,
+        start: bool = False,
         **forward_kwargs: Any,
     ) -> Trace | Prompts:
         """Open a block in which edits and saves are recorded; it runs once, when it ends.
@@ -125,12 +128,14 @@ class InterpretableModel:
             compile: `"auto"` compiles what comes a second time; True and False force it.
             optimize: True simplifies the graph for the run by every rewrite, False by none, and
                 names of rewrites by these: `optimize=("pushdown",)`.
+            start: begin to compute what is saved as the block ends, while Python goes on; left
+                out, MLX begins when a value is looked at.
             forward_kwargs: keyword arguments of the model, and values of the graph's params.
 
         Returns: a Trace; without any inputs, a trace of several prompts (`t.invoke`).
         Raises: NoTokenizerError, InputError, UnknownSiteError.
         """
-        options = options_of(compile, optimize)
+        options = options_of(compile, optimize, start)
         graph = None if graph is None else graph_of(graph)
         if not inputs and not forward_kwargs:
             if interventions or graph is not None:
@@ -154,17 +159,16 @@ class InterpretableModel:
         *inputs: Any,
         compile: CompileMode = "auto",
         optimize: Optimize = True,
+        start: bool = False,
         **kwargs: Any,
     ) -> Result:
         """Run a graph once.  Args as for `trace` and `CompiledPass.__call__`."""
-        return self._pass(graph, compile, optimize)(*inputs, **kwargs)
+        options = options_of(compile, optimize, start)
+        return CompiledPass(self._engine, graph, options)(*inputs, **kwargs)
 
     def compile(self, graph: Graph | HasGraph, *, optimize: Optimize = True) -> CompiledPass:
         """A graph as a compiled function of inputs and params."""
-        return self._pass(graph, True, optimize)
-
-    def _pass(self, graph: Any, compile: CompileMode, optimize: Optimize = True) -> CompiledPass:
-        return CompiledPass(self._engine, graph, options_of(compile, optimize))
+        return CompiledPass(self._engine, graph, options_of(True, optimize))
 
     def explain(
         self, graph: Graph | HasGraph, *inputs: Any, optimize: Optimize = True, **kwargs: Any

@@ -31,7 +31,7 @@ def rewrites_named(optimize: Optimize) -> frozenset[str]:
     return names
 
 
-def options_of(compile: CompileMode, optimize: Optimize) -> Options:
+def options_of(compile: CompileMode, optimize: Optimize, start: bool = False) -> Options:
     """How a run is to be done, as the user says it.  Raises: CompileError, UnknownNameError."""
     if not isinstance(compile, (bool, str)) or compile not in COMPILE_MODES:
         raise CompileError(
@@ -39,7 +39,7 @@ def options_of(compile: CompileMode, optimize: Optimize) -> Options:
             "  Write compile=True, compile=False, or compile='auto', which compiles what comes a"
             " second time."
         )
-    return Options(compile, rewrites_named(optimize))
+    return Options(compile, rewrites_named(optimize), bool(start))
 
 
 @at_the_edge

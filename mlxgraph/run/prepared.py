@@ -41,7 +41,7 @@ class PreparedRun:
     """A plan, ready to be run on calls of one kind.
 
     Attributes:
-        indices: those that arrays of each run are part of, for whoever checks them.
+        indices, numbers: those that come with each run, for whoever checks them.
         rows: which of the inputs' arrays number the rows of an embedding, as the census says.
 
     Args:
@@ -60,6 +60,7 @@ class PreparedRun:
         self.plan = plan
         self.runs = 0
         self.indices: tuple[Any, ...] = ()
+        self.numbers: tuple[Any, ...] = ()
         self.rows = census.rows
         self.unasked = plan.gradients  # whether they are gradients of anything
         self.compilable = census.traceable and not is_stateful(call, census)

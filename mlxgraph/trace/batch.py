@@ -24,6 +24,7 @@ from mlxgraph.graph.nested import (
     entry,
     is_container,
     leaves,
+    map_nested,
     replace_item,
     unflatten,
 )
@@ -114,6 +115,10 @@ class Batch:
             # nothing reads the part itself: its gradient is these rows of the batch's
             number, site = self._parts[node.args[1]]
             return self._part(number, site, Node(ops.GRAD, (node.args[0], site_node(*site))))
+        if node.op == ops.GRAD and node.args[1] in self._nests:
+            loss, at = node.args
+            self._nests[node] = map_nested(self._nests[at], lambda leaf: _slope(loss, leaf))
+            return None
         nest = self._nests.get(node.args[0]) if node.args else None
         return None if nest is None else self._entry(node, nest)
 
@@ -212,6 +217,17 @@ class Batch:
         grown = prompt.more().values.get(site)
         shapes = [v.shape for v in leaves(grown) if isinstance(v, ARRAY)]
         return (prompt.rows + 1, *own.shape[1:]) in shapes
+
+
+def _slope(loss: Node, leaf: Any) -> Any:
+    """The gradient at one array of a nested value; of what was not edited, that of its site."""
+    if type(leaf) is not Node:
+        return leaf
+    match leaf:
+        case Node(ops.GETITEM, (Node(ops.LEAF, (Node(ops.SITE) as site, k)), index)):
+            whole = Node(ops.LEAF, (Node(ops.GRAD, (loss, site)), k))
+            return Node(ops.GETITEM, (whole, index))
+    return Node(ops.GRAD, (loss, leaf))
 
 
 def _usable(entry: Any) -> Any:

@@ -17,15 +17,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mlxgraph.errors import ShapeError
+from mlxgraph.errors import EscapedError, ShapeError
+from mlxgraph.errors.source_line import here
 from mlxgraph.evaluate.bounds import Outside
 from mlxgraph.evaluate.values import NodeFailure
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.listing import around
+from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.probes import begin, says_holds_nothing
 from mlxgraph.record.bounds import refuse
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
@@ -38,16 +42,18 @@ from mlxgraph.run.runner import CompileMode
 from mlxgraph.trace.gradients import no_gradient
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.indices import check_given, check_indices, line_of, written_ids
+from mlxgraph.trace.numbers import check_numbers, numbers_in
 
 REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN)
 EVERY_REWRITE = frozenset(REWRITES)
 
 
 class Options(NamedTuple):
-    """How a graph is to be run: `compile` as for `trace`, and the names of the rewrites to use."""
+    """How a graph is to be run: `compile` and `start` as for `trace`, and the rewrites to use."""
 
     compile: CompileMode = "auto"
     rewrites: frozenset[str] = EVERY_REWRITE
+    start: bool = False
 
 
 def wanted_of(graph: Graph) -> tuple[Node, ...]:
@@ -79,7 +85,7 @@ class Job(NamedTuple):
 
     def beside(self) -> Job:
         """The same run once more, eagerly and leaving no mark on what the user gave."""
-        options = self.options._replace(compile=False)
+        options = self.options._replace(compile=False, start=False)
         return self._replace(call=self.call.again(), options=options)
 
 
@@ -105,23 +111,37 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
             *_, last = written, *rewritten(engine, written, census, call, options.rewrites)
             made = runner.prepare(key, last.graph, last.wanted, census, call, options.compile)
             made.indices = indices
+            made.numbers = numbers_in(written.graph, wanted, census, runner)
         if job.census is None:  # nobody has looked at this call before
             check_ids(made.rows, call)
         if made.indices:
             some = made.indices if params or not checked else written_ids(made.indices)
             check_given(some, graph, params, call)
+        if made.numbers and (params or not checked):
+            check_numbers(made.numbers, graph, params)
         try:
             if made.unasked:  # once: whether its gradients are gradients of anything
                 nothing = made.gradient_of_nothing(call, graph.constants, params)
                 if nothing is not None:
                     raise no_gradient(nothing, _seen(graph, wanted, call, options))
             values = runner.run(made, call, graph.constants, params, options.compile)
+            if options.start:
+                _begin(values)
             return values[:asked]
         except NodeFailure as failure:
             if isinstance(failure.error, Outside):
                 refuse(failure.error, line_of(graph, failure.node))
             seen = _seen(graph, wanted, call, options)
             raise _said(failure, seen) from failure.error
+
+
+def _begin(values: list[Any]) -> None:
+    try:
+        begin([one for one in leaves(values) if isinstance(one, ARRAY)])
+    except RuntimeError as error:
+        if not says_holds_nothing(error):
+            raise
+        raise EscapedError(str(here())) from None
 
 
 def execute_beside(engine: Engine, job: Job, nodes: Sequence[Node], key: Any) -> list[Any]:

@@ -147,11 +147,11 @@ def _check_fits(node: Node, inference: Inference, graph: Graph) -> None:
     """A recorded write has the shape of the part it goes into; MLX would broadcast another one."""
     base, index, value = node.args
     parts = [Node(ops.GETITEM, (base, index)), value]
-    if any(type(part) is not Node for part in parts) or _runs_functions(value, inference):
+    if any(type(part) is not Node for part in parts) or runs_functions(value, inference):
         return
     try:
         part, given = [inference.info(one).value for one in parts]
-    except _FOR_THE_RUN:
+    except FOR_THE_RUN:
         return
     if isinstance(part, ARRAY) and isinstance(given, ARRAY) and part.shape != given.shape:
         raise ShapeError(
@@ -161,10 +161,10 @@ def _check_fits(node: Node, inference: Inference, graph: Graph) -> None:
         )
 
 
-_FOR_THE_RUN = (MLXGraphError, NodeFailure, RuntimeError, ValueError, TypeError, LookupError)
+FOR_THE_RUN = (MLXGraphError, NodeFailure, RuntimeError, ValueError, TypeError, LookupError)
 
 
-def _runs_functions(node: Node, inference: Inference) -> bool:
+def runs_functions(node: Node, inference: Inference) -> bool:
     """Whether a node's shape is not known, and a function would have to be called to know it."""
     if node in inference.infos:
         return False
@@ -182,10 +182,10 @@ def _shape(node: Node, inference: Inference) -> Shape | None:
         return None
     known = inference.infos.get(base)
     if known is None:
-        if _runs_functions(base, inference):
+        if runs_functions(base, inference):
             return None
         try:
             known = inference.info(base)
-        except _FOR_THE_RUN:
+        except FOR_THE_RUN:
             return None
     return known.value.shape if isinstance(known.value, ARRAY) else None
