@@ -20,7 +20,15 @@ from pathlib import Path
 import mlx.core as mx
 
 RESULTS = Path(__file__).parent / "results.json"
-SCRIPTS = ("trace_overhead", "logit_lens", "collection_memory", "algebra", "pushdown", "rooms")
+SCRIPTS = (
+    "trace_overhead",
+    "overlap",
+    "logit_lens",
+    "collection_memory",
+    "algebra",
+    "pushdown",
+    "rooms",
+)
 
 
 def machine() -> dict[str, str]:
