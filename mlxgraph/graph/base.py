@@ -39,13 +39,14 @@ class GraphBase:
     vector is an equal graph; `same_arrays` tells those apart.
     """
 
-    __slots__ = ("writes", "saves", "constants", "notes", "then", "_hash", "_form", "__weakref__")
+    __slots__ = (*FIELDS, "_hash", "_form", "_params", "__weakref__")
     writes: tuple[tuple[Site, Node], ...]
     saves: tuple[tuple[str, Node], ...]
     constants: tuple[Any, ...]
     notes: Mapping[Node, Note]
     then: tuple[Any, ...]  # of Edit, Read and graphs
     _hash: int | None
+    _params: tuple[Node, ...] | None
     _form: Self | bool  # the canonical graph; True if this is it, False if nobody asked yet
 
     def __init__(
@@ -64,6 +65,7 @@ class GraphBase:
         put(self, "then", tuple(then))
         put(self, "_hash", None)
         put(self, "_form", False)
+        put(self, "_params", None)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Graph is immutable; build another one instead of setting {name!r}")
@@ -85,9 +87,18 @@ class GraphBase:
         return tuple(found)
 
     @property
+    def param_nodes(self) -> tuple[Node, ...]:
+        """The holes: the nodes of params, in order of appearance."""
+        found = self._params
+        if found is None:
+            found = tuple([node for node in self.nodes() if node.op == ops.PARAM])
+            object.__setattr__(self, "_params", found)
+        return found
+
+    @property
     def params(self) -> tuple[str, ...]:
         """The names of the holes, in order of appearance."""
-        names = [node.args[0] for node in self.nodes() if node.op == ops.PARAM]
+        names = [node.args[0] for node in self.param_nodes]
         for deferred in self.then:
             names += getattr(deferred, "params", ())
         return tuple(dict.fromkeys(names))

@@ -191,8 +191,8 @@ def holes(graph: Graph) -> dict[str, Node]:
     Raises: ParamError where two of one name are not alike.
     """
     found: dict[str, Node] = {}
-    for node in graph.nodes():
-        if node.op == ops.PARAM and found.setdefault(node.args[0], node) is not node:
+    for node in graph.param_nodes:
+        if found.setdefault(node.args[0], node) is not node:
             name, shape, dtype = node.args
             raise ParamError(name, shape, f"another declaration: {_kind(*found[name].args[1:])}")
     return found
