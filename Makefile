@@ -29,7 +29,7 @@ help:
 	@echo "make check   lint, format, types, floors"
 	@echo "make mutants break the code on purpose, and see which test notices"
 	@echo "make facts   what is believed of MLX, on the oldest and newest versions allowed"
-	@echo "make bench   what a trace costs, and all other benchmarks; writes benchmarks/results.json"
+	@echo "make bench   what a trace costs, and all else that is measured; the pages' figures are made anew"
 	@echo "make format  let ruff put the code in shape"
 
 demo: $(VENV)/.stamp-run
@@ -59,6 +59,7 @@ facts: # in environments of its own
 
 bench: $(VENV)/.stamp-run # ONLY="trace_overhead rooms" for some of them
 	$(if $(OPENBLAS),LD_PRELOAD=$(OPENBLAS)) $(VENV)/bin/python benchmarks/everything.py $(ONLY)
+	$(VENV)/bin/python benchmarks/figures.py # a page never shows other figures than results.json
 
 format: $(VENV)/.stamp-dev
 	$(VENV)/bin/python -m ruff check --fix .
