@@ -16,6 +16,9 @@ PREFIX := $(if $(EXTRA),$(EXTRA)$(comma))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
 PYTEST := $(VENV)/bin/python -m pytest -q
 
+# In place of the wheel's reference BLAS, where the system has it.
+OPENBLAS := $(firstword $(wildcard /usr/lib/*/openblas-pthread/libopenblas.so.0))
+
 .PHONY: help demo test sweep packages mutants check facts bench format clean
 
 help:
@@ -26,7 +29,7 @@ help:
 	@echo "make check   lint, format, types, floors"
 	@echo "make mutants break the code on purpose, and see which test notices"
 	@echo "make facts   what is believed of MLX, on the oldest and newest versions allowed"
-	@echo "make bench   what a trace costs"
+	@echo "make bench   what a trace costs, and all else that is measured; the pages' figures are made anew"
 	@echo "make format  let ruff put the code in shape"
 
 demo: $(VENV)/.stamp-run
@@ -54,8 +57,9 @@ check: $(VENV)/.stamp-dev
 facts: # in environments of its own
 	@$(PYTHON) tests/mlx_facts/on_versions.py $(EXTRA)
 
-bench: $(VENV)/.stamp-run
-	$(VENV)/bin/python benchmarks/trace_overhead.py
+bench: $(VENV)/.stamp-run # ONLY="trace_overhead rooms" for some of them
+	$(if $(OPENBLAS),LD_PRELOAD=$(OPENBLAS)) $(VENV)/bin/python benchmarks/everything.py $(ONLY)
+	$(VENV)/bin/python benchmarks/figures.py # a page never shows other figures than results.json
 
 format: $(VENV)/.stamp-dev
 	$(VENV)/bin/python -m ruff check --fix .

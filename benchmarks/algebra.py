@@ -1,7 +1,5 @@
 """What the algebra of graphs costs: microseconds a node, on graphs of 10 to 10,000 nodes.
 
-    python benchmarks/algebra.py [--nodes 10 1000 10000] [--repeat 5]
-
 Predicted: every operation walks the graph a fixed number of times, so the cost of a node does not
 depend on how many there are: from 1,000 nodes to 10,000 it should stay within a factor of two
 (caches of the processor account for some growth, fixed costs for the high figures at 10 nodes).
@@ -9,22 +7,18 @@ depend on how many there are: from 1,000 nodes to 10,000 it should stay within a
 Two shapes of graph: *wide*, as many writes to many sites as people record them (`h[:, -1] *= 2`),
 and *deep*, one site written again and again, each write on the one before.
 
-Found, on two cores of a shared Linux machine with CPython 3.11, in microseconds a node at 1,000 and
-at 10,000 nodes (wide graphs): build 0.32 and 0.34, hash 0.69 and 0.73, compare 2.5 and 2.7, `>>`
-6.1 and 7.3, merge 10 and 11, retarget 4.5 and 5.1, diff 16 and 24, rewriting by one rule 3.9 and
-4.5, all passes of a run 15 and 16.  Deep graphs cost the same but for the passes of a run, 94 and
-64, whose reads look through a dozen writes each.  So: as predicted, with one exception, building a
-deep graph (0.24 and 0.56), where letting go of the last one is in the figure.
+    python benchmarks/algebra.py [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import time
 from collections.abc import Callable
+from typing import Any
+
+from report import main, markdown
 
 import mlxgraph as mg
+from mlxgraph.analysis.in_turns import in_turns
 from mlxgraph.graph.algebra import canonical
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node
@@ -92,35 +86,39 @@ def jobs(make: Callable[..., Graph], nodes: int) -> dict[str, Callable[[], objec
 
 def best(job: Callable[[], object], repeat: int) -> float:
     """Seconds of the fastest of some runs."""
-    times = []
-    gc.disable()
-    try:
-        for _ in range(repeat):
-            start = time.perf_counter()
-            job()
-            times.append(time.perf_counter() - start)
-    finally:
-        gc.enable()
-    return min(times)
+    return min(in_turns({"job": job}, repeat, warm=0)["job"].host)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--nodes", type=int, nargs="+", default=[10, 1000, 10_000])
-    parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args()
-    for make in (wide, deep):
-        print(f"\n{make.__name__} graphs, microseconds a node")
-        print(f"{'':22}" + "".join(f"{n:>10,}" for n in options.nodes) + "    last / one before")
-        table = [jobs(make, n) for n in options.nodes]
-        for name in table[0]:
-            costs = []
-            for nodes, row in zip(options.nodes, table, strict=True):
-                few = options.repeat * (20 if nodes < 100 else 1)
-                costs.append(best(row[name], few) / nodes * 1e6)
-            growth = f"{costs[-1] / costs[-2]:.2f}" if len(costs) > 1 else ""
-            print(f"{name:22}" + "".join(f"{cost:>10.2f}" for cost in costs) + f"{growth:>15}")
+def measured(quick: bool) -> dict[str, Any]:
+    """Seconds a node, by shape of graph, job and number of nodes."""
+    sizes = (10, 100, 1000) if quick else (10, 1000, 10_000)
+    repeat = 2 if quick else 5
+    return {
+        make.__name__: {
+            str(nodes): {
+                name: best(job, repeat * (20 if nodes < 100 else 1)) / nodes
+                for name, job in jobs(make, nodes).items()
+            }
+            for nodes in sizes
+        }
+        for make in (wide, deep)
+    }
+
+
+def tables(found: dict[str, Any]) -> str:
+    parts = []
+    for shape, by_nodes in found.items():
+        *_, before, last = by_nodes
+        rows = [
+            [name, *(f"{1e6 * costs[name]:.2f}" for costs in by_nodes.values()),
+             f"{by_nodes[last][name] / by_nodes[before][name]:.2f}"]
+            for name in by_nodes[last]
+        ]  # fmt: skip
+        nodes = [f"{int(count):,} nodes" for count in by_nodes]
+        parts.append(f"Microseconds a node, {shape} graphs:")
+        parts.append(markdown(["", *nodes, "last / one before"], rows))
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, measured, tables)

@@ -1,7 +1,11 @@
 """What a trace costs: a warm traced pass, block included, against the bare model.
 
-Everything is measured in turns (a, b, c, a, b, c, ...) in one process and reported as a median, so
-that a busy moment of the machine hits all ways alike; ratios are medians of per-turn ratios.
+Predicted (aims): the host time of a block beyond that of the bare compiled call is at most 150 us
+at 64 x 4 and 400 us at 64 x 80, that of `model.run` 60, of a compiled pass 40 and of `@model.pass_`
+50; a traced pass takes 1.15, 1.02 and 1.01 times the bare compiled model at 64 x 4, 512 x 12 and
+1024 x 16.  300 recorded operations take 1.2 ms, 100 indexed saves 0.9 ms.  A save at layer k of n
+costs (k + 1)/n of the forward.  1,000 traces that differ in a vector and a number compile once for
+each length.  `import mlxgraph` takes 0.25 s.
 
     python benchmarks/trace_overhead.py            # all sizes, a few minutes
     python benchmarks/trace_overhead.py --quick    # the smallest size, few rounds
@@ -9,44 +13,41 @@ that a busy moment of the machine hits all ways alike; ratios are medians of per
 
 from __future__ import annotations
 
-import argparse
-import gc
 import statistics
-import time
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.llama import Model, ModelArgs
+from llamas import llama
+from report import main, markdown, middle, milliseconds
 
 import mlxgraph as mg
+from mlxgraph.analysis.in_turns import Times, differences, in_turns, once, ratios, spread
 
-SIZES = {"64 x 4": (64, 4), "512 x 12": (512, 12), "1024 x 16": (1024, 16)}
-AIMS = {"64 x 4": 1.15, "512 x 12": 1.02, "1024 x 16": 1.01}
-VOCABULARY = 1000
+SIZES = {  # width, layers, rounds
+    "64 x 4": (64, 4, 300),
+    "64 x 16": (64, 16, 200),
+    "64 x 80": (64, 80, 80),
+    "512 x 12": (512, 12, 80),
+    "1024 x 16": (1024, 16, 40),
+}
+RATIOS = {"64 x 4": 1.15, "512 x 12": 1.02, "1024 x 16": 1.01}
+HOST = {  # microseconds beyond the bare compiled call
+    ("traced block", "64 x 4"): 150,
+    ("traced block", "64 x 80"): 400,
+    ("model.run", "64 x 4"): 60,
+    ("compiled pass", "64 x 4"): 40,
+    ("@model.pass_", "64 x 4"): 50,
+}
+OURS = ("traced block", "model.run", "compiled pass", "@model.pass_")
 LENGTH = 16
-
-Ways = dict[str, Callable[[], Any]]
-
-
-def llama(width: int, layers: int) -> nn.Module:
-    """A random mlx-lm Llama, grouped queries, tied embeddings."""
-    mx.random.seed(0)
-    made = Model(
-        ModelArgs(
-            model_type="llama",
-            hidden_size=width,
-            num_hidden_layers=layers,
-            intermediate_size=3 * width,
-            num_attention_heads=8,
-            num_key_value_heads=4,
-            rms_norm_eps=1e-5,
-            vocab_size=VOCABULARY,
-        )
-    )
-    mx.eval(made.parameters())
-    return made
+OPERATIONS, SAVES = 300, 100
+IMPORT = (
+    "import time; start = time.perf_counter(); import mlxgraph; print(time.perf_counter() - start)"
+)
 
 
 class Wrapped:
@@ -95,41 +96,20 @@ class EagerPeer:
                     holder[key] = Wrapped(value, name, kept, edits.get(name))
 
 
-def in_turns(ways: Ways, rounds: int, warm: int = 4) -> dict[str, list[float]]:
-    """Seconds of each way, round by round."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    gc.collect()
-    gc.disable()
-    try:
-        for number in range(rounds + warm):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                mx.eval(way())
-                taken = time.perf_counter() - start
-                if number >= warm:
-                    times[name].append(taken)
-    finally:
-        gc.enable()
-    return times
-
-
-def ratio(times: dict[str, list[float]], way: str, base: str) -> float:
-    """Median of the per-round ratios of two ways."""
-    pairs = zip(times[way], times[base], strict=True)
-    return statistics.median(a / b for a, b in pairs)
-
-
-def whole_pass(size: str, rounds: int) -> None:
-    """Bare eager, bare compiled, traced, and the eager peer, on one model."""
-    width, layers = SIZES[size]
-    module = llama(width, layers)
+def ways_of(module: nn.Module, width: int, layers: int) -> dict[str, Callable[[], mx.array]]:
+    """One edited forward, to the logits, in every way that there is."""
     model, peer = mg.InterpretableModel(module), EagerPeer(module)
-    tokens = mx.arange(LENGTH)[None] % VOCABULARY
+    tokens = mx.arange(LENGTH)[None]
     steer = mx.random.normal((width,))
     middle, later = layers // 2, layers // 2 + 1
     compiled = mx.compile(module, inputs=module.state)
 
-    def traced() -> mx.array:
+    def edited(m: Any, vector: Any) -> Any:
+        m.layers[middle].output[:, -1] += 4.0 * vector
+        m.layers[later].mlp.output *= 0.5
+        return m.output.save("logits")
+
+    def block() -> mx.array:
         with model.trace(tokens):
             model.layers[middle].output[:, -1] += 4.0 * steer
             model.layers[later].mlp.output *= 0.5
@@ -144,41 +124,51 @@ def whole_pass(size: str, rounds: int) -> None:
         edits = {f"model.layers.{middle}": add, f"model.layers.{later}.mlp": lambda h: h * 0.5}
         return peer.trace(tokens, edits)["__model_output__"]
 
-    assert mx.allclose(traced(), wrapped(), atol=1e-3), "the two ways must agree"
-    times = in_turns(
-        {
-            "bare eager": lambda: module(tokens),
-            "bare compiled": lambda: compiled(tokens),
-            "traced": traced,
-            "eager peer": wrapped,
-        },
-        rounds,
-    )
-    medians = {name: 1e3 * statistics.median(taken) for name, taken in times.items()}
-    print(
-        f"| {size} | {medians['bare eager']:.2f} | {medians['bare compiled']:.2f} "
-        f"| {medians['traced']:.2f} | {medians['eager peer']:.2f} "
-        f"| **{ratio(times, 'traced', 'bare compiled'):.3f}** (aim {AIMS[size]}) "
-        f"| {ratio(times, 'traced', 'bare eager'):.3f} "
-        f"| {ratio(times, 'eager peer', 'bare eager'):.3f} |"
-    )
+    with model.trace(tokens) as trace:
+        edited(model, steer)
+    graph, run, function = trace.graph, model.compile(trace.graph), model.pass_(edited)
+    return {
+        "bare eager": lambda: module(tokens),
+        "bare compiled": lambda: compiled(tokens),
+        "traced block": block,
+        "model.run": lambda: model.run(graph, tokens).saves["logits"],
+        "compiled pass": lambda: run(tokens).saves["logits"],
+        "@model.pass_": lambda: function(tokens, steer),
+        "eager peer": wrapped,
+    }
 
 
-def recording(rounds: int) -> None:
-    """Microseconds for each further recorded operation and each further save (nothing runs)."""
+def whole_pass(size: str, quick: bool) -> dict[str, Any]:
+    """Every way's times, and what each takes beyond the bare compiled call."""
+    width, layers, rounds = SIZES[size]
+    ways = ways_of(llama(width, layers), width, layers)
+    logits = ways["eager peer"]()
+    for name in OURS:
+        assert mx.allclose(ways[name](), logits, atol=1e-3), f"{name} must agree"
+    times = in_turns(ways, 40 if quick else rounds)
+    base = times["bare compiled"]
+    return {
+        name: {
+            "host": spread(found.host),
+            "together": spread(found.together),
+            "host beyond": differences(found.host, base.host),
+            "ratio": ratios(found.together, base.together),
+        }
+        for name, found in times.items()
+    }
+
+
+def recording(rounds: int) -> dict[str, float]:
+    """Seconds of recording, and of further operations and saves."""
     model = mg.InterpretableModel(llama(64, 4))
     tokens = mx.arange(LENGTH)[None]
 
-    def block(operations: int, saves: int) -> Callable[[], list]:
+    def saving(count: int) -> Callable[[], list]:
         def go() -> list:
             with model.trace(tokens, compile=True):
                 h = model.layers[1].output
-                x = h
-                for _ in range(operations):
-                    x = x * 0.5
-                kept = [h[:, i % LENGTH].save() for i in range(saves)]
-                last = x[0, -1].save()
-            return [last, kept]
+                kept = [h[:, i % LENGTH].save() for i in range(count)]
+            return kept
 
         return go
 
@@ -198,53 +188,44 @@ def recording(rounds: int) -> None:
 
         return go
 
-    times = in_turns({"0": only_record(0), "100": only_record(100)}, rounds)
-    each = _slope(times, "0", "100", 100)
-    print(f"| one recorded operation | {1e6 * each:.1f} us |")
-    empty = statistics.median(times["0"])
-    print(
-        f"| opening and closing a block, with nothing in it but one read | {1e6 * empty:.0f} us |"
-    )
-    times = in_turns({"1": block(3, 1), "33": block(3, 33)}, rounds)
-    print(f"| one further save (an index and its save, evaluated) "
-          f"| {1e6 * _slope(times, '1', '33', 32):.1f} us |")  # fmt: skip
+    blocks = in_turns({"none": only_record(0), "many": only_record(OPERATIONS)}, rounds)
+    saves = in_turns({"one": saving(1), "many": saving(1 + SAVES)}, rounds)
+    return {
+        "block": spread(blocks["none"].host).median,
+        "operations": differences(blocks["many"].host, blocks["none"].host).median,
+        "saves": differences(saves["many"].host, saves["one"].host).median,
+        "saves, computed": differences(saves["many"].together, saves["one"].together).median,
+    }
 
 
-def _slope(times: dict[str, list[float]], low: str, high: str, steps: int) -> float:
-    pairs = zip(times[low], times[high], strict=True)
-    return statistics.median(b - a for a, b in pairs) / steps
-
-
-def early_saves(rounds: int) -> None:
-    """A save at layer k costs the layers up to k, not the whole forward."""
-    width, layers = SIZES["512 x 12"]
-    module = llama(width, layers)
-    model = mg.InterpretableModel(module)
+def early_saves(rounds: int) -> dict[str, list[float]]:
+    """A save at layer k costs the layers up to k: share of the layers, and of the time."""
+    width, layers, _ = SIZES["512 x 12"]
+    model = mg.InterpretableModel(llama(width, layers))
     tokens = mx.arange(LENGTH)[None]
 
-    def save_at(k: int) -> Callable[[], mx.array]:
+    def saving(site: Callable[[], Any]) -> Callable[[], mx.array]:
         def go() -> mx.array:
             with model.trace(tokens):
-                h = model.layers[k].output.save()
+                h = site().save()
             return h
 
         return go
 
-    def whole() -> mx.array:
-        with model.trace(tokens):
-            out = model.output.save()
-        return out
-
     marks = [0, 2, 5, 8, layers - 1]
-    times = in_turns({"all": whole, **{str(k): save_at(k) for k in marks}}, rounds)
-    for k in marks:
-        part = (k + 1) / layers
-        print(f"| layer {k} | {part:.2f} | {ratio(times, str(k), 'all'):.2f} |")
+    ways = {str(k): saving(lambda k=k: model.layers[k].output) for k in marks}
+    times: dict[str, Times] = in_turns({"all": saving(lambda: model.output), **ways}, rounds)
+    whole = times["all"].together
+    return {
+        f"layer {k}": [(k + 1) / layers, ratios(times[str(k)].together, whole).median]
+        for k in marks
+    }
 
 
-def compilations(traces: int) -> None:
-    """How often 1,000 traces compile that differ only in a vector and a number."""
+def compilations(traces: int) -> dict[str, list[int]]:
+    """How often traces compile that differ only in a vector and a number, for each length."""
     model = mg.InterpretableModel(llama(64, 4))
+    found = {}
     for length in (8, 16):
         tokens = mx.arange(length)[None]
         before = model.compilations
@@ -255,28 +236,127 @@ def compilations(traces: int) -> None:
                 model.layers[2].output[:, -1] += (0.1 * number) * steer
                 logits = model.output[0, -1].save()
             last.append(logits[0].item())
-        count = model.compilations - before
-        print(f"| {length} | {traces} | {len(set(last))} | {count} |")
+        found[str(length)] = [traces, len(set(last)), model.compilations - before]
+    return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the smallest size, few rounds")
-    quick = parser.parse_args().quick
-    print("Milliseconds for one forward (batch 1, length 16) to the logits.\n")
-    print("| model | bare eager | bare compiled | traced | eager peer "
-          "| traced / compiled | traced / eager | peer / eager |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|")
-    for size in list(SIZES)[: 1 if quick else None]:
-        rounds = {"64 x 4": 300, "512 x 12": 120, "1024 x 16": 60}[size]
-        whole_pass(size, 40 if quick else rounds)
-    print("\n| recording | |\n|---|---|")
-    recording(30 if quick else 200)
-    print("\n| a save at | share of the layers | time / whole traced forward |\n|---|---|---|")
-    early_saves(8 if quick else 40)
-    print("\n| tokens | traces | different results | compilations |\n|---|---|---|---|")
-    compilations(100 if quick else 1000)
+def cold(times: int) -> dict[str, float]:
+    """Seconds of the import, in a process of its own, and of a first forward, bare and traced."""
+    command = [sys.executable, "-c", IMPORT]
+    imports = [
+        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        for _ in range(times)
+    ]
+    module = llama(*SIZES["64 x 80"][:2])
+    model = mg.InterpretableModel(module)
+    tokens = mx.arange(LENGTH)[None]
+
+    def traced() -> mx.array:
+        with model.trace(tokens):
+            logits = model.output.save()
+        return logits
+
+    return {
+        "import": statistics.median(imports),
+        "forward": sum(once(lambda: module(tokens))),
+        "traced": sum(once(traced)),
+    }
+
+
+def measured(quick: bool) -> dict[str, Any]:
+    return {
+        "sizes": {size: whole_pass(size, quick) for size in list(SIZES)[: 1 if quick else None]},
+        "recording": recording(30 if quick else 200),
+        "early saves": early_saves(8 if quick else 40),
+        "compilations": compilations(100 if quick else 1000),
+        "cold": cold(1 if quick else 5),
+    }
+
+
+def tables(found: dict[str, Any]) -> str:
+    sizes, recorded, first = found["sizes"], found["recording"], found["cold"]
+    ways = list(next(iter(sizes.values())))
+    return "\n\n".join(
+        [
+            "Milliseconds of one forward to the logits (batch 1, length 16), computed; medians:",
+            markdown(
+                ["model", *ways],
+                [
+                    [size, *(milliseconds(row[way]["together"][1]) for way in ways)]
+                    for size, row in sizes.items()
+                ],
+            ),
+            "The same over the bare compiled model, round by round; medians and quartiles:",
+            markdown(
+                ["model", *OURS, "eager peer", "aim for the block"],
+                [
+                    [size, *(middle(row[way]["ratio"], "{:.3f}") for way in (*OURS, "eager peer")),
+                     f"{RATIOS[size]:.2f}" if size in RATIOS else ""]
+                    for size, row in sizes.items()
+                ],
+            ),
+            untold(sizes),
+            "Microseconds of host time beyond the bare compiled call, round by round; medians and"
+            " quartiles, and the aim where there is one:",
+            markdown(
+                ["model", "of the bare call itself", *OURS],
+                [
+                    [size, middle(row["bare compiled"]["host"], "{:.0f}", 1e6),
+                     *(_beyond(row[way]["host beyond"], HOST.get((way, size))) for way in OURS)]
+                    for size, row in sizes.items()
+                ],
+            ),
+            markdown(
+                ["recording, 64 x 4", "measured", "aim"],
+                [
+                    ["a block with one read, which is not run", _us(recorded["block"]), ""],
+                    [f"{OPERATIONS} operations", _us(recorded["operations"]), "1,200 us"],
+                    [f"{SAVES} indexed saves, host", _us(recorded["saves"]), "900 us"],
+                    ["the same, computed", _us(recorded["saves, computed"]), ""],
+                ],
+            ),
+            markdown(
+                ["a save at", "share of the layers", "time / whole traced forward"],
+                [[at, *(f"{x:.2f}" for x in row)] for at, row in found["early saves"].items()],
+            ),
+            markdown(
+                ["tokens", "traces", "different results", "compilations"],
+                [[n, *(f"{x:,}" for x in row)] for n, row in found["compilations"].items()],
+            ),
+            markdown(
+                ["the first time", "measured"],
+                [
+                    ["`import mlxgraph` (aim 0.25 s)", f"{first['import']:.2f} s"],
+                    ["a forward of 64 x 80", f"{milliseconds(first['forward'])} ms"],
+                    ["a traced forward of 64 x 80", f"{milliseconds(first['traced'])} ms"],
+                ],
+            ),
+        ]
+    )  # fmt: skip
+
+
+def untold(sizes: dict[str, Any]) -> str:
+    """Which ratios the machine was too noisy to tell from one."""
+    found = {
+        size: [
+            way
+            for way in (*OURS, "eager peer")
+            if row[way]["ratio"][0] <= 1 <= row[way]["ratio"][2]
+        ]
+        for size, row in sizes.items()
+    }
+    said = [f"at {size} {', '.join(ways)}" for size, ways in found.items() if ways]
+    return f"Too noisy to tell from the bare compiled model: {'; '.join(said) or 'nothing'}."
+
+
+def _beyond(found: list[float], aim: int | None) -> str:
+    shown = middle(found, "{:.0f}", 1e6)
+    return shown if aim is None else f"{shown}, aim {aim}"
+
+
+def _us(seconds: float) -> str:
+    return f"{1e6 * seconds:,.0f} us"
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, measured, tables)

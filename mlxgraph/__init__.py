@@ -1,6 +1,7 @@
 """mlxgraph: functional graph rewriting for interpretability work on MLX models."""
 
 from mlxgraph import interventions
+from mlxgraph.analysis.benchmark import benchmark
 from mlxgraph.analysis.cache import ActivationCache, collect_activations
 from mlxgraph.analysis.collect import batch_get_activations, get_activations
 from mlxgraph.edits import edit, read
@@ -28,6 +29,7 @@ __all__ = [
     "Trace",
     "apply",
     "batch_get_activations",
+    "benchmark",
     "chain",
     "collect_activations",
     "diff",

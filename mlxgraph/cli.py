@@ -1,4 +1,4 @@
-"""The command line: `mlxgraph demo`, `mlxgraph tree`, `mlxgraph --version`.
+"""The command line: `mlxgraph demo`, `mlxgraph tree`, `mlxgraph bench`, `mlxgraph --version`.
 
 In: arguments.  Out: text on standard output, an exit status.
 Never: does what the library cannot; every number here comes through the public API.
@@ -7,10 +7,8 @@ Never: does what the library cannot; every number here comes through the public 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import mlx.core as mx
 
 import mlxgraph as mg
+from mlxgraph.analysis.in_turns import in_turns, spread
 from mlxgraph.errors import MLXGraphError
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.tiny import tiny
@@ -49,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # `mlxgraph tree | head`: who reads has seen enough
         sys.stderr.close()
+    except OSError as error:  # a graph's file that is not there
+        print(f"mlxgraph: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -63,6 +65,19 @@ def _parser() -> argparse.ArgumentParser:
     tree.add_argument("model", nargs="?", help="a path or hub name; the embedded model if left out")
     tree.add_argument("--prompt", default=PROMPT, help="the text that gives the shapes")
     tree.set_defaults(command=_tree)
+    bench = commands.add_parser("bench", help="what a graph costs on a model, in turns with it")
+    bench.add_argument(
+        "model", nargs="?", help="a path or hub name; the embedded model if left out"
+    )
+    bench.add_argument("prompt", nargs="?", default=PROMPT, help="the text that it is run on")
+    bench.add_argument(
+        "--graph", metavar="FILE", help="of `graph.save`; an edit of one layer if left out"
+    )
+    bench.add_argument(
+        "--repeat", type=int, help="rounds; as many as take some seconds if left out"
+    )
+    bench.add_argument("--json", action="store_true", help="print JSON")
+    bench.set_defaults(command=_bench)
     return parser
 
 
@@ -85,6 +100,21 @@ def _shapes(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_shapes, value))}]"
     return type(value).__name__
+
+
+def _bench(given: argparse.Namespace) -> None:
+    model = mg.InterpretableModel(given.model) if given.model else tiny()
+    graph = mg.Graph.load(given.graph) if given.graph else _one_edit(model, given.prompt)
+    table = mg.benchmark(model, graph, given.prompt, repeat=given.repeat)
+    print(table.to_json() if given.json else table)
+
+
+def _one_edit(model: mg.InterpretableModel, prompt: str) -> mg.Graph:
+    """The last position scaled after the middle layer, and the logits there."""
+    with model.trace(prompt) as trace:
+        model.layers[len(model.layers) // 2].output[:, -1] *= 0.5
+        model.output[:, -1].save()
+    return trace.graph
 
 
 def _demo(given: argparse.Namespace) -> None:
@@ -110,7 +140,7 @@ def _demo(given: argparse.Namespace) -> None:
 
     print("\n4. The graph became one forward pass.  Time for that pass, logits included:\n")
     _show_times(model, made["germany"])
-    print("\nNext: README.md, docs/quickstart.md, `mlxgraph tree`.")
+    print("\nNext: README.md, docs/quickstart.md, `mlxgraph tree`, `mlxgraph bench`.")
 
 
 def _show_predictions(model: Any, logits: mx.array, count: int = 3) -> None:
@@ -138,17 +168,5 @@ def _show_times(model: Any, germany: mx.array) -> None:
         "the bare model under mx.compile": lambda: compiled(tokens),
         "the traced edit, recording included": traced,
     }
-    for name, times in _interleaved(ways).items():
-        print(f"      {name:<37} {1e3 * times:6.2f} ms")
-
-
-def _interleaved(ways: dict[str, Callable[[], mx.array]], rounds: int = 60) -> dict[str, float]:
-    """Median seconds of each way, measured in turns so that a busy moment hits all alike."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 5):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            mx.eval(way())
-            if number >= 5:  # the first rounds compile
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    for name, times in in_turns(ways, 60).items():
+        print(f"      {name:<37} {1e3 * spread(times.together).median:6.2f} ms")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import mlxgraph as mg
 from mlxgraph.cli import BLOCK, main
-from mlxgraph.tiny import tiny
+from mlxgraph.tiny import WEIGHTS, tiny
 
 
 def test_the_demo_turns_paris_into_berlin(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,6 +52,37 @@ def test_a_model_that_is_not_there_is_one_clear_line(
     assert main(["tree", f"{tmp_path}/nothing"]) == 1
     caught = capsys.readouterr()
     assert "nothing" in caught.err and "Traceback" not in caught.err and not caught.out
+
+
+def test_bench_prints_what_a_graph_costs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["bench", "--repeat", "1"]) == 0
+    assert "traced block" in capsys.readouterr().out
+    file = str(tmp_path / "graph.mlxg")
+    mg.read("layers.2", name="h").save(file)
+    model = str(WEIGHTS)
+    assert main(["bench", model, "Paris is", "--graph", file, "--repeat", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    ids = tiny().encode("Paris is")
+    assert found["about"]["inputs"] == f"(1, {len(ids)})" and found["rounds"] == 1
+    assert found["left_out"][0].startswith("stop at model.layers.2")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--repeat", "0"], "repeat=0"),
+        (["--graph", "nowhere.mlxg"], "nowhere.mlxg"),
+        (["nowhere/at/all"], "nowhere/at/all"),
+    ],
+)
+def test_what_bench_cannot_do_is_told_without_a_traceback(
+    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", *given]) == 1
+    caught = capsys.readouterr()
+    assert said in caught.err and "Traceback" not in caught.err and not caught.out
 
 
 def test_python_dash_m_and_version() -> None:

@@ -87,18 +87,9 @@ class GraphBase:
         return tuple(found)
 
     @property
-    def param_nodes(self) -> tuple[Node, ...]:
-        """The holes: the nodes of params, in order of appearance."""
-        found = self._params
-        if found is None:
-            found = tuple([node for node in self.nodes() if node.op == ops.PARAM])
-            object.__setattr__(self, "_params", found)
-        return found
-
-    @property
     def params(self) -> tuple[str, ...]:
         """The names of the holes, in order of appearance."""
-        names = [node.args[0] for node in self.param_nodes]
+        names = [node.args[0] for node in param_nodes(self)]
         for deferred in self.then:
             names += getattr(deferred, "params", ())
         return tuple(dict.fromkeys(names))
@@ -179,6 +170,15 @@ class GraphBase:
 
 
 G = TypeVar("G", bound=GraphBase)
+
+
+def param_nodes(graph: GraphBase) -> tuple[Node, ...]:
+    """The holes of a graph: the nodes of its params, in order of appearance, looked for once."""
+    found = graph._params
+    if found is None:
+        found = tuple([node for node in graph.nodes() if node.op == ops.PARAM])
+        object.__setattr__(graph, "_params", found)
+    return found
 
 
 def _number(value: Any) -> tuple[str, str]:

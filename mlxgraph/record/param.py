@@ -22,6 +22,7 @@ from mlxgraph.errors import (
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph import ops
+from mlxgraph.graph.base import param_nodes
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import dtype_name
@@ -191,7 +192,7 @@ def holes(graph: Graph) -> dict[str, Node]:
     Raises: ParamError where two of one name are not alike.
     """
     found: dict[str, Node] = {}
-    for node in graph.param_nodes:
+    for node in param_nodes(graph):
         if found.setdefault(node.args[0], node) is not node:
             name, shape, dtype = node.args
             raise ParamError(name, shape, f"another declaration: {_kind(*found[name].args[1:])}")

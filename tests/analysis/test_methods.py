@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 import mlxgraph as mg
-from mlxgraph.analysis.traceable import LayersLike, ModuleLike, Traceable, TraceLike
+from mlxgraph.analysis.traceable import (
+    Benchmarked,
+    CompiledLike,
+    LayersLike,
+    ModuleLike,
+    Traceable,
+    TraceLike,
+)
 
 ROOT = Path(mg.__file__).parent
 METHODS = ["get_token_predictions", "logit_lens", "activation_patching"]
@@ -20,7 +27,7 @@ METHODS = ["get_token_predictions", "logit_lens", "activation_patching"]
 # A room's files may import these of mlxgraph, and these libraries.  An import for type checkers
 # alone counts: whoever reads the file has to know what it names.
 ALLOWED = {
-    "analysis": ({"analysis", "errors", "plot"}, {"mlx", "numpy", "tqdm"}),
+    "analysis": ({"analysis", "errors", "plot"}, {"mlx", "numpy", "pandas", "tqdm"}),
     "plot": ({"plot", "errors"}, {"numpy", "matplotlib", "IPython"}),
 }
 FACE_ONLY = [*sorted((ROOT / "analysis").glob("*.py")), *sorted((ROOT / "plot").glob("*.py"))]
@@ -40,7 +47,9 @@ def _is_class(node: ast.AST) -> bool:
     return isinstance(node, ast.ClassDef) and node.name == "InterpretableModel"
 
 
-@pytest.mark.parametrize("face", [Traceable, TraceLike, ModuleLike, LayersLike])
+@pytest.mark.parametrize(
+    "face", [Traceable, TraceLike, ModuleLike, LayersLike, Benchmarked, CompiledLike]
+)
 def test_the_protocols_name_what_is_there(face, chain, x):
     with chain.trace(x) as trace:
         pass
@@ -49,6 +58,8 @@ def test_the_protocols_name_what_is_there(face, chain, x):
         TraceLike: trace,
         ModuleLike: chain["layers.0"],
         LayersLike: chain.layers,
+        Benchmarked: chain,
+        CompiledLike: chain.compile(mg.Graph()),
     }[face]
     members = [n for n in vars(face) if not n.startswith("_")]
     members += [n for n in ("__len__", "__getitem__") if n in vars(face)]

@@ -23,6 +23,7 @@ import mlx.core as mx
 
 import mlxgraph as mg
 from mlxgraph import interventions
+from mlxgraph.analysis.benchmark_table import Benchmark
 from mlxgraph.analysis.lens import Lens
 from mlxgraph.analysis.patching import Recovery
 from mlxgraph.graph.diff import Diff
@@ -50,6 +51,7 @@ OWNERS: dict[str, Any] = {  # the word that stands for each on the page
     "lens": Lens,
     "recovery": Recovery,
     "changes": Diff,
+    "table": Benchmark,
 }
 MADE_BY_OTHERS = {  # classes on the page that no user calls
     "mg.Graph": "a trace, mg.edit and mg.read make them",
@@ -197,7 +199,7 @@ def _names(holder: Any) -> set[str]:
     found: set[str] = set()
     for cls in holder.__mro__:
         if cls.__module__.startswith("mlxgraph"):
-            found |= {*vars(cls), *_set_on_itself(cls)}
+            found |= {*vars(cls), *vars(cls).get("__dataclass_fields__", ()), *_set_on_itself(cls)}
     return {name for name in found if not name.startswith("_")} | (
         {"__call__"} if "__call__" in vars(holder) else set()
     )
