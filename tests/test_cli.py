@@ -54,6 +54,7 @@ def test_a_model_that_is_not_there_is_one_clear_line(
     assert "nothing" in caught.err and "Traceback" not in caught.err and not caught.out
 
 
+@pytest.mark.slow
 def test_bench_prints_what_a_graph_costs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

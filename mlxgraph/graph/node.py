@@ -41,6 +41,7 @@ __all__ = [  # the kinds of node, beside what this page defines
 
 _interned: dict[tuple, weakref.ref] = {}
 _dead: list[weakref.ref] = []
+_dropping = False
 _changing = (
     threading.RLock()
 )  # one thread at a time takes entries out, or puts others in their stead
@@ -52,16 +53,23 @@ class _Reference(weakref.ref):
 
 
 def _forget(reference: weakref.ref) -> None:
-    """Drop dead entries one by one: dropping one may kill the next, ten thousand deep."""
+    """Drop dead entries one by one: dropping one may kill the next, ten thousand deep.
+
+    Whoever comes in between leaves its own to the first; an interrupt leaves the rest to the next.
+    """
+    global _dropping
     with _changing:
         _dead.append(reference)
-        if len(_dead) > 1:
+        if _dropping:
             return
-        while _dead:
-            gone = _dead[0]
-            if _interned.get(gone.key) is gone:  # type: ignore[attr-defined]
-                del _interned[gone.key]  # type: ignore[attr-defined]
-            _dead.pop(0)
+        try:
+            _dropping = True
+            while _dead:
+                gone = _dead.pop()
+                if _interned.get(gone.key) is gone:  # type: ignore[attr-defined]
+                    del _interned[gone.key]  # type: ignore[attr-defined]
+        finally:
+            _dropping = False
 
 
 def _kept(node: Node, reference: _Reference) -> Node:

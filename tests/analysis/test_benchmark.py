@@ -146,6 +146,7 @@ def test_each_way_compiles_once_but_the_eager_one_and_nothing_in_the_rounds(tabl
     assert table.anew == 0
 
 
+@pytest.mark.slow  # each call measures, and compiles anew
 def test_what_is_left_out_is_what_the_plan_leaves_out(tiny) -> None:
     early = mg.benchmark(tiny, mg.read("layers.1", name="h"), TEXT, repeat=1)
     (line,) = early.left_out
@@ -178,6 +179,7 @@ def test_what_cannot_be_compiled_says_so_and_the_rest_is_measured() -> None:
     assert same(model.module(x), before), "a failed trace leaves the weights as they were"
 
 
+@pytest.mark.slow  # each call measures, and compiles anew
 def test_the_model_and_the_collector_are_left_as_they_were(tiny, graph) -> None:
     names = sorted(tiny.parameters())
     was_on = gc.isenabled()
@@ -323,6 +325,7 @@ def test_what_is_no_number_of_rounds(tiny, graph, repeat) -> None:
         mg.benchmark(tiny, graph, TEXT, repeat=repeat)
 
 
+@pytest.mark.slow  # each call measures, and compiles anew
 def test_params_without_values_and_values_without_params(tiny) -> None:
     scaled = mg.edit("layers.1", lambda h: h * mg.param("alpha"))
     with pytest.raises(MissingParamError, match="alpha"):

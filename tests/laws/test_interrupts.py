@@ -24,6 +24,8 @@ from mlxgraph.record.stack import stack
 from tests import models
 from tests.laws.test_residue import namespaces
 
+# what is called as an object dies cannot pass an interrupt on, and Python says so
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 ALL = os.environ.get("INTERRUPTS") == "all"
 SIGNALS = 3000 if ALL else 1000
 PACKAGE = os.path.dirname(os.path.abspath(mg.__file__)) + os.sep
