@@ -270,8 +270,9 @@ def test_a_function_that_works_in_place_is_applied_exactly_once(untransformed):
 @pytest.mark.slow
 @pytest.mark.parametrize("compile", [False, True])
 def test_thousands_of_functions_that_work_in_place_are_applied_once(compile):
-    seen = law(200 if compile else 3000, compile)
-    assert all(seen[way] for way in WAYS) and seen["once is not twice", True] > 20
+    seen = law(100 if compile else 2000, compile)
+    assert all(seen[way] for way in WAYS)
+    assert seen["once is not twice", True] > (5 if compile else 20)
 
 
 @pytest.mark.parametrize("way", [by_edit, by_apply, by_interventions], ids=lambda way: way.__name__)
