@@ -195,3 +195,40 @@ def test_gradients_flow_through_a_contiguous_part() -> None:
     x = mx.arange(12.0).reshape(3, 4)
     gradient = mx.grad(lambda x: arrays.in_a_buffer_of_its_own(x[1:, ::2]).sum())(x)
     assert gradient.tolist() == [[0, 0, 0, 0], [1, 0, 1, 0], [1, 0, 1, 0]]
+
+
+EVERY = slice(None)
+
+
+@pytest.mark.parametrize("index", [(0, EVERY, mx.array([0, 3])), (mx.array([0]), EVERY, None)])
+def test_some_indices_read_one_part_and_cannot_write_it(index) -> None:
+    assert arrays.writes_elsewhere(index)
+    x = mx.zeros((2, 5, 6))
+    value = mx.arange(x[index].size, dtype=mx.float32).reshape(x[index].shape)
+    with pytest.raises(ValueError, match=r"(?i)broadcast"):
+        x[index] = value
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        (0, mx.array([0, 3])),
+        (mx.array([0, 1]), 0, EVERY),
+        (mx.array([0, 1]), EVERY),
+        (EVERY, 0, mx.array([0, 1])),
+        (mx.array([0]), EVERY, mx.array([0, 3])),
+    ],
+)
+def test_other_indices_write_what_they_read(index) -> None:
+    assert not arrays.writes_elsewhere(index) and not arrays.writes_elsewhere(0)
+    x = mx.zeros((2, 5, 6))
+    value = mx.arange(x[index].size, dtype=mx.float32).reshape(x[index].shape) + 1
+    x[index] = value
+    assert mx.array_equal(x[index], value)
+
+
+def test_an_array_and_an_empty_slice_choose_nothing() -> None:
+    x = mx.zeros((2, 3, 6))
+    assert arrays.chooses_nothing(x, (mx.array([0]), slice(3, None)))
+    assert not arrays.chooses_nothing(x, (mx.array([0]), slice(2, None)))
+    assert not arrays.chooses_nothing(x, slice(3, None))

@@ -10,6 +10,7 @@ import pytest
 
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import (
+    begin,
     holds_nothing,
     is_computed,
     is_drawn,
@@ -164,3 +165,18 @@ def test_the_graph_of_a_draw_names_random_bits_until_it_is_computed(
     mx.eval(array)
     assert not is_drawn(array)
     assert not is_drawn(mx.ones((3,)) + 1)
+
+
+def test_what_is_begun_is_computed_and_what_is_followed_waits() -> None:
+    x = mx.ones((3,)) * 2
+    begin([x])
+    mx.synchronize()
+    assert not is_computed(x)
+    seen: list[bool] = []
+
+    def follow(y: mx.array) -> mx.array:
+        begin([y * 2])
+        seen.append(True)
+        return (y * 2).sum()
+
+    assert mx.grad(follow)(mx.ones((3,))).tolist() == [2, 2, 2] and seen
