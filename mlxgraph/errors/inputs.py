@@ -10,6 +10,7 @@ from mlxgraph.errors.shapes import BoundsError
 _SHAPES = "Leave it out: shapes are known inside every block, and h.shape runs nothing."
 _TEXTS = "Give the texts, or the tokenizer's whole encoding, as the input: its mask is used."
 _LATER = "Generation under edits is not part of this version."
+_OPTIONS = ("interventions", "graph", "params", "compile", "optimize", "start")  # of a trace itself
 KEYWORDS_ELSEWHERE = {  # what people know from other libraries, and what it is here
     "scan": _SHAPES,
     "validate": _SHAPES,
@@ -55,7 +56,7 @@ class KeywordError(InputError, TypeError):
     def __init__(self, name: str, known: Iterable[str]):
         known = list(known)
         hint = KEYWORDS_ELSEWHERE.get(name)
-        matches = suggest(close_matches(name, known))
+        matches = suggest(close_matches(name, [*known, *_OPTIONS]))
         super().__init__(
             f"the model's forward takes no {name}=.{'' if hint else matches}\n  "
             + (hint or f"It takes: {', '.join(known) or 'no keywords'}.")

@@ -159,8 +159,8 @@ def test_an_interrupt_at_some_instructions_leaves_no_residue(ready, x, program):
 
 
 ENDS = set(
-    """__enter__ __exit__ _over _close close _settle _respect_others __get__ __call__ enter leave
-    _generator __init__ trace""".split()
+    """__enter__ __exit__ _over _close close _settle _respect_others respect_others __get__ __call__
+    enter leave _generator __init__ trace""".split()
 )
 
 
@@ -175,7 +175,8 @@ def test_an_interrupt_at_every_instruction_of_both_ends_of_a_block_leaves_no_res
     class Noted(Instructions):
         def _instruction(self, frame, event, arg):
             code = frame.f_code
-            files = ("intercept.py", "stack.py", "trace.py", "prompts.py", "edit_block.py")
+            files = ("intercept.py", "namespaces.py", "stack.py", "trace.py", "prompts.py")
+            files += ("edit_block.py",)
             if event == "opcode" and (code in self.codes or (
                 code.co_name in ENDS and code.co_filename.endswith(files)
             )):  # fmt: skip

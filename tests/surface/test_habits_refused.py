@@ -411,3 +411,9 @@ def test_all_of_these_are_errors_of_ours(tiny):
     for given in (5, None):
         with pytest.raises(MLXGraphError):
             tiny.trace(given)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("strat", "start"), ("compiled", "compile")])
+def test_a_misspelt_option_of_a_trace_is_suggested(tiny, given, meant):
+    with pytest.raises(KeywordError, match=f"Did you mean '{meant}'"):
+        tiny.trace("a", **{given: True})
