@@ -15,11 +15,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.errors import (
-    GradientOrderError,
-    OrderError,
-    ShapeError,
-)
+from mlxgraph.errors import GradientOrderError, OrderError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.evaluate.bounds import TAKES
 from mlxgraph.graph import check, ops
@@ -232,9 +228,10 @@ class Recording:
         """The site that a name means in this block."""
         return self._sites.scoped(site)
 
-    def calls(self, site: Site) -> int:
-        """How often the forward calls the module of a site."""
-        return self.census.calls(self._sites.scoped(site).path)
+    @property
+    def visited(self) -> Census:
+        """What the forward visits, that of the prompt which is open where there are several."""
+        return self._sites.visited
 
     def check_order(self, site: Site, node: Node) -> None:
         """Raise if a write at `site` would need what the forward computes later, or has no rows."""

@@ -28,7 +28,8 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call
 from mlxgraph.run.draws import Draws
 from mlxgraph.run.gradient import Deltas, add_delta, unreached, with_gradients
-from mlxgraph.run.other_ways import check_reached, check_value
+from mlxgraph.run.inside import Watch
+from mlxgraph.run.other_ways import check_inside, check_reached, check_value
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -164,16 +165,23 @@ class Run:
     def go(self, tree: ModuleTree, call: Call, weights: Sequence[mx.array] | None) -> Values:
         """Run the forward as far as the plan needs it."""
         if self.plan.hooked or self.plan.calls_modules:
-            standin = StandIn(tree, self.plan.hooked, _answering(self), weights)
+            hook, inside = _answering(self), self.plan.inside
+            watch = Watch(tree, hook, inside) if inside else None
+            standin = StandIn(tree, self.plan.hooked, watch.module if watch else hook, weights)
             self.by_hand.modules = standin.modules
             if self.plan.hooked:
                 try:
-                    with uncompiled() if tree.may_compile else nullcontext():
+                    with (
+                        uncompiled() if tree.may_compile else nullcontext(),
+                        watch.on(standin) if watch else nullcontext(),
+                    ):
                         call.forward(standin.root, call.args, call.kwargs)
                 except Stop:
                     pass
                 if self.plan.expected is not None:
                     check_reached(self.plan.expected, self.reached)
+                if inside:
+                    check_inside(self.plan, self.seen)
         return self.values
 
     def answer(

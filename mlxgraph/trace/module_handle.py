@@ -26,6 +26,7 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.graph import ops
+from mlxgraph.graph.inside import parted
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -34,6 +35,7 @@ from mlxgraph.record.no_value import names_a_module, written
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
+from mlxgraph.trace.inside_handle import InsideHandle, inside, write_inside
 from mlxgraph.trace.module_habits import no_loop, refuse_exchange, set_item
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 
@@ -56,6 +58,8 @@ class ModuleHandle:
     Inside a trace: `.output`, `.input` (first positional argument) and `.inputs`
     (`(args, kwargs)`) are its values and can be assigned; `.calls[k]` is its k-th call in one
     forward; calling the handle runs the module on a value without the model's own edits.
+    `.ops` are the functions of MLX that its own forward calls; `.queries`, `.keys`, `.values`,
+    `.scores`, `.pattern` and `.heads` the values of the attention that it computes.
     Everything else is looked up on the module: its children as handles, its attributes as
     they are.
     """
@@ -192,6 +196,9 @@ class ModuleHandle:
                 return self._handed(name, getattr(module, name))
             if name in module:
                 return self._handed(name, module[name])
+            found = inside(self, name)
+            if found is not None:
+                return found
         raise self._unknown(name, f".{name}" if name in _OF_VALUES else "")
 
     def _handed(self, name: str, value: Any) -> Any:
@@ -211,6 +218,9 @@ class ModuleHandle:
             raise WeightError(name, written(self), str(here()))
         if self._child(name) is not None:
             refuse_exchange(self, name)
+        if isinstance(module, nn.Module) and not _is_its_own(module, name):
+            if write_inside(self, name, value):
+                return
         raise UnknownSiteError(name, ["output", "input", "inputs"], f"a write to {self._name}")
 
     def _unknown(self, name: str, of_value: str) -> UnknownSiteError:
@@ -346,7 +356,8 @@ class Calls:
         return handle._at_call(number % count)
 
     def __len__(self) -> int:
-        return self._handle._recording("calls").calls(self._handle._site(OUTPUT))
+        recording = self._handle._recording("calls")
+        return recording.visited.calls(recording.meant(self._handle._site(OUTPUT)).unscoped.path)
 
     def __iter__(self) -> Iterator[ModuleHandle]:
         return (self[i] for i in range(len(self)))
@@ -365,6 +376,14 @@ def layers_of(engine: Engine, opened: Opened | None = None) -> ModuleHandle:
     if names.container is None:
         raise names.no_layers()
     return ModuleHandle(engine, names.container, opened)
+
+
+def handle_on(engine: Engine, site: Site) -> Any:
+    """The handle on a site's module, or on the site inside a module."""
+    within = None if engine.names.exists(site.path) or not site.path else parted(site.path)
+    if within is None:
+        return ModuleHandle(engine, site.path, call=site.call)
+    return InsideHandle(ModuleHandle(engine, within[0]), within[1], site.call)
 
 
 def children_of(engine: Engine, path: str) -> list[str]:

@@ -14,6 +14,7 @@ import mlx.core as mx
 from mlxgraph.errors import CountError, HeadsError, InterventionError, NoLayerError, ShapeError
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.inside import may_be_inside
 from mlxgraph.record.apply import changed, edited_array
 from mlxgraph.record.handle import describe
 from mlxgraph.record.recording import Recording
@@ -58,9 +59,15 @@ def intervene(recording: Recording, names: Names, interventions: Mapping[Any, An
 
 
 def meant(recording: Recording, found: list[NamedSite]) -> list[NamedSite]:
-    """The first of each that is another: names of one module's one call are one site."""
+    """The first of each that is another: names of one module's one call are one site.
+
+    Of sites inside modules, several of which a pattern means, those that the forward comes to.
+    """
     if len(found) == 1:
         return found
+    if found and may_be_inside(found[0].site.path):
+        visits = recording.visited.visits
+        found = [n for n in found if visits(recording.visited.meant(n.site))] or found[:1]
     return list({(recording.meant(n.site), n.first): n for n in reversed(found)}.values())[::-1]
 
 

@@ -159,7 +159,7 @@ def test_an_interrupt_at_some_instructions_leaves_no_residue(ready, x, program):
 
 
 ENDS = set(
-    """__enter__ __exit__ _over _close close _settle _respect_others respect_others __get__ __call__
+    """__enter__ __exit__ _over _close close settle respect_others want want_no_more __get__ __call__
     enter leave _generator __init__ trace""".split()
 )
 
