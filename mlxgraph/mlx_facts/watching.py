@@ -6,8 +6,8 @@ they do what they always did.  Beside MLX's own places three more are reached: n
 of a model's own code (`from mlx.core import softmax`, and helpers under `@mx.compile`), dicts there
 (`ACT2FN["silu"]`), and functions that modules hold as attributes.
 
-A helper that a model compiles is one function, and what it calls inside is not seen: its Python
-runs only when MLX traces it.
+A helper that a model compiles is one function, and what it calls inside is not told: its Python
+runs only when MLX traces it, and what was answered there would stay in it.
 
 Whether a forward is watched is looked up on the call stack, so an interrupt leaves nothing behind.
 """
@@ -19,12 +19,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from types import FrameType, ModuleType
+from types import CodeType, FrameType, ModuleType
 from typing import Any, Protocol
 
 import mlx.nn as nn
 
 from mlxgraph.mlx_facts import exchange
+from mlxgraph.mlx_facts.compiling import compiled_codes
 from mlxgraph.mlx_facts.exchange import EVALUATE, FILES, PLACES, TRANSFORM, functions_in
 from mlxgraph.mlx_facts.functions import is_compiled
 from mlxgraph.mlx_facts.modules import attach
@@ -48,6 +49,7 @@ class _Watching(threading.local):
 
 
 _here = _Watching()
+_compiled: set[CodeType] = set()  # of functions that were compiled, wherever they are kept
 _lock = threading.RLock()
 _by_real: dict[int, Callable[..., Any]] = {}  # by the identity of MLX's own, or of a helper
 _helpers: list[Any] = []  # kept, so that their identities stay theirs
@@ -94,6 +96,15 @@ def _watched(name: str, real: Any, below: Callable[..., Any]) -> Callable[..., A
     return call
 
 
+def is_in_compiled(frame: FrameType | None, end: CodeType) -> bool:
+    """Whether a compiled function runs between a frame and the next one of some code."""
+    while frame is not None and frame.f_code is not end:
+        if frame.f_code in _compiled:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _is_on_stack() -> bool:
     watching = _here.frame
     frame: FrameType | None = sys._getframe(1)
@@ -125,8 +136,10 @@ def _prepare() -> None:
 
 
 def reach(packages: Iterable[str]) -> None:
-    """Reach the functions that the loaded modules of some packages hold by name, from now on."""
+    """Reach the functions that the loaded modules of some packages hold by name, from now on, and
+    know those that are compiled."""
     _prepare()
+    _compiled.update(compiled_codes())
     tops = {name.partition(".")[0] for name in packages} - {*_OWN}
     with _lock:
         found: list[tuple[dict, dict]] = []

@@ -4,8 +4,8 @@ While a forward is watched every module is hooked, so the innermost one that run
 call of one of MLX's functions is that module's (`mlx_facts.watching`).  What such a call is given
 and gives is then answered by the hook that answers for modules, under a path of its own.
 
-Not told: what a function of MLX calls itself (`nn.silu` calls `mx.sigmoid`), what an edit computes,
-and methods and operators of arrays.
+Not told: what a function of MLX, or one that is compiled, calls itself (`nn.silu` calls
+`mx.sigmoid`), what an edit computes, and methods and operators of arrays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from mlxgraph.graph.inside import OPS, below, parted
-from mlxgraph.mlx_facts.watching import reach, reach_attributes, watched
+from mlxgraph.mlx_facts.watching import is_in_compiled, reach, reach_attributes, watched
 from mlxgraph.run.names import with_own_ops
 from mlxgraph.run.standin import Hook, StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -40,7 +40,8 @@ class Watch:
         self._running: list[str] = []
         self._told = True  # whether calls are of the module that runs
         self._named_so = with_own_ops(tree)
-        reach([type(module).__module__ for module in tree.modules.values()])
+        if paths is None:  # for a census, on which runs rely
+            reach([type(module).__module__ for module in tree.modules.values()])
 
     def on(self, standin: StandIn) -> AbstractContextManager[None]:
         """Watch the forward of a stand-in, which is hooked by `module`."""
@@ -76,6 +77,8 @@ class Watch:
         """What a call of one of MLX's functions gives."""
         if not self._told or not self._running or self._running[-1] in self._named_so:
             return real(*args, **kwargs)
+        if is_in_compiled(sys._getframe(2), _OWN_FORWARD):
+            return real(*args, **kwargs)
         path = below(self._running[-1], f"{OPS}.{name}")
         self._told = False
         try:
@@ -86,17 +89,19 @@ class Watch:
             self._told = True
 
 
+_OWN_FORWARD = Watch._own_forward.__code__
+
+
 def line_of_call(tree: ModuleTree, path: str) -> str:
     """`llama.py:88`: the line of a model's code that just called a function, to be asked from the
-    hook.  Where helpers are in between, the nearest line in the file of the module's own class."""
-    module = tree.modules[(parted(path) or ("",))[0]]
-    home = getattr(sys.modules.get(type(module).__module__), "__file__", None)
+    hook.  Where helpers are in between, the nearest line of the module's own methods."""
+    kind = type(tree.modules[(parted(path) or ("",))[0]])
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back
     nearest = frame
     while frame is not None and not frame.f_code.co_filename.startswith(_OURS):
-        if frame.f_code.co_filename == home:
+        if isinstance(frame.f_locals.get("self"), kind):
             nearest = frame
             break
         frame = frame.f_back
