@@ -183,6 +183,14 @@ def reach_attributes(modules: Iterable[nn.Module]) -> None:
                 attach(module, name, _by_real[id(value)])
 
 
+def _end(key: int) -> None:
+    exchange.want_no_more(exchange.watches, key)
+    _over.pop(key, None)
+
+
+_over: dict[int, Any] = {}  # weak references to what is open, to be told when it is gone
+
+
 class watched:  # noqa: N801 - used as a statement: `with watched(watch):`
     """Tell a watch of every call in this thread, for as long as this is open."""
 
@@ -195,8 +203,8 @@ class watched:  # noqa: N801 - used as a statement: `with watched(watch):`
         key = id(self)
         self._before = (_here.frame, _here.watch)
         # The statement keeps this: when it is over so is the exchange, whatever ended it.
-        over = weakref.ref(self, lambda _: exchange.want_no_more(exchange.watches, key))
-        exchange.want(exchange.watches, key, over)
+        _over[key] = weakref.ref(self, lambda _: _end(key))
+        exchange.want(exchange.watches, key, True)
         _here.frame, _here.watch = sys._getframe(1), self._watch
 
     def __exit__(self, *error: object) -> None:
