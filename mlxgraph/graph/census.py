@@ -47,7 +47,8 @@ class Census:
     The sites inside modules (`graph.inside`) are entered when one is first asked for: `look` takes
     another census that has them, from this one.  Their positions lie between those of the modules,
     which stay as they are.  `inside` has the output of each, with the line of the model's code that
-    calls it; `unknown` says of modules that seem to compute an attention why it is not certain.
+    calls it.  `written` has, by module, the attentions that are written out by hand (as `run` finds
+    them), `unknown` why one that a module seems to compute is not certain.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Census:
         "checked",
         "inside",
         "unknown",
+        "written",
         "look",
         "_within",
         "_since",
@@ -87,6 +89,7 @@ class Census:
         self._within = self._since = 0  # sites inside modules: all, and since the last of a module
         self.inside: dict[Site, str] = {}
         self.unknown: dict[str, str] = {}
+        self.written: dict[str, list[Any]] = {}
         self.look: Callable[[Census], Census] | None = None
 
     def visit(self, site: Site, value: Any, within: bool = False) -> None:
@@ -106,6 +109,7 @@ class Census:
         fuller = self.look(self)
         self.values = {**fuller.values, **self.values}
         self.inside, self.unknown = fuller.inside, fuller.unknown
+        self.written = fuller.written
         self.first = {**fuller.first, **self.first}
         self.order = fuller.order  # last: whoever finds a site there finds the rest of it
         self.look = None

@@ -7,6 +7,7 @@ own come back.  Each has a table of functions for every place where a name is lo
     the modules of `mlx.core` and `mlx.nn`    by attribute: they wear another class
     `mlx.nn`'s activations and losses          by bare name, in their functions' globals
     cells of closures, calls of classes        where `mlx.nn` keeps functions itself
+    `a @ b`                                    which is `mx.matmul`, of watched forwards alone
     modules of a model's own code              functions of MLX that were imported by name
 
 In: tables.  Never: knows what the functions do.
@@ -27,6 +28,7 @@ import mlx.nn as nn
 
 from mlxgraph.mlx_facts.functions import cells_of, is_compiled, is_native, is_of_nn
 from mlxgraph.mlx_facts.namespaces import Exchanged, class_with
+from mlxgraph.mlx_facts.originals import ARRAY
 
 # Not array arithmetic: devices, memory, files, and the transformations, which take functions.
 _LEFT_ALONE = frozenset(
@@ -192,11 +194,34 @@ def respect_others() -> None:
         _give(_exchanged, _setters[: len(_given)], _given)
 
 
+_matmul: list[Any] = [None, None]  # `array @ array`, as it is and watched
+
+
+def set_matmul(watched: Callable[[Any], Any]) -> None:
+    """What `a @ b` of plain arrays is while a forward is watched.
+
+    Set on the class apart from the rest: all that Python keeps about arrays goes with it, which
+    nobody is to pay for who only opens a block.
+    """
+    own = vars(ARRAY)["__matmul__"]
+    _matmul[:] = own, watched(own)
+
+
+def _settle_matmul() -> None:
+    watched = map(operator.truth, itertools.repeat(watches, 1))
+    deque(map(_SET_MATMUL, map(operator.getitem, itertools.repeat(_matmul, 1), watched)), 0)
+
+
+_SET_MATMUL = partial(setattr, ARRAY, "__matmul__")
+
+
 def want(of: dict[int, Any], key: int, who: Any) -> None:
     """From now on somebody wants the names exchanged.  Args: of: `blocks` or `watches`."""
     respect_others()
     of[key] = who
     settle()
+    if of is watches:
+        _settle_matmul()
 
 
 def want_no_more(of: dict[int, Any], key: int) -> None:
@@ -205,3 +230,5 @@ def want_no_more(of: dict[int, Any], key: int) -> None:
         respect_others()
         of.pop(key, None)
     settle()
+    if of is watches:
+        _settle_matmul()

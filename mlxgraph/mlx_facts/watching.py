@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from types import CodeType, FrameType, ModuleType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Protocol
 
 import mlx.nn as nn
@@ -30,6 +30,8 @@ from mlxgraph.mlx_facts.exchange import EVALUATE, FILES, PLACES, TRANSFORM, func
 from mlxgraph.mlx_facts.functions import is_compiled
 from mlxgraph.mlx_facts.modules import attach
 
+ATTENTION = "fast.scaled_dot_product_attention"
+QUANTIZED_ATTENTION = "quantized_scaled_dot_product_attention"
 _NOT_OPERATIONS = EVALUATE | FILES | TRANSFORM
 _OWN = ("mlx", "mlxgraph", "builtins")  # packages whose names are left alone
 
@@ -131,6 +133,7 @@ def _prepare() -> None:
                 made[id(own)] = _watched(name, own, recording)
             return made[id(own)]
 
+        exchange.set_matmul(lambda own: _watched("matmul", own, own))
         exchange.set_watching(watching)
         _by_real.update(made)
 
@@ -160,9 +163,15 @@ def _held_by(held: dict[Any, Any]) -> dict[Any, Callable[..., Any]]:
     for name, value in [*held.items()]:
         if id(value) in _by_real:
             found[name] = _by_real[id(value)]
-        elif is_compiled(value):
+        elif is_compiled(value) or _is_attention(value):
             found[name] = _helper(value)
     return found
+
+
+def _is_attention(value: Any) -> bool:
+    """mlx-lm's attention on a quantised cache is written in Python, and is a kernel to a model."""
+    named = type(value) is FunctionType and value.__name__ == QUANTIZED_ATTENTION
+    return named and value.__module__ == "mlx_lm.models.base"
 
 
 def _helper(compiled: Any) -> Callable[..., Any]:

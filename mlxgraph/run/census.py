@@ -19,6 +19,7 @@ import mlx.core as mx
 from mlxgraph.errors import OperationError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.census import Census, Whole
+from mlxgraph.graph.inside import ATTENTION, below
 from mlxgraph.graph.nested import (
     entries,
     has_attributes,
@@ -34,6 +35,7 @@ from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import is_computed
 from mlxgraph.run.by_name import ByName
 from mlxgraph.run.call import Call
+from mlxgraph.run.handwritten import Finder
 from mlxgraph.run.inside import Watch, line_of_call
 from mlxgraph.run.rows import rows_of, same_array
 from mlxgraph.run.standin import StandIn
@@ -46,7 +48,7 @@ def take_census(tree: ModuleTree, call: Call) -> Census:
     Sites inside modules are looked for when the census is first asked for one.
     Raises: whatever the model raises on these inputs.
     """
-    census = _taken(tree, call, False)
+    census = _taken(tree, call)
     kept = call.without_values() if census.traceable else call.again()
     census.look = partial(_fuller, tree=tree, call=kept)
     return census
@@ -57,8 +59,12 @@ def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:
 
     Raises: OperationError where two forwards with the same inputs call different functions.
     """
-    first, again = _taken(tree, call, True), _taken(tree, call, True)
-    if [*first.order] != [*again.order] or first.of_modules() != [*plain.order]:
+    finder = Finder()
+    first = _taken(tree, call, finder)
+    again = _taken(tree, call, None, finder.found)
+    own = {below(module, name) for module in finder.found for name in ATTENTION}
+    calls = [site for site in again.order if site.path not in own]
+    if [*first.order] != calls or first.of_modules() != [*plain.order]:
         raise OperationError(
             "looking inside",
             type(tree.root).__name__,
@@ -67,10 +73,13 @@ def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:
             " that cannot be seen, or it draws, or it branches on what it keeps.\n  Read and edit"
             " the modules themselves",
         )
-    return first
+    again.written, again.unknown = finder.found, finder.unknown
+    return again
 
 
-def _taken(tree: ModuleTree, call: Call, inside: bool) -> Census:
+def _taken(tree: ModuleTree, call: Call, *inside: Any) -> Census:
+    """Args: inside: a Finder or None, and the attentions that one has found, for a census that has
+    the sites inside modules too."""
     if tree.aliases:
         try:
             return _census(tree, call, True, inside)
@@ -79,7 +88,7 @@ def _taken(tree: ModuleTree, call: Call, inside: bool) -> Census:
     return _census(tree, call, False, inside)
 
 
-def _census(tree: ModuleTree, call: Call, by_name: bool, inside: bool) -> Census:
+def _census(tree: ModuleTree, call: Call, by_name: bool, inside: tuple) -> Census:
     """Args: by_name: whether to tell apart by which of its names a shared module is called."""
     before = random_state.current()
     call = call.again()
@@ -110,7 +119,7 @@ def _traced(call: Call, visit: Callable[[Census, Call], None]) -> Census | None:
     return census
 
 
-def _visit(census: Census, call: Call, tree: ModuleTree, by_name: bool, inside: bool) -> None:
+def _visit(census: Census, call: Call, tree: ModuleTree, by_name: bool, inside: tuple) -> None:
     seen: Counter[str] = Counter()
     names = ByName()
     census.aliases = tree.aliases
@@ -129,11 +138,26 @@ def _visit(census: Census, call: Call, tree: ModuleTree, by_name: bool, inside: 
             census.embeddings[path] = size = rows_of(tree.embeddings[path])
             for k in same_array(call.arrays, args[0]):
                 census.rows[k] = (path, size)
+        if finder is not None and not within:
+            finder.begin()
         result = original(*args, **kwargs)
         census.visit(Site(path, OUTPUT, number), _described(result), within)
+        if finder is not None:
+            finder.saw(path, number, args, kwargs, result) if within else finder.end(path)
         return result
 
-    watch = Watch(tree, report) if inside else None
+    def show(path: str, number: int, value: mx.array) -> mx.array:
+        if by_name:
+            census.first.setdefault(names.of(path), number)
+        site = Site(path, OUTPUT, number)
+        census.inside[site] = line_of_call(tree, path)
+        census.visit(site, _abstract(value), True)
+        return value
+
+    finder = inside[0] if inside else None
+    if finder is not None:
+        finder.start()
+    watch = Watch(tree, report, _Shown(show), None, *inside[1:]) if inside else None
     standin = StandIn(tree, tree.modules, watch.module if watch else report)
     if by_name:
         names.watch(tree, standin)
@@ -143,6 +167,21 @@ def _visit(census: Census, call: Call, tree: ModuleTree, by_name: bool, inside: 
         watch.on(standin) if watch else nullcontext(),
     ):
         call.forward(standin.root, call.args, call.kwargs)
+
+
+class _Shown:
+    """Answers for the values of attentions in a census: all are wanted, none is changed."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Callable[[str, int, mx.array], mx.array]):
+        self.value = value
+
+    def wants(self, path: str, number: int) -> bool:
+        return True
+
+    def writes(self, path: str, number: int) -> bool:
+        return False
 
 
 def _noting_changes(census: Census, given: Call, forward: Callable[[], None]) -> None:

@@ -166,7 +166,7 @@ class Run:
         """Run the forward as far as the plan needs it."""
         if self.plan.hooked or self.plan.calls_modules:
             hook, inside = _answering(self), self.plan.inside
-            watch = Watch(tree, hook, inside) if inside else None
+            watch = Watch(tree, hook, _Values(self), inside, self.plan.written) if inside else None
             standin = StandIn(tree, self.plan.hooked, watch.module if watch else hook, weights)
             self.by_hand.modules = standin.modules
             if self.plan.hooked:
@@ -222,6 +222,31 @@ class Run:
         if site == self.plan.last:
             raise Stop
         return value
+
+
+class _Values:
+    """A run's answers for the values of attentions; the run may be over, and then it has none."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Run):
+        self._run = weakref.ref(run)
+
+    def wants(self, path: str, number: int) -> bool:
+        run = self._run()
+        return run is not None and Site(path, OUTPUT, number) in run.plan.stops
+
+    def writes(self, path: str, number: int) -> bool:
+        run, site = self._run(), Site(path, OUTPUT, number)
+        if run is None:
+            return False
+        return site in run.plan.writes or (run.plan.gradients and site in run.plan.read)
+
+    def value(self, path: str, number: int, value: mx.array) -> Any:
+        run = self._run()
+        assert run is not None  # whoever shows a value has asked whether it is wanted
+        run.seen[path] = number + 1
+        return run._through(Site(path, OUTPUT, number), value)
 
 
 def _shifted(deltas: Deltas, node: Node, value: Any) -> Any:

@@ -85,6 +85,7 @@ class Plan(NamedTuple):
     hooked: frozenset[str]
     inside: frozenset[str]  # the paths of sites inside modules
     lines: Mapping[Site, str]  # where these are read or written
+    written: Mapping[str, Sequence[Any]]  # the attentions that modules write out by hand
     last: Site | None
     sources: tuple[Node, ...]
     calls_modules: bool
@@ -117,6 +118,7 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
         stops=stops,
         hooked=frozenset(site.path for site in hooked),
         inside=inside,
+        written=census.written if inside else {},
         lines={site: _line(graph, site) for site in stops if site.path in inside},
         last=last,
         sources=tuple(node for node in nodes if node.op in ops.SOURCES and node.op != ops.SITE),
