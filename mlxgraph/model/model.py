@@ -11,12 +11,13 @@ import mlx.nn as nn
 
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
+from mlxgraph.analysis.top import top
 from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.errors import (
     InputError,
+    LoadOptionError,
     ModelLoadError,
     NameTakenError,
-    NoTokenizerError,
     SiteNameError,
     UnknownSiteError,
 )
@@ -30,19 +31,27 @@ from mlxgraph.model.edit_block import EditBlock, check_example
 from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
+from mlxgraph.model.text import (
+    decode,
+    encode,
+    encode_batch,
+    position,
+    single_token,
+    str_tokens,
+    token_to_str,
+)
 from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
 from mlxgraph.record.no_value import names_a_module
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.trace.inputs import check_keywords, encode, listed_ids, params_of, prepare
+from mlxgraph.trace.inputs import check_keywords, params_of, prepare
 from mlxgraph.trace.module_habits import delete_added, no_loop
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
 from mlxgraph.trace.resolve import is_interventions
-from mlxgraph.trace.texts import one_token, several_texts
 from mlxgraph.trace.trace import Interventions, Trace
 
 _OWN = ("output", "input", "inputs")
@@ -57,9 +66,12 @@ class InterpretableModel:
         model: any `mlx.nn.Module`; or a path or hub name that `mlx_lm.load` reads.
         tokenizer: for text inputs; loaded with the model where `model` is a string.
         layer_attr: the attribute that holds the layers (`"h"` for GPT-2, dotted paths too).
+        load_options: what `mlx_lm.load` takes, where `model` is a string: `adapter_path`,
+            `revision`, `tokenizer_config`, `lazy`, ...
 
-    Raises: ModelLoadError (a ValueError) for a string that cannot be loaded, LayersError (an
-        AttributeError) where a `layer_attr` was given that the model does not have.
+    Raises: ModelLoadError (a ValueError) for a string that cannot be loaded, LoadOptionError (a
+        TypeError) for an option of another name, LayersError (an AttributeError) where a
+        `layer_attr` was given that the model does not have.
 
     Example:
         >>> model = mg.tiny()
@@ -71,13 +83,20 @@ class InterpretableModel:
 
     @at_the_edge
     def __init__(
-        self, model: nn.Module | str | Path, tokenizer: Any = None, layer_attr: str = "layers"
+        self,
+        model: nn.Module | str | Path,
+        tokenizer: Any = None,
+        layer_attr: str = "layers",
+        **load_options: Any,
     ):
+        own = None
         if isinstance(model, (str, Path)):
-            model, own = loaded(str(model))
+            model, own = loaded(str(model), load_options)
             tokenizer = own if tokenizer is None else tokenizer
         if not isinstance(model, nn.Module):
             raise ModelLoadError(repr(model), f"a {type(model).__name__} is not an nn.Module.")
+        if load_options and own is None:
+            raise LoadOptionError(list(load_options), None)
         object.__setattr__(self, "_engine", Engine(model, tokenizer, layer_attr))
 
     # -- tracing --------------------------------------------------------------------------------
@@ -119,8 +138,9 @@ class InterpretableModel:
         """Open a block in which edits and saves are recorded; it runs once, when it ends.
 
         Args:
-            inputs: a text, a list of texts, token ids (a list, or an array of shape (length,) or
-                (batch, length)), a tokenizer's encoding, or the arrays that a custom model takes.
+            inputs: a text, a list of texts, messages (`[{"role": "user", "content": ...}]`, by way of
+                the chat template) or a list of them, token ids (a list, or an array of shape
+                (length,) or (batch, length)), a tokenizer's encoding, or a custom model's arrays.
             interventions: functions of one array by module name, applied first.
             graph: a graph to start from.
             params: values for params, by name; those of `graph` may also be given as keywords.
@@ -133,7 +153,7 @@ class InterpretableModel:
             forward_kwargs: keyword arguments of the model, and values of the graph's params.
 
         Returns: a Trace; without any inputs, a trace of several prompts (`t.invoke`).
-        Raises: NoTokenizerError, InputError, UnknownSiteError.
+        Raises: NoTokenizerError, NoChatTemplateError, InputError, UnknownSiteError.
         """
         options = options_of(compile, optimize, start)
         graph = None if graph is None else graph_of(graph)
@@ -357,29 +377,17 @@ class InterpretableModel:
     get_token_predictions = get_token_predictions
     logit_lens = logit_lens
     activation_patching = activation_patching
+    top = top
 
     # -- text -----------------------------------------------------------------------------------
 
-    def _needs_tokenizer(self, what: str) -> Any:
-        if self.tokenizer is None:
-            raise NoTokenizerError(what)
-        return self.tokenizer
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, special tokens included.  Raises: NoTokenizerError."""
-        return encode(self._needs_tokenizer("encode"), text)
-
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of several texts, each of its own length.  Raises: NoTokenizerError."""
-        return [self.encode(text) for text in several_texts(texts)]
-
-    def decode(self, tokens: list[int] | mx.array) -> str:
-        """The text of token ids, a list or a one-dimensional array.  Raises: NoTokenizerError."""
-        return self._needs_tokenizer("decode").decode(listed_ids(tokens))
-
-    def token_to_str(self, token_id: int) -> str:
-        """The text of one token.  Raises: NoTokenizerError."""
-        return self.decode([one_token(token_id)])
+    encode = encode
+    encode_batch = encode_batch
+    decode = decode
+    token_to_str = token_to_str
+    str_tokens = str_tokens
+    single_token = single_token
+    position = position
 
     @property
     def vocab_size(self) -> int | None:
