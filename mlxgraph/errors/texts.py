@@ -85,14 +85,15 @@ class LoadOptionError(InputError, TypeError):
     def __init__(self, names: Sequence[str], known: Iterable[str] | None):
         """Args: known: the options that there are; None where a model was given as an object."""
         said = ", ".join(f"{name}=" for name in names)
+        own = ["tokenizer", "layer_attr"]
         if known is None:
             super().__init__(
-                f"{said} is for loading, and this model is loaded already.\n"
-                "  Give the path or the name of a model, or leave it out."
+                f"a model that is loaded already takes no {said}."
+                f"{suggest(close_matches(names[0], own))}\n"
+                "  Options of loading go with the path or the name of a model."
             )
             return
         known = list(known)
-        own = ["tokenizer", "layer_attr"]
         super().__init__(
             f"mlx_lm.load takes no {said}.{suggest(close_matches(names[0], [*known, *own]))}\n"
             f"  It takes: {', '.join(known)}."

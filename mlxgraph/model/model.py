@@ -25,23 +25,16 @@ from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts.arrays import same_data
+from mlxgraph.model import text
 from mlxgraph.model.called import called, called_in_block
 from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock, check_example
 from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
-from mlxgraph.model.text import (
-    decode,
-    encode,
-    encode_batch,
-    position,
-    single_token,
-    str_tokens,
-    token_to_str,
-)
 from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
+from mlxgraph.model.weights import unembed, weight
 from mlxgraph.record.no_value import names_a_module
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
@@ -89,14 +82,13 @@ class InterpretableModel:
         layer_attr: str = "layers",
         **load_options: Any,
     ):
-        own = None
         if isinstance(model, (str, Path)):
             model, own = loaded(str(model), load_options)
             tokenizer = own if tokenizer is None else tokenizer
+        elif load_options and isinstance(model, nn.Module):
+            raise LoadOptionError(list(load_options), None)
         if not isinstance(model, nn.Module):
             raise ModelLoadError(repr(model), f"a {type(model).__name__} is not an nn.Module.")
-        if load_options and own is None:
-            raise LoadOptionError(list(load_options), None)
         object.__setattr__(self, "_engine", Engine(model, tokenizer, layer_attr))
 
     # -- tracing --------------------------------------------------------------------------------
@@ -378,16 +370,18 @@ class InterpretableModel:
     logit_lens = logit_lens
     activation_patching = activation_patching
     top = top
+    weight = weight
+    unembed = unembed
 
     # -- text -----------------------------------------------------------------------------------
 
-    encode = encode
-    encode_batch = encode_batch
-    decode = decode
-    token_to_str = token_to_str
-    str_tokens = str_tokens
-    single_token = single_token
-    position = position
+    encode = text.encode
+    encode_batch = text.encode_batch
+    decode = text.decode
+    token_to_str = text.token_to_str
+    str_tokens = text.str_tokens
+    single_token = text.single_token
+    position = text.position
 
     @property
     def vocab_size(self) -> int | None:
