@@ -18,7 +18,7 @@ from mlxgraph.errors.source_line import here
 
 
 def one_row(model: Traceable, text: Any) -> mx.array:
-    """One text, or one conversation, as an input of batch size 1: ids (1, length), or a float array.
+    """One text or conversation as an input of batch size 1: ids (1, length), or a float array.
 
     Raises: NoTokenizerError, InputError for no tokens or several texts.
     """

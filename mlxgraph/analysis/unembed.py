@@ -138,9 +138,7 @@ def check_head(model: Traceable, scores: mx.array, width: int) -> None:
         )
 
 
-def top_tokens(
-    scores: mx.array, top_k: int, called: str = "top_k"
-) -> tuple[mx.array, mx.array]:
+def top_tokens(scores: mx.array, top_k: int, called: str = "top_k") -> tuple[mx.array, mx.array]:
     """The ids and scores of the best tokens, best first: two arrays (..., top_k), lazy."""
     top_k = whole_number(top_k, called)
     if top_k < 1:

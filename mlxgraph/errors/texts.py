@@ -21,7 +21,7 @@ class NoChatTemplateError(ChatError):
             " for chat.\n"
             "  Write the text itself, such as model.trace('Question: ...\\nAnswer:'); or give the"
             " tokenizer the template that the model was trained with:\n"
-            "  model.tokenizer.chat_template = \"{% for m in messages %}...{% endfor %}\"."
+            '  model.tokenizer.chat_template = "{% for m in messages %}...{% endfor %}".'
         )
 
 
@@ -33,7 +33,11 @@ class TokenError(InputError):
         """Of a text that is several tokens, or none."""
         if not pieces:
             return cls(f"{text!r} has no tokens.\n  Give the text of one token, such as ' Paris'.")
-        spaced = "" if text.startswith(" ") else f"  A word within a text begins with a space: {' ' + text!r}.\n"
+        spaced = (
+            ""
+            if text.startswith(" ")
+            else f"  A word within a text begins with a space: {' ' + text!r}.\n"
+        )
         return cls(
             f"{text!r} is {len(pieces)} tokens: {', '.join(map(repr, pieces))}.\n{spaced}"
             "  Choose a text of one token, or take the first of several:"

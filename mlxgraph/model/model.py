@@ -63,8 +63,7 @@ class InterpretableModel:
             `revision`, `tokenizer_config`, `lazy`, ...
 
     Raises: ModelLoadError (a ValueError) for a string that cannot be loaded, LoadOptionError (a
-        TypeError) for an option of another name, LayersError (an AttributeError) where a
-        `layer_attr` was given that the model does not have.
+        TypeError), LayersError (an AttributeError) for a `layer_attr` that the model does not have.
 
     Example:
         >>> model = mg.tiny()
@@ -130,9 +129,9 @@ class InterpretableModel:
         """Open a block in which edits and saves are recorded; it runs once, when it ends.
 
         Args:
-            inputs: a text, a list of texts, messages (`[{"role": "user", "content": ...}]`, by way of
-                the chat template) or a list of them, token ids (a list, or an array of shape
-                (length,) or (batch, length)), a tokenizer's encoding, or a custom model's arrays.
+            inputs: a text, messages (`[{"role": ..., "content": ...}]`, by way of the chat
+                template), a list of either, token ids (a list, or an array (length,) or
+                (batch, length)), a tokenizer's encoding, or the arrays of a custom model.
             interventions: functions of one array by module name, applied first.
             graph: a graph to start from.
             params: values for params, by name; those of `graph` may also be given as keywords.
@@ -145,7 +144,7 @@ class InterpretableModel:
             forward_kwargs: keyword arguments of the model, and values of the graph's params.
 
         Returns: a Trace; without any inputs, a trace of several prompts (`t.invoke`).
-        Raises: NoTokenizerError, NoChatTemplateError, InputError, UnknownSiteError.
+        Raises: NoTokenizerError, InputError (NoChatTemplateError among them), UnknownSiteError.
         """
         options = options_of(compile, optimize, start)
         graph = None if graph is None else graph_of(graph)

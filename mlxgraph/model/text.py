@@ -1,6 +1,7 @@
-"""Texts and tokens, as methods of a model: ids of a text, the text of ids, and where a part of it is.
+"""Texts and tokens, as methods of a model: ids of a text, the text of ids, where a part of it is.
 
-In: a model's tokenizer, and what the user gave.  Out: ids, texts, positions.  Never: runs anything.
+In: a model's tokenizer, and what the user gave.  Out: ids, texts, positions.
+Never: runs anything.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def decode(model: Tokenized, tokens: list[int] | mx.array) -> str:
 
 def token_to_str(model: Tokenized, token_id: int) -> str:
     """The text of one token, with the space that it begins with.  Raises: NoTokenizerError."""
-    return tokens.token_text(_needed(model, "decode"), one_token(token_id))
+    tokenizer = _needed(model, "decode")
+    return tokens.token_text(tokenizer, listed_ids([one_token(token_id)])[0])
 
 
 def str_tokens(model: Tokenized, text: Any) -> list[str]:

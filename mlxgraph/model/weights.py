@@ -144,7 +144,9 @@ def _tied(model: Any, size: int) -> str:
             inner = module["embedding"] if "embedding" in module else module
             if inner["weight"].shape[0] == size:
                 return str(path)
-    raise _no_head("its forward calls no module that scores tokens, and no embedding has as many rows")
+    raise _no_head(
+        "its forward calls no module that scores tokens, and no embedding has as many rows"
+    )
 
 
 def _same_order(own: mx.array, logits: mx.array) -> bool:

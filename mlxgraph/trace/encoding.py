@@ -1,7 +1,7 @@
 """From what a user gives as a prompt to token ids: the one reader of texts, messages and encodings.
 
 In: a text, messages, a tokenizer's encoding, token ids, or several of one kind; the tokenizer.
-Out: rows of token ids, of whatever lengths; None for arrays, which are ids or not as a model has it.
+Out: rows of token ids, of whatever lengths; None for arrays: whether they are ids, the model says.
 Never: pads, or looks at a model.
 """
 
@@ -31,7 +31,7 @@ def token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
     if encoded is not None:
         return _rows_of_encoding(*encoded)
     if _is_message(given):
-        raise ChatError("a message is given, and messages are a list.\n  Write [message].")
+        _check_messages(given)
     if not isinstance(given, (list, tuple)):
         return None
     if not given:
@@ -89,7 +89,7 @@ def check_text(text: Any) -> None:
     """Raise InputError for what is not one text."""
     if isinstance(text, str):
         return
-    _check_messages([text] if _is_message(text) else text)
+    _check_messages(text)
     several = isinstance(text, (list, tuple)) and "model.encode_batch(texts) for several texts"
     raise InputError(
         f"one text is encoded at a time, and this is a {type(text).__name__}.\n"
@@ -122,18 +122,24 @@ def _is_message(item: Any) -> bool:
 
 def _check_messages(given: Any) -> None:
     """Raise ChatError for what was meant as messages and is not quite."""
-    if not isinstance(given, (list, tuple)):
+    if _is_message(given):
+        raise ChatError("a message is given, and messages are a list.\n  Write [message].")
+    if not isinstance(given, (list, tuple)) or not any(map(_is_like_one, given)):
         return
-    for item in given:
-        if isinstance(item, Mapping) and ("content" in item or "role" in item):
-            all_are = all(isinstance(one, Mapping) for one in given)
-            raise ChatError(
-                f"a message needs a 'role', and this one has {', '.join(map(repr, item))}.\n"
-                "  Write {'role': 'user', 'content': 'Hello'}."
-                if all_are and "role" not in item
-                else "a list of messages holds messages alone.\n  Several conversations are a list"
-                " of such lists, and a message is a dict with 'role' and 'content'."
-            )
+    if not all(isinstance(item, Mapping) for item in given):
+        raise ChatError(
+            "a list of messages holds messages alone.\n  Several conversations are a list of such"
+            " lists, and a message is a dict with 'role' and 'content'."
+        )
+    wrong = next(item for item in given if not _is_message(item))
+    raise ChatError(
+        f"a message needs a 'role', and this one has {', '.join(map(repr, wrong))}.\n"
+        "  Write {'role': 'user', 'content': 'Hello'}."
+    )
+
+
+def _is_like_one(item: Any) -> bool:
+    return isinstance(item, Mapping) and ("role" in item or "content" in item)
 
 
 def templated(tokenizer: Any, messages: Any) -> str:

@@ -20,7 +20,7 @@ from mlxgraph.trace.encoding import (
     templated,
     token_rows,
 )
-from mlxgraph.trace.texts import one_token
+from mlxgraph.trace.inputs import listed_ids
 
 SPACE = "▁"  # SentencePiece's, which the text of a token alone leaves out
 
@@ -69,7 +69,7 @@ def one_row(tokenizer: Any, prompt: Any) -> list[int]:
             f"one text is needed here, and this is {what}: {prompt!r:.60}.\n"
             "  Give a text, messages or token ids; of several, one at a time."
         )
-    return rows[0]
+    return listed_ids(rows[0])
 
 
 def single_token(tokenizer: Any, text: Any) -> int:
@@ -145,10 +145,20 @@ def spans_of(tokenizer: Any, prompt: Any) -> Spans:
         ids = encode(tokenizer, prompt)
         added = not is_messages(prompt) and not begins_with_bos(tokenizer, prompt)
         text = prompt if isinstance(prompt, str) else templated(tokenizer, prompt)
-        return _told(tokenizer, text, ids, added) or _decoded(tokenizer, ids)
+        found = _told(tokenizer, text, ids, added) or _decoded(tokenizer, ids)
+        return _without_bos(tokenizer, found, text)
     if tokenizer is None:
         raise NoTokenizerError("the position of a text")
-    return _decoded(tokenizer, [one_token(token) for token in one_row(tokenizer, prompt)])
+    return _decoded(tokenizer, one_row(tokenizer, prompt))
+
+
+def _without_bos(tokenizer: Any, spans: Spans, text: str) -> Spans:
+    """The spans of a text whose tokens begin with a token that was added: it is no part of it."""
+    first = len(getattr(tokenizer, "bos_token", None) or "")
+    if not begins_with_bos(tokenizer, spans.text) or begins_with_bos(tokenizer, text):
+        return spans
+    starts, ends = ([max(end - first, 0) for end in part] for part in (spans.starts, spans.ends))
+    return Spans(spans.ids, spans.text[first:], starts, ends)
 
 
 def _told(tokenizer: Any, text: str, ids: list[int], added: bool) -> Spans | None:
@@ -173,7 +183,7 @@ def _told(tokenizer: Any, text: str, ids: list[int], added: bool) -> Spans | Non
 def _decoded(tokenizer: Any, ids: list[int]) -> Spans:
     """What longer and longer beginnings of the tokens decode to."""
     text = str(tokenizer.decode(ids))
-    ends = []
+    ends: list[int] = []
     for count in range(1, len(ids) + 1):
         begun = str(tokenizer.decode(ids[:count]))
         end = len(commonprefix([begun, text]))
