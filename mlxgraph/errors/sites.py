@@ -58,8 +58,8 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "tokens_to_residual_directions": "Write model.unembed(token).",
     "to_single_str_token": "Write model.token_to_str(token).",
     "W_E": "Write model.weight('model.embed_tokens').",
-    "W_U": "Write model.weight('lm_head'), or the embedding's where they are tied; model.unembed(token)"
-    " is one row.",
+    "W_U": "Write model.weight('lm_head'), or the embedding's where they are tied;"
+    " model.unembed(token) is one row.",
     "lm_head": _TIED,
     "ln_final": "Write model.model.norm.",
     "embed": "Write model.model.embed_tokens.",
