@@ -6,6 +6,7 @@ In: a model, a module's name or a token.  Out: arrays, lazy.  Never: changes the
 from __future__ import annotations
 
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,10 +16,12 @@ from mlxgraph.analysis.unembed import check_head
 from mlxgraph.errors import NoMatrixError, UnembeddingError, VocabularyError
 from mlxgraph.errors.source_line import here
 from mlxgraph.mlx_facts.matrices import matrix_of, may_have_matrix
+from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.texts import one_token
 
 MOST_NAMED = 6  # modules that an error names
 MOST_STATES = 6  # values that a tied head may be on: the last of the forward
+_heads: WeakKeyDictionary[Any, tuple[str, int]] = WeakKeyDictionary()  # by tree of modules
 ORDER = 0.02  # of the logits' range: what rounding may do to their order
 
 
@@ -73,8 +76,8 @@ def unembed(model: Any, token: int | str) -> mx.array:
     """The direction of a token's logit: its row of the unembedding.
 
     `h @ model.unembed(token)` is the token's logit for a state `h` after the final norm, before any
-    bias of the head, cap or scale of the logits.  The head is found by a forward on one token, of
-    which the last norm and the head alone are computed.
+    bias of the head, cap or scale of the logits.  The head is found once, by a forward on one
+    token, of which the last norm and the head alone are computed.
 
     Args: token: an id, or the text of a single token, such as " Paris".
     Returns: shape (width,), in float32, lazy; of a tied, untied, quantised or adapted head.
@@ -96,8 +99,19 @@ def unembed(model: Any, token: int | str) -> mx.array:
 
 
 def head_of(model: Any) -> Head:
-    """The module that makes a model's logits.  Raises: UnembeddingError."""
-    plain = model.without_edits()
+    """The module that makes a model's logits: found once, until the tree of modules is another.
+
+    Raises: UnembeddingError.
+    """
+    tree = refreshed(model._engine).runner.tree
+    if tree not in _heads:
+        _heads[tree] = _found(model.without_edits())
+    path, size = _heads[tree]
+    return Head(path, model[path].module, size)
+
+
+def _found(plain: Any) -> tuple[str, int]:
+    """The path of the head of a model without edits, and how many tokens it scores."""
     tokens = mx.zeros((1, 1), dtype=mx.int32)
     with plain.trace(tokens) as trace:
         shape = first_array(plain.output).shape
@@ -117,7 +131,7 @@ def head_of(model: Any) -> Head:
         given = [module.as_linear(state) for state in given if _fits(state, module)]
     if not any(_same_order(one, logits) for one in given):
         raise _no_head(f"the logits are not those of {path} as it is")
-    return Head(path, module, shape[-1])
+    return path, shape[-1]
 
 
 def _fits(state: Any, module: Any) -> bool:

@@ -56,6 +56,21 @@ def token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
     )
 
 
+def prompt_rows(given: Any, tokenizer: Any) -> list[list[int]]:
+    """The rows of token ids of a prompt or of several: as `token_rows`, and of arrays of ids.
+
+    Raises: InputError for what holds no token ids, and what `token_rows` raises.
+    """
+    is_array = isinstance(given, (mx.array, np.ndarray)) and given.dtype != mx.bool_
+    rows = token_rows(given.tolist() if is_array and given.ndim else given, tokenizer)
+    if rows is None:
+        raise InputError(
+            f"a text, messages or token ids are needed here, and this is a {type(given).__name__}."
+            "\n  Token ids are whole numbers, of one row or a list of rows."
+        )
+    return rows
+
+
 def encode(tokenizer: Any, text: Any, add_special_tokens: bool | None = None) -> list[int]:
     """Token ids of a text, or of messages.
 

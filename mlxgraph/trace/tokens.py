@@ -17,8 +17,8 @@ from mlxgraph.trace.encoding import (
     check_text,
     encode,
     is_messages,
+    prompt_rows,
     templated,
-    token_rows,
 )
 from mlxgraph.trace.inputs import listed_ids
 
@@ -61,13 +61,11 @@ def _entry(tokenizer: Any, token: int) -> str:
 
 def one_row(tokenizer: Any, prompt: Any) -> list[int]:
     """The ids of a prompt.  Raises: InputError for what is none, or several."""
-    given = prompt.tolist() if hasattr(type(prompt), "__array__") else prompt
-    rows = token_rows(given, tokenizer)
-    if rows is None or len(rows) != 1:
-        what = "no text" if rows is None else f"{len(rows)} of them"
+    rows = prompt_rows(prompt, tokenizer)
+    if len(rows) != 1:
         raise InputError(
-            f"one text is needed here, and this is {what}: {prompt!r:.60}.\n"
-            "  Give a text, messages or token ids; of several, one at a time."
+            f"one text is needed here, and these are {len(rows)}: {prompt!r:.60}.\n"
+            "  Give a text, messages or token ids, one at a time."
         )
     return listed_ids(rows[0])
 

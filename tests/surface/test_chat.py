@@ -7,8 +7,14 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import ChatError, InputError, NoChatTemplateError, NoTokenizerError
-from mlxgraph.trace.encoding import token_rows
+from mlxgraph.errors import (
+    ChatError,
+    InputError,
+    KeywordError,
+    NoChatTemplateError,
+    NoTokenizerError,
+)
+from mlxgraph.trace.encoding import prompt_rows
 from tests.models import same
 
 MESSAGES = [{"role": "user", "content": "The capital of France is"}]
@@ -69,7 +75,17 @@ def test_conversations_are_a_batch_with_texts_among_them(chat):
     assert logits.shape[0] == 3
     for row, one in enumerate(batch):
         assert same(logits[row, -1], logits_of(chat, one)[0, -1], 1e-4), one
-    assert token_rows(batch, chat.tokenizer) == chat.encode_batch(batch)
+    assert prompt_rows(batch, chat.tokenizer) == chat.encode_batch(batch)
+
+
+def test_every_form_of_a_prompt_is_rows_of_ids(chat):
+    ids = chat.encode(MESSAGES)
+    for given in (MESSAGES, [MESSAGES], TEXT, ids, [ids], mx.array(ids), mx.array([ids])):
+        assert prompt_rows(given, chat.tokenizer) == [ids]
+    assert prompt_rows(mx.array([ids, ids]), None) == [ids, ids]
+    for given in (None, 5, mx.array(5), mx.zeros((2, 2)), mx.array([True]), {"a": 1}):
+        with pytest.raises(InputError):
+            prompt_rows(given, chat.tokenizer)
 
 
 GRAPH = mg.edit("layers.2.mlp", iv.zero_out) >> mg.read("layers.4", name="h")
@@ -118,6 +134,17 @@ def test_a_model_called_in_a_block_takes_messages(chat):
     assert same(inside, chat(MESSAGES))
 
 
+def test_a_tokenizer_of_transformers_alone_has_the_template_too(chat):
+    model = mg.InterpretableModel(chat.module, tokenizer=chat.tokenizer._tokenizer)
+    assert model.encode(MESSAGES) == chat.encode(MESSAGES)
+    assert model.str_tokens(MESSAGES)[-1] == ":"
+
+
+def test_the_place_of_a_part_of_a_message(chat):
+    assert chat.str_tokens(MESSAGES)[chat.position(MESSAGES, " France")] == " France"
+    assert chat.position(MESSAGES, "assistant:") == len(chat.encode(MESSAGES)) - 1
+
+
 def test_options_of_a_template_are_for_the_tokenizer(chat):
     plain = chat.tokenizer.apply_chat_template(MESSAGES, tokenize=False)
     with chat.trace(plain) as trace:
@@ -162,6 +189,20 @@ def test_what_is_almost_messages_raises(chat, given, said):
         logits_of(chat, given)
     with pytest.raises(ChatError, match=said):
         chat.encode(given)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("tools", "apply_chat_template"),
+        ("enable_thinking", "apply_chat_template"),
+        ("add_special_tokens", "add_special_tokens=False"),
+        ("prepend_bos", "add_special_tokens=False"),
+    ],
+)
+def test_an_option_of_the_template_or_the_tokenizer_is_sent_there(chat, option, said):
+    with pytest.raises(KeywordError, match=said):
+        chat.trace(MESSAGES, **{option: False})
 
 
 def test_several_conversations_are_one_list(chat):

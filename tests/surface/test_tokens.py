@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 import mlxgraph as mg
 from mlxgraph.errors import InputError, NoTokenizerError, TokenError, VocabularyError
+from mlxgraph.tiny import WEIGHTS
 from mlxgraph.trace.tokens import spans_of
 
 TEXT = "The capital of France is"
@@ -59,6 +60,16 @@ def lowered() -> PreTrainedTokenizerFast:
 
 def with_tokenizer(tokenizer: Any) -> mg.InterpretableModel:
     return mg.InterpretableModel(mg.tiny().module, tokenizer=tokenizer)
+
+
+def test_a_tokenizer_of_tokenizers_alone():
+    whole = mg.tiny()
+    model = with_tokenizer(Tokenizer.from_file(str(WEIGHTS / "tokenizer.json")))
+    assert model.encode(TEXT) == whole.encode(TEXT)
+    assert model.encode(TEXT, add_special_tokens=False) == whole.encode(TEXT)[1:]
+    assert model.str_tokens(TEXT)[1:] == whole.str_tokens(TEXT)[1:]
+    assert model.position(TEXT, " France") == 4
+    assert model.single_token(" Paris") == whole.single_token(" Paris")
 
 
 @pytest.fixture(scope="module")
