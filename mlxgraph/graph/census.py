@@ -39,6 +39,7 @@ class Census:
     inputs number the rows of an embedding: `{array: (path, how many rows)}`, `embeddings` how
     many rows each embedding has that is called. Of modules with several paths, `aliases` says
     which path counts the calls, and `first` the number of the first call by each path.
+    `turns` says which axes of a site's arrays are turned where rows are padded on the right.
     `checked` is for the recordings on it: the arrays from outside that were found to be arrays.
     """
 
@@ -54,6 +55,7 @@ class Census:
         "embeddings",
         "aliases",
         "first",
+        "turns",
         "checked",
         "__weakref__",
     )
@@ -70,6 +72,7 @@ class Census:
         self.embeddings: dict[str, int] = {}
         self.aliases: Mapping[str, str] = {}
         self.first: dict[str, int] = {}
+        self.turns: dict[Site, list[Any]] = {}
         self.checked: set[Any] = set()
 
     def visit(self, site: Site, value: Any) -> None:

@@ -19,10 +19,11 @@ from mlxgraph.graph.nested import map_nested
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
-from mlxgraph.run.padded import padded_forward
 from mlxgraph.run.rows import rows_of
+from mlxgraph.run.turned import rows_turned, turned_forward
 from mlxgraph.trace.encoding import as_array, holds_ids, is_messages, token_rows
 from mlxgraph.trace.one_axis import is_one_text
+from mlxgraph.trace.open_block import refreshed
 
 
 def prepare(inputs: tuple, engine: Engine, kwargs: dict[str, Any] | None = None) -> Call:
@@ -138,7 +139,11 @@ def params_of(params: Any) -> Mapping[str, Any]:
 def call_of(
     rows: Sequence[Sequence[int]], engine: Engine, kwargs: dict[str, Any] | None = None
 ) -> Call:
-    """Rows of token ids; rows of several lengths are padded on the left and masked."""
+    """Rows of token ids.
+
+    Rows of several lengths are padded on the left and masked; where the model cannot mask they are
+    padded on the right, and shown as if they were not.
+    """
     kwargs = {} if kwargs is None else kwargs
     lengths = [len(row) for row in rows]
     if not all(lengths):
@@ -152,8 +157,11 @@ def call_of(
     if min(lengths) == longest:
         return describe_call((tokens,), kwargs, tokens=tokens, lengths=lengths)
     padding = mx.array([longest - length for length in lengths])
+    forward = refreshed(engine).runner.ragged_forward()
+    turned = forward is turned_forward
+    given = rows_turned(tokens, padding) if turned else tokens
     return describe_call(
-        (tokens, padding), kwargs, forward=padded_forward, tokens=tokens, lengths=lengths
+        (given, padding), kwargs, forward=forward, tokens=tokens, lengths=lengths, turned=turned
     )
 
 
