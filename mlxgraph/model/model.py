@@ -381,13 +381,7 @@ class InterpretableModel:
     str_tokens = text.str_tokens
     single_token = text.single_token
     position = text.position
-
-    @property
-    def vocab_size(self) -> int | None:
-        """The tokenizer's vocabulary size, or None without a tokenizer."""
-        if self.tokenizer is None:
-            return None
-        return int(getattr(self.tokenizer, "vocab_size", None) or len(self.tokenizer))
+    vocab_size = property(text.vocab_size)
 
     def __str__(self) -> str:
         """The module tree with its sites, parameters and edits: `print(model)`."""

@@ -107,3 +107,13 @@ def position(model: Tokenized, text: Any, part: str, *, occurrence: int | None =
         >>> model.position("The capital of France is", " France")
     """
     return tokens.position_of(_needed(model, "position"), text, part, occurrence)
+
+
+def vocab_size(model: Tokenized) -> int | None:
+    """The tokenizer's vocabulary size, or None without a tokenizer."""
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        return None
+    if hasattr(tokenizer, "get_vocab_size"):  # `tokenizers`' own class
+        return int(tokenizer.get_vocab_size())
+    return int(getattr(tokenizer, "vocab_size", None) or len(tokenizer))

@@ -70,6 +70,7 @@ def test_a_tokenizer_of_tokenizers_alone():
     assert model.str_tokens(TEXT)[1:] == whole.str_tokens(TEXT)[1:]
     assert model.position(TEXT, " France") == 4
     assert model.single_token(" Paris") == whole.single_token(" Paris")
+    assert model.vocab_size == whole.vocab_size == 1014
 
 
 @pytest.fixture(scope="module")
