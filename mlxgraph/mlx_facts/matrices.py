@@ -125,8 +125,11 @@ def _fused(module: Any) -> mx.array | None:
 
 
 def _by_trying(module: nn.Module) -> mx.array | None:
-    """The matrix of a module that holds one in a way of its own, if it is a linear map."""
-    if not may_have_matrix(module):
+    """The matrix of a module that holds one in a way of its own, if it is a linear map.
+
+    One with modules in it is not called: what these would keep of it, they would keep.
+    """
+    if not may_have_matrix(module) or len(module.modules()) > 1:
         return None
     before = random_state.current()
     try:

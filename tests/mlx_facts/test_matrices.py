@@ -263,6 +263,24 @@ def test_a_module_that_is_asked_is_as_it_was_and_nothing_is_drawn():
     assert all(lora[name] is value for name, value in kept.items())
 
 
+class Around(Across):
+    """A linear map by way of another module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Counts(OUT, OUT)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.inner(super().__call__(x))
+
+
+def test_modules_in_others_are_not_called():
+    module = Around()
+    assert matrix_of(module) is None
+    assert module.inner.calls == 0 and "last" not in module.inner
+    assert matrix_of(module.inner) is not None
+
+
 def test_a_matrix_is_of_the_weights_as_they_are_and_no_way_into_them():
     module = linear()
     matrix = matrix_of(module)
