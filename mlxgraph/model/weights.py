@@ -114,24 +114,30 @@ def _found(plain: Any) -> tuple[str, int]:
     """The path of the head of a model without edits, and how many tokens it scores."""
     tokens = mx.zeros((1, 1), dtype=mx.int32)
     with plain.trace(tokens) as trace:
-        shape = first_array(plain.output).shape
-    called = [plain[name].path for name in trace.activations]
-    heads = [path for path in called if path and _scores(plain[path].module, shape[-1])]
-    path = heads[-1] if heads else _tied(plain, shape[-1])
-    module, last = plain[path].module, plain.layers[-1].path
-    states = heads[-1:] or [path for path in reversed(called) if path][:MOST_STATES]
+        size = first_array(plain.output).shape[-1]
+    called = [path for name in trace.activations if (path := plain[name].path)]
+    heads = [path for path in called if _scores(plain[path].module, size)][-1:]
+    tied = _tied(plain, size)
+    last = plain.layers[-1].path
     with plain.trace(tokens):
         if last in called:  # no layer is computed where its output is another one
             stream = first_array(plain[last].output)
             check_head(plain, first_array(plain.output), stream.shape[-1])
             stream[:] = mx.cos(mx.arange(stream.size, dtype=mx.float32)).reshape(stream.shape)
-        given = [first_array(plain[name].output).save() for name in states]
+        names = [*heads, *called[-MOST_STATES:]]
+        values = {name: first_array(plain[name].output).save() for name in names}
         logits = first_array(plain.output).save()
-    if not heads:
-        given = [module.as_linear(state) for state in given if _fits(state, module)]
-    if not any(_same_order(one, logits) for one in given):
-        raise _no_head(f"the logits are not those of {path} as it is")
-    return path, shape[-1]
+    for path in heads:
+        if _same_order(values[path], logits):
+            return path, size
+    for path in tied:
+        module = plain[path].module
+        states = [value for value in values.values() if _fits(value, module)]
+        if any(_same_order(module.as_linear(state), logits) for state in states):
+            return path, size
+    if heads or tied:
+        raise _no_head(f"the logits are not those of {', '.join([*heads, *tied])} as it is")
+    raise _no_head("its forward calls no module that scores tokens, and has no embedding of them")
 
 
 def _fits(state: Any, module: Any) -> bool:
@@ -151,16 +157,14 @@ def _scores(module: nn.Module, size: int) -> bool:
     return isinstance(rows, mx.array) and rows.ndim == 2 and size in rows.shape
 
 
-def _tied(model: Any, size: int) -> str:
-    """The embedding whose rows are the unembedding's too."""
+def _tied(model: Any, size: int) -> list[str]:
+    """The embedding whose rows may be the unembedding's too."""
     for path, module in model.named_modules():
         if hasattr(type(module), "as_linear"):
             inner = module["embedding"] if "embedding" in module else module
             if inner["weight"].shape[0] == size:
-                return str(path)
-    raise _no_head(
-        "its forward calls no module that scores tokens, and no embedding has as many rows"
-    )
+                return [str(path)]
+    return []
 
 
 def _same_order(own: mx.array, logits: mx.array) -> bool:

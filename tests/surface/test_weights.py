@@ -7,6 +7,7 @@ import traceback
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from mlx_lm.models import llama
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 import mlxgraph as mg
@@ -173,6 +174,21 @@ def test_softcapped_and_scaled_logits_are_of_the_same_directions():
         own = mx.array([(state @ model.unembed(token)).item() for token in range(20)])
         assert not same(own, logits[:20], 1e-3), f"{name} scales or caps"
         assert mx.argsort(own).tolist() == mx.argsort(logits[:20]).tolist()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_toy_as_wide_as_its_vocabulary_has_a_head(tied):
+    """Every linear layer of it gives as many numbers as there are tokens."""
+    args = llama.ModelArgs(
+        model_type="llama", hidden_size=32, num_hidden_layers=2, intermediate_size=32,
+        num_attention_heads=2, rms_norm_eps=1e-5, vocab_size=32, tie_word_embeddings=tied,
+    )  # fmt: skip
+    mx.random.seed(2)
+    model = mg.InterpretableModel(llama.Model(args))
+    with model.trace([1, 2, 3]):
+        state, logits = model.model.norm.output.save(), model.output.save()
+    assert same(state @ model.unembed(9), logits[..., 9], 1e-4)
+    assert not same(state @ model.unembed(9), logits[..., 8], 1e-2)
 
 
 # -- what is refused -----------------------------------------------------------------------------
