@@ -42,7 +42,9 @@ def one_row(model: Traceable, text: Any) -> mx.array:
 
 
 def is_messages(given: Any) -> bool:
-    """Whether something is a conversation, as `model.encode` takes one."""
+    """Whether something is for `model.encode`: a conversation, or a dict, which it refuses."""
+    if isinstance(given, Mapping):
+        return not is_encoding(given)
     is_list = isinstance(given, (list, tuple)) and bool(given)
     return is_list and all(isinstance(one, Mapping) and "role" in one for one in given)
 

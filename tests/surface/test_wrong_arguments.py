@@ -20,7 +20,16 @@ WRONG = {
     "several tokens": (lambda m: m.single_token(" Parisian"), "'ian'"),
     "tokens of several": (lambda m: m.str_tokens([TEXT, TEXT]), "one at a time"),
     "messages": (lambda m: m.trace([{"role": "user", "content": "Hi"}]), "chat_template"),
-    "a message": (lambda m: m.logit_lens({"role": "user", "content": "Hi"}), "text or token ids"),
+    "a message": (lambda m: m.logit_lens({"role": "user", "content": "Hi"}), r"\[message\]"),
+    "a message for texts": (
+        lambda m: mg.get_activations(m, {"role": "user", "content": "Hi"}),
+        r"\[message\]",
+    ),
+    "a dict for texts": (lambda m: mg.get_activations(m, {"a": TEXT}), "this is a dict"),
+    "messages among texts": (
+        lambda m: mg.get_activations(m, [TEXT, {"role": "user", "content": "Hi"}]),
+        r"\[message\]",
+    ),
     "a text for logits": (lambda m: m.top(TEXT), "model.output.save"),
     "a block's weight": (lambda m: m.weight("layers.3"), "mlp.up_proj"),
     "no token's direction": (lambda m: m.unembed(" Parisian"), "'ian'"),
