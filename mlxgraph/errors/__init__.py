@@ -56,6 +56,13 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
+from mlxgraph.errors.texts import (
+    ChatError,
+    LoadOptionError,
+    NoChatTemplateError,
+    NoMatrixError,
+    TokenError,
+)
 from mlxgraph.errors.values import (
     EscapedError,
     ForeignProxyError,
@@ -79,6 +86,7 @@ __all__ = [
     "AlignError",
     "BaselineError",
     "BoundsError",
+    "ChatError",
     "CompileError",
     "CountError",
     "EscapedError",
@@ -93,6 +101,7 @@ __all__ = [
     "KeywordError",
     "LayersError",
     "LengthsError",
+    "LoadOptionError",
     "LookError",
     "MLXGraphError",
     "MalformedGraphError",
@@ -103,8 +112,10 @@ __all__ = [
     "ModelLoadError",
     "NameTakenError",
     "NeverCalledError",
+    "NoChatTemplateError",
     "NoEntryError",
     "NoLayerError",
+    "NoMatrixError",
     "NoTokenizerError",
     "NoValueError",
     "NotAGraphError",
@@ -125,6 +136,7 @@ __all__ = [
     "StaleHandleError",
     "StateError",
     "StepError",
+    "TokenError",
     "TokenGradientError",
     "UnboundParamError",
     "UnembeddingError",
