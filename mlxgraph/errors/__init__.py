@@ -6,6 +6,7 @@ imported from.
 """
 
 from mlxgraph.errors.base import MLXGraphError, close_matches
+from mlxgraph.errors.generation import NoStepError, OptionError, TokenError
 from mlxgraph.errors.graphs import (
     CompileError,
     GraphFileError,
@@ -105,6 +106,7 @@ __all__ = [
     "NeverCalledError",
     "NoEntryError",
     "NoLayerError",
+    "NoStepError",
     "NoTokenizerError",
     "NoValueError",
     "NotAGraphError",
@@ -112,6 +114,7 @@ __all__ = [
     "NotSavedError",
     "OpaqueError",
     "OperationError",
+    "OptionError",
     "OrderError",
     "OutsideTraceError",
     "ParamError",
@@ -125,6 +128,7 @@ __all__ = [
     "StaleHandleError",
     "StateError",
     "StepError",
+    "TokenError",
     "TokenGradientError",
     "UnboundParamError",
     "UnembeddingError",

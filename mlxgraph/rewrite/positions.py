@@ -1,0 +1,91 @@
+"""A graph of a whole text, as one forward of a generation needs it.
+
+Recorded is a graph as if prompt and new tokens went through the model at once; positions count
+from the start of that text.  A forward with a cache holds a window of it, and this page gives the
+graph that does there what the whole one does.  What a forward does not hold is left out of it; a
+position that an earlier one held is read as it was then.
+
+In: a graph, which axis of each site's value is that of the positions, a window.
+Out: a graph for that forward, or a TokenError on the user's line.
+Never: guesses.  What an operation does along the positions is asked (`keeps`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from typing import Any
+
+from mlxgraph.graph import ops
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.held import Window
+from mlxgraph.graph.node import Node
+from mlxgraph.graph.steps import bounds_of
+from mlxgraph.graph.values import frozen_leaves
+from mlxgraph.rewrite.fitting import About, Recorded
+from mlxgraph.rewrite.one_forward import WRITES, Forward, Lowered, Save
+
+__all__ = ["About", "Lowered", "Save", "Text"]
+
+
+class Text:
+    """A recorded graph, to be lowered to the forwards of one generation."""
+
+    def __init__(self, graph: Graph, about: About):
+        self._recorded = Recorded(graph, about)
+        positions, steps = _marks(self._recorded.nodes)
+        self._positions = sorted({p for p in positions if p >= 0})
+        self._ends = sorted({-p for p in positions if p < 0})
+        self._steps = None if steps is None else sorted(steps)
+
+    def key(self, window: Window) -> Any:
+        """Equal for windows of one token that need the same graph, as far as it is not exact."""
+        if window.stop - window.start != 1 or self._steps is None:
+            return window
+        at, ends, steps = self._positions, self._ends, self._steps
+        return (
+            bisect_left(at, window.start),
+            bisect_right(at, window.start),
+            bisect_right(ends, window.length),
+            bisect_right(steps, window.step),
+            window.step == 0,
+            window.stop == window.length,
+        )
+
+    def look_ahead(self, first: int, prompt: int) -> None:
+        """Find what is wrong, and which values of earlier forwards later ones will ask for.
+
+        Args: first: the position of the first token that is given; prompt: the length of the text
+            when the last token of the prompt has been given.
+        Raises: TokenError.
+        """
+        length, wanted = self._recorded.about.length, dict.fromkeys(self._recorded.wanted)
+        marks = {p for q in self._positions for p in (q, q + 1)}
+        marks |= {prompt - 1 + s for s in (*(self._steps or ()), 0, 1)} | {length - 1}
+        for p in sorted(marks):
+            if first <= p < prompt:
+                window = Window(p, p + 1, prompt, 0)
+            elif prompt <= p < length:
+                window = Window(p, p + 1, p + 1, p - prompt + 1)
+            else:
+                continue
+            wanted |= dict.fromkeys(self.at(window).asks.values())
+        self._recorded.wanted = list(wanted)
+
+    def at(self, window: Window) -> Lowered:
+        """The graph in one forward.  Raises: TokenError."""
+        return Forward(self._recorded, window).lowered()
+
+
+def _marks(nodes: Iterable[Node]) -> tuple[set[int], set[int] | None]:
+    """Every whole number among indices, and the bounds of steps (None where there is no end)."""
+    positions: set[int] = set()
+    steps: set[int] | None = set()
+    for node in nodes:
+        if node.op == ops.GETITEM or node.op in WRITES:
+            found = [leaf for leaf in frozen_leaves(node.args[1]) if type(leaf) is int]
+            positions.update(found)
+        elif node.op == ops.AT_STEPS:
+            bounds = bounds_of(node.args[0])
+            steps = None if bounds is None or steps is None else steps | set(bounds)
+    return positions, steps
