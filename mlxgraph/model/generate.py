@@ -14,6 +14,7 @@ import mlx.nn as nn
 from mlxgraph.errors import InputError, OptionError
 from mlxgraph.graph.graph import Graph, HasGraph, graph_of
 from mlxgraph.run.engine import Engine
+from mlxgraph.trace.cache_lengths import length_of
 from mlxgraph.trace.generation import Generation, Loop
 from mlxgraph.trace.inputs import params_of, prepare
 from mlxgraph.trace.trace import Interventions
@@ -77,8 +78,7 @@ def generate(
         raise InputError(
             "a generation goes on from one text.\n  Give a text, or the token ids of one."
         )
-    cache = options.get("prompt_cache")
-    start = 0 if cache is None else length_of(cache)
+    start = _start(options.get("prompt_cache"))
     pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options)
     loop = Loop(call, start, most, pieces, engine.tokenizer is not None)
     return Generation(engine, loop, interventions, graph, {**params_of(params), **given})
@@ -112,25 +112,15 @@ def _stops(stop: Any) -> tuple[str, ...]:
     return stops
 
 
-def length_of(cache: Any) -> int:
+def _start(cache: Any) -> int:
     """How many tokens a prompt cache holds.  Raises: InputError where it does not say."""
-    found = [offset for one in cache for offset in _offsets(one)]
-    if found:
-        return max(found)
-    if all(getattr(one, "empty", lambda: False)() for one in cache):
-        return 0
-    raise InputError(
-        "this prompt cache does not say how many tokens it holds, and positions count from the"
-        " first.\n  Give the whole prompt, and leave prompt_cache= out."
-    )
-
-
-def _offsets(cache: Any) -> Iterator[int]:
-    for inner in getattr(cache, "caches", ()):
-        yield from _offsets(inner)
-    offset = getattr(cache, "offset", None)
-    if isinstance(offset, int):
-        yield offset
+    found = 0 if cache is None else length_of(cache)
+    if found is None:
+        raise InputError(
+            "this prompt cache does not say how many tokens it holds, and positions count from the"
+            " first.\n  Give the whole prompt, and leave prompt_cache= out."
+        )
+    return found
 
 
 def _pieces(

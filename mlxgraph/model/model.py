@@ -24,6 +24,7 @@ from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts.arrays import same_data
+from mlxgraph.model.as_module import as_module
 from mlxgraph.model.called import called, called_in_block
 from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock, check_example
@@ -180,7 +181,7 @@ class InterpretableModel:
         return explain(self._engine, graph, inputs, rewrites_named(optimize), kwargs)
 
     pass_ = pass_
-    generate = generate
+    generate, as_module = generate, as_module
 
     @overload
     def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...

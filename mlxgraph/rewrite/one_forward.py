@@ -55,7 +55,7 @@ class Lowered(NamedTuple):
         exact: whether another window of the same kind needs another graph.
     """
 
-    writes: list[tuple[Site, Node]]
+    writes: tuple[tuple[Site, Node], ...]
     saves: list[Save]
     keep: list[tuple[Node, Node]]
     asks: dict[Node, Node]
@@ -84,7 +84,7 @@ class Forward:
         keep = [(node, found) for node in self.recorded.wanted for found in self._to_keep(node)]
         used = walk([*[n for _, n in writes], *[s.node for s in saves]])
         asks = {node: self.fit.asks[node] for node in used if node in self.fit.asks}
-        return Lowered(writes, saves, keep, asks, self.fit.exact)
+        return Lowered(tuple(writes), saves, keep, asks, self.fit.exact)
 
     # -- what comes out ---------------------------------------------------------------------------
 

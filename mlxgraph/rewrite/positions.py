@@ -16,6 +16,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import Any
 
+from mlxgraph.errors import TokenError
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
@@ -33,6 +34,7 @@ class Text:
 
     def __init__(self, graph: Graph, about: About):
         self._recorded = Recorded(graph, about)
+        self._everywhere: dict[int, bool] = {}
         positions, steps = _marks(self._recorded.nodes)
         self._positions = sorted({p for p in positions if p >= 0})
         self._ends = sorted({-p for p in positions if p < 0})
@@ -71,6 +73,31 @@ class Text:
                 continue
             wanted |= dict.fromkeys(self.at(window).asks.values())
         self._recorded.wanted = list(wanted)
+
+    def is_the_same_everywhere(self, count: int) -> bool:
+        """Whether forwards of so many tokens all need one graph, wherever in a text they are."""
+        if count not in self._everywhere:
+            self._everywhere[count] = self._is_the_same(count)
+        return self._everywhere[count]
+
+    def _is_the_same(self, count: int) -> bool:
+        far = 1 << 20
+        starts = {0, far} | {start for p in self._positions for start in (p, p + 1)}
+        windows = [Window(start, start + count, start + count, 1) for start in starts]
+        windows += [w._replace(length=w.length + n) for n in (1, *self._ends, far) for w in windows]
+        try:
+            found = [self.at(window) for window in windows]
+        except TokenError:
+            return False
+        first = found[0]
+        same = all(o.writes == first.writes and o.saves == first.saves for o in found)
+        return same and not any(one.exact for one in found)
+
+    def counts_from_the_end(self, start: int, count: int) -> bool:
+        """Whether it matters to a forward how much of the text is still to come."""
+        stop = start + count
+        last, not_yet = (self.at(Window(start, stop, length, 1)) for length in (stop, stop + 1))
+        return last.writes != not_yet.writes or last.saves != not_yet.saves
 
     def at(self, window: Window) -> Lowered:
         """The graph in one forward.  Raises: TokenError."""

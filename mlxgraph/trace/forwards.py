@@ -36,10 +36,10 @@ from mlxgraph.trace.indices import line_of
 MOST_PLANS = 64
 
 
-def text_call(length: int) -> Call:
+def text_call(length: int, rows: int = 1) -> Call:
     """A call of the whole text that is to be recorded on: what its tokens are, nobody asks."""
-    tokens = mx.zeros((1, length), mx.int32)
-    return describe_call((tokens,), {}, tokens=tokens, lengths=[length])
+    tokens = mx.zeros((rows, length), mx.int32)
+    return describe_call((tokens,), {}, tokens=tokens, lengths=[length] * rows)
 
 
 class _Planned:
@@ -66,12 +66,14 @@ class Forwards:
         graph: Graph,
         params: Mapping[str, Any],
         length: int,
+        rows: int = 1,
     ):
         self.graph = graph
         self._engine = engine
         self._params = params
         self._census = recording.census
         self._length = length
+        self._rows = rows
         self._kinds = {node: _kind(recording, node) for node in graph.nodes()}
         self._keeps: dict[Any, int | None] = {}
         self._axes: dict[Site, Any] = {}
@@ -86,7 +88,7 @@ class Forwards:
 
     def _axes_of(self, site: Site) -> Any:
         if site not in self._axes:
-            longer = self._engine.runner.census(text_call(self._length + 1))
+            longer = self._engine.runner.census(text_call(self._length + 1, self._rows))
             self._axes[site] = axes_of(site, self._length, self._census, longer)
         return self._axes[site]
 
@@ -180,12 +182,11 @@ class Forwards:
             if len(there) != len(recorded):
                 raise self._other_form(site)
             for array, axis, before in zip(there, leaves(axes), recorded, strict=True):
-                if type(axis) is not int:
+                if type(axis) is not int or not isinstance(array, ARRAY):
                     continue
-                length = window.stop - window.start
                 wanted = [*before.shape]
-                wanted[axis] = length
-                if not isinstance(array, ARRAY) or array.shape[1:] != tuple(wanted[1:]):
+                wanted[axis] = window.stop - window.start
+                if array.shape != tuple(wanted):
                     raise self._other_form(site)
 
     def _other_form(self, site: Site) -> TokenError:
