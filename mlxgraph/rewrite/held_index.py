@@ -47,8 +47,9 @@ def chosen_by(
         listed = _listed(part, numbers)
         if listed is None:
             return Refused(node, "positions that are only known as it runs", _MASKS)
-        others = [p for k, p in enumerate(parts) if k != at and type(p) not in (Slice, type(None))]
-        if others:
+        chosen = [k for k, p in enumerate(parts) if type(p) not in (Slice, type(None))]
+        others = [type(parts[k]) for k in chosen if k != at]
+        if any(kind is not int for kind in others) or chosen[-1] - chosen[0] >= len(chosen):
             return Refused(
                 node,
                 "a list of positions beside another index",

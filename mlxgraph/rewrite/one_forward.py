@@ -25,7 +25,7 @@ from mlxgraph.graph.held import (
     with_inputs,
 )
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
-from mlxgraph.graph.site import Site
+from mlxgraph.graph.site import OUTPUT, SKIP, Site
 from mlxgraph.graph.steps import takes_step
 from mlxgraph.graph.values import frozen_leaves
 from mlxgraph.rewrite.fitting import BY_WHERE, RESHAPE, SAME, Fitting, Recorded
@@ -97,7 +97,8 @@ class Forward:
             return None
         if isinstance(state, (Nest, Odd)):
             return state.node
-        whole = self._site(site, site_node(*site))
+        there = site._replace(port=OUTPUT) if site.port == SKIP else site
+        whole = self._site(there, site_node(*there))
         if not isinstance(whole, Held):
             if isinstance(state, Held):
                 state = self.fit.plain(state, node)

@@ -8,15 +8,21 @@ Never: a loop, a sampler or a cache of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxgraph.errors import InputError, NoStepError, NoTokenizerError, UnboundParamError
+from mlxgraph.errors import (
+    InputError,
+    MLXGraphError,
+    NoStepError,
+    NoTokenizerError,
+    UnboundParamError,
+)
 from mlxgraph.errors.source_line import here
-from mlxgraph.errors.tracebacks import with_edges
+from mlxgraph.errors.tracebacks import trim_installed, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
@@ -81,14 +87,15 @@ class Generation(Trace):
         graph: Graph | None = None,
         params: Mapping[str, Any] | None = None,
     ):
-        length = loop.start + len(loop.prompt.tokens[0]) + loop.most - 1  # type: ignore[index]
+        # mlx-lm gives the last new token to the model too, though nobody asks for what follows it
+        length = loop.start + len(loop.prompt.tokens[0]) + loop.most  # type: ignore[index]
         super().__init__(engine, text_call(length), interventions, graph, params, None)
         self._loop = loop
         self._scopes: list[tuple[Any, list[Node], str]] = []
         self._tokens: list[int] = []
         self._pieces: list[str] = []
         self._values: list[dict[int, list]] = []
-        self._under_way: Iterator[Token] | None = None
+        self._under_way: Generator[Token] | None = None
         self._state = "new"
 
     # -- the block --------------------------------------------------------------------------------
@@ -109,35 +116,44 @@ class Generation(Trace):
         if self._state == "open":
             for _ in self._run():
                 pass
-        elif self._under_way is not None:
-            self._under_way.close()  # type: ignore[attr-defined]
 
-    def _run(self) -> Iterator[Token]:
+    def _close(self) -> None:
+        super()._close()
+        if self._under_way is not None:  # whatever ended the block: what came so far is kept
+            self._under_way.close()
+
+    def _run(self) -> Generator[Token]:
         """The tokens as they come; whatever ends it, the saves have what there was."""
         recording = self._recording
         assert recording is not None
         recording.check_escapes()
         self._graph = graph = recording.graph()
         self._params = recording.bind(graph, self._params)
-        self._close()
+        super()._close()
         self._state = "done"
         if recording.unbound:
             raise UnboundParamError(recording.unbound)
         self._check_scopes(graph)
         self._values = [{} for _ in graph.saves]
         try:
-            forwards = Forwards(self._engine, recording, graph, self._params, self._length)
-            first, prompt = self._loop.start, self._loop.start + self._prompt_length
-            forwards.text.look_ahead(first, prompt)
-            names = [name for name, _ in graph.saves]
-            stepper = _Stepper(forwards, first, prompt, names, self._values)
-            for number, text in self._loop.pieces(stepper):
-                self._tokens.append(number)
-                self._pieces.append(text)
-                yield Token(number, text)
+            yield from self._ran_through(recording, graph)
+        except MLXGraphError as error:
+            trim_installed(error)
+            raise
         finally:
             self._fill(recording, graph)
         self._check_steps_came()
+
+    def _ran_through(self, recording: Recording, graph: Graph) -> Iterator[Token]:
+        forwards = Forwards(self._engine, recording, graph, self._params, self._length)
+        first, prompt = self._loop.start, self._loop.start + self._prompt_length
+        forwards.text.look_ahead(first, prompt)
+        names = [name for name, _ in graph.saves]
+        stepper = _Stepper(forwards, first, prompt, names, self._values)
+        for number, text in self._loop.pieces(stepper):
+            self._tokens.append(number)
+            self._pieces.append(text)
+            yield Token(number, text)
 
     def _fill(self, recording: Recording, graph: Graph) -> None:
         """Give every saved handle what there is: of the steps whose tokens came."""
@@ -242,6 +258,10 @@ class Generation(Trace):
         """The ids of the new tokens so far: step k gave the k-th."""
         self._ran()
         return list(self._tokens)
+
+    def __repr__(self) -> str:
+        model = f"InterpretableModel({type(self._engine.root).__name__})"
+        return f"<Generation ({self._state}) of {model}: {len(self._tokens)} new tokens>"
 
     @tokens.setter
     def tokens(self, value: Any) -> None:
