@@ -37,7 +37,7 @@ from mlxgraph.graph.values import FrozenDict, FrozenList, Slice, frozen_leaves, 
 
 __all__ = [  # the kinds of node, beside what this page defines
     "APPLY", "CALL", "CONSTANT", "GRAD", "NUMBER", "PARAM", "SITE", "SOURCES",
-    "Node", "at_steps", "called", "is_draw", "is_number", "site_node", "site_of", "substitute",
+    "Node", "for_steps", "called", "is_draw", "is_number", "site_node", "site_of", "substitute",
     "walk",
 ]  # fmt: skip
 
@@ -158,7 +158,7 @@ def site_of(node: Node) -> Site:
     return Site(*node.args)
 
 
-def at_steps(node: Node, steps: Any) -> Node:
+def for_steps(node: Node, steps: Any) -> Node:
     """A value that there is at some steps of a generation alone, as `graph.steps` has them."""
     return Node(AT_STEPS, (steps, None, node))
 

@@ -139,12 +139,14 @@ def as_module(self: Any, *, each_call: bool = False) -> nn.Module:
         have no meaning in forwards on parts of a text, or that are for some steps alone.
 
     Example:
+        >>> import mlx_lm
         >>> model = mg.tiny()
         >>> quiet = model.edit(mg.edit("layers.*.mlp", iv.scale(0.5))).as_module()
         >>> mlx_lm.generate(quiet, model.tokenizer, "The capital of France is", max_tokens=2)
         'Paris.'
     """
-    return _kind(type(self.module))(self._engine, each_call)
+    kind: Any = type(self.module)
+    return _kind(kind)(self._engine, each_call)
 
 
 class _Edited:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
-from mlxgraph.graph.node import Node, at_steps
+from mlxgraph.graph.node import Node, for_steps
 from mlxgraph.record.handle import result_of
 from mlxgraph.record.save_names import default_name
 from mlxgraph.record.saved_values import SavedValues
@@ -71,7 +71,7 @@ class Saves:
                 unique = f"{name}#{counts[name]}"
                 counts[name] += unique in taken
             taken.add(unique)
-            found.append((unique, reduce(at_steps, reversed(steps), kept._node)))
+            found.append((unique, reduce(for_steps, reversed(steps), kept._node)))
         return found
 
     def finish(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:

@@ -71,7 +71,12 @@ class Text:
                 window = Window(p, p + 1, p + 1, p - prompt + 1)
             else:
                 continue
-            wanted |= dict.fromkeys(self.at(window).asks.values())
+            try:
+                wanted |= dict.fromkeys(self.at(window).asks.values())
+            except TokenError:
+                if p >= prompt - 1:
+                    raise
+                continue  # the prompt's chunks may be cut elsewhere; each says so itself
         self._recorded.wanted = list(wanted)
 
     def is_the_same_everywhere(self, count: int) -> bool:

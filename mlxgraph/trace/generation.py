@@ -8,6 +8,7 @@ Never: a loop, a sampler or a cache of its own.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import mlx.core as mx
 
 from mlxgraph.errors import (
     InputError,
+    LookError,
     MLXGraphError,
     NoStepError,
     NoTokenizerError,
@@ -27,6 +29,7 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
 from mlxgraph.graph.node import Node, walk
+from mlxgraph.graph.site import Site
 from mlxgraph.graph.steps import frozen_steps, last_named, spoken_steps
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.call import Call
@@ -101,6 +104,8 @@ class Generation(Trace):
     # -- the block --------------------------------------------------------------------------------
 
     def __enter__(self) -> Generation:
+        if self._state != "new":
+            raise InputError("this generation has run.\n  Write model.generate(...) for another.")
         super().__enter__()
         self._state = "open"
         try:
@@ -116,6 +121,8 @@ class Generation(Trace):
         if self._state == "open":
             for _ in self._run():
                 pass
+        for values in self._logged:
+            sys.stdout.write(" ".join(map(str, values)) + "\n")
 
     def _close(self) -> None:
         super()._close()
@@ -130,7 +137,7 @@ class Generation(Trace):
         self._graph = graph = recording.graph()
         self._params = recording.bind(graph, self._params)
         super()._close()
-        self._state = "done"
+        self._state, self.lengths = "done", self._loop.prompt.lengths
         if recording.unbound:
             raise UnboundParamError(recording.unbound)
         self._check_scopes(graph)
@@ -259,10 +266,6 @@ class Generation(Trace):
         self._ran()
         return list(self._tokens)
 
-    def __repr__(self) -> str:
-        model = f"InterpretableModel({type(self._engine.root).__name__})"
-        return f"<Generation ({self._state}) of {model}: {len(self._tokens)} new tokens>"
-
     @tokens.setter
     def tokens(self, value: Any) -> None:
         """Of a plain trace it is what the model was given."""
@@ -285,6 +288,16 @@ class Generation(Trace):
     @saved_values.setter
     def saved_values(self, value: Any) -> None:
         self._saved = value
+
+    def _values_at(self, sites: list[Site]) -> list[Any]:
+        raise LookError(
+            f"{', '.join(map(str, sites[:3]))}: of a generation there is what its block saved, and"
+            f" nothing else.\n  at {here()}\n  Save it in the block."
+        )
+
+    def __repr__(self) -> str:
+        model = f"InterpretableModel({type(self._engine.root).__name__})"
+        return f"<Generation ({self._state}) of {model}: {len(self._tokens)} new tokens>"
 
 
 def _is_named(steps: Any) -> bool:

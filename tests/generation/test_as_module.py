@@ -232,8 +232,9 @@ def test_the_trainer_trains_lora_on_it(llama, tmp_path):
     assert losses[-1] < losses[0]
     after = dict(tree_flatten(llama.module.parameters()))
     for name, value in before.items():
-        same = bool(mx.array_equal(value, after[name]))
-        assert same != (name in names and "lora_b" in name) or "lora_a" in name
+        changed = not mx.array_equal(value, after[name])
+        if "lora_a" not in name:  # the gradient of the first step is nothing there
+            assert changed == (name in names)
     adapters = mx.load(str(tmp_path / "adapters.safetensors"))
     assert set(adapters) == set(names)
 

@@ -114,9 +114,7 @@ def test_without_edits_the_tokens_are_mlx_lms_own(model: mg.InterpretableModel):
     assert tokens == plain
     for mine, theirs in zip(logits, logprobs, strict=True):
         assert mx.array_equal(mine - mx.logsumexp(mine, keepdims=True), theirs)
-    steered, _ = generated(model, everywhere)
-    other = generated(model, everywhere)[1]
-    assert steered != plain or not close(other[0], logits[0])
+    assert not close(generated(model, everywhere)[1][0], logits[0])
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)

@@ -180,6 +180,18 @@ def test_an_option_that_mlx_lm_does_not_know_is_refused(model, option, said):
     assert isinstance(raised.value, TypeError)
 
 
+def test_what_was_not_saved_is_not_there(model):
+    with model.generate(PROMPT, max_tokens=2) as t:
+        h = model.layers[1].output.save()
+        t.log("tokens", h)
+    assert t.lengths == [LENGTH]
+    for look in (lambda: t.output, lambda: t.get("layers.2"), lambda: t.activations["layers.2"]):
+        with pytest.raises(LookError, match="Save it"):
+            look()
+    with pytest.raises(InputError, match="has run"):
+        t.__enter__()
+
+
 @pytest.mark.parametrize("most", [0, -2, 2.5, True, "3"])
 def test_what_is_no_number_of_tokens_is_refused(model, most):
     with pytest.raises(InputError, match="max_tokens"):
