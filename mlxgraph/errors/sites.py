@@ -21,7 +21,7 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "scan": "Shapes are known inside every block: h.shape runs nothing.",
     "session": "Values that are saved flow from one trace into the next; no session is needed.",
     "next": "Write `module.calls[k]` for the k-th call in one forward.",
-    "source": "Only modules' inputs and outputs are sites.",
+    "source": "Write module.ops: what the module's own forward calls.",
     "run_with_cache": "Write `with model.trace(x) as t:` and look values up in t.activations.",
     "run_with_hooks": "Write model.trace(x, interventions={name: function}).",
     "result": "Write t.output, the model's output in this run.",
@@ -68,7 +68,7 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "generate": _LATER.format("Generation under edits"),
     "sweep": _LATER.format("A batched sweep") + " Run the graphs in a loop.",
     **{
-        port: _LATER.format(f"`.{port}` inside attention")
+        port: f"It is a value of an attention: write model.layers[k].attn.{port} in a block."
         for port in ("queries", "keys", "values", "scores", "pattern", "heads")
     },
 }

@@ -40,7 +40,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.trace.inputs import check_keywords, encode, listed_ids, params_of, prepare
 from mlxgraph.trace.module_habits import delete_added, no_loop
-from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
+from mlxgraph.trace.module_handle import ModuleHandle, children_of, handle_on, layers_of
 from mlxgraph.trace.open_block import open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
 from mlxgraph.trace.resolve import is_interventions
@@ -309,7 +309,7 @@ class InterpretableModel:
         if site.port == INPUTS:
             module, _, port = str(name).rpartition(".")
             raise SiteNameError(str(name), f"model[{module!r}].{port}")
-        return ModuleHandle(engine, site.path, call=site.call)
+        return handle_on(engine, site)
 
     def sites(self, name: str | ModuleHandle) -> list[str]:
         """The canonical names of what a name or pattern means: `model.sites("layers.*.mlp")`.
