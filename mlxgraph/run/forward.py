@@ -65,10 +65,7 @@ def run_plan(
     try:
         with tree.beyond.as_it_was():
             values = with_gradients(plan, once) if plan.gradients else once({})
-            saves = [
-                same_data_in(values[node]) if base is None else _part(values, node, base)
-                for node, base in zip(plan.saves, plan.cut_from, strict=True)
-            ]
+            saves = saved(plan, values)
     except BaseException:
         if draws is not None:
             draws.undo()
@@ -76,6 +73,14 @@ def run_plan(
     if draws is not None:
         draws.finish()
     return saves
+
+
+def saved(plan: Plan, values: Values) -> list[Any]:
+    """The values of a plan's saves, each on array objects of its own."""
+    return [
+        same_data_in(values[node]) if base is None else _part(values, node, base)
+        for node, base in zip(plan.saves, plan.cut_from, strict=True)
+    ]
 
 
 def _part(values: Values, node: Node, base: Node) -> Any:
