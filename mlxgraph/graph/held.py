@@ -21,7 +21,6 @@ from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import FrozenList, Slice, map_frozen
 
 FULL = Slice(None, None, None)
-ODD = "odd"  # in place of an axis
 PAST, LATER, BEYOND = "past", "later", "beyond"
 
 
@@ -76,14 +75,15 @@ class Plain(NamedTuple):
 
 
 class Odd(NamedTuple):
-    """A value with an axis that grows with the text, and is not its positions."""
+    """A value that grows with the text along axes (from the last) that are not its positions."""
 
     node: Node
     origin: Node
+    grown: frozenset[int]
 
 
 class Nest(NamedTuple):
-    """A nested value; `axes` has its form, with an axis, ODD or None in place of each array."""
+    """A nested value; `axes` has its form, with what `About.axes` says in place of each array."""
 
     node: Node
     axes: Any

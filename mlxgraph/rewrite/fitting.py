@@ -14,7 +14,6 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import (
     BEYOND,
     LATER,
-    ODD,
     Absent,
     Held,
     Nest,
@@ -35,7 +34,8 @@ class About(NamedTuple):
 
     Attributes:
         kind: a node's shape and dtype as recorded, or None where it is no array.
-        axes: a site's value with an axis (from the last), ODD or None in place of each array.
+        axes: a site's value with the axis of the positions (from the last) in place of each array,
+            None where it has none, a frozenset of those that grow in another way.
         keeps: the axis of a node's value that goes along with these axes of its inputs; None
             where it mixes positions.
         numbers: the whole numbers of an array from outside, or None.
@@ -93,8 +93,8 @@ class Fitting:
     def of_axes(self, node: Node, origin: Node, axes: Any) -> State:
         if is_container(axes):
             return Nest(node, axes)
-        if axes == ODD:
-            return Odd(node, origin)
+        if isinstance(axes, frozenset):
+            return Odd(node, origin, axes)
         if axes is None:
             return Plain(node)
         start, stop, length, _ = self.window

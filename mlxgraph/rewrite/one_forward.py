@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from mlxgraph.graph import ops
 from mlxgraph.graph.held import (
     BEYOND,
-    ODD,
     PAST,
     Absent,
     Held,
@@ -31,6 +30,7 @@ from mlxgraph.graph.values import frozen_leaves
 from mlxgraph.rewrite.fitting import BY_WHERE, RESHAPE, SAME, Fitting, Recorded
 from mlxgraph.rewrite.held_index import Chosen, chosen_by
 from mlxgraph.rewrite.held_nested import nested
+from mlxgraph.rewrite.odd import odd
 
 WRITES = frozenset({ops.UPDATE, *ops.AT.values()})
 _RESHAPES = ops.RESHAPES - {ops.RESHAPE_LIKE}
@@ -38,7 +38,7 @@ _RESHAPES = ops.RESHAPES - {ops.RESHAPE_LIKE}
 
 class Save(NamedTuple):
     """A save in one forward: the axis along which several forwards' values are joined, or axes of a
-    nested value; None of one that does not grow, ODD where it cannot be told."""
+    nested value; None of one that does not grow, a frozenset where they cannot be."""
 
     name: str
     node: Node
@@ -126,7 +126,7 @@ class Forward:
         if isinstance(state, Nest):
             axes = state.axes
         elif isinstance(state, Odd):
-            axes = ODD
+            axes = state.grown
         if not self._is_fresh(state.node) and self._is_fresh(node):
             return []  # all that it is made of was there before
         return [Save(name, state.node, axes)]
@@ -168,7 +168,7 @@ class Forward:
         if any(isinstance(s, Nest) for s in states.values()):
             return nested(node, states, self.states, self.fit)
         if any(isinstance(s, Odd) for s in states.values()):
-            return self._odd(node, states)
+            return odd(node, states, self.about.kind)
         if not any(isinstance(s, Held) for s in states.values()):
             return Plain(with_inputs(node, {c: s.node for c, s in states.items()}))  # type: ignore
         if op == ops.GETITEM:
@@ -249,11 +249,13 @@ class Forward:
     def _update_plain(self, node: Node, base: State, given: State) -> State:
         if isinstance(given, (Refused, Absent)):
             return given
-        if isinstance(base, Odd) or isinstance(base, Nest):
-            return Refused(node, "an index into a value that grows with the text", BY_WHERE)
         for child in node.inputs:
             if isinstance(self.states[child], (Refused, Absent)):
                 return self.states[child]
+        if isinstance(base, Odd):
+            return odd(node, {c: self.states[c] for c in node.inputs}, self.about.kind)
+        if isinstance(base, Nest):
+            return Refused(node, "an index into a nested value", BY_WHERE)
         value = node.args[2]
         fitted = self.fit.plain(given, value) if type(value) is Node else given
         if not isinstance(fitted, Plain):
@@ -369,16 +371,3 @@ class Forward:
                 return plain
             inputs[child] = plain.node
         return Plain(with_inputs(node, inputs))
-
-    def _odd(self, node: Node, states: Mapping[Node, State]) -> State:
-        shapes = [self.about.kind(c) for c, s in states.items() if not isinstance(s, Odd)]
-        single = all(kind is None or prod(kind[0]) == 1 for kind in shapes)
-        likes = (ops.FULL_LIKE, ops.ASTYPE_LIKE, ops.BROADCAST_LIKE)
-        if single and (node.op in ops.ELEMENTWISE or node.op in likes):
-            inputs = {c: s.node for c, s in states.items()}  # type: ignore[union-attr]
-            return Odd(with_inputs(node, inputs), node)  # type: ignore[arg-type]
-        return Refused(
-            node,
-            f"{ops.short(node.op)} of a value that grows with the text in a way of its own",
-            "Scale it as a whole, save it, or edit a value of shape (batch, length, ...).",
-        )

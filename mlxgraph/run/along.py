@@ -16,7 +16,6 @@ import mlx.core as mx
 from mlxgraph.evaluate.evaluate import Lookup, call_arguments, evaluate
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.held import ODD
 from mlxgraph.graph.nested import is_container, leaves, unflatten
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
@@ -26,6 +25,7 @@ from mlxgraph.mlx_facts.originals import ARRAY
 
 LENGTH = 3  # of what an operation is tried on
 CLOSE = 1e-3  # of the largest value: kernels differ by shape; what mixes positions differs by more
+UNKNOWN: frozenset[int] = frozenset()
 Kind = tuple[tuple[int, ...], str]
 
 
@@ -33,15 +33,15 @@ def axes_of(site: Site, length: int, census: Census, longer: Census) -> Any:
     """A site's value with the axis of its positions in place of each array.
 
     Args: length: of the text of `census`; that of `longer` is one more.
-    Returns: an axis from the last, None where nothing follows the length, ODD where something does
-        and it is not one axis of `length`.
+    Returns: an axis from the last, None where nothing follows the length, a frozenset of axes where
+        something does and it is not one axis of `length` (empty where it cannot be told).
     """
     value, other = census.values[site], longer.values.get(site)
     if not is_container(value):
         return _axis(value, other, length)
     mine, theirs = leaves(value), leaves(other)
     if len(mine) != len(theirs):
-        return unflatten(value, [ODD if isinstance(leaf, ARRAY) else None for leaf in mine])
+        return unflatten(value, [UNKNOWN if isinstance(leaf, ARRAY) else None for leaf in mine])
     found = [_axis(a, b, length) for a, b in zip(mine, theirs, strict=True)]
     return unflatten(value, found)
 
@@ -50,13 +50,13 @@ def _axis(value: Any, other: Any, length: int) -> Any:
     if not isinstance(value, ARRAY):
         return None
     if not isinstance(other, ARRAY) or value.ndim != other.ndim:
-        return ODD
+        return UNKNOWN
     grown = [k for k, (a, b) in enumerate(zip(value.shape, other.shape, strict=True)) if a != b]
     if not grown:
         return None
     if len(grown) == 1 and (value.shape[grown[0]], other.shape[grown[0]]) == (length, length + 1):
         return grown[0] - value.ndim
-    return ODD
+    return frozenset(k - value.ndim for k in grown)
 
 
 def kept_axis(

@@ -175,7 +175,9 @@ class Run:
             self.turning = Turning(self.plan.turns, call.args[1])
         if self.plan.hooked or self.plan.calls_modules:
             hook, inside = _answering(self), self.plan.inside
-            watch = Watch(tree, hook, _Values(self), inside, self.plan.written) if inside else None
+            watch = (
+                Watch(tree, hook, ValuesInside(self), inside, self.plan.written) if inside else None
+            )
             standin = StandIn(tree, self.plan.hooked, watch.module if watch else hook, weights)
             self.by_hand.modules = standin.modules
             if self.plan.hooked:
@@ -244,7 +246,7 @@ class Run:
         return value
 
 
-class _Values:
+class ValuesInside:
     """A run's answers for the values of attentions; the run may be over, and then it has none."""
 
     __slots__ = ("_run",)

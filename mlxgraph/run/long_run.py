@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from copy import copy
 from typing import Any
 
 from mlxgraph.errors import NeverCalledError
@@ -20,27 +21,27 @@ from mlxgraph.graph.node import Node, walk
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.mlx_facts.compiling import uncompiled
 from mlxgraph.run.draws import Draws
-from mlxgraph.run.forward import Run, saved
+from mlxgraph.run.forward import Run, ValuesInside, saved
+from mlxgraph.run.inside import Watch
 from mlxgraph.run.plan import Plan
-from mlxgraph.run.standin import StandIn
+from mlxgraph.run.standin import Hook, StandIn
 from mlxgraph.run.tree import ModuleTree
 
 
 class _Now:
-    """The run of the moment.  It knows no module, so that there is no circle."""
+    """What answers at the moment.  It knows no module, so that there is no circle."""
 
-    __slots__ = ("run",)
+    __slots__ = ("hook",)
 
     def __init__(self) -> None:
-        self.run: Run | None = None
+        self.hook: Hook | None = None
 
     def answer(
         self, path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
     ) -> Any:
-        run = self.run
-        return (
-            original(*args, **kwargs) if run is None else run.answer(path, original, args, kwargs)
-        )
+        if self.hook is None:
+            return original(*args, **kwargs)
+        return self.hook(path, original, args, kwargs)
 
 
 class LongRun:
@@ -67,9 +68,14 @@ class LongRun:
             run.by_hand.modules = standin.modules
         if draws is not None:
             draws.begin()
-        self._now.run = run
+        watch = _watch(tree, plan, run)
+        self._now.hook = watch.module if watch else run.answer if run else None
         try:
-            with uncompiled() if tree.may_compile else nullcontext(), tree.beyond.as_it_was():
+            with (
+                uncompiled() if tree.may_compile else nullcontext(),
+                tree.beyond.as_it_was(),
+                watch.on(standin) if watch else nullcontext(),
+            ):
                 output = standin.root(*args, **kwargs)
             saves = [] if plan is None or run is None else saved(plan, run.values)
         except BaseException:
@@ -77,10 +83,16 @@ class LongRun:
                 draws.undo()
             raise
         finally:
-            self._now.run = None
+            self._now.hook = None
         if draws is not None:
             draws.finish()
         return output, saves, run
+
+
+def _watch(tree: ModuleTree, plan: Plan | None, run: Run | None) -> Watch | None:
+    if plan is None or run is None or not plan.inside:
+        return None
+    return Watch(tree, run.answer, ValuesInside(run), plan.inside, plan.written)
 
 
 def to_the_end(plan: Plan) -> Plan:
@@ -94,7 +106,6 @@ def to_the_end(plan: Plan) -> Plan:
         cut_from=plan.cut_from[:-1],
         read=plan.read if used else plan.read - {root},
         stops=stops,
-        hooked=frozenset(site.path for site in stops),
         last=None,
         expected=None,
     )
@@ -119,6 +130,6 @@ def check_reached(plan: Plan, run: Run, line: Callable[[Site], str]) -> None:
 
 def as_traced(census: Census) -> Census:
     """A census of which only the sites and their order count: other forwards have other shapes."""
-    twin = Census(traceable=True)
-    twin.order, twin.values, twin.draws = census.order, census.values, census.draws
+    twin = copy(census)
+    twin.traceable = True
     return twin

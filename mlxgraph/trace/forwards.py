@@ -15,7 +15,7 @@ from mlxgraph.errors import PartOfTextError
 from mlxgraph.evaluate.values import NodeFailure, source_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.held import ODD, Window
+from mlxgraph.graph.held import Window
 from mlxgraph.graph.nested import leaves, unflatten
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
@@ -81,7 +81,9 @@ class Forwards:
         self._memory: dict[Node, Any] = {}
         about = About(self._kinds.get, self._axes_of, self._kept_axis, self._numbers, length)
         self.text = Text(graph, about)
-        self._hooked = {site.path for site in graph.sites}
+        inside = any(self._census.is_inside(site) for site in graph.sites)
+        hooked = self._census.of_modules() if inside else graph.sites
+        self._hooked = {site.path for site in hooked}
         self._long: LongRun | None = None
 
     # -- what the text's graph asks ---------------------------------------------------------------
@@ -89,6 +91,8 @@ class Forwards:
     def _axes_of(self, site: Site) -> Any:
         if site not in self._axes:
             longer = self._engine.runner.census(text_call(self._length + 1, self._rows))
+            if self._census.is_inside(site):
+                longer.look_inside()
             self._axes[site] = axes_of(site, self._length, self._census, longer)
         return self._axes[site]
 
@@ -217,7 +221,7 @@ def joined(pieces: list[tuple[Save, Any]]) -> Any:
     save, first = pieces[-1]
     if len(pieces) == 1 or save.axes is None:
         return first
-    if save.axes == ODD:
+    if isinstance(save.axes, frozenset):
         return [value for _, value in pieces]
     if type(save.axes) is int:
         return mx.concatenate([value for _, value in pieces], axis=save.axes)

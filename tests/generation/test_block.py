@@ -83,6 +83,15 @@ def test_nested_values_are_saved_by_step_too(model):
     assert len(t.saved_values) == 2
 
 
+def test_a_pattern_is_saved_in_the_chunks_that_it_was_computed_in(model):
+    with model.generate(PROMPT, max_tokens=3):
+        pattern = model.layers[1].self_attn.pattern.save()
+    shapes = [chunk.shape for chunk in pattern[0]]
+    assert shapes == [(1, 4, LENGTH - 1, LENGTH - 1), (1, 4, 1, LENGTH)]
+    assert pattern[2].shape == (1, 4, 1, LENGTH + 2)
+    assert close(pattern[2].sum(axis=-1), mx.ones((1, 4, 1)))
+
+
 def test_values_by_step_are_pickled_as_what_they_are(model):
     with model.generate(PROMPT, max_tokens=2):
         h = model.layers[1].output.save()
@@ -213,7 +222,23 @@ def one_row(m: Any, p: int, n: int) -> None:
     m.layers[1].output[0, mx.array([1, 3])] += push()
 
 
-OPERATIONS = [heads, normed, without_direction, coded, largest, other_layer, skipped, inputs,
+def a_head_inside(m: Any, p: int, n: int) -> None:
+    m.layers[1].self_attn.heads[:, 2] = 0.0
+
+
+def a_pattern(m: Any, p: int, n: int) -> None:
+    m.layers[1].self_attn.pattern[:, 1] *= 0.25
+
+
+def all_scores(m: Any, p: int, n: int) -> None:
+    m.layers[1].self_attn.scores = m.layers[1].self_attn.scores * 0.1
+
+
+def some_queries(m: Any, p: int, n: int) -> None:
+    m.layers[1].self_attn.queries[:, :, 2:8] *= 3.0
+
+
+OPERATIONS = [a_head_inside, a_pattern, all_scores, some_queries, heads, normed, without_direction, coded, largest, other_layer, skipped, inputs,
               the_mean_of_three, a_ramp, transposed, reversed_, one_row]  # fmt: skip
 
 
