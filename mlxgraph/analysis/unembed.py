@@ -97,17 +97,16 @@ def _with_last_edits(model: Any) -> Any:
 def final_norm(model: Traceable) -> str | None:
     """The path of the norm between the last layer and the head; None if there is none.
 
-    It is the first norm that the forward calls after the last layer.
+    It is the last norm that the forward calls, after the last layer: between the two a model may
+    have layers of another kind.
     """
     with model.trace(mx.zeros((1, 1), dtype=mx.int32)) as t:
         pass
     last = model.layers[-1].path
-    behind = False
-    for name in t.activations:
-        if behind and _is_norm(name, model):
-            return model[name].path
-        behind = behind or model[name].path == last
-    return None
+    paths = [model[name].path for name in t.activations]
+    behind = paths[paths.index(last) + 1 :] if last in paths else []
+    norms = [path for path in behind if _is_norm(path, model)]
+    return norms[-1] if norms else None
 
 
 def _norm_to_skip(model: Traceable) -> str:

@@ -42,6 +42,7 @@ class Census:
     inputs number the rows of an embedding: `{array: (path, how many rows)}`, `embeddings` how
     many rows each embedding has that is called. Of modules with several paths, `aliases` says
     which path counts the calls, and `first` the number of the first call by each path.
+    `turns` says which axes of a site's arrays are turned where rows are padded on the right.
     `checked` is for the recordings on it: the arrays from outside that were found to be arrays.
 
     The sites inside modules (`graph.inside`) are entered when one is first asked for: `look` takes
@@ -63,6 +64,7 @@ class Census:
         "embeddings",
         "aliases",
         "first",
+        "turns",
         "checked",
         "inside",
         "unknown",
@@ -85,6 +87,7 @@ class Census:
         self.embeddings: dict[str, int] = {}
         self.aliases: Mapping[str, str] = {}
         self.first: dict[str, int] = {}
+        self.turns: dict[Site, list[Any]] = {}
         self.checked: set[Any] = set()
         self._within = self._since = 0  # sites inside modules: all, and since the last of a module
         self.inside: dict[Site, str] = {}
@@ -110,6 +113,7 @@ class Census:
         self.values = {**fuller.values, **self.values}
         self.inside, self.unknown = fuller.inside, fuller.unknown
         self.written = fuller.written
+        self.turns = {**fuller.turns, **self.turns}
         self.first = {**fuller.first, **self.first}
         self.order = fuller.order  # last: whoever finds a site there finds the rest of it
         self.look = None

@@ -63,8 +63,8 @@ def _plain(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
         prepare(args, engine)  # says that several texts are a list
     if _is_to_be_prepared(args):
         call = prepare(args, engine)
-        if call.is_ragged:
-            engine.runner.census(call)  # raises where the model cannot hide padding
+        if call.turned:
+            return edited_output(engine, args, kwargs)
         if not kwargs:
             check_plain(engine, call)
         forward, args = call.forward, call.args

@@ -134,6 +134,8 @@ class Recording:
 
     def last_by_hand(self, site: Site) -> Any:
         """What a module that no forward calls returned when it was last called by hand, or None."""
+        if not self._by_hand:
+            return None
         path = self.census.aliases.get(site.path, site.path)
         if path in self._by_hand and not self.census.visits(self._sites.scoped(site)):
             return self._by_hand[path]

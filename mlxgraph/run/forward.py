@@ -33,6 +33,7 @@ from mlxgraph.run.other_ways import check_inside, check_reached, check_value
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
+from mlxgraph.run.turned import Turning
 
 
 class Stop(BaseException):
@@ -161,9 +162,12 @@ class Run:
         )
         self.seen: Counter[str] = Counter()
         self.reached: set[Site] = set()
+        self.turning: Turning | None = None
 
     def go(self, tree: ModuleTree, call: Call, weights: Sequence[mx.array] | None) -> Values:
         """Run the forward as far as the plan needs it."""
+        if call.turned:
+            self.turning = Turning(self.plan.turns, call.args[1])
         if self.plan.hooked or self.plan.calls_modules:
             hook, inside = _answering(self), self.plan.inside
             watch = Watch(tree, hook, _Values(self), inside, self.plan.written) if inside else None
@@ -198,13 +202,24 @@ class Run:
         skip = self.plan.writes.get(Site(path, SKIP, call))
         if skip is not None:
             self.reached.add(Site(path, SKIP, call))
-        result = original(*args, **kwargs) if skip is None else same_data_in(self.values[skip])
+        if skip is None:
+            result = original(*args, **kwargs)
+        else:
+            result = same_data_in(self.values[skip])
+            if self.turning is not None:
+                result = self.turning.back(after, result)
         if after in self.plan.stops:
             result = self._through(after, result)
         return result
 
     def _through(self, site: Site, value: Any) -> Any:
         """Keep the value that the model has at a site, and give back the edited one."""
+        if self.turning is None:
+            return self._edited(site, value)
+        shown = self.turning.shown(site, value)
+        return self.turning.changed(site, value, shown, self._edited(site, shown))
+
+    def _edited(self, site: Site, value: Any) -> Any:
         if self.plan.expected is not None:
             self.reached.add(site)
             check_value(site, value, self.plan.expected[site])

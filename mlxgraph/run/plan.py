@@ -17,7 +17,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.inside import may_be_inside
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
 from mlxgraph.graph.nothing_inside import nothing_there
-from mlxgraph.graph.site import SKIP, Site
+from mlxgraph.graph.site import OUTPUT, SKIP, Site
 
 
 class Reach(NamedTuple):
@@ -93,6 +93,7 @@ class Plan(NamedTuple):
     draws: bool
     drawn: tuple[Node, ...]
     gradients: bool
+    turns: dict[Site, list[Any]]
     expected: Mapping[Site, Expected] | None  # where the forward may go another way than it did
 
 
@@ -127,8 +128,15 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
         draws=any(ops.is_random(node.op) or is_draw(node) for node in nodes),
         drawn=tuple(node for node in nodes if is_draw(node)),
         gradients=any(node.op == ops.GRAD for node in nodes),
+        turns=_turns(stops, census),
         expected=None if census.traceable else _expected(stops, graph, census),
     )
+
+
+def _turns(stops: Iterable[Site], census: Census) -> dict[Site, list[Any]]:
+    """The axes that are turned where a run stops; a skipped module's are its output's."""
+    sites = [site._replace(port=OUTPUT) if site.port == SKIP else site for site in stops]
+    return {site: census.turns[site] for site in sites if site in census.turns}
 
 
 def _cut_from(save: Node) -> Node | None:

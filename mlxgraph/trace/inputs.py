@@ -16,11 +16,13 @@ import numpy as np
 
 from mlxgraph.errors import InputError, KeywordError, NoTokenizerError
 from mlxgraph.graph.nested import leaves, map_nested
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
-from mlxgraph.run.padded import padded_forward
 from mlxgraph.run.rows import rows_of
+from mlxgraph.run.turned import rows_turned, turned_forward
 from mlxgraph.trace.one_axis import is_one_text
+from mlxgraph.trace.open_block import refreshed
 
 
 def prepare(inputs: tuple, engine: Engine, kwargs: dict[str, Any] | None = None) -> Call:
@@ -38,6 +40,8 @@ def prepare(inputs: tuple, engine: Engine, kwargs: dict[str, Any] | None = None)
     if len(inputs) != 1:
         return describe_call(tuple(_array(value) for value in inputs), kwargs)
     given = inputs[0]
+    if type(given) is ARRAY and given.ndim == 2 and mx.issubdtype(given.dtype, mx.integer):
+        return _call_of_ids(given, kwargs)
     rows = _token_rows(given, engine.tokenizer)
     if rows is not None:
         return call_of(rows, engine, kwargs)
@@ -47,10 +51,14 @@ def prepare(inputs: tuple, engine: Engine, kwargs: dict[str, Any] | None = None)
     if _holds_ids(value) and (
         value.ndim == 2 or value.ndim == 1 and is_one_text(engine, value, kwargs)
     ):
-        tokens = value if value.ndim == 2 else value[None]
-        lengths = [tokens.shape[1]] * tokens.shape[0]
-        return describe_call((tokens,), kwargs, tokens=tokens, lengths=lengths)
+        return _call_of_ids(value if value.ndim == 2 else value[None], kwargs)
     return describe_call((map_nested(value, _array),), kwargs)
+
+
+def _call_of_ids(tokens: mx.array, kwargs: dict[str, Any]) -> Call:
+    """The call for token ids, (batch, length), none of which is padding."""
+    batch, length = tokens.shape
+    return describe_call((tokens,), kwargs, tokens=tokens, lengths=[length] * batch)
 
 
 def _token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
@@ -239,7 +247,11 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 def call_of(
     rows: Sequence[Sequence[int]], engine: Engine, kwargs: dict[str, Any] | None = None
 ) -> Call:
-    """Rows of token ids; rows of several lengths are padded on the left and masked."""
+    """Rows of token ids.
+
+    Rows of several lengths are padded on the left and masked; where the model cannot mask they are
+    padded on the right, and shown as if they were not.
+    """
     kwargs = {} if kwargs is None else kwargs
     lengths = [len(row) for row in rows]
     if not all(lengths):
@@ -253,8 +265,11 @@ def call_of(
     if min(lengths) == longest:
         return describe_call((tokens,), kwargs, tokens=tokens, lengths=lengths)
     padding = mx.array([longest - length for length in lengths])
+    forward = refreshed(engine).runner.ragged_forward()
+    turned = forward is turned_forward
+    given = rows_turned(tokens, padding) if turned else tokens
     return describe_call(
-        (tokens, padding), kwargs, forward=padded_forward, tokens=tokens, lengths=lengths
+        (given, padding), kwargs, forward=forward, tokens=tokens, lengths=lengths, turned=turned
     )
 
 

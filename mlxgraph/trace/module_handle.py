@@ -15,7 +15,6 @@ from typing import Any, overload
 import mlx.nn as nn
 
 from mlxgraph.errors import (
-    InputError,
     NeverCalledError,
     NoLayerError,
     StepError,
@@ -35,6 +34,7 @@ from mlxgraph.record.no_value import names_a_module, written
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
+from mlxgraph.trace.calls import Calls
 from mlxgraph.trace.inside_handle import InsideHandle, inside, write_inside
 from mlxgraph.trace.module_habits import no_loop, refuse_exchange, set_item
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
@@ -79,6 +79,10 @@ class ModuleHandle:
     # -- values ---------------------------------------------------------------------------------
 
     def _recording(self, what: str) -> Recording:
+        if self._opened is None:
+            recording: Recording | None = recording_on(self._engine.root)
+            if recording is not None:
+                return recording
         what = f"{self._name}.{what}"
         if self._opened is not None:
             return self._opened(what)
@@ -86,9 +90,11 @@ class ModuleHandle:
 
     def _site(self, port: str) -> Site:
         path, number, tree = self._path, self._call, self._engine.names.tree
-        if number == BY_NAME and path in tree.shared:
-            return Site(path, port, BY_NAME)
-        return Site(tree.aliases.get(path, path), port, max(number, 0))
+        if number == BY_NAME:
+            if path in tree.shared:
+                return Site(path, port, BY_NAME)
+            number = 0
+        return Site(tree.aliases.get(path, path), port, number)
 
     @property
     def output(self) -> Any:
@@ -101,7 +107,8 @@ class ModuleHandle:
         by_hand = recording.last_by_hand(site)
         if by_hand is not None:
             return by_hand
-        self._check_added(site)
+        if self._engine.runner.added:
+            self._check_added(site)
         return recording.read(site)
 
     @output.setter
@@ -110,8 +117,8 @@ class ModuleHandle:
 
     def _check_added(self, site: Site) -> None:
         """The parts of an added module run inside it, out of reach of the forward's hooks."""
-        name = site.path.partition(".")[0]
-        if name in self._engine.runner.added and "." in site.path:
+        name, _, below = site.path.partition(".")
+        if name in self._engine.runner.added and below:
             raise NeverCalledError(
                 site.spoken,
                 str(here()),
@@ -158,6 +165,9 @@ class ModuleHandle:
     @property
     def module(self) -> Any:
         """The module itself."""
+        return self._itself()
+
+    def _itself(self) -> Any:
         tree = self._engine.names.tree
         path = tree.aliases.get(self._path, self._path)
         return tree.containers[path] if path in tree.containers else tree.modules[path]
@@ -236,6 +246,13 @@ class ModuleHandle:
     def __getitem__(self, key: int | str) -> ModuleHandle: ...
 
     def __getitem__(self, key: Any) -> Any:
+        if type(key) is int:  # most often, and then a number of one in a list
+            engine = self._engine
+            listed = engine.names.tree.containers.get(self._path)
+            if type(listed) is list and 0 <= key < len(listed):
+                path = f"{self._path}.{key}"
+                if engine.names.exists(path):
+                    return ModuleHandle(engine, path, self._opened)
         if isinstance(key, slice):
             if key.step == 0:
                 raise StepError(self._name, str(here()))
@@ -263,7 +280,7 @@ class ModuleHandle:
         refuse_exchange(self, name)
 
     def __len__(self) -> int:
-        module = self.module
+        module = self._itself()
         if isinstance(module, nn.Module) and "layers" in module:  # nn.Sequential
             return len(module["layers"])
         return len(module)
@@ -291,7 +308,7 @@ class ModuleHandle:
 
     def _is_list(self) -> bool:
         """Whether the module is several, by number."""
-        module = self.module
+        module = self._itself()
         return not isinstance(module, nn.Module) or "layers" in module
 
     def _children(self) -> list[str]:
@@ -311,7 +328,7 @@ class ModuleHandle:
         return [part for part in ALIASES if self._engine.names.alias(self._path, part)]
 
     def __dir__(self) -> list[str]:
-        module = self.module
+        module = self._itself()
         own = [k for k in module if isinstance(k, str)] if isinstance(module, nn.Module) else []
         return sorted({*PORTS, "module", "path", *self._children(), *self._aliases(), *own})
 
@@ -331,36 +348,6 @@ class ModuleHandle:
 
     def __repr__(self) -> str:
         return f"<{self._name}: {type(self.module).__name__}>"
-
-
-@with_edges
-class Calls:
-    """`module.calls[k]`: one call of a module that the forward calls several times."""
-
-    def __init__(self, handle: ModuleHandle):
-        self._handle = handle
-
-    def __getitem__(self, number: int) -> ModuleHandle:
-        handle = self._handle
-        if not hasattr(type(number), "__index__"):
-            raise InputError(
-                f"calls go by number, and {number!r} is none.\n  at {here()}\n"
-                f"  Write {written(handle)}.calls[0] for the first."
-            )
-        # how many calls there are is known inside a trace
-        if number >= 0 and recording_on(handle._engine.root) is None:
-            return handle._at_call(number)
-        count = len(self)
-        if not -count <= number < count:
-            raise NoLayerError("calls", number, count, str(here()), handle._name)
-        return handle._at_call(number % count)
-
-    def __len__(self) -> int:
-        recording = self._handle._recording("calls")
-        return recording.visited.calls(recording.meant(self._handle._site(OUTPUT)).unscoped.path)
-
-    def __iter__(self) -> Iterator[ModuleHandle]:
-        return (self[i] for i in range(len(self)))
 
 
 def _is_its_own(module: nn.Module, name: str) -> bool:

@@ -29,6 +29,7 @@ ARCHITECTURES = {
     "deepseek_v3": (1, "o_proj"),
     "granitemoehybrid": (1, "o_proj"),
     "lfm2": (1, "out_proj"),
+    "jamba": (1, "o_proj"),
 }
 WINDOWED = ("gemma3_text", "gpt_oss")
 SINKS = ("gpt_oss",)
@@ -275,7 +276,9 @@ LLAMA = Case("llama")
 QWEN = Case("qwen3")
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3_text", "gpt_oss", "deepseek_v3"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "gemma2", "gemma3_text", "gpt_oss", "deepseek_v3", "jamba"]
+)
 def test_a_padded_row_is_its_own_run(name):
     case = Case(name)
     rows = [[5, 6, 7], TOKENS]
@@ -290,7 +293,7 @@ def test_a_padded_row_is_its_own_run(name):
     assert bool(mx.any(pattern[1, :, pad:, :pad]))
     with case.model.trace() as t:
         with t.invoke(rows[0]):
-            first = case.attn.pattern.save()
+            first = mx.array(case.attn.pattern).save()
             case.attn.pattern[:, :, -1] = 0
             silent = case.attn.heads.save()
         with t.invoke(rows[1]):
