@@ -22,7 +22,7 @@ from typing import Any
 import mlx.core as mx
 
 import mlxgraph as mg
-from mlxgraph import interventions
+from mlxgraph import interventions, plot
 from mlxgraph.analysis.benchmark_table import Benchmark
 from mlxgraph.analysis.lens import Lens
 from mlxgraph.analysis.patching import Recovery
@@ -30,6 +30,7 @@ from mlxgraph.graph.diff import Diff
 from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.traced_function import TracedFunction
 from mlxgraph.record.proxy import Proxy
+from mlxgraph.trace.inside_handle import InsideHandle
 from mlxgraph.trace.module_handle import ModuleHandle
 from mlxgraph.trace.prompts import Prompts
 
@@ -40,6 +41,8 @@ OWNERS: dict[str, Any] = {  # the word that stands for each on the page
     "trace": mg.Trace,
     "prompts": Prompts,
     "module": ModuleHandle,
+    "op": InsideHandle,
+    "plot": plot,
     "h": Proxy,
     "g": mg.Graph,
     "node": mg.Node,
