@@ -172,7 +172,10 @@ def _axes(value: Any, longer: Any, more: Any, rows: int, length: int) -> Any:
     not the other."""
     if not isinstance(value, ARRAY):
         return None
-    positions, batch = _grown(value, longer, length), _grown(value, more, rows)
+    positions, batch = (
+        grown_axes(value.shape, other.shape if isinstance(other, ARRAY) else None, size)
+        for other, size in ((longer, length), (more, rows))
+    )
     if positions == []:
         return SharedByRows if batch != [] else None  # a state after the last token, or one token's
     if positions is None or batch is None or len(batch) != 1 or batch[0] in positions:
@@ -180,11 +183,13 @@ def _axes(value: Any, longer: Any, more: Any, rows: int, length: int) -> Any:
     return (*batch, *positions)
 
 
-def _grown(value: mx.array, other: Any, size: int) -> list[int] | None:
-    """The axes that have become longer: each by one, and none otherwise, or None."""
-    if not isinstance(other, ARRAY) or value.ndim != other.ndim:
+def grown_axes(
+    shape: tuple[int, ...], other: tuple[int, ...] | None, size: int
+) -> list[int] | None:
+    """The axes that have become longer: each from `size` by one, and no other; or None."""
+    if other is None or len(shape) != len(other):
         return None
-    pairs = list(zip(value.shape, other.shape, strict=True))
+    pairs = list(zip(shape, other, strict=True))
     found = [k for k, (a, b) in enumerate(pairs) if a != b]
     return found if all(pairs[k] == (size, size + 1) for k in found) else None
 
