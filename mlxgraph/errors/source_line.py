@@ -27,7 +27,7 @@ def _folder(library: str) -> str:
 
 _LIBRARIES = (_folder("einops"), _folder("mlx"), _folder("numpy"), contextlib.__file__)
 _MAGICS = ("<timed exec>", "<timed eval>", "<magic-timeit>")  # %time and %timeit, %% or %
-_inside: dict[CodeType, bool] = {}
+_inside: dict[str, bool] = {}  # by file: a text keeps its hash, and code is hashed anew each time
 
 
 class SourceLine(NamedTuple):
@@ -95,14 +95,15 @@ def _lines(code: CodeType) -> list[int | None]:
 
 
 NOWHERE = SourceLine(None, 0)
+_made = tuple.__new__  # what `SourceLine(...)` comes to
 
 
 def is_inside(code: CodeType) -> bool:
     """Whether code is ours, or a library's that we record through."""
-    inside = _inside.get(code)
+    name = code.co_filename
+    inside = _inside.get(name)
     if inside is None:
-        name = code.co_filename
-        _inside[code] = inside = name.startswith(_PACKAGE) or name.startswith(_LIBRARIES)
+        _inside[name] = inside = name.startswith(_PACKAGE) or name.startswith(_LIBRARIES)
     return inside
 
 
@@ -122,10 +123,7 @@ def here() -> SourceLine:
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        inside = _inside.get(code)
-        if inside is None:
-            inside = is_inside(code)
-        if not inside:
-            return SourceLine(code, frame.f_lasti)
+        if not _inside.get(code.co_filename) and not is_inside(code):
+            return _made(SourceLine, (code, frame.f_lasti))
         frame = frame.f_back  # type: ignore[assignment]
     return NOWHERE

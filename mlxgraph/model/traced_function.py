@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 from weakref import ref
 
 import mlx.core as mx
@@ -19,6 +19,7 @@ from mlxgraph.errors import InputError
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.model.optimize import Optimize, options_of
 from mlxgraph.record.handle import is_handle
 from mlxgraph.record.param import hole_for, is_number
@@ -35,6 +36,7 @@ from mlxgraph.trace.trace import Trace
 MOST_KINDS = 32
 MOST_OF_OBJECTS = 4  # kinds of functions and other objects: they live as long, with all they hold
 SAVED = -1
+_FLAT = frozenset({ARRAY, float, int, bool, str, type(None)})  # arguments that hold no others
 P = ParamSpec("P")  # the arguments of a user's function after the model
 R = TypeVar("R")
 
@@ -90,8 +92,10 @@ class TracedFunction(Generic[P, R]):
         Returns: what the function returns, with arrays in place of proxies.
         """
         call, own, named = self._given(inputs, args, kwargs)
-        values = leaves((own, named))
-        given_as = (_shape((own, named)), tuple([_kind(value) for value in values]))
+        flat = not named and _FLAT.issuperset(map(type, own))
+        values = own if flat else leaves((own, named))
+        shape = "" if flat else _shape((own, named))
+        given_as = (shape, tuple([_kind(value) for value in values]))
         tree = ref(self._engine.names.tree)  # weakly: it keeps weights
         key = (call.key, call.ragged_lengths, tree, given_as)
         kinds = self._recorded if all(map(_is_plain, values)) else self._of_objects
@@ -100,7 +104,10 @@ class TracedFunction(Generic[P, R]):
             made = kinds.put(key, self._record(call, own, named))
         params = {f"p{k}": v for k, v in enumerate(values) if _is_input(v)}
         job = Job(made.graph, call, params, self._options, checked=True)
-        results = iter(execute(self._engine, job))
+        values_of_saves = execute(self._engine, job)
+        if made.template is None and made.sources == [SAVED]:
+            return cast(R, values_of_saves[0])
+        results = iter(values_of_saves)
         filled = [
             value if source is None else next(results) if source == SAVED else values[source]
             for source, value in zip(made.sources, leaves(made.template), strict=True)
@@ -115,6 +122,8 @@ class TracedFunction(Generic[P, R]):
         """The call, and the function's own arguments with MLX's arrays for numpy's."""
         given = inputs if isinstance(inputs, tuple) else (inputs,)
         call = prepare(given, refreshed(self._engine))
+        if not kwargs and _FLAT.issuperset(map(type, args)):
+            return call, args, kwargs
         return call, *map_nested((args, kwargs), _plain)
 
     def _record(self, call: Call, args: tuple, kwargs: dict[str, Any]) -> _Recorded:

@@ -11,9 +11,13 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import known_range
 from mlxgraph.record.handle import is_handle
 
+_BOUNDS = frozenset({int, type(None)})
+
 
 def check_bounds(index: Any, shape: tuple[int, ...]) -> None:
     """Raise BoundsError where an index leaves the array: numbers, lists and arrays of them."""
+    if _is_inside(index, shape):
+        return
     _check_slices(index)
     try:
         check_index(index, shape, _look)
@@ -34,6 +38,21 @@ def refuse(outside: Outside, where: str) -> NoReturn:
     if isinstance(outside, Standing):
         raise StepError(str(outside.shape), where) from None
     raise BoundsError(outside.index, outside.axis, outside.size, outside.shape, where) from None
+
+
+def _is_inside(index: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an index is of whole numbers and plain slices, as most are, and stays inside."""
+    axis, axes = 0, len(shape)
+    for part in index if type(index) is tuple else (index,):
+        if type(part) is int:
+            if axis >= axes or not -shape[axis] <= part < shape[axis]:
+                return False
+        elif type(part) is not slice or part.step is not None:
+            return False
+        elif type(part.start) not in _BOUNDS or type(part.stop) not in _BOUNDS:
+            return False
+        axis += 1
+    return axis <= axes
 
 
 def _check_slices(index: Any) -> None:

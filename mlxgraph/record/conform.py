@@ -26,8 +26,8 @@ from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.dtypes import whole_range
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.entries import to_first_array
-from mlxgraph.record.freeze import freeze
-from mlxgraph.record.handle import is_handle
+from mlxgraph.record.freeze import freeze, node_of
+from mlxgraph.record.handle import HANDLES, is_handle
 from mlxgraph.record.nested_proxy import is_nested
 
 NUMBER_KINDS = {int: "int", float: "float", bool: "bool"}
@@ -59,6 +59,10 @@ def conformed(recording: Any, value: Any, like: Node, what: Any) -> Node:
     Args: what: the handle or site that is written, for the error's text.
     """
     target = recording.info(like).value
+    if isinstance(target, ARRAY) and type(value) in HANDLES and isinstance(value, ARRAY):
+        node = node_of(value, recording)  # most often; and nothing to do to it
+        if value.shape == target.shape and value.dtype == target.dtype:
+            return node
     if is_container(target):
         return _conformed_nested(recording, value, like, target, what)
     if not isinstance(target, ARRAY):

@@ -36,6 +36,8 @@ def freeze(value: Any, recording: Any) -> Any:
         return value
     if kind in HANDLES:
         return node_of(value, recording)
+    if kind is ARRAY:
+        return recording.lift(value)
     if kind is tuple:
         return tuple([freeze(item, recording) for item in value])
     if kind is slice:

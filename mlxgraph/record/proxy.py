@@ -69,6 +69,28 @@ def is_plain(value: Any) -> bool:
     return not isinstance(value, ARRAY) and not is_container(value)
 
 
+_STAYING = frozenset({int, slice, type(None), type(Ellipsis)})
+
+
+def _stays(index: Any) -> bool:
+    """Whether an index cannot be changed in place between two uses."""
+    return _STAYING.issuperset(map(type, index if type(index) is tuple else (index,)))
+
+
+def is_written(handle: Any, index: Any, value: Any) -> bool:
+    """Whether `handle[index] = value` is the third step of `handle[index] += v`, of the very index:
+    the second step has written through already."""
+    origin = value._origin
+    return (
+        getattr(origin, "index", None) is index
+        and index is not None
+        and origin.base is handle
+        and origin.written is not None
+        and origin.written is handle._node
+        and handle._recording.open
+    )
+
+
 def _itself(array: mx.array) -> mx.array:
     return array
 
@@ -225,13 +247,18 @@ class Proxy(Saved):
     def __getitem__(self, index: Any) -> Any:
         try:  # an edge, written out: this is called for every part
             view = self._index(index)
-            return open_recording(self).view(self, view)
+            part = open_recording(self).view(self, view)
+            if type(part) is Proxy and part._origin is not None and _stays(index):
+                part._origin.index = index  # `h[i] += v` comes back with it
+            return part
         except MLXGraphError as error:
             trim(error)
             raise
 
     def __setitem__(self, index: Any, value: Any) -> None:
         try:
+            if type(value) is Proxy and is_written(self, index, value):
+                return
             view = self._index(index)
             open_recording(self).write_part(self, view, value)
         except MLXGraphError as error:

@@ -15,11 +15,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.errors import (
-    GradientOrderError,
-    OrderError,
-    ShapeError,
-)
+from mlxgraph.errors import GradientOrderError, OrderError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.evaluate.bounds import TAKES
 from mlxgraph.graph import check, ops
@@ -138,6 +134,8 @@ class Recording:
 
     def last_by_hand(self, site: Site) -> Any:
         """What a module that no forward calls returned when it was last called by hand, or None."""
+        if not self._by_hand:
+            return None
         path = self.census.aliases.get(site.path, site.path)
         if path in self._by_hand and not self.census.visits(self._sites.scoped(site)):
             return self._by_hand[path]

@@ -66,6 +66,8 @@ def recording_on(root: Any) -> Any:
     if len(recordings) == 1:
         last = recordings[0]
         return last if last.root is root and last.open else None
+    if not recordings:
+        return None
     return _nearest([r for r in recordings if r.root is root and r.open])
 
 

@@ -89,13 +89,14 @@ class WholeSite:
 class Part:
     """The origin of a view: the handle it is a view of, how, and what a write through it left."""
 
-    __slots__ = ("base", "view", "written")
+    __slots__ = ("base", "view", "written", "index")
     site = None  # a part of a site's value is not its value
 
     def __init__(self, base: Any, view: View):
         self.base = base
         self.view = view
         self.written: Node | None = None  # the base's node after the last write through here
+        self.index: Any = None  # as the user gave it, where it cannot change
 
 
 def part_of(recording: Any, handle: Any, view: View, detached: bool = False) -> Any:

@@ -50,15 +50,18 @@ class ModuleTree:
         for name, module in self.added.items():
             self._add(module, name)
         self._add_hidden()
-        self._lengths = list(map(len, self._holders))
-        self._types = list(map(type, self._holders))
         self._seen = list(map(ref, self.weights()))  # weak: nothing here keeps weights alive
         self._kinds = list(map(_KIND, self.weights()))
         self._attributes = [vars(module) for module in self.modules.values()]
-        self._plain = list(chain.from_iterable(map(dict.values, self._attributes)))
+        self._sized = [*self._holders, *self._attributes]
+        self._lengths = list(map(len, self._sized))
         self._child_owners = [owner for owner, _, _ in self._children]
         self._child_keys = [key for _, key, _ in self._children]
-        self._child_values = [value for _, _, value in self._children]
+        self._expected = [
+            *map(type, self._holders),
+            *(value for _, _, value in self._children),
+            *chain.from_iterable(map(dict.values, self._attributes)),
+        ]
 
     def _add(self, module: nn.Module, path: str) -> None:
         if id(module) in self.paths:
@@ -150,17 +153,14 @@ class ModuleTree:
 
         The values of weights may have changed: those are inputs of a run.
         """
-        plain = list(chain.from_iterable(map(dict.values, self._attributes)))
+        children = map(getitem, self._child_owners, self._child_keys)
+        plain = chain.from_iterable(map(dict.values, self._attributes))
+        now = chain(map(type, self._holders), children, plain)
         try:
             return (
-                list(map(len, self._holders)) == self._lengths
+                list(map(len, self._sized)) == self._lengths
                 and self._same_kinds()
-                and len(plain) == len(self._plain)
-                and all(map(is_, plain, self._plain))
-                and all(map(is_, map(type, self._holders), self._types))
-                and all(
-                    map(is_, map(getitem, self._child_owners, self._child_keys), self._child_values)
-                )
+                and all(map(is_, now, self._expected))
                 and (not (self._constants or self._buffers) or self._same_constants())
             )
         except (KeyError, IndexError, AttributeError, TypeError):

@@ -16,6 +16,7 @@ import numpy as np
 
 from mlxgraph.errors import InputError, KeywordError, NoTokenizerError
 from mlxgraph.graph.nested import leaves, map_nested
+from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.padded import padded_forward
@@ -38,6 +39,8 @@ def prepare(inputs: tuple, engine: Engine, kwargs: dict[str, Any] | None = None)
     if len(inputs) != 1:
         return describe_call(tuple(_array(value) for value in inputs), kwargs)
     given = inputs[0]
+    if type(given) is ARRAY and given.ndim == 2 and mx.issubdtype(given.dtype, mx.integer):
+        return _call_of_ids(given, kwargs)
     rows = _token_rows(given, engine.tokenizer)
     if rows is not None:
         return call_of(rows, engine, kwargs)
@@ -47,10 +50,14 @@ def prepare(inputs: tuple, engine: Engine, kwargs: dict[str, Any] | None = None)
     if _holds_ids(value) and (
         value.ndim == 2 or value.ndim == 1 and is_one_text(engine, value, kwargs)
     ):
-        tokens = value if value.ndim == 2 else value[None]
-        lengths = [tokens.shape[1]] * tokens.shape[0]
-        return describe_call((tokens,), kwargs, tokens=tokens, lengths=lengths)
+        return _call_of_ids(value if value.ndim == 2 else value[None], kwargs)
     return describe_call((map_nested(value, _array),), kwargs)
+
+
+def _call_of_ids(tokens: mx.array, kwargs: dict[str, Any]) -> Call:
+    """The call for token ids, (batch, length), none of which is padding."""
+    batch, length = tokens.shape
+    return describe_call((tokens,), kwargs, tokens=tokens, lengths=[length] * batch)
 
 
 def _token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:

@@ -75,6 +75,10 @@ class ModuleHandle:
     # -- values ---------------------------------------------------------------------------------
 
     def _recording(self, what: str) -> Recording:
+        if self._opened is None:
+            recording: Recording | None = recording_on(self._engine.root)
+            if recording is not None:
+                return recording
         what = f"{self._name}.{what}"
         if self._opened is not None:
             return self._opened(what)
@@ -82,9 +86,11 @@ class ModuleHandle:
 
     def _site(self, port: str) -> Site:
         path, number, tree = self._path, self._call, self._engine.names.tree
-        if number == BY_NAME and path in tree.shared:
-            return Site(path, port, BY_NAME)
-        return Site(tree.aliases.get(path, path), port, max(number, 0))
+        if number == BY_NAME:
+            if path in tree.shared:
+                return Site(path, port, BY_NAME)
+            number = 0
+        return Site(tree.aliases.get(path, path), port, number)
 
     @property
     def output(self) -> Any:
@@ -97,7 +103,8 @@ class ModuleHandle:
         by_hand = recording.last_by_hand(site)
         if by_hand is not None:
             return by_hand
-        self._check_added(site)
+        if self._engine.runner.added:
+            self._check_added(site)
         return recording.read(site)
 
     @output.setter
@@ -106,8 +113,8 @@ class ModuleHandle:
 
     def _check_added(self, site: Site) -> None:
         """The parts of an added module run inside it, out of reach of the forward's hooks."""
-        name = site.path.partition(".")[0]
-        if name in self._engine.runner.added and "." in site.path:
+        name, _, below = site.path.partition(".")
+        if name in self._engine.runner.added and below:
             raise NeverCalledError(
                 site.spoken,
                 str(here()),
@@ -154,6 +161,9 @@ class ModuleHandle:
     @property
     def module(self) -> Any:
         """The module itself."""
+        return self._itself()
+
+    def _itself(self) -> Any:
         tree = self._engine.names.tree
         path = tree.aliases.get(self._path, self._path)
         return tree.containers[path] if path in tree.containers else tree.modules[path]
@@ -226,6 +236,13 @@ class ModuleHandle:
     def __getitem__(self, key: int | str) -> ModuleHandle: ...
 
     def __getitem__(self, key: Any) -> Any:
+        if type(key) is int:  # most often, and then a number of one in a list
+            engine = self._engine
+            listed = engine.names.tree.containers.get(self._path)
+            if type(listed) is list and 0 <= key < len(listed):
+                path = f"{self._path}.{key}"
+                if engine.names.exists(path):
+                    return ModuleHandle(engine, path, self._opened)
         if isinstance(key, slice):
             if key.step == 0:
                 raise StepError(self._name, str(here()))
@@ -253,7 +270,7 @@ class ModuleHandle:
         refuse_exchange(self, name)
 
     def __len__(self) -> int:
-        module = self.module
+        module = self._itself()
         if isinstance(module, nn.Module) and "layers" in module:  # nn.Sequential
             return len(module["layers"])
         return len(module)
@@ -281,7 +298,7 @@ class ModuleHandle:
 
     def _is_list(self) -> bool:
         """Whether the module is several, by number."""
-        module = self.module
+        module = self._itself()
         return not isinstance(module, nn.Module) or "layers" in module
 
     def _children(self) -> list[str]:
@@ -301,7 +318,7 @@ class ModuleHandle:
         return [part for part in ALIASES if self._engine.names.alias(self._path, part)]
 
     def __dir__(self) -> list[str]:
-        module = self.module
+        module = self._itself()
         own = [k for k in module if isinstance(k, str)] if isinstance(module, nn.Module) else []
         return sorted({*PORTS, "module", "path", *self._children(), *self._aliases(), *own})
 
