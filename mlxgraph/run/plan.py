@@ -140,11 +140,13 @@ def _cut_from(save: Node, census: Census) -> tuple[Node, ...] | None:
 
 
 def _may_be_a_part(site: Site, census: Census) -> bool:
-    """Whether the model's own code may have cut the value there from something larger."""
-    if site.port != OUTPUT:
-        return True
-    given = census.values.get(site._replace(port=INPUTS))
-    return 2 * numbers_in(census.values.get(site)) <= numbers_in(given)
+    """Whether a module may have cut what it gives from what it was given.
+
+    Of what it was given nobody can tell: a copy in case would round what is computed of it later
+    in another order.
+    """
+    given = numbers_in(census.values.get(site._replace(port=INPUTS)))
+    return site.port == OUTPUT and 2 * numbers_in(census.values.get(site)) <= given
 
 
 def numbers_in(value: Any) -> int:
