@@ -17,7 +17,7 @@ STRENGTHS = [-3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3]
 
 def share(model: mg.InterpretableModel, logits: mx.array, words: tuple[str, ...]) -> float:
     """The probability that the next token is one of some words."""
-    tokens = mx.array([model.encode(f"is {word}")[-1] for word in words])
+    tokens = mx.array([model.single_token(f" {word}") for word in words])
     return mx.sum(mx.softmax(logits)[tokens]).item()
 
 

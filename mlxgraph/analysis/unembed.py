@@ -97,17 +97,16 @@ def _with_last_edits(model: Any) -> Any:
 def final_norm(model: Traceable) -> str | None:
     """The path of the norm between the last layer and the head; None if there is none.
 
-    It is the first norm that the forward calls after the last layer.
+    It is the last norm that the forward calls, after the last layer: between the two a model may
+    have layers of another kind.
     """
     with model.trace(mx.zeros((1, 1), dtype=mx.int32)) as t:
         pass
     last = model.layers[-1].path
-    behind = False
-    for name in t.activations:
-        if behind and _is_norm(name, model):
-            return model[name].path
-        behind = behind or model[name].path == last
-    return None
+    paths = [model[name].path for name in t.activations]
+    behind = paths[paths.index(last) + 1 :] if last in paths else []
+    norms = [path for path in behind if _is_norm(path, model)]
+    return norms[-1] if norms else None
 
 
 def _norm_to_skip(model: Traceable) -> str:
@@ -138,11 +137,11 @@ def check_head(model: Traceable, scores: mx.array, width: int) -> None:
         )
 
 
-def top_tokens(scores: mx.array, top_k: int) -> tuple[mx.array, mx.array]:
+def top_tokens(scores: mx.array, top_k: int, called: str = "top_k") -> tuple[mx.array, mx.array]:
     """The ids and scores of the best tokens, best first: two arrays (..., top_k), lazy."""
-    top_k = whole_number(top_k, "top_k")
+    top_k = whole_number(top_k, called)
     if top_k < 1:
-        raise InputError(f"top_k must be at least 1, not {top_k}.")
+        raise InputError(f"{called} must be at least 1, not {top_k}.")
     if top_k == 1:
         return (
             mx.argmax(scores, axis=-1, keepdims=True),
@@ -155,7 +154,7 @@ def top_tokens(scores: mx.array, top_k: int) -> tuple[mx.array, mx.array]:
     return mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(best, order, axis=-1)
 
 
-def _known(state: Any) -> mx.array:
+def known_value(state: Any) -> mx.array:
     """A state as a plain array; of a proxy in its block, the value that it has by then."""
     if not hasattr(type(state), "value"):  # what has one is a proxy, or was saved by one
         return mx.array(state)
@@ -191,7 +190,7 @@ def get_token_predictions(
             "  Save one in a block, `h = model.layers[4].output[0, -1].save()`; model.logit_lens"
             " takes a text."
         )
-    states = _known(hidden_state)
+    states = known_value(hidden_state)
     if states.ndim not in (1, 2):
         raise ShapeError(
             f"a state is (width,) or (batch, width), not {states.shape}", str(here()),

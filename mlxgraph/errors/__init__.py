@@ -57,6 +57,13 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
+from mlxgraph.errors.texts import (
+    ChatError,
+    LoadOptionError,
+    NoChatTemplateError,
+    NoMatrixError,
+    TokenError,
+)
 from mlxgraph.errors.values import (
     EscapedError,
     ForeignProxyError,
@@ -80,6 +87,7 @@ __all__ = [
     "AlignError",
     "BaselineError",
     "BoundsError",
+    "ChatError",
     "CompileError",
     "CountError",
     "EscapedError",
@@ -94,6 +102,7 @@ __all__ = [
     "KeywordError",
     "LayersError",
     "LengthsError",
+    "LoadOptionError",
     "LookError",
     "MLXGraphError",
     "MalformedGraphError",
@@ -104,8 +113,10 @@ __all__ = [
     "ModelLoadError",
     "NameTakenError",
     "NeverCalledError",
+    "NoChatTemplateError",
     "NoEntryError",
     "NoLayerError",
+    "NoMatrixError",
     "NoTokenizerError",
     "NoValueError",
     "NotAGraphError",
@@ -126,6 +137,7 @@ __all__ = [
     "StaleHandleError",
     "StateError",
     "StepError",
+    "TokenError",
     "TokenGradientError",
     "UnboundParamError",
     "UnembeddingError",

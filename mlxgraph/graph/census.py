@@ -5,20 +5,23 @@ A noun only: `run` takes it, `record` checks against it, `run` plans by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import NeverCalledError, numbered
 from mlxgraph.errors.source_line import here
+from mlxgraph.graph.inside import below, may_be_inside, parted
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import BY_NAME, INPUTS, OUTPUT, SKIP, Site
+
+STEP = 2.0**-20  # from one site inside a module to the next, where 1 is that of modules
 
 
 class Info(NamedTuple):
     """What is known of a node under one census."""
 
     value: Any  # a placeholder, or a nested value of them
-    when: int  # the census position from which on it can be computed; -1 if at once
+    when: float  # the census position from which on it can be computed; -1 if at once
 
 
 class Whole(NamedTuple):
@@ -39,7 +42,14 @@ class Census:
     inputs number the rows of an embedding: `{array: (path, how many rows)}`, `embeddings` how
     many rows each embedding has that is called. Of modules with several paths, `aliases` says
     which path counts the calls, and `first` the number of the first call by each path.
+    `turns` says which axes of a site's arrays are turned where rows are padded on the right.
     `checked` is for the recordings on it: the arrays from outside that were found to be arrays.
+
+    The sites inside modules (`graph.inside`) are entered when one is first asked for: `look` takes
+    another census that has them, from this one.  Their positions lie between those of the modules,
+    which stay as they are.  `inside` has the output of each, with the line of the model's code that
+    calls it.  `written` has, by module, the attentions that are written out by hand (as `run` finds
+    them), `unknown` why one that a module seems to compute is not certain.
     """
 
     __slots__ = (
@@ -54,12 +64,19 @@ class Census:
         "embeddings",
         "aliases",
         "first",
+        "turns",
         "checked",
+        "inside",
+        "unknown",
+        "written",
+        "look",
+        "_within",
+        "_since",
         "__weakref__",
     )
 
     def __init__(self, traceable: bool = True):
-        self.order: dict[Site, int] = {}
+        self.order: dict[Site, float] = {}
         self.values: dict[Site, Any] = {}
         self.infos: dict[Node, Info] = {}
         self.traceable = traceable
@@ -70,12 +87,59 @@ class Census:
         self.embeddings: dict[str, int] = {}
         self.aliases: Mapping[str, str] = {}
         self.first: dict[str, int] = {}
+        self.turns: dict[Site, list[Any]] = {}
         self.checked: set[Any] = set()
+        self._within = self._since = 0  # sites inside modules: all, and since the last of a module
+        self.inside: dict[Site, str] = {}
+        self.unknown: dict[str, str] = {}
+        self.written: dict[str, list[Any]] = {}
+        self.look: Callable[[Census], Census] | None = None
 
-    def visit(self, site: Site, value: Any) -> None:
-        """Enter the next site of the forward."""
-        self.order[site] = len(self.order)
+    def visit(self, site: Site, value: Any, within: bool = False) -> None:
+        """Enter the next site of the forward.  Args: within: whether it is inside a module."""
+        self._within += within
+        self._since = self._since + 1 if within else 0
+        modules = len(self.order) - self._within + within
+        self.order[site] = modules - 1 + self._since * STEP if within else modules
         self.values[site] = value
+
+    # -- sites inside modules ---------------------------------------------------------------------
+
+    def look_inside(self) -> None:
+        """Enter the sites inside modules, if that was not done yet."""
+        if self.look is None:
+            return
+        fuller = self.look(self)
+        self.values = {**fuller.values, **self.values}
+        self.inside, self.unknown = fuller.inside, fuller.unknown
+        self.written = fuller.written
+        self.first = {**fuller.first, **self.first}
+        self.turns = {**fuller.turns, **self.turns}
+        self.order = fuller.order  # last: whoever finds a site there finds the rest of it
+        self.look = None
+
+    def is_inside(self, site: Site) -> bool:
+        """Whether a site is one inside a module of this forward."""
+        return bool(self.inside) and site._replace(port=OUTPUT) in self.inside
+
+    def of_modules(self) -> list[Site]:
+        """The sites of modules, in forward order."""
+        order = self.order
+        return [*order] if not self.inside else [s for s in order if not self.is_inside(s)]
+
+    def inside_of(self, path: str) -> list[Site]:
+        """The outputs of the sites inside one module, in forward order."""
+        self.look_inside()
+        return [site for site in self.inside if (parted(site.path) or ("", ""))[0] == path]
+
+    def _canonical(self, path: str) -> str:
+        """The path that counts the calls."""
+        inside = parted(path) if path not in self.aliases else None
+        if inside is None:
+            return self.aliases.get(path, path)
+        return below(self.aliases.get(inside[0], inside[0]), inside[1])
+
+    # -- questions --------------------------------------------------------------------------------
 
     def meant(self, site: Site) -> Site:
         """The site with the number of its call: the first that the forward makes by that path.
@@ -84,7 +148,9 @@ class Census:
         """
         if site.call != BY_NAME:
             return site
-        path = self.aliases.get(site.path, site.path)
+        path = self._canonical(site.path)
+        if may_be_inside(site.path):
+            self.look_inside()
         number = self.first.get(site.path)
         if number is None:
             number, count = 0, self.calls(path)
@@ -99,7 +165,7 @@ class Census:
                 )
         return site._replace(path=path, call=number)
 
-    def position(self, site: Site) -> int:
+    def position(self, site: Site) -> float:
         """When a site is reached; a module is skipped where it would take its inputs.
 
         Raises: KeyError for a site that the forward does not visit.
@@ -110,7 +176,10 @@ class Census:
 
     def visits(self, site: Site) -> bool:
         """Whether the forward comes to a site."""
-        return (site._replace(port=INPUTS) if site.port == SKIP else site) in self.order
+        site = site._replace(port=INPUTS) if site.port == SKIP else site
+        if site not in self.order and self.look is not None and may_be_inside(site.path):
+            self.look_inside()
+        return site in self.order
 
     def calls(self, path: str) -> int:
         """How often the forward calls a module."""
@@ -120,8 +189,8 @@ class Census:
         return count
 
     def outputs(self) -> Iterator[Site]:
-        """The output site of every call, in forward order."""
-        return (site for site in self.order if site.port == OUTPUT)
+        """The output site of every module's call, in forward order."""
+        return (site for site in self.of_modules() if site.port == OUTPUT)
 
 
 def check_number(site: Site, called: Iterable[str], where: str) -> None:

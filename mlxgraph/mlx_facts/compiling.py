@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType
 from typing import Any
 
 import mlx.core as mx
@@ -53,6 +54,16 @@ def function_of(compiled: Any) -> Any:
     return gc.get_referents(compiled)[-1]
 
 
+def compiled_codes() -> Iterator[CodeType]:
+    """The code of every function of the process that was compiled: the collector knows them all."""
+    for value in gc.get_objects():
+        if type(value) is _COMPILED:
+            code = getattr(function_of(value), "__code__", None)
+            if type(code) is CodeType:
+                yield code
+
+
+_COMPILED = type(compile(abs))
 _calls = threading.local()
 _lock = threading.Lock()
 _open = 0

@@ -10,7 +10,7 @@ from typing import Any
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph, HasGraph
 from mlxgraph.graph.listing import listing
-from mlxgraph.graph.site import OUTPUT, Site
+from mlxgraph.graph.site import Site
 from mlxgraph.model.compiled_pass import CompiledPass
 from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import ALL
@@ -88,7 +88,7 @@ def _told(plan: Plan, census: Census, call: Call, left_out: list[Site], failure:
 def _end(plan: Plan, census: Census) -> str:
     if plan.last is None:
         return "run no forward: nothing of the model is needed"
-    calls = [site for site in census.order if site.port == OUTPUT]
+    calls = [*census.outputs()]
     rest = sum(census.order[site] > census.order[plan.last] for site in calls)
     if not rest:
         return f"stop at {plan.last}: the whole forward is needed"

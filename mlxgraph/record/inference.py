@@ -124,7 +124,7 @@ class Inference:
         return Notes(self.lines, self.infos)
 
     def _infer(self, node: Node) -> None:
-        when = -1
+        when: float = -1
         if node.op == ops.SITE:
             site = site_of(node)
             self._check(site)

@@ -10,48 +10,39 @@ Never: changes what a call without proxies returns.
 
 from __future__ import annotations
 
-import itertools
-import operator
 import weakref
-from collections import deque
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from mlxgraph.errors import EscapedError, LookError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
-from mlxgraph.mlx_facts.functions import cells_of, holders, is_compiled, is_native, is_of_nn
+from mlxgraph.mlx_facts.exchange import (
+    EVALUATE,
+    FILES,
+    PLACES,
+    TRANSFORM,
+    blocks,
+    functions_in,
+    set_recording,
+    want,
+    want_no_more,
+)
+from mlxgraph.mlx_facts.functions import holders
 from mlxgraph.mlx_facts.modules import attach, twin_of
 from mlxgraph.mlx_facts.modules import enter as enter_item
 from mlxgraph.record import einops_backend, on_the_left  # noqa: F401 - guards plain arrays
 from mlxgraph.record.apply import apply
 from mlxgraph.record.array_type import STAND_IN
 from mlxgraph.record.handle import handle_in
-from mlxgraph.record.namespaces import Exchanged, recording_class
 from mlxgraph.record.no_value import refuse_modules
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.record.stack import current, enter, leave
 from mlxgraph.record.view_functions import view_call
-
-# Not array arithmetic: devices, memory, files, and the transformations, which take functions.
-_LEFT_ALONE = frozenset(
-    """default_device set_default_device is_available device_count device_info default_stream
-    set_default_stream new_stream new_thread_unsafe_stream new_thread_local_stream clear_streams
-    stream synchronize get_active_memory get_array_buffer_size get_peak_memory reset_peak_memory
-    get_cache_memory set_memory_limit get_memory_limit set_cache_limit set_wired_limit clear_cache
-    load disable_compile enable_compile
-    export_function import_function exporter set_printoptions get_printoptions printoptions
-    metal_kernel cuda_kernel precompiled_cuda_kernel __getattr__ seed key from_dlpack""".split()
-)
-_OF_MODELS = frozenset("quantize average_gradients fully_shard value_and_grad".split())  # in nn
-_FILES = frozenset("save savez savez_compressed save_safetensors save_gguf export_to_dot".split())
-_TRANSFORM = frozenset("grad value_and_grad vjp jvp vmap compile checkpoint".split())
-_EVALUATE = frozenset({"eval", "async_eval"})
 
 
 def _recorder(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -166,11 +157,11 @@ def _refuser(op: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 def _wrapped(prefix: str, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     op = f"{prefix}.{name}"
-    if prefix == "mx" and name in _EVALUATE:
+    if prefix == "mx" and name in EVALUATE:
         wrapper = _evaluator(real)
-    elif prefix == "mx" and name in _TRANSFORM:
+    elif prefix == "mx" and name in TRANSFORM:
         wrapper = _transformer(op, real)
-    elif prefix == "mx" and name in _FILES:
+    elif prefix == "mx" and name in FILES:
         wrapper = _refuser(op, real)
     elif op in ops.DRAWS:
         wrapper = _drawer(op, real)
@@ -185,19 +176,6 @@ def _wrapped(prefix: str, name: str, real: Callable[..., Any]) -> Callable[..., 
     return wrapper
 
 
-def _functions(namespace: ModuleType, prefix: str) -> dict[str, Callable[..., Any]]:
-    """The functions of a namespace that compute: native ones, and those of `nn` in Python."""
-    of_nn = prefix.startswith("nn")
-    left = _LEFT_ALONE | _OF_MODELS if of_nn else _LEFT_ALONE
-    found = {}
-    for name, value in vars(namespace).items():
-        if name in left or name.startswith("_"):
-            continue
-        if is_native(value) or is_compiled(value) or (of_nn and is_of_nn(value)):
-            found[name] = value
-    return found
-
-
 _OURS: dict[int, Callable[..., Any]] = {}  # by the identity of MLX's own
 
 
@@ -205,23 +183,9 @@ def _tables() -> list[tuple[ModuleType, dict[str, Any]]]:
     """MLX's modules, and what stands for the names in each while a block is open."""
     wrappers = _OURS
     tables = []
-    places: list[tuple[ModuleType, str]] = [
-        (mx, "mx"),
-        (mx.linalg, "mx.linalg"),
-        (mx.fast, "mx.fast"),
-        (mx.fft, "mx.fft"),
-        (mx.random, "mx.random"),
-        (nn.layers.activations, "nn"),
-        (nn.losses, "nn.losses"),
-        (nn, "nn"),
-        (nn.layers, "nn"),
-    ]
-    for namespace, prefix in places:
-        names = _functions(namespace, prefix)
+    for namespace, prefix in PLACES:
         table: dict[str, Any] = {}
-        for name, real in names.items():
-            if getattr(real, "__module__", "").endswith(".quantized"):
-                continue
+        for name, real in functions_in(namespace, prefix).items():
             if id(real) not in wrappers:
                 wrappers[id(real)] = _wrapped(prefix, name, real)
             table[name] = wrappers[id(real)]
@@ -251,45 +215,8 @@ def _with_ours(real: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _TABLES = _tables()
-_BY_BARE_NAME = (nn.layers.activations, nn.losses)
-_MODULES = [module for module, _ in _TABLES if module not in _BY_BARE_NAME]
-_CLASSES = [
-    (ModuleType, recording_class(module, ours))
-    for module, ours in _TABLES
-    if module not in _BY_BARE_NAME
-]
-_EXCHANGED = [Exchanged(module, ours) for module, ours in _TABLES if module in _BY_BARE_NAME]
-_NAMES = [exchanged.names for exchanged in _EXCHANGED]
-_PAIR = operator.attrgetter("pair")
-# The functions that modules of `mlx.nn` hold themselves.
-_CELLS = [c for c in cells_of(nn.layers.activations) if id(c.cell_contents) in _OURS]
-_HELD = [(cell.cell_contents, _OURS[id(cell.cell_contents)]) for cell in _CELLS]
-_HOLDERS = holders()
-_CALLS = [(vars(kind)["__call__"], _with_ours(vars(kind)["__call__"])) for kind in _HOLDERS]
-_open: dict[int, Any] = {}  # every open block of the process
+set_recording(_TABLES, [(kind, _with_ours(vars(kind)["__call__"])) for kind in holders()])
 einops_backend.register()
-
-
-def _settle() -> None:
-    """MLX's own functions stand in its modules while no block is open, and ours while one is.
-
-    One call without any Python in it: no interrupt and no other thread comes in between, and
-    whether a block is open is asked on the way.
-    """
-    is_open = map(operator.truth, itertools.repeat(_open))
-    worn = map(operator.getitem, _CLASSES, is_open)
-    spaces = map(setattr, _MODULES, itertools.repeat("__class__"), worn)
-    names = map(dict.update, _NAMES, map(operator.getitem, map(_PAIR, _EXCHANGED), is_open))
-    held = map(operator.getitem, _HELD, is_open)
-    cells = map(setattr, _CELLS, itertools.repeat("cell_contents"), held)
-    calls = map(operator.getitem, _CALLS, is_open)
-    modules = map(setattr, _HOLDERS, itertools.repeat("__call__"), calls)
-    deque(itertools.chain(spaces, names, cells, modules), 0)
-
-
-def _respect_others() -> None:
-    for exchanged in _EXCHANGED:
-        exchanged.respect_others(bool(_open))
 
 
 class intercepted:  # noqa: N801 - used as a statement: `with intercepted(recording):`
@@ -307,18 +234,13 @@ class intercepted:  # noqa: N801 - used as a statement: `with intercepted(record
         self._watch = None if running is None else weakref.ref(running, self._over)
 
     def __enter__(self) -> None:
-        _respect_others()
-        _open[id(self._recording)] = self._recording
-        _settle()
+        want(blocks, id(self._recording), self._recording)
         enter(self._recording)
 
     def __exit__(self, *error: Any) -> None:
         recording = self._recording
         recording.open = False
-        if id(recording) in _open:
-            _respect_others()
-            _open.pop(id(recording), None)
-        _settle()
+        want_no_more(blocks, id(recording))
         leave(recording)
         self._watch = None
 

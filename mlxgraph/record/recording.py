@@ -230,9 +230,10 @@ class Recording:
         """The site that a name means in this block."""
         return self._sites.scoped(site)
 
-    def calls(self, site: Site) -> int:
-        """How often the forward calls the module of a site."""
-        return self.census.calls(self._sites.scoped(site).path)
+    @property
+    def visited(self) -> Census:
+        """What the forward visits, that of the prompt which is open where there are several."""
+        return self._sites.visited
 
     def check_order(self, site: Site, node: Node) -> None:
         """Raise if a write at `site` would need what the forward computes later, or has no rows."""

@@ -13,7 +13,9 @@ from mlxgraph.errors import NeverCalledError, OperationError, OutsideTraceError
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, Whole, check_number
+from mlxgraph.graph.inside import may_be_inside
 from mlxgraph.graph.node import Node
+from mlxgraph.graph.nothing_inside import nothing_there
 from mlxgraph.graph.site import SCOPE, SKIP, Site
 from mlxgraph.record.views import Build
 from mlxgraph.record.write_through import Cell
@@ -25,10 +27,11 @@ class SiteValues:
     """The cells of one recording: a site's value, made when it is first asked for."""
 
     def __init__(self, census: Census):
-        self.census = self._census = census
+        self.census = self.visited = census
         self.scope: str | None = EVERY_PROMPT
         self._cells: dict[Site, Cell] = {}
-        self._prompts = 0  # `_census` is that of the prompt that is open
+        self._prompts = 0  # `visited` is that of the prompt that is open
+        self._first: Census | None = None  # that of the first prompt
         self._skipped: dict[str, Any] = {}
 
     def cell(self, site: Site, build: Build) -> Cell:
@@ -54,11 +57,21 @@ class SiteValues:
             if site.path.startswith(prefix):
                 reason = f"{prefix[:-1]} was skipped at {line}, and nothing in it runs."
                 raise NeverCalledError(site.spoken, str(here()), (), reason=reason)
-        if site not in self.census.order:
+        if site not in self.census.order and not self._is_inside(site):
             called = dict.fromkeys(s.path for s in self.census.order)
             check_number(site, called, str(here()))
             times = self.census.calls(site.path)
             raise NeverCalledError(site.spoken, str(here()), called, times)
+
+    def _is_inside(self, site: Site) -> bool:
+        """Whether it is a site inside a module, now that the census is asked for these too."""
+        if not may_be_inside(site.path):
+            return False
+        if not self.visited.visits(site.unscoped):
+            raise nothing_there(self.visited, site.unscoped)
+        if site.path.startswith(SCOPE):
+            self._enter_scoped()
+        return site in self.census.order
 
     def skip(self, site: Site, node: Node) -> None:
         """The module of an output site is not run: `node` is its output."""
@@ -77,23 +90,35 @@ class SiteValues:
         if self.scope is not None:
             raise OutsideTraceError("t.invoke")
         self.scope = scope = f"{SCOPE}{self._prompts}:"
-        self._census = census
+        self.visited = census
         self._prompts += 1
         self.census.traceable = self.census.traceable and census.traceable
-        for site, position in census.order.items():
-            scoped = site._replace(path=scope + site.path)
-            self.census.order[scoped] = position
-            self.census.values[scoped] = census.values[site]
+        self._enter_scoped()
         for path, rows in census.embeddings.items():
             self.census.embeddings[scope + path] = rows
         try:
             yield
         finally:
-            self.scope, self._census = None, self.census
+            self.scope, self.visited = None, self.census
+
+    def _enter_scoped(self) -> None:
+        """The sites of the prompt that is open, by their scoped names.
+
+        Where a forward on another length calls its modules another number of times, a site's
+        position is that of the same site in the first prompt's.
+        """
+        if self._first is None:
+            self._first = self.visited
+        first, at = self._first.order, -1.0
+        for site, position in self.visited.order.items():
+            at = position if first is self.visited.order else max(first.get(site, at), at)
+            scoped = site._replace(path=f"{self.scope}{site.path}")
+            self.census.order[scoped] = at
+            self.census.values[scoped] = self.visited.values[site]
 
     def scoped(self, site: Site) -> Site:
         """The site that a name means here: its call, and the prompt that is open, if any is."""
-        site = self._census.meant(site)
+        site = self.visited.meant(site)
         if self.scope == EVERY_PROMPT:
             return site
         if self.scope is None:

@@ -45,6 +45,8 @@ class Call(NamedTuple):
         forward: calls a model with the inputs: as they are, or padded and masked.
         tokens: the token ids, (batch, length), padding included; None for other inputs.
         lengths: how many tokens of each row are real.
+        turned: whether rows of several lengths are padded on the right (`run.turned`), in `arrays`;
+            in `tokens` they are padded on the left all the same.
         given: `(args, kwargs)` themselves, where they hold lists, dicts or objects that a forward
             may change; `args` and `kwargs` are copies.
     """
@@ -57,6 +59,7 @@ class Call(NamedTuple):
     forward: Forward = call_model
     tokens: mx.array | None = None
     lengths: list[int] | None = None
+    turned: bool = False
     given: tuple[tuple, dict[str, Any]] | None = None
 
     @property
@@ -74,8 +77,10 @@ class Call(NamedTuple):
         array = self.arrays[number]
         if number or not self.is_ragged:
             return array
-        starts = mx.array([array.shape[1] - length for length in self.lengths or ()])
-        return mx.where(mx.arange(array.shape[1]) >= starts[:, None], array, 0)
+        columns, lengths = mx.arange(array.shape[1]), mx.array(self.lengths or ())[:, None]
+        if self.turned:
+            return mx.where(columns < lengths, array, 0)
+        return mx.where(columns >= array.shape[1] - lengths, array, 0)
 
     def with_arrays(self, arrays: Iterable[mx.array]) -> Call:
         """The call with other arrays in place of its own."""

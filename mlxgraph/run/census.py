@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from operator import is_
 from typing import Any
 
 import mlx.core as mx
 
+from mlxgraph.errors import OperationError
+from mlxgraph.errors.source_line import here
 from mlxgraph.graph.census import Census, Whole
+from mlxgraph.graph.inside import ATTENTION, below
 from mlxgraph.graph.nested import (
     entries,
     has_attributes,
@@ -31,6 +35,8 @@ from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import is_computed
 from mlxgraph.run.by_name import ByName
 from mlxgraph.run.call import Call
+from mlxgraph.run.handwritten import Finder
+from mlxgraph.run.inside import Watch, line_of_call
 from mlxgraph.run.rows import rows_of, same_array
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -39,47 +45,81 @@ from mlxgraph.run.tree import ModuleTree
 def take_census(tree: ModuleTree, call: Call) -> Census:
     """What one forward with these inputs visits; inputs that carry state are left as they are.
 
+    Sites inside modules are looked for when the census is first asked for one.
     Raises: whatever the model raises on these inputs.
     """
+    census = _taken(tree, call)
+    kept = call.without_values() if census.traceable else call.again()
+    census.look = partial(_fuller, tree=tree, call=kept)
+    return census
+
+
+def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:
+    """The census that has the sites inside modules too.
+
+    Raises: OperationError where two forwards with the same inputs call different functions.
+    """
+    finder = Finder()
+    first = _taken(tree, call, finder)
+    again = _taken(tree, call, None, finder.found)
+    own = {below(module, name) for module in finder.found for name in ATTENTION}
+    calls = [site for site in again.order if site.path not in own]
+    if [*first.order] != calls or first.of_modules() != [*plain.order]:
+        raise OperationError(
+            "looking inside",
+            type(tree.root).__name__,
+            str(here()),
+            "what its modules call is not the same in every forward: a part of it is compiled where"
+            " that cannot be seen, or it draws, or it branches on what it keeps.\n  Read and edit"
+            " the modules themselves",
+        )
+    again.written, again.unknown = finder.found, finder.unknown
+    return again
+
+
+def _taken(tree: ModuleTree, call: Call, *inside: Any) -> Census:
+    """Args: inside: a Finder or None, and the attentions that one has found, for a census that has
+    the sites inside modules too."""
     if tree.aliases:
         try:
-            return _census(tree, call, True)
+            return _census(tree, call, True, inside)
         except Exception:  # names that are told apart may be too much for a model's own code
             pass
-    return _census(tree, call, False)
+    return _census(tree, call, False, inside)
 
 
-def _census(tree: ModuleTree, call: Call, by_name: bool) -> Census:
+def _census(tree: ModuleTree, call: Call, by_name: bool, inside: tuple) -> Census:
     """Args: by_name: whether to tell apart by which of its names a shared module is called."""
     before = random_state.current()
     call = call.again()
+    visit = partial(_visit, tree=tree, by_name=by_name, inside=inside)
     try:
-        census = _traced(tree, call, by_name) if call.plain else None
+        census = _traced(call, visit) if call.plain else None
         if census is None:
             census = untraced = Census(traceable=False)
-            _noting_changes(census, call, lambda: _visit(untraced, tree, call, by_name))
+            _noting_changes(census, call, lambda: visit(untraced, call))
         census.draws = not random_state.same(before)
     finally:
         random_state.restore(before)
     return census
 
 
-def _traced(tree: ModuleTree, call: Call, by_name: bool) -> Census | None:
+def _traced(call: Call, visit: Callable[[Census, Call], None]) -> Census | None:
     """The census from a trace, or None if this forward cannot be traced."""
     census = Census()
 
-    def visit(*tracers: mx.array) -> None:
+    def trace(*tracers: mx.array) -> None:
         given = call.with_arrays(tracers)
-        _noting_changes(census, given, lambda: _visit(census, tree, given, by_name))
+        _noting_changes(census, given, lambda: visit(census, given))
 
     try:
-        only_traced(visit, call.arrays)
+        only_traced(trace, call.arrays)
     except Exception:  # the plain forward that follows raises what is the model's own
         return None
     return census
 
 
-def _visit(census: Census, tree: ModuleTree, call: Call, by_name: bool) -> None:
+def _visit(census: Census, call: Call, tree: ModuleTree, by_name: bool, inside: tuple) -> None:
     seen: Counter[str] = Counter()
     names = ByName()
     census.aliases = tree.aliases
@@ -89,20 +129,59 @@ def _visit(census: Census, tree: ModuleTree, call: Call, by_name: bool) -> None:
         seen[path] += 1
         if by_name:
             census.first.setdefault(names.of(path), number)
-        census.visit(Site(path, INPUTS, number), map_nested((args, kwargs), _abstract))
+        within = path not in tree.modules
+        if within:
+            census.inside[Site(path, OUTPUT, number)] = line_of_call(tree, path)
+        given = map_nested((args, kwargs), _abstract)
+        census.visit(Site(path, INPUTS, number), given, within)
         if len(args) == 1 and path in tree.embeddings:
             census.embeddings[path] = size = rows_of(tree.embeddings[path])
             for k in same_array(call.arrays, args[0]):
                 census.rows[k] = (path, size)
+        if finder is not None and not within:
+            finder.begin()
         result = original(*args, **kwargs)
-        census.visit(Site(path, OUTPUT, number), _described(result))
+        census.visit(Site(path, OUTPUT, number), _described(result), within)
+        if finder is not None:
+            finder.saw(path, number, args, kwargs, result) if within else finder.end(path)
         return result
 
-    standin = StandIn(tree, tree.modules, report)
+    def show(path: str, number: int, value: mx.array) -> mx.array:
+        if by_name:
+            census.first.setdefault(names.of(path), number)
+        site = Site(path, OUTPUT, number)
+        census.inside[site] = line_of_call(tree, path)
+        census.visit(site, _abstract(value), True)
+        return value
+
+    finder = inside[0] if inside else None
+    if finder is not None:
+        finder.start()
+    watch = Watch(tree, report, _Shown(show), None, *inside[1:]) if inside else None
+    standin = StandIn(tree, tree.modules, watch.module if watch else report)
     if by_name:
         names.watch(tree, standin)
-    with uncompiled() if tree.may_compile else nullcontext(), tree.beyond.as_it_was():
+    with (
+        uncompiled() if tree.may_compile else nullcontext(),
+        tree.beyond.as_it_was(),
+        watch.on(standin) if watch else nullcontext(),
+    ):
         call.forward(standin.root, call.args, call.kwargs)
+
+
+class _Shown:
+    """Answers for the values of attentions in a census: all are wanted, none is changed."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Callable[[str, int, mx.array], mx.array]):
+        self.value = value
+
+    def wants(self, path: str, number: int) -> bool:
+        return True
+
+    def writes(self, path: str, number: int) -> bool:
+        return False
 
 
 def _noting_changes(census: Census, given: Call, forward: Callable[[], None]) -> None:

@@ -28,10 +28,12 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call
 from mlxgraph.run.draws import Draws
 from mlxgraph.run.gradient import Deltas, add_delta, unreached, with_gradients
-from mlxgraph.run.other_ways import check_reached, check_value
+from mlxgraph.run.inside import Watch
+from mlxgraph.run.other_ways import check_inside, check_reached, check_value
 from mlxgraph.run.plan import Plan, numbers_in
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
+from mlxgraph.run.turned import Turning
 
 
 class Stop(BaseException):
@@ -158,20 +160,30 @@ class Run:
         )
         self.seen: Counter[str] = Counter()
         self.reached: set[Site] = set()
+        self.turning: Turning | None = None
 
     def go(self, tree: ModuleTree, call: Call, weights: Sequence[mx.array] | None) -> Values:
         """Run the forward as far as the plan needs it."""
+        if call.turned:
+            self.turning = Turning(self.plan.turns, call.args[1])
         if self.plan.hooked or self.plan.calls_modules:
-            standin = StandIn(tree, self.plan.hooked, _answering(self), weights)
+            hook, inside = _answering(self), self.plan.inside
+            watch = Watch(tree, hook, _Values(self), inside, self.plan.written) if inside else None
+            standin = StandIn(tree, self.plan.hooked, watch.module if watch else hook, weights)
             self.by_hand.modules = standin.modules
             if self.plan.hooked:
                 try:
-                    with uncompiled() if tree.may_compile else nullcontext():
+                    with (
+                        uncompiled() if tree.may_compile else nullcontext(),
+                        watch.on(standin) if watch else nullcontext(),
+                    ):
                         call.forward(standin.root, call.args, call.kwargs)
                 except Stop:
                     pass
                 if self.plan.expected is not None:
                     check_reached(self.plan.expected, self.reached)
+                if inside:
+                    check_inside(self.plan, self.seen)
         return self.values
 
     def answer(
@@ -188,13 +200,24 @@ class Run:
         skip = self.plan.writes.get(Site(path, SKIP, call))
         if skip is not None:
             self.reached.add(Site(path, SKIP, call))
-        result = original(*args, **kwargs) if skip is None else same_data_in(self.values[skip])
+        if skip is None:
+            result = original(*args, **kwargs)
+        else:
+            result = same_data_in(self.values[skip])
+            if self.turning is not None:
+                result = self.turning.back(after, result)
         if after in self.plan.stops:
             result = self._through(after, result)
         return result
 
     def _through(self, site: Site, value: Any) -> Any:
         """Keep the value that the model has at a site, and give back the edited one."""
+        if self.turning is None:
+            return self._edited(site, value)
+        shown = self.turning.shown(site, value)
+        return self.turning.changed(site, value, shown, self._edited(site, shown))
+
+    def _edited(self, site: Site, value: Any) -> Any:
         if self.plan.expected is not None:
             self.reached.add(site)
             check_value(site, value, self.plan.expected[site])
@@ -212,6 +235,31 @@ class Run:
         if site == self.plan.last:
             raise Stop
         return value
+
+
+class _Values:
+    """A run's answers for the values of attentions; the run may be over, and then it has none."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Run):
+        self._run = weakref.ref(run)
+
+    def wants(self, path: str, number: int) -> bool:
+        run = self._run()
+        return run is not None and Site(path, OUTPUT, number) in run.plan.stops
+
+    def writes(self, path: str, number: int) -> bool:
+        run, site = self._run(), Site(path, OUTPUT, number)
+        if run is None:
+            return False
+        return site in run.plan.writes or (run.plan.gradients and site in run.plan.read)
+
+    def value(self, path: str, number: int, value: mx.array) -> Any:
+        run = self._run()
+        assert run is not None  # whoever shows a value has asked whether it is wanted
+        run.seen[path] = number + 1
+        return run._through(Site(path, OUTPUT, number), value)
 
 
 def _shifted(deltas: Deltas, node: Node, value: Any) -> Any:

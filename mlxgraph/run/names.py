@@ -14,6 +14,7 @@ import re
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import LayersError, SiteNameError, UnknownSiteError, numbered
+from mlxgraph.graph.inside import OPS, below, parted
 from mlxgraph.graph.pattern import ALIASES, is_pattern, matches, numbers_of, split
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.graph.site_name import SiteName, site_text, taken_apart
@@ -110,18 +111,42 @@ class Names:
         if parts.port and not parts.numbered:  # a module may be called as a port is
             found = self._paths(text)
             parts = parts if not found else SiteName(text, 0, "")
-        found = found or self._paths(parts.module)
+        found = found or self._paths(parts.module) or self._inside(parts.module)
         if not found and not may_be_none:
             raise self._unknown(text, parts.module)
         port = OUTPUT if parts.port in ("", OUTPUT) else INPUTS
         first = parts.port == "input"
-        bare = () if parts.numbered else self.tree.shared
         return [
             NamedSite(Site(path, port, BY_NAME), first)
-            if path in bare
-            else NamedSite(Site(self.tree.aliases.get(path, path), port, parts.call), first)
+            if not parts.numbered and self._of_shared(path)
+            else NamedSite(Site(self.canonical_path(path), port, parts.call), first)
             for path in found
         ]
+
+    def _inside(self, name: str) -> list[str]:
+        """The paths of the sites inside modules that a name or pattern means: which module, is
+        told here, and what its forward computes by a census."""
+        inside = parted(name)
+        if inside is None:
+            return []
+        paths = self._paths(inside[0])
+        if inside[1].startswith(OPS):
+            taken = with_own_ops(self.tree)
+            paths = [path for path in paths if path not in taken]
+        return [below(path, inside[1]) for path in paths]
+
+    def _of_shared(self, path: str) -> bool:
+        if path in self.tree.shared:
+            return True
+        inside = None if self.exists(path) else parted(path)
+        return inside is not None and inside[0] in self.tree.shared
+
+    def canonical_path(self, path: str) -> str:
+        """The first of a shared module's paths, also before what follows it."""
+        inside = None if self.exists(path) else parted(path)
+        if inside is None:
+            return self.tree.aliases.get(path, path)
+        return below(self.tree.aliases.get(inside[0], inside[0]), inside[1])
 
     def site(self, name: Any) -> NamedSite:
         """The one site that a name means.  Raises: UnknownSiteError, SiteNameError for several."""
@@ -263,6 +288,14 @@ class Names:
             if self.exists(f"{path}.{name}"):
                 return f"{path}.{name}"
         return None
+
+
+def with_own_ops(tree: ModuleTree) -> frozenset[str]:
+    """The modules that have a part of their own that is called `ops`: it wins."""
+    names = (*tree.modules, *tree.containers, *tree.aliases)
+    end = f".{OPS}"
+    found = {name.removesuffix(end) for name in names if name.endswith(end)}
+    return frozenset(found | ({""} if OPS in names else set()))
 
 
 def _numbered(module: object) -> bool:

@@ -6,6 +6,7 @@ it, or has something else there, nobody may go on with what is left.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -15,7 +16,7 @@ from mlxgraph.errors import NeverCalledError, ShapeError
 from mlxgraph.graph.nested import entries, is_container
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
-from mlxgraph.run.plan import Expected
+from mlxgraph.run.plan import Expected, Plan
 
 
 def check_reached(expected: Mapping[Site, Expected], reached: Set[Site]) -> None:
@@ -27,6 +28,18 @@ def check_reached(expected: Mapping[Site, Expected], reached: Set[Site]) -> None
                 " than the plain one, past it."
             )
             raise NeverCalledError(site.spoken, line, (), reason=reason)
+
+
+def check_inside(plan: Plan, seen: Counter[str]) -> None:
+    """Raise NeverCalledError for a site inside a module that the forward missed: a function whose
+    calls cannot be seen was in between, in the census or in this forward."""
+    for site in plan.stops:
+        if site.path in plan.inside and seen[site.path] <= site.call:
+            reason = (
+                "what its module calls is not the same in every forward: a part of it is compiled"
+                " where that cannot be seen.  Read and edit modules there."
+            )
+            raise NeverCalledError(site.spoken, plan.lines.get(site, "an edit"), (), reason=reason)
 
 
 def check_value(site: Site, value: Any, expected: Expected) -> None:

@@ -26,11 +26,7 @@ def padded_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     Raises: InputError where the model takes no cache, or one that cannot hide padding.
     """
     tokens, padding = args
-    if "cache" in kwargs:
-        raise InputError(
-            "texts of several lengths need a cache of their own, and a cache was given.\n"
-            "  Trace texts of one length, or pad and mask them yourself."
-        )
+    refuse_cache(kwargs)
     if not _takes_cache(model):
         raise _cannot_mask(f"{type(model).__name__}, which takes no cache,")
     caches = own_caches(model)
@@ -41,6 +37,15 @@ def padded_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     except NoBatchForm as error:
         raise _cannot_mask(error.kind) from None
     return model(tokens, cache=batch, **kwargs)
+
+
+def refuse_cache(kwargs: dict[str, Any]) -> None:
+    """Raise InputError for a cache: what is in it has one length."""
+    if "cache" in kwargs:
+        raise InputError(
+            "texts of several lengths need a cache of their own, and a cache was given.\n"
+            "  Trace texts of one length, or pad and mask them yourself."
+        )
 
 
 def check_masks(model: Any) -> None:
@@ -78,6 +83,7 @@ def _takes_cache(model: Any) -> bool:
 
 def _cannot_mask(what: str) -> InputError:
     return InputError(
-        f"texts of several lengths cannot share a batch here: {what} cannot mask padding.\n"
+        f"texts of several lengths cannot share a batch here: {what} cannot mask padding, and what"
+        " it gives for a token depends on those after it.\n"
         "  Trace them one by one, or give texts of one length."
     )

@@ -15,8 +15,10 @@ from mlxgraph.errors import NeverCalledError, OrderError
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, check_number
 from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.inside import may_be_inside
 from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
+from mlxgraph.graph.nothing_inside import nothing_there
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 
 
@@ -34,17 +36,15 @@ def reach(graph: Graph, census: Census, saves: Sequence[Node]) -> Reach:
     Raises: NeverCalledError for a site that this forward does not visit, OrderError for a write
     that needs a later site.
     """
-    order = census.order
     needed = {site_of(node) for node in walk(saves) if node.op == ops.SITE}
     for site in (*needed, *(site for site, _ in graph.writes)):
         if not census.visits(site):
-            check_number(site, {s.path for s in order}, _line(graph, site))
-            raise NeverCalledError(
-                site.spoken,
-                _line(graph, site),
-                dict.fromkeys(s.path for s in order),
-                census.calls(site.path),
-            )
+            line, called = _line(graph, site), dict.fromkeys(s.path for s in census.of_modules())
+            if may_be_inside(site.path):
+                raise nothing_there(census, site, line)
+            check_number(site, called, line)
+            raise NeverCalledError(site.spoken, line, called, census.calls(site.path))
+    order = census.order
     last = max(needed, key=order.__getitem__, default=None)
     writes = {
         site: node
@@ -85,6 +85,9 @@ class Plan(NamedTuple):
     read: frozenset[Site]
     stops: frozenset[Site]
     hooked: frozenset[str]
+    inside: frozenset[str]  # the paths of sites inside modules
+    lines: Mapping[Site, str]  # where these are read or written
+    written: Mapping[str, Sequence[Any]]  # the attentions that modules write out by hand
     last: Site | None
     sources: tuple[Node, ...]
     calls_modules: bool
@@ -92,6 +95,7 @@ class Plan(NamedTuple):
     draws: bool
     drawn: tuple[Node, ...]
     gradients: bool
+    turns: dict[Site, list[Any]]
     expected: Mapping[Site, Expected] | None  # where the forward may go another way than it did
 
 
@@ -107,13 +111,18 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
     read, writes, last = reach(graph, census, saves)
     nodes = list(walk([*saves, *writes.values()]))
     stops = read | set(writes)
+    inside = frozenset([site.path for site in stops if census.is_inside(site)])
+    hooked = census.of_modules() if inside else stops  # to know whose forward runs
     return Plan(
         saves=tuple(saves),
         cut_from=tuple(_cut_from(save, census) for save in saves),
         writes=writes,
         read=read,
         stops=stops,
-        hooked=frozenset(site.path for site in stops),
+        hooked=frozenset(site.path for site in hooked),
+        inside=inside,
+        written=census.written if inside else {},
+        lines={site: _line(graph, site) for site in stops if site.path in inside},
         last=last,
         sources=tuple(node for node in nodes if node.op in ops.SOURCES and node.op != ops.SITE),
         calls_modules=any(node.op == ops.CALL for node in nodes),
@@ -121,8 +130,15 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
         draws=any(ops.is_random(node.op) or is_draw(node) for node in nodes),
         drawn=tuple(node for node in nodes if is_draw(node)),
         gradients=any(node.op == ops.GRAD for node in nodes),
+        turns=_turns(stops, census),
         expected=None if census.traceable else _expected(stops, graph, census),
     )
+
+
+def _turns(stops: Iterable[Site], census: Census) -> dict[Site, list[Any]]:
+    """The axes that are turned where a run stops; a skipped module's are its output's."""
+    sites = [site._replace(port=OUTPUT) if site.port == SKIP else site for site in stops]
+    return {site: census.turns[site] for site in sites if site in census.turns}
 
 
 def _cut_from(save: Node, census: Census) -> tuple[Node, ...] | None:

@@ -124,7 +124,7 @@ def stream_entry(census: Census, tree: ModuleTree) -> Site | None:
     if not isinstance(output, mx.array) or output.ndim != 3:
         return None
     left: set[str] = set()
-    for site in reversed(census.order):
+    for site in reversed(census.of_modules()):
         if site.call:
             return None
         module = tree.modules.get(site.path)

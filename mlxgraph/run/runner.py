@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import mlx.nn as nn
@@ -24,7 +25,7 @@ from mlxgraph.mlx_facts.compiling import stream_name
 from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.run import pushdown, token_gradients
 from mlxgraph.run.cache import Recent
-from mlxgraph.run.call import Call
+from mlxgraph.run.call import Call, Forward
 from mlxgraph.run.census import take_census
 from mlxgraph.run.no_input import raise_no_input
 from mlxgraph.run.padded import check_masks, padded_forward
@@ -32,6 +33,7 @@ from mlxgraph.run.plan import make_plan
 from mlxgraph.run.prepared import PreparedRun
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
+from mlxgraph.run.turned import and_inside, is_causal, note_axes, turned_forward
 
 CompileMode = bool | Literal["auto"]
 MOST_PREPARED = 256
@@ -52,7 +54,7 @@ class Runner:
         self.texts: Recent[Any, bool] = Recent(MOST_CENSUSES)  # is an array of one axis one text?
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self.tree = ModuleTree(root, {})  # as it was when last checked
-        self._padding_checked: ModuleTree | None = None
+        self._ragged: tuple[ModuleTree, Forward] | None = None
 
     # -- the model as it is -----------------------------------------------------------------------
 
@@ -74,7 +76,7 @@ class Runner:
         self.of_functions.clear()
         self._cuts.clear()
         self.texts.clear()
-        self._padding_checked = None
+        self._ragged = None
 
     def add(self, name: str, module: nn.Module) -> None:
         """Give a module that is no part of the model a path in the tree."""
@@ -104,10 +106,11 @@ class Runner:
         key = (call.key, self.root.training)
         known = self._censuses.get(key) if call.plain else None
         if known is None:
-            if call.forward is padded_forward:
-                self._check_padding(tree)
             try:
                 known = take_census(tree, call)
+                if call.turned:
+                    note_axes(known, call, partial(take_census, tree))
+                    and_inside(known, call, partial(take_census, tree))
             except Exception as error:
                 raise_no_input(call.args, call.kwargs, error, tree.modules.values())
                 raise
@@ -123,17 +126,25 @@ class Runner:
             return False
         return True
 
-    def _check_padding(self, tree: ModuleTree) -> None:
-        """Once for a tree: a model that cannot hide padding must not be given any."""
-        if self._padding_checked is tree:
-            return
+    def ragged_forward(self) -> Forward:
+        """How rows of several lengths are run: masked, or else turned.  Asked once for a tree.
+
+        Raises: InputError where the model's numbers would depend on the padding either way.
+        """
+        if self._ragged is not None and self._ragged[0] is self.tree:
+            return self._ragged[1]
+        root = StandIn(self.tree, (), _no_hook).root
+        chosen: Forward = padded_forward
         try:
-            check_masks(StandIn(tree, (), _no_hook).root)
+            check_masks(root)
         except ValueError as error:
             if says_followed(error):
-                return  # nothing can be evaluated here; the next trace outside of it asks again
-            raise
-        self._padding_checked = tree
+                return chosen  # nothing can be evaluated here; the next call outside asks again
+            if not is_causal(root):
+                raise
+            chosen = turned_forward
+        self._ragged = self.tree, chosen
+        return chosen
 
     # -- preparing --------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class Activations(Mapping):
         named = self._names.site(name)
         if self._recording is not None:
             named = named._replace(site=self._recording.census.meant(named.site))
-            if named.site in self._recording.census.order:
+            if self._recording.census.visits(named.site):
                 return named
         raise UnknownSiteError(str(name), self._sites(), "this run")
 

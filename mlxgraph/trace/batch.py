@@ -140,6 +140,7 @@ class Batch:
 
     def _part(self, number: int, site: Site, base: Node) -> Node:
         """A prompt's part of the batch's value."""
+        self._census.visits(site)  # one inside a module is entered when it is asked for
         own, batch = self._prompts[number].census.values[site], self._census.values[site]
         if not is_container(own):
             return Node(ops.GETITEM, (base, self._index(number, site, own, batch)))
@@ -214,7 +215,8 @@ class Batch:
         lengths = {one.length for one in self._prompts}
         if len(lengths) == 1 and prompt.rows != self._total:
             return True  # nothing else has grown
-        grown = prompt.more().values.get(site)
+        more = prompt.more()
+        grown = more.values.get(site) if more.visits(site) else None
         shapes = [v.shape for v in leaves(grown) if isinstance(v, ARRAY)]
         return (prompt.rows + 1, *own.shape[1:]) in shapes
 

@@ -194,7 +194,7 @@ def rewritten(
     for change in simplify(graph, _chosen(call, names)).history:
         graph = change.after
         yield Rewritten(change.name, graph, tuple([node for _, node in graph.saves]))
-    if call.plain and PUSHDOWN in names:
+    if call.plain and not call.turned and PUSHDOWN in names:
         wanted = tuple([node for _, node in graph.saves])
         pushed = engine.runner.pushed(graph, wanted, census, call)
         if pushed is not None:

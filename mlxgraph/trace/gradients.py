@@ -48,7 +48,7 @@ def no_gradient(node: Node, graph: Graph) -> GradientError:
 def _reaches(loss: Node, at: Node, graph: Graph, census: Census) -> bool:
     """Whether anything leads from a node to a loss, through the model or around it."""
     touched = {at}
-    since: dict[str, int] = {}  # of each prompt: the site from which on the model carries it
+    since: dict[str, float] = {}  # of each prompt: the site from which on the model carries it
     writes: Mapping[Site, Node] = dict(graph.writes)
     if at.op == ops.SITE:  # also where a write is in the way: that is a zero the user asked for
         _carry(since, site_of(at), census)
@@ -69,7 +69,7 @@ def _reaches(loss: Node, at: Node, graph: Graph, census: Census) -> bool:
             return loss in touched
 
 
-def _carry(since: dict[str, int], site: Site, census: Census) -> None:
+def _carry(since: dict[str, float], site: Site, census: Census) -> None:
     position, prompt = census.position(site), _prompt(site)
     since[prompt] = min(position, since.get(prompt, position))
 

@@ -14,7 +14,7 @@ from mlxgraph.evaluate.evaluate import Lookup, call_arguments
 from mlxgraph.evaluate.values import Values, source_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import Node, is_draw, site_node, walk
+from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
@@ -51,8 +51,11 @@ class Looks:
         if missing:
             raise UnboundParamError(dict.fromkeys(missing))
         drawn = [n for n in walk([node]) if is_draw(n) or ops.is_random(n.op)]
-        if not recording.census.traceable:  # an edit may lead the forward past all other sites
-            drawn += [n for n in walk([node]) if n.op == ops.SITE]
+        census = recording.census
+        sites = [n for n in walk([node]) if n.op == ops.SITE]
+        if census.traceable:  # else an edit may lead the forward past all other sites
+            sites = [n for n in sites if census.inside and census.is_inside(site_of(n))]
+        drawn += sites
         known = self._values is not None and all(n in self._values.known for n in drawn)
         known = known and self._engine.runner.tree.are_weights(self._weights)
         if self._values is None or not known or self._writes != frozenset(graph.writes):
@@ -65,15 +68,16 @@ class Looks:
             return self._values[node]
 
     def _run(self, recording: Recording, job: Job, looked: list[Node]) -> Values:
-        """Every site and every draw of one run, lazy; the random state stays as it was.
+        """Every module's site and every draw of one run, lazy; the random state stays as it was.
 
-        Of a forward that branches on values, the sites that are `looked` at alone.
+        Of sites inside modules, and of a forward that branches on values, those that are `looked`
+        at alone.
         """
         before = random_state.current()
         drawn = [n for n in job.graph.nodes() if is_draw(n) or ops.is_random(n.op)]
         drawn = list(dict.fromkeys([*drawn, *looked]))
         census = recording.census
-        sites = [site_node(*site) for site in census.order] if census.traceable else []
+        sites = [site_node(*site) for site in census.of_modules()] if census.traceable else []
         values = execute(self._engine, job, [*sites, *drawn])
         random_state.restore(before)
         return Values(

@@ -15,7 +15,6 @@ from typing import Any, overload
 import mlx.nn as nn
 
 from mlxgraph.errors import (
-    InputError,
     NeverCalledError,
     NoLayerError,
     StepError,
@@ -26,6 +25,7 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.graph import ops
+from mlxgraph.graph.inside import parted
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -34,6 +34,8 @@ from mlxgraph.record.no_value import names_a_module, written
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
+from mlxgraph.trace.calls import Calls
+from mlxgraph.trace.inside_handle import InsideHandle, inside, write_inside
 from mlxgraph.trace.module_habits import no_loop, refuse_exchange, set_item
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 
@@ -56,6 +58,8 @@ class ModuleHandle:
     Inside a trace: `.output`, `.input` (first positional argument) and `.inputs`
     (`(args, kwargs)`) are its values and can be assigned; `.calls[k]` is its k-th call in one
     forward; calling the handle runs the module on a value without the model's own edits.
+    `.ops` are the functions of MLX that its own forward calls; `.queries`, `.keys`, `.values`,
+    `.scores`, `.pattern` and `.heads` the values of the attention that it computes.
     Everything else is looked up on the module: its children as handles, its attributes as
     they are.
     """
@@ -202,6 +206,9 @@ class ModuleHandle:
                 return self._handed(name, getattr(module, name))
             if name in module:
                 return self._handed(name, module[name])
+            found = inside(self, name)
+            if found is not None:
+                return found
         raise self._unknown(name, f".{name}" if name in _OF_VALUES else "")
 
     def _handed(self, name: str, value: Any) -> Any:
@@ -221,6 +228,9 @@ class ModuleHandle:
             raise WeightError(name, written(self), str(here()))
         if self._child(name) is not None:
             refuse_exchange(self, name)
+        if isinstance(module, nn.Module) and not _is_its_own(module, name):
+            if write_inside(self, name, value):
+                return
         raise UnknownSiteError(name, ["output", "input", "inputs"], f"a write to {self._name}")
 
     def _unknown(self, name: str, of_value: str) -> UnknownSiteError:
@@ -340,35 +350,6 @@ class ModuleHandle:
         return f"<{self._name}: {type(self.module).__name__}>"
 
 
-@with_edges
-class Calls:
-    """`module.calls[k]`: one call of a module that the forward calls several times."""
-
-    def __init__(self, handle: ModuleHandle):
-        self._handle = handle
-
-    def __getitem__(self, number: int) -> ModuleHandle:
-        handle = self._handle
-        if not hasattr(type(number), "__index__"):
-            raise InputError(
-                f"calls go by number, and {number!r} is none.\n  at {here()}\n"
-                f"  Write {written(handle)}.calls[0] for the first."
-            )
-        # how many calls there are is known inside a trace
-        if number >= 0 and recording_on(handle._engine.root) is None:
-            return handle._at_call(number)
-        count = len(self)
-        if not -count <= number < count:
-            raise NoLayerError("calls", number, count, str(here()), handle._name)
-        return handle._at_call(number % count)
-
-    def __len__(self) -> int:
-        return self._handle._recording("calls").calls(self._handle._site(OUTPUT))
-
-    def __iter__(self) -> Iterator[ModuleHandle]:
-        return (self[i] for i in range(len(self)))
-
-
 def _is_its_own(module: nn.Module, name: str) -> bool:
     """Whether a module has an attribute that is not only there because modules are dicts: `clear`
     and `pop` would empty it of its weights."""
@@ -382,6 +363,14 @@ def layers_of(engine: Engine, opened: Opened | None = None) -> ModuleHandle:
     if names.container is None:
         raise names.no_layers()
     return ModuleHandle(engine, names.container, opened)
+
+
+def handle_on(engine: Engine, site: Site) -> Any:
+    """The handle on a site's module, or on the site inside a module."""
+    within = None if engine.names.exists(site.path) or not site.path else parted(site.path)
+    if within is None:
+        return ModuleHandle(engine, site.path, call=site.call)
+    return InsideHandle(ModuleHandle(engine, within[0]), within[1], site.call)
 
 
 def children_of(engine: Engine, path: str) -> list[str]:

@@ -14,6 +14,8 @@ import mlx.core as mx
 from mlxgraph.errors import CountError, HeadsError, InterventionError, NoLayerError, ShapeError
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.inside import HEADS, below, may_be_inside
+from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.record.apply import changed, edited_array
 from mlxgraph.record.handle import describe
 from mlxgraph.record.recording import Recording
@@ -58,9 +60,15 @@ def intervene(recording: Recording, names: Names, interventions: Mapping[Any, An
 
 
 def meant(recording: Recording, found: list[NamedSite]) -> list[NamedSite]:
-    """The first of each that is another: names of one module's one call are one site."""
+    """The first of each that is another: names of one module's one call are one site.
+
+    Of sites inside modules, several of which a pattern means, those that the forward comes to.
+    """
     if len(found) == 1:
         return found
+    if found and may_be_inside(found[0].site.path):
+        visits = recording.visited.visits
+        found = [n for n in found if visits(recording.visited.meant(n.site))] or found[:1]
     return list({(recording.meant(n.site), n.first): n for n in reversed(found)}.values())[::-1]
 
 
@@ -98,7 +106,7 @@ def _edit(recording: Recording, deferred: Edit, names: Names, lengths: list[int]
         if deferred.heads == () or deferred.positions == ():
             continue
         if deferred.heads is not None:
-            handle = _heads(recording, names, named.site.path, deferred.heads, deferred.where)
+            handle = _heads(recording, names, named.site, deferred.heads, deferred.where)
         else:
             handle = edited_array(read_named(recording, named), named.site)
         for part in at_positions(handle, deferred.positions, lengths, deferred.where):
@@ -168,10 +176,32 @@ def _columns(
 
 
 def _heads(
+    recording: Recording, names: Names, site: Site, heads: tuple[int, ...], where: str
+) -> Any:
+    """A view of some heads' outputs, (batch, length, heads, head dimension): as the attention
+    gives them, or where none is seen, as the output projection takes them in."""
+    census, path = recording.visited, site.path
+    inside = census.meant(Site(below(path, HEADS), OUTPUT, site.call))
+    if not census.visits(inside):
+        return _projected(recording, names, path, heads, where)
+    if census.calls(inside.path) != census.calls(census.meant(site).path):
+        raise HeadsError(path, "several attentions in one call", where)
+    found = recording.read(inside)
+    chosen = _numbered(heads, found.shape[1], path, where)
+    return found.transpose(0, 2, 1, 3)[:, :, chosen]
+
+
+def _numbered(heads: tuple[int, ...], count: int, path: str, where: str) -> list[int]:
+    """Heads by number from 0.  Raises: NoLayerError (an IndexError) for one that is not there."""
+    for head in heads:
+        if not -count <= head < count:
+            raise NoLayerError("heads", head, count, where, path, True)
+    return [head % count for head in heads]
+
+
+def _projected(
     recording: Recording, names: Names, path: str, heads: tuple[int, ...], where: str
 ) -> Any:
-    """A view of some heads' outputs, (batch, length, heads, head dimension), where the output
-    projection takes them in."""
     tree = names.tree
     attention: Any = tree.modules[tree.aliases.get(path, path)]
     count = next((getattr(attention, n) for n in HEAD_COUNTS if hasattr(attention, n)), None)
@@ -179,8 +209,5 @@ def _heads(
     if count is None or not found:
         raise HeadsError(path, type(attention).__name__, where)
     flat = recording.read(names.site(f"{path}.{found[0]}.inputs").site)[0][0]
-    for head in heads:
-        if not -count <= head < count:
-            raise NoLayerError("heads", head, count, where, path, True)
     split = flat.reshape(*flat.shape[:2], count, flat.shape[2] // count)
-    return split[:, :, [head % count for head in heads]]
+    return split[:, :, _numbered(heads, count, path, where)]

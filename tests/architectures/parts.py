@@ -53,8 +53,8 @@ BLOCKS = {"afm7": 2}
 
 DIFFERS = "a padded row gives other numbers than its single run"
 
-# Architectures that cannot hide padding: rows of several lengths are refused.
-CANNOT_MASK = {
+# Architectures that cannot hide padding: rows of several lengths are padded on the right.
+TURNED = {
     "afm7": "its last layers rotate queries by the cache's length, padding included",
     "baichuan_m1": DIFFERS,
     "bailing_moe_linear": DIFFERS,

@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten
 
 import mlxgraph as mg
 from mlxgraph.analysis.unembed import token_scores
-from mlxgraph.errors import CompileError, InputError, NeverCalledError, ShapeError
+from mlxgraph.errors import CompileError, NeverCalledError, ShapeError
 from tests.architectures import configs, parts
 
 QUICK = ("llama", "gpt2", "mamba", "hunyuan")
@@ -189,13 +189,8 @@ def test_a_save_of_the_first_layer_does_not_run_the_later_ones(case: Case):
     assert calls.total() >= len(case.blocks)
 
 
-def test_a_row_padded_on_the_left_equals_its_single_run_or_is_refused(case: Case):
+def test_a_padded_row_equals_its_single_run(case: Case):
     rows = [TOKENS, TOKENS[3:]]
-    if case.name in parts.CANNOT_MASK:
-        with pytest.raises(InputError, match="one by one"):
-            with case.model.trace(rows):
-                case.model.output.save()
-        return
     with case.model.trace(rows):
         output = case.model.output.save()
     with case.model.trace(rows):
@@ -208,6 +203,12 @@ def test_a_row_padded_on_the_left_equals_its_single_run_or_is_refused(case: Case
             push(case.model.layers[0].output)
             alone = case.model.output[0].save()
         assert close(edited[number, -len(row) :], alone, 1e-5)
+
+
+def test_rows_are_masked_where_the_model_can(case: Case):
+    with case.model.trace([TOKENS, TOKENS[3:]]) as t:
+        pass
+    assert t._call.turned == (case.name in parts.TURNED)
 
 
 def test_the_last_position_alone_equals_the_whole_outputs_last(case: Case):

@@ -29,5 +29,5 @@ def test_the_quantised_model_answers_as_the_readme_says() -> None:
 
 def test_the_readme_says_what_the_architectures_tests_run() -> None:
     names = [name for name in configs.KNOWN.split() if name not in parts.NO_CALLS]
-    (count,) = re.findall(r"The tests run (\d+) of mlx-lm's architectures", README)
+    (count,) = re.findall(r"The tests run \[(\d+) of mlx-lm's architectures", README)
     assert int(count) == len(names)

@@ -106,8 +106,15 @@ def editing(model, x):
     return edited(x)
 
 
+def inside(model, x):
+    with model.trace(x, compile=False):
+        model.ops["tanh", 1].output *= 2
+        out = model.output.save()
+    return out
+
+
 KEY = mx.random.key(4)
-PROGRAMS = [program, looking, invoking, nesting, editing]
+PROGRAMS = [program, looking, invoking, nesting, editing, inside]
 
 
 @pytest.fixture
@@ -159,8 +166,8 @@ def test_an_interrupt_at_some_instructions_leaves_no_residue(ready, x, program):
 
 
 ENDS = set(
-    """__enter__ __exit__ _over _close close _settle _respect_others respect_others __get__ __call__
-    enter leave _generator __init__ trace""".split()
+    """__enter__ __exit__ _over _close close settle respect_others want want_no_more __get__
+    __call__ enter leave _generator __init__ trace""".split()
 )
 
 

@@ -1,0 +1,57 @@
+"""Sites inside a module that are not there: why not, and what is.
+
+In: a census and a site that it does not have.  Out: the error to raise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mlxgraph.errors import NeverCalledError, numbered
+from mlxgraph.errors.base import close_matches, suggest
+from mlxgraph.errors.source_line import here
+from mlxgraph.graph.census import Census
+from mlxgraph.graph.inside import ATTENTION, OPS, parted
+from mlxgraph.graph.site import Site
+
+MOST_SHOWN = 12
+
+
+def nothing_there(census: Census, site: Site, where: str = "") -> NeverCalledError:
+    """The error for a site inside a module that the forward does not come to."""
+    module, tail = parted(site.path) or ("", site.path)
+    called = operations_of(census, module)
+    times = census.calls(site.path)
+    owner = module or "the model"
+    if not census.calls(module):
+        reason = f"the forward never calls {owner} with these inputs."
+    elif tail in ATTENTION:
+        reason = census.unknown.get(module) or (
+            f"it computes {numbered('attentions', times)} in this forward."
+            if times
+            else f"{owner} computes no attention in its own forward."
+        )
+        reason += f"\n  {_listed(called)}"
+    else:
+        name = tail.removeprefix(f"{OPS}.")
+        if times:
+            reason = f"the own forward of {owner} calls it {times} time{'s' * (times > 1)}."
+        else:
+            reason = f"the own forward of {owner} calls no {name!r}."
+            reason += suggest(close_matches(name, called)) + f"\n  {_listed(called)}"
+    return NeverCalledError(site.spoken, where or str(here()), (), reason=reason)
+
+
+def operations_of(census: Census, module: str) -> Counter[str]:
+    """What the own forward of a module calls, by name, and how often."""
+    tails = [(parted(site.path) or ("", ""))[1] for site in census.inside_of(module)]
+    ops = [tail.removeprefix(f"{OPS}.") for tail in tails if tail.startswith(f"{OPS}.")]
+    return Counter(ops)
+
+
+def _listed(called: Counter[str]) -> str:
+    if not called:
+        return "Its own forward calls no function of MLX: the modules in it may."
+    shown = [f"{name} ({times} times)" if times > 1 else name for name, times in called.items()]
+    more = ", ..." if len(shown) > MOST_SHOWN else ""
+    return f"Its .ops are: {', '.join(shown[:MOST_SHOWN])}{more}."
