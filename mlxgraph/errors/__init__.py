@@ -6,6 +6,7 @@ imported from.
 """
 
 from mlxgraph.errors.base import MLXGraphError, close_matches
+from mlxgraph.errors.generation import NoStepError, OptionError, PartOfTextError
 from mlxgraph.errors.graphs import (
     CompileError,
     GraphFileError,
@@ -117,6 +118,7 @@ __all__ = [
     "NoEntryError",
     "NoLayerError",
     "NoMatrixError",
+    "NoStepError",
     "NoTokenizerError",
     "NoValueError",
     "NotAGraphError",
@@ -124,9 +126,11 @@ __all__ = [
     "NotSavedError",
     "OpaqueError",
     "OperationError",
+    "OptionError",
     "OrderError",
     "OutsideTraceError",
     "ParamError",
+    "PartOfTextError",
     "PicklingError",
     "PatternError",
     "PlainArrayError",

@@ -9,7 +9,7 @@ from mlxgraph.errors.shapes import BoundsError
 
 _SHAPES = "Leave it out: shapes are known inside every block, and h.shape runs nothing."
 _TEXTS = "Give the texts, or the tokenizer's whole encoding, as the input: its mask is used."
-_LATER = "Generation under edits is not part of this version."
+_LATER = "Write model.generate(prompt, max_tokens=20)."
 _SPECIAL = "Give ids: model.encode(text, add_special_tokens=False) has none but the text's own."
 _TEMPLATE = (
     "Give the text: model.tokenizer.apply_chat_template(messages, tokenize=False, ...) takes it."

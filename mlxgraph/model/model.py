@@ -26,10 +26,12 @@ from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.model import text
+from mlxgraph.model.as_module import as_module
 from mlxgraph.model.called import called, called_in_block
 from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock, check_example
 from mlxgraph.model.explain import Explanation, explain
+from mlxgraph.model.generate import generate
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
 from mlxgraph.model.traced_function import pass_
@@ -142,7 +144,6 @@ class InterpretableModel:
             start: begin to compute what is saved as the block ends, while Python goes on; left
                 out, MLX begins when a value is looked at.
             forward_kwargs: keyword arguments of the model, and values of the graph's params.
-
         Returns: a Trace; without any inputs, a trace of several prompts (`t.invoke`).
         Raises: NoTokenizerError, InputError (NoChatTemplateError among them), UnknownSiteError.
         """
@@ -191,6 +192,7 @@ class InterpretableModel:
         return explain(self._engine, graph, inputs, rewrites_named(optimize), kwargs)
 
     pass_ = pass_
+    generate, as_module = generate, as_module
 
     @overload
     def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...
@@ -205,7 +207,6 @@ class InterpretableModel:
             graph: the edits; they come after those this model already has.  Without a graph,
                 the edits are recorded: `with model.edit() as edited:`.
             example: inputs to record with, where the model takes other things than tokens.
-
         Returns: an InterpretableModel, or a block that gives one.
         Raises: NotAGraphError (a TypeError) for a function, or a name and a function.
         """

@@ -82,6 +82,23 @@ class SiteValues:
         """Nothing inside the module of a site can be named from here on."""
         self._skipped[site.path + "."] = here()
 
+    # -- steps of a generation --------------------------------------------------------------------
+
+    @contextmanager
+    def at_steps(self, steps: Any, build: Build) -> Iterator[list[Node]]:
+        """What is written in this block is written at some steps alone (see `graph.steps`).
+
+        Gives: the values that sites were left with inside, which outside are not theirs.
+        """
+        before = {site: cell.node for site, cell in self._cells.items()}
+        inside: list[Node] = []
+        yield inside
+        for site, cell in self._cells.items():
+            was = before.get(site) or build(ops.SITE, tuple(site))
+            if cell.node is not was:
+                inside.append(cell.node)
+                cell.node = build(ops.AT_STEPS, (steps, was, cell.node))
+
     # -- several prompts --------------------------------------------------------------------------
 
     @contextmanager
