@@ -40,6 +40,7 @@ from mlxgraph.run.inside import Watch, line_of_call
 from mlxgraph.run.rows import rows_of, same_array
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
+from mlxgraph.run.turned import note_axes
 
 
 def take_census(tree: ModuleTree, call: Call) -> Census:
@@ -74,7 +75,15 @@ def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:
             " the modules themselves",
         )
     again.written, again.unknown = finder.found, finder.unknown
+    if call.turned:
+        note_axes(again, call, partial(_with_insides, tree))
     return again
+
+
+def _with_insides(tree: ModuleTree, call: Call) -> Census:
+    census = take_census(tree, call._replace(turned=False))
+    census.look_inside()
+    return census
 
 
 def _taken(tree: ModuleTree, call: Call, *inside: Any) -> Census:

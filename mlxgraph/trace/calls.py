@@ -1,4 +1,4 @@
-"""`module.calls`: the calls of a module that the forward calls several times, by number."""
+"""The calls of one module in one forward: `module.calls[k]`."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_an_operation_without_a_meaning_names_the_users_line(model, edit):
 
 
 def test_a_value_of_another_form_in_a_later_forward_is_refused_and_what_there_is_is_kept(model):
-    with pytest.raises(TokenError, match="another form") as raised:
+    with pytest.raises(PartOfTextError, match="another form") as raised:
         with model.generate(PROMPT, max_tokens=3) as t:
             keys_of_all(model, t)
     assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
