@@ -39,6 +39,7 @@ def attention(
         MissingDependencyError; KeyError for an unknown colormap.
 
     Example:
+        >>> from mlxgraph import plot
         >>> with model.trace("The capital of France is") as t:
         ...     pattern = model.layers[2].attn.pattern.save()
         >>> words = [model.token_to_str(token) for token in t.tokens[0].tolist()]
