@@ -50,9 +50,18 @@ def take_census(tree: ModuleTree, call: Call) -> Census:
     Raises: whatever the model raises on these inputs.
     """
     census = _taken(tree, call)
-    kept = call.without_values() if census.traceable else call.again()
-    census.look = partial(_fuller, tree=tree, call=kept)
+    look_with(census, tree, call)
     return census
+
+
+def look_with(census: Census, tree: ModuleTree, call: Call) -> None:
+    """Have a census look inside modules by forwards on a call.
+
+    One that carries state is kept as it is, and copied when it is looked at: whoever runs it in
+    between says anew with which.
+    """
+    kept = call.without_values() if census.traceable else call
+    census.look = partial(_fuller, tree=tree, call=kept)
 
 
 def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:

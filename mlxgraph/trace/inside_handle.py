@@ -27,7 +27,7 @@ from mlxgraph.graph.nothing_inside import nothing_there
 from mlxgraph.graph.site import BY_NAME, INPUTS, OUTPUT, Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY, zeros
-from mlxgraph.mlx_facts.watching import operation_names
+from mlxgraph.mlx_facts.watching import operation_names, other_names
 from mlxgraph.record.no_value import names_a_module, written
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused, recording_on
@@ -185,8 +185,10 @@ class Operations:
         return InsideHandle(self._owner, tail, number % count)
 
     def _sites(self) -> list[Site]:
-        owner = self._owner._site(OUTPUT).path
-        inside = census_of(self._owner).inside_of(owner)
+        census, owner = census_of(self._owner), self._owner._site(OUTPUT).path
+        if not census.calls(owner):
+            raise NeverCalledError(self._name, str(here()), (), 0, "its module is not called.")
+        inside = census.inside_of(owner)
         return [s for s in inside if (parted(s.path) or ("", ""))[1].startswith(f"{OPS}.")]
 
     def __iter__(self) -> Iterator[InsideHandle]:
@@ -236,7 +238,8 @@ class Operations:
 def _as_listed(name: str) -> str:
     """A name as operations are listed: `mx.softmax` is `softmax`, `nn.silu` is `silu`."""
     known = operation_names().values()
-    return name if name in known else name.removeprefix("mx.").removeprefix("nn.")
+    short = name if name in known else name.removeprefix("mx.").removeprefix("nn.")
+    return other_names().get(short, short)
 
 
 def _tail(site: Site) -> str:
