@@ -23,6 +23,7 @@ from mlxgraph.analysis.inputs import (
     first_array,
     holds_tokens,
     is_encoding,
+    is_messages,
     names_of,
     value_at,
 )
@@ -44,8 +45,8 @@ def get_activations(
     """The residual stream after each layer at token positions, in one batched forward.
 
     Args:
-        prompts: a text, texts, token ids, rows of token ids of any lengths, or an array whose
-            axes are (batch, length, ...).
+        prompts: a text, texts, messages or several lists of them, token ids, rows of token ids of
+            any lengths, or an array whose axes are (batch, length, ...).
         layers: layer numbers; all if left out.  Names and patterns of modules and module handles
             as well, and their `.input`.
         positions: one position or several, counted in each prompt by itself: 0 is its first
@@ -92,7 +93,7 @@ Row: TypeAlias = "list[int] | mx.array"
 def _rows(model: Traceable, prompts: Any) -> list[Row]:
     """One entry for each prompt: its token ids, or its array without the batch axis."""
     check_model(model)
-    if isinstance(prompts, str):
+    if isinstance(prompts, str) or is_messages(prompts):
         return [model.encode(prompts)]
     if is_encoding(prompts):
         return list(encoded_rows(model, prompts))
@@ -112,10 +113,12 @@ def _rows(model: Traceable, prompts: Any) -> list[Row]:
         raise InputError("there are no prompts.\n  Give at least one.")
     if all(isinstance(row, (int, np.integer)) for row in rows):
         return [[int(token) for token in rows]]
-    return [model.encode(row) if isinstance(row, str) else _row(row) for row in rows]
+    return [_row(model, row) for row in rows]
 
 
-def _row(row: Any) -> Row:
+def _row(model: Traceable, row: Any) -> Row:
+    if isinstance(row, str) or is_messages(row):
+        return model.encode(row)
     array = mx.array(row)
     if array.ndim == 1 and holds_tokens(array):
         return array.tolist()  # type: ignore[return-value]

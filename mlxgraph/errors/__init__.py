@@ -6,6 +6,7 @@ imported from.
 """
 
 from mlxgraph.errors.base import MLXGraphError, close_matches
+from mlxgraph.errors.generation import NoStepError, OptionError, PartOfTextError
 from mlxgraph.errors.graphs import (
     CompileError,
     GraphFileError,
@@ -56,6 +57,13 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
+from mlxgraph.errors.texts import (
+    ChatError,
+    LoadOptionError,
+    NoChatTemplateError,
+    NoMatrixError,
+    TokenError,
+)
 from mlxgraph.errors.values import (
     EscapedError,
     ForeignProxyError,
@@ -79,6 +87,7 @@ __all__ = [
     "AlignError",
     "BaselineError",
     "BoundsError",
+    "ChatError",
     "CompileError",
     "CountError",
     "EscapedError",
@@ -93,6 +102,7 @@ __all__ = [
     "KeywordError",
     "LayersError",
     "LengthsError",
+    "LoadOptionError",
     "LookError",
     "MLXGraphError",
     "MalformedGraphError",
@@ -103,8 +113,11 @@ __all__ = [
     "ModelLoadError",
     "NameTakenError",
     "NeverCalledError",
+    "NoChatTemplateError",
     "NoEntryError",
     "NoLayerError",
+    "NoMatrixError",
+    "NoStepError",
     "NoTokenizerError",
     "NoValueError",
     "NotAGraphError",
@@ -112,9 +125,11 @@ __all__ = [
     "NotSavedError",
     "OpaqueError",
     "OperationError",
+    "OptionError",
     "OrderError",
     "OutsideTraceError",
     "ParamError",
+    "PartOfTextError",
     "PicklingError",
     "PatternError",
     "PlainArrayError",
@@ -125,6 +140,7 @@ __all__ = [
     "StaleHandleError",
     "StateError",
     "StepError",
+    "TokenError",
     "TokenGradientError",
     "UnboundParamError",
     "UnembeddingError",

@@ -103,6 +103,13 @@ def trim(error: BaseException) -> None:
         cause.__traceback__ = _kept(cause.__traceback__, _is_installed)
 
 
+def trim_installed(error: BaseException) -> None:
+    """As `trim`, and without the frames of installed packages: of an error that passed through a
+    loop of theirs on its way out."""
+    if isinstance(error, MLXGraphError) and not _wanted_in_full():
+        error.__traceback__ = _kept(error.__traceback__, _is_installed)
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """What led to an error, as Python would show it."""
     seen = {id(error)}

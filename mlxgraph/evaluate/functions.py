@@ -14,6 +14,7 @@ import mlx.core as mx
 from mlxgraph.errors import OperationError
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import entry, leaves, replace_item, unflatten
+from mlxgraph.graph.steps import takes_step
 from mlxgraph.mlx_facts.arrays import chooses_nothing, filled_like, same_data, writes_elsewhere
 from mlxgraph.mlx_facts.originals import (
     ARRAY,
@@ -82,6 +83,7 @@ OWN: dict[str, Callable[..., Any]] = {
     ops.FULL_LIKE: filled_like,
     ops.NORMAL_LIKE: lambda base: normal(base.shape, base.dtype),
     ops.SPLIT_PART: _split_part,
+    ops.AT_STEPS: lambda steps, before, inside: inside if takes_step(steps, 0) else before,
     ops.ARRAY_AND: operator.and_,
     ops.ARRAY_OR: operator.or_,
     ops.ARRAY_XOR: operator.xor,

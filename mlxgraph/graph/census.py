@@ -115,6 +115,7 @@ class Census:
         self.written = fuller.written
         self.turns = {**fuller.turns, **self.turns}
         self.first = {**fuller.first, **self.first}
+        self.turns = {**fuller.turns, **self.turns}
         self.order = fuller.order  # last: whoever finds a site there finds the rest of it
         self.look = None
 

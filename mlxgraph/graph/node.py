@@ -20,6 +20,7 @@ from typing import Any
 
 from mlxgraph.graph.ops import (
     APPLY,
+    AT_STEPS,
     BY_OPERATORS,
     CALL,
     CONSTANT,
@@ -36,7 +37,8 @@ from mlxgraph.graph.values import FrozenDict, FrozenList, Slice, frozen_leaves, 
 
 __all__ = [  # the kinds of node, beside what this page defines
     "APPLY", "CALL", "CONSTANT", "GRAD", "NUMBER", "PARAM", "SITE", "SOURCES",
-    "Node", "called", "is_draw", "is_number", "site_node", "site_of", "substitute", "walk",
+    "Node", "for_steps", "called", "is_draw", "is_number", "site_node", "site_of", "substitute",
+    "walk",
 ]  # fmt: skip
 
 _interned: dict[tuple, weakref.ref] = {}
@@ -154,6 +156,11 @@ def site_node(path: str, port: str = OUTPUT, call: int = 0) -> Node:
 def site_of(node: Node) -> Site:
     """The site that a `site` node reads."""
     return Site(*node.args)
+
+
+def for_steps(node: Node, steps: Any) -> Node:
+    """A value that there is at some steps of a generation alone, as `graph.steps` has them."""
+    return Node(AT_STEPS, (steps, None, node))
 
 
 def is_draw(node: Node) -> bool:

@@ -44,6 +44,7 @@ BROADCAST_LIKE = "broadcast_like"
 ASTYPE_LIKE = "astype_like"
 FULL_LIKE = "full_like"  # full_like(h, number): filled, in h's shape and dtype
 SPLIT_PART = "split_part"  # the k-th part of mx.split
+AT_STEPS = "at_steps"  # at_steps(steps, a, b): b at these steps of a generation, a at others
 ARRAY_AND = "array.and"  # `a & b` of mx.array, for which mx has no function of one meaning
 ARRAY_OR = "array.or"
 ARRAY_XOR = "array.xor"
@@ -156,6 +157,7 @@ _ROWS = (
     (ASTYPE_LIKE,         "2",   "",   "",            "keeps_shape"),
     (FULL_LIKE,           "2",   "",   "",            "keeps_shape keeps_dtype"),
     (SPLIT_PART,          "4",   "",   "",            "keeps_dtype view"),
+    (AT_STEPS,            "3",   "",   "",            ""),
     (ARRAY_AND,           "2",   "",   "and",         "elementwise commutes lifts_numbers"),
     (ARRAY_OR,            "2",   "",   "or",          "elementwise commutes lifts_numbers"),
     (ARRAY_XOR,           "2",   "",   "xor",         "elementwise commutes lifts_numbers"),

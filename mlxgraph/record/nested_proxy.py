@@ -165,7 +165,7 @@ class NestedProxy:
         template = self._template
         if has_attributes(template):
             return iter(self._own("__iter__", "be iterated over")())
-        if isinstance(template, dict):
+        if isinstance(template, dict) or self._recording is None:
             return iter(template)
         return (self[i] for i in range(len(template)))
 

@@ -78,10 +78,10 @@ class Recording:
         self.unbound: tuple[str, ...] = ()
         self.loss: Any = None
         self.takes_gradients = False
-        self._saves = Saves()
+        self.saved = self._saves = Saves()
         self._look = look
         self.detached = False  # whether views are values of their own, as MLX's are
-        self._sites = SiteValues(census)
+        self.sites = self._sites = SiteValues(census)
         self._inference = Inference(census, modules, self._sites.check_visited, self.constants)
         self.build = self._inference.build
         self.info = self._inference.info

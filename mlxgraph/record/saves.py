@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
-from mlxgraph.graph.node import Node
+from mlxgraph.graph.node import Node, for_steps
 from mlxgraph.record.handle import result_of
 from mlxgraph.record.save_names import default_name
 from mlxgraph.record.saved_values import SavedValues
+from mlxgraph.record.step_values import fill_steps
 from mlxgraph.record.write_through import copy_of
 
 
@@ -16,6 +18,7 @@ class _Save(NamedTuple):
     name: str | None
     kept: Any  # the handle that keeps the value
     listed: bool = True
+    steps: tuple = ()  # of a generation, where it is for some alone: one in the other
 
 
 class Saves:
@@ -24,6 +27,7 @@ class Saves:
     def __init__(self) -> None:
         self._all: list[_Save] = []
         self._asked: list[tuple[Any, Any]] = []  # the handle that was saved, and what keeps it
+        self.steps: tuple = ()  # those that saves are for from here on
 
     def __len__(self) -> int:
         return len(self._all)
@@ -31,7 +35,7 @@ class Saves:
     def add(self, recording: Any, handle: Any, name: str | None, listed: bool) -> Any:
         """Keep a handle's value as it is now.  Returns: the handle that keeps it."""
         kept = copy_of(recording, handle)
-        self._all.append(_Save(name, kept, listed))
+        self._all.append(_Save(name, kept, listed, self.steps))
         self._asked.append((handle, kept))
         return kept
 
@@ -56,18 +60,18 @@ class Saves:
 
         The first save of a name has it; the others are numbered, past the names that are taken.
         """
-        names = [given or default_name(kept) for given, kept, _ in self._all]
+        names = [save.name or default_name(save.kept) for save in self._all]
         counts = dict.fromkeys(names, 0)
         taken = set(names)
         found = []
-        for name, (_, kept, _) in zip(names, self._all, strict=True):
+        for name, (_, kept, _, steps) in zip(names, self._all, strict=True):
             counts[name] += 1
             unique = name
             while counts[name] > 1 and unique in taken:
                 unique = f"{name}#{counts[name]}"
                 counts[name] += unique in taken
             taken.add(unique)
-            found.append((unique, kept._node))
+            found.append((unique, reduce(for_steps, reversed(steps), kept._node)))
         return found
 
     def finish(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
@@ -84,6 +88,24 @@ class Saves:
         for save, result in zip(self._all, results, strict=True):
             save.kept._fill(result)
         self._asked.clear()
+        return self._by_name(names)
+
+    def finish_steps(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
+        """As `finish`, of a generation: every handle becomes one value a step.
+
+        Args: results: for each save its values by the step's number.
+        """
+        results_of = {id(s.kept): result for s, result in zip(self._all, results, strict=True)}
+        for handle, kept in self._asked:
+            if id(handle) not in results_of and handle._node is kept._node:
+                fill_steps(handle, results_of[id(kept)], "a value")
+                results_of[id(handle)] = {}
+        for name, save, result in zip(names, self._all, results, strict=True):
+            fill_steps(save.kept, result, name)
+        self._asked.clear()
+        return self._by_name(names)
+
+    def _by_name(self, names: Sequence[str]) -> dict[str, Any]:
         return SavedValues(
             (name, result_of(save.kept))
             for name, save in zip(names, self._all, strict=True)

@@ -31,6 +31,7 @@ class SiteValues:
         self.scope: str | None = EVERY_PROMPT
         self._cells: dict[Site, Cell] = {}
         self._prompts = 0  # `visited` is that of the prompt that is open
+        self._first: Census | None = None  # that of the first prompt
         self._skipped: dict[str, Any] = {}
 
     def cell(self, site: Site, build: Build) -> Cell:
@@ -81,6 +82,23 @@ class SiteValues:
         """Nothing inside the module of a site can be named from here on."""
         self._skipped[site.path + "."] = here()
 
+    # -- steps of a generation --------------------------------------------------------------------
+
+    @contextmanager
+    def at_steps(self, steps: Any, build: Build) -> Iterator[list[Node]]:
+        """What is written in this block is written at some steps alone (see `graph.steps`).
+
+        Gives: the values that sites were left with inside, which outside are not theirs.
+        """
+        before = {site: cell.node for site, cell in self._cells.items()}
+        inside: list[Node] = []
+        yield inside
+        for site, cell in self._cells.items():
+            was = before.get(site) or build(ops.SITE, tuple(site))
+            if cell.node is not was:
+                inside.append(cell.node)
+                cell.node = build(ops.AT_STEPS, (steps, was, cell.node))
+
     # -- several prompts --------------------------------------------------------------------------
 
     @contextmanager
@@ -101,10 +119,18 @@ class SiteValues:
             self.scope, self.visited = None, self.census
 
     def _enter_scoped(self) -> None:
-        """The sites of the prompt that is open, by their scoped names."""
+        """The sites of the prompt that is open, by their scoped names.
+
+        Where a forward on another length calls its modules another number of times, a site's
+        position is that of the same site in the first prompt's.
+        """
+        if self._first is None:
+            self._first = self.visited
+        first, at = self._first.order, -1.0
         for site, position in self.visited.order.items():
+            at = position if first is self.visited.order else max(first.get(site, at), at)
             scoped = site._replace(path=f"{self.scope}{site.path}")
-            self.census.order[scoped] = position
+            self.census.order[scoped] = at
             self.census.values[scoped] = self.visited.values[site]
 
     def scoped(self, site: Site) -> Site:

@@ -65,10 +65,7 @@ def run_plan(
     try:
         with tree.beyond.as_it_was():
             values = with_gradients(plan, once) if plan.gradients else once({})
-            saves = [
-                same_data_in(values[node]) if base is None else _part(values, node, base)
-                for node, base in zip(plan.saves, plan.cut_from, strict=True)
-            ]
+            saves = saved(plan, values)
     except BaseException:
         if draws is not None:
             draws.undo()
@@ -76,6 +73,14 @@ def run_plan(
     if draws is not None:
         draws.finish()
     return saves
+
+
+def saved(plan: Plan, values: Values) -> list[Any]:
+    """The values of a plan's saves, each on array objects of its own."""
+    return [
+        same_data_in(values[node]) if base is None else _part(values, node, base)
+        for node, base in zip(plan.saves, plan.cut_from, strict=True)
+    ]
 
 
 def _part(values: Values, node: Node, base: Node) -> Any:
@@ -170,7 +175,9 @@ class Run:
             self.turning = Turning(self.plan.turns, call.args[1])
         if self.plan.hooked or self.plan.calls_modules:
             hook, inside = _answering(self), self.plan.inside
-            watch = Watch(tree, hook, _Values(self), inside, self.plan.written) if inside else None
+            watch = (
+                Watch(tree, hook, ValuesInside(self), inside, self.plan.written) if inside else None
+            )
             standin = StandIn(tree, self.plan.hooked, watch.module if watch else hook, weights)
             self.by_hand.modules = standin.modules
             if self.plan.hooked:
@@ -239,7 +246,7 @@ class Run:
         return value
 
 
-class _Values:
+class ValuesInside:
     """A run's answers for the values of attentions; the run may be over, and then it has none."""
 
     __slots__ = ("_run",)

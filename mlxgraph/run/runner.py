@@ -33,7 +33,7 @@ from mlxgraph.run.plan import make_plan
 from mlxgraph.run.prepared import PreparedRun
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
-from mlxgraph.run.turned import is_causal, note_axes, turned_forward
+from mlxgraph.run.turned import and_inside, is_causal, note_axes, turned_forward
 
 CompileMode = bool | Literal["auto"]
 MOST_PREPARED = 256
@@ -110,6 +110,7 @@ class Runner:
                 known = take_census(tree, call)
                 if call.turned:
                     note_axes(known, call, partial(take_census, tree))
+                    and_inside(known, call, partial(take_census, tree))
             except Exception as error:
                 raise_no_input(call.args, call.kwargs, error, tree.modules.values())
                 raise

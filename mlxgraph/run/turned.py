@@ -105,6 +105,24 @@ def note_axes(census: Census, call: Call, take: Callable[[Call], Census]) -> Non
             census.values[site] = _shown(value, axes)
 
 
+def and_inside(census: Census, call: Call, take: Callable[[Call], Census]) -> None:
+    """Have the axes noted of sites inside modules too, when the census is first asked for these."""
+    look, call = census.look, call.without_values()
+
+    def take_inside(other: Call) -> Census:
+        taken = take(other)
+        taken.look_inside()
+        return taken
+
+    def look_and_note(plain: Census) -> Census:
+        assert look is not None
+        fuller = look(plain)
+        note_axes(fuller, call, take_inside)
+        return fuller
+
+    census.look = look_and_note
+
+
 def _of_shape(call: Call, tokens: mx.array, padding: mx.array, rows: int, length: int) -> Call:
     arrays = [
         mx.zeros((rows, length), dtype=tokens.dtype),

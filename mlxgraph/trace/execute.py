@@ -133,7 +133,7 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
             if isinstance(failure.error, Outside):
                 refuse(failure.error, line_of(graph, failure.node))
             seen = _seen(graph, wanted, call, options)
-            raise _said(failure, seen) from failure.error
+            raise failure_said(failure, seen) from failure.error
 
 
 def _begin(values: list[Any]) -> None:
@@ -218,7 +218,7 @@ def _seen(graph: Graph, wanted: tuple[Node, ...], call: Call, options: Options) 
     return simplify(_saving(graph, wanted), _chosen(call, options.rewrites)).graph
 
 
-def _said(failure: NodeFailure, graph: Graph) -> ShapeError:
+def failure_said(failure: NodeFailure, graph: Graph) -> ShapeError:
     """What a node could not compute, with its line and its neighbours in the graph."""
     reason = str(failure.error).split("\n")[0]
     return ShapeError(

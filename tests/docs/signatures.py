@@ -30,6 +30,7 @@ from mlxgraph.graph.diff import Diff
 from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.traced_function import TracedFunction
 from mlxgraph.record.proxy import Proxy
+from mlxgraph.trace.generation import Generation
 from mlxgraph.trace.inside_handle import InsideHandle
 from mlxgraph.trace.module_handle import ModuleHandle
 from mlxgraph.trace.prompts import Prompts
@@ -39,6 +40,7 @@ OWNERS: dict[str, Any] = {  # the word that stands for each on the page
     "iv": interventions,
     "model": mg.InterpretableModel,
     "trace": mg.Trace,
+    "generation": Generation,
     "prompts": Prompts,
     "module": ModuleHandle,
     "op": InsideHandle,
@@ -200,6 +202,8 @@ def _names(holder: Any) -> set[str]:
         return {n for n, v in own if v.__module__ == holder.__name__ and not n.startswith("_")}
     if holder is Proxy:  # what it has beyond an array
         return {n for n in dir(holder) if not n.startswith("_")} - set(dir(mx.array))
+    if holder is Generation:  # what it has beyond a trace
+        return {n for n in vars(holder) if not n.startswith("_")}
     found: set[str] = set()
     for cls in holder.__mro__:
         if cls.__module__.startswith("mlxgraph"):

@@ -1,0 +1,140 @@
+"""What one forward of a generation holds of a recorded value.
+
+A graph is recorded as if the whole text, prompt and new tokens, went through the model at once.
+A forward of a generation holds a window of it.  Every node then stands for one of these:
+
+    Plain    a value without positions: it is the same operation in every forward
+    Held     a value with an axis of positions, of which this forward holds some
+    Odd      a value that grows with the text in some way of its own: it can be scaled and saved
+    Nest     a tuple, list or dict of such
+    Absent   a position that this forward does not hold: an earlier one's, a later one's, or none's
+    Refused  what has no meaning here; an error, once something that runs needs it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mlxgraph.graph import ops
+from mlxgraph.graph.node import Node
+from mlxgraph.graph.values import FrozenList, Slice, map_frozen
+
+FULL = Slice(None, None, None)
+PAST, LATER, BEYOND = "past", "later", "beyond"
+
+
+class Window(NamedTuple):
+    """The tokens [start, stop) of a text that has `length` tokens by the end of this step."""
+
+    start: int
+    stop: int
+    length: int
+    step: int
+
+
+class Held(NamedTuple):
+    """A value with an axis of positions.
+
+    Attributes:
+        node: the value of this forward; None where it holds no position of it.
+        axis: counted from the last one, -1.
+        chosen: the text's positions that the value is of, as far as the text has come.
+        here: which of `chosen` this forward holds, by their number.
+        full: `chosen` as it was recorded, on the whole text.
+        whole: whether it is of all positions, `chosen` of the text itself.
+        anchored: whether `chosen` only grows at its end as the text does.
+        fixed: whether it does not grow once the text has `full`.
+        origin: the node as it was recorded.
+    """
+
+    node: Node | None
+    axis: int
+    chosen: Sequence[int]
+    here: Sequence[int]
+    full: Sequence[int]
+    whole: bool
+    anchored: bool
+    fixed: bool
+    origin: Node
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether this forward holds all that was recorded of it."""
+        return len(self.here) == len(self.chosen) == len(self.full) > 0
+
+    def same_positions(self, other: Held) -> bool:
+        """Whether two values are of the same positions, one by one."""
+        return self.axis == other.axis and list(self.chosen) == list(other.chosen)
+
+
+class Plain(NamedTuple):
+    """A value without an axis of positions."""
+
+    node: Node
+
+
+class Odd(NamedTuple):
+    """A value that grows with the text along axes (from the last) that are not its positions."""
+
+    node: Node
+    origin: Node
+    grown: frozenset[int]
+
+
+class Nest(NamedTuple):
+    """A nested value; `axes` has its form, with what `About.axes` says in place of each array."""
+
+    node: Node
+    axes: Any
+
+
+class Absent(NamedTuple):
+    """A position that this forward does not hold.
+
+    Attributes: whose it is; node: what asks for it; fixed: whether every longer text means the
+        same one.
+    """
+
+    whose: str
+    position: int
+    node: Node
+    fixed: bool = False
+
+
+class Refused(NamedTuple):
+    """What is wrong with a node, and what to write instead."""
+
+    node: Node
+    what: str
+    advice: str
+
+
+State = Held | Plain | Odd | Nest | Absent | Refused
+
+
+def cut(node: Node, axis: int, numbers: Sequence[int]) -> Node:
+    """A part of a value along one axis, counted from the last."""
+    after = (FULL,) * (-axis - 1)
+    return Node(ops.GETITEM, (node, (Ellipsis, numbered(numbers), *after)))
+
+
+def numbered(numbers: Sequence[int]) -> Any:
+    """Numbers as a part of an index: a slice where they follow each other."""
+    first, count = numbers[0], len(numbers)
+    if list(numbers) == list(range(first, first + count)):
+        return Slice(first, first + count, None)
+    return FrozenList(tuple(numbers))
+
+
+def with_inputs(node: Node, inputs: dict[Node, Node]) -> Node:
+    """The same operation on other nodes."""
+    if all(inputs[child] is child for child in node.inputs):
+        return node
+
+    def moved(value: Any) -> Any:
+        return inputs[value] if type(value) is Node else value
+
+    args = tuple([map_frozen(a, moved) for a in node.args])
+    kwargs = tuple([(name, map_frozen(a, moved)) for name, a in node.kwargs])
+    return Node(node.op, args, kwargs)

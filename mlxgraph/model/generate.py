@@ -1,0 +1,187 @@
+"""`model.generate`: what it takes, and mlx-lm's loop behind it.
+
+In: a prompt, max_tokens, options of mlx-lm.  Out: a Generation.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import mlx.nn as nn
+
+from mlxgraph.errors import InputError, OptionError
+from mlxgraph.graph.graph import Graph, HasGraph, graph_of
+from mlxgraph.run.engine import Engine
+from mlxgraph.trace.cache_lengths import length_of
+from mlxgraph.trace.generation import Generation, Loop
+from mlxgraph.trace.inputs import params_of, prepare
+from mlxgraph.trace.trace import Interventions
+
+MAX_TOKENS = 256
+WITHOUT_LIMIT = 4096  # new tokens of a text that is recorded without one
+_NOT_TAKEN = ("stream", "input_embeddings", "draft_model", "num_draft_tokens", "max_tokens")
+_OWN = ("max_tokens", "stop", "graph", "interventions", "params")
+
+
+def generate(
+    self: Any,
+    prompt: Any,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    stop: str | Sequence[str] | None = None,
+    interventions: Interventions | None = None,
+    graph: Graph | HasGraph | None = None,
+    params: dict[str, Any] | None = None,
+    **options: Any,
+) -> Generation:
+    """Generate by mlx-lm's own loop, with edits and saves at its forwards.
+
+    With a block, `with model.generate(...) as t:`, it runs when the block ends; without one, when
+    its tokens, its text or a saved value is asked for.  Positions count from the start of the
+    text, whichever of its tokens a forward is given; -1 is the newest token of each step.
+
+    Args:
+        prompt: a text, or token ids (a list, or an array of shape (length,) or (1, length)).
+        max_tokens: the most new tokens; -1 for no limit but the end of the text.
+        stop: a text, or several, to stop at; the text ends before it.
+        interventions: functions of one array by module name, applied first.
+        graph: edits and saves to begin with, as for `trace`.
+        params: values for params, by name; those of `graph` may also be given as keywords.
+        options: those of `mlx_lm.generate`: sampler, logits_processors, prompt_cache,
+            max_kv_size, kv_bits, kv_group_size, quantized_kv_start, prefill_step_size,
+            prompt_progress_callback.
+
+    Returns: a Generation: `t.tokens`, `t.text`, `t.stream()`, and of each save one value a step.
+    Raises: OptionError (a TypeError) for an option that mlx-lm does not know, InputError,
+        NoTokenizerError, PartOfTextError for an operation over positions that forwards on parts of
+        a text cannot do.
+
+    Example:
+        >>> with mg.tiny().generate("The capital of France is", max_tokens=3) as t:
+        ...     h = t.layers[2].output.save()
+        >>> h[0].shape, h[1].shape
+        ((1, 6, 128), (1, 1, 128))
+    """
+    engine: Engine = self._engine
+    graph = None if graph is None else graph_of(graph)
+    named = graph.params if graph else ()
+    given = {name: options.pop(name) for name in named if name in options}
+    known = mlx_lm_options()
+    for name in options:
+        if name not in known:
+            raise OptionError(name, [*_OWN, *known, *named])
+    most = _most(max_tokens)
+    call = prepare((prompt,), engine)
+    if call.tokens is None or call.tokens.shape[0] != 1:
+        raise InputError(
+            "a generation goes on from one text.\n  Give a text, or the token ids of one."
+        )
+    start = _start(options.get("prompt_cache"))
+    pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options)
+    loop = Loop(call, start, most, pieces, engine.tokenizer is not None)
+    return Generation(engine, loop, interventions, graph, {**params_of(params), **given})
+
+
+def mlx_lm_options() -> list[str]:
+    """The options of mlx-lm's own loop that a generation takes."""
+    from mlx_lm.generate import generate_step
+
+    own = inspect.signature(generate_step).parameters.values()
+    return [p.name for p in own if p.kind is p.KEYWORD_ONLY and p.name not in _NOT_TAKEN]
+
+
+def _most(max_tokens: Any) -> int:
+    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < -1:
+        raise InputError(
+            f"max_tokens={max_tokens!r} is no number of tokens.\n"
+            "  Write max_tokens=20; -1 is until the model ends the text."
+        )
+    if max_tokens == 0:
+        raise InputError(
+            "max_tokens=0 generates nothing.\n  Write model.trace(prompt) for a forward alone."
+        )
+    return WITHOUT_LIMIT if max_tokens == -1 else max_tokens
+
+
+def _stops(stop: Any) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if not all(isinstance(one, str) and one for one in stops):
+        raise InputError(f"stop={stop!r} is no text to stop at.\n  Write stop='.', or a list.")
+    return stops
+
+
+def _start(cache: Any) -> int:
+    """How many tokens a prompt cache holds.  Raises: InputError where it does not say."""
+    found = 0 if cache is None else length_of(cache)
+    if found is None:
+        raise InputError(
+            "this prompt cache does not say how many tokens it holds, and positions count from the"
+            " first.\n  Give the whole prompt, and leave prompt_cache= out."
+        )
+    return found
+
+
+def _pieces(
+    engine: Engine, tokens: Any, max_tokens: int, stops: tuple[str, ...], options: dict[str, Any]
+) -> Callable[[Callable[..., Any]], Iterator[tuple[int, str]]]:
+    """mlx-lm's loop, with something else called in place of the model."""
+    from mlx_lm.generate import generate_step, stream_generate
+    from mlx_lm.models.cache import make_prompt_cache
+
+    def run(forward: Callable[..., Any]) -> Iterator[tuple[int, str]]:
+        own = dict(options)
+        if own.get("prompt_cache") is None:
+            own["prompt_cache"] = make_prompt_cache(engine.root, own.get("max_kv_size"))
+        if engine.tokenizer is None:
+            found = generate_step(tokens, forward, max_tokens=max_tokens, **own)
+            for n, (token, _) in enumerate(found):
+                yield int(token), ""
+                if n + 1 == max_tokens:
+                    return
+            return
+        responses = stream_generate(
+            Callee(forward), engine.tokenizer, tokens, max_tokens=max_tokens, **own
+        )
+        yield from _until(responses, stops)
+
+    return run
+
+
+class Callee(nn.Module):
+    """A function that goes where mlx-lm takes a model."""
+
+    def __init__(self, function: Callable[..., Any]):
+        super().__init__()
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+
+def _until(responses: Any, stops: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Tokens and pieces of text, up to a text to stop at, which is left out.
+
+    What may be the beginning of one is held back until that is known.
+    """
+    text, given = "", 0
+    for response in responses:
+        text += response.text
+        found = min(
+            (at for at in (text.find(stop, given) for stop in stops) if at >= 0), default=-1
+        )
+        if found >= 0:
+            yield response.token, text[given:found]
+            return
+        safe = len(text)
+        if response.finish_reason is None:
+            safe -= max((_begun(text[given:], stop) for stop in stops), default=0)
+        yield response.token, text[given:safe]
+        given = safe
+
+
+def _begun(text: str, stop: str) -> int:
+    """How much of a text's end may be the beginning of what is stopped at."""
+    most = min(len(text), len(stop) - 1)
+    return next((n for n in range(most, 0, -1) if stop.startswith(text[-n:])), 0)

@@ -1,0 +1,156 @@
+"""Indices along the positions of a value, of which a forward holds some.
+
+`h[:, 2]` is the token 2 of the text, whichever tokens this forward has; `h[:, -1]` the newest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from mlxgraph.graph.held import BEYOND, FULL, LATER, PAST, Absent, Held, Refused, Window, numbered
+from mlxgraph.graph.node import Node
+from mlxgraph.graph.values import FrozenList, Slice
+
+Numbers = Callable[[Node], Sequence[int] | None]
+
+
+class Chosen(NamedTuple):
+    """What an index chooses of a Held value.
+
+    Attributes:
+        local: the index as it is in this forward; None where it holds nothing of it.
+        one: the number among the value's positions where the index is one number, or None.
+        part: the value that the index shows, its `node` not made yet; None for one number.
+    """
+
+    local: tuple | None
+    one: int | None
+    part: Held | None
+
+
+def chosen_by(
+    node: Node, held: Held, index: Any, ndim: int, window: Window, numbers: Numbers
+) -> Chosen | Absent | Refused:
+    """What `held[index]` chooses.  Args: ndim: of the value as it was recorded."""
+    parts = _every_axis(index, ndim)
+    if parts is None:
+        return Refused(node, "an index with a mask or an array of several axes", _MASKS)
+    at, axis = _place(parts, ndim + held.axis)
+    part = parts[at]
+    if type(part) is int:
+        return _one(node, held, parts, at, window)
+    if type(part) is Slice and any(type(bound) is Node for bound in part.value):
+        return Refused(node, "a slice of positions with recorded bounds", _MASKS)
+    listed = None
+    if type(part) is not Slice:
+        listed = _listed(part, numbers)
+        if listed is None:
+            return Refused(node, "positions that are only known as it runs", _MASKS)
+        chosen = [k for k, p in enumerate(parts) if type(p) not in (Slice, type(None))]
+        others = [type(parts[k]) for k in chosen if k != at]
+        if any(kind is not int for kind in others) or chosen[-1] - chosen[0] >= len(chosen):
+            return Refused(
+                node,
+                "a list of positions beside another index",
+                "Index one after the other: `h[:, [1, 2]][..., 0]`.",
+            )
+    return _several(node, held, parts, at, part, listed)
+
+
+_MASKS = "Write positions as whole numbers, lists of them or slices; or choose with mx.where."
+
+
+def _every_axis(index: Any, ndim: int) -> list[Any] | None:
+    """The parts of an index, one for every axis and None for every new one."""
+    parts = list(index) if type(index) is tuple else [index]
+    taken = sum(1 for part in parts if part is not None and part is not Ellipsis)
+    missing = [FULL] * (ndim - taken)
+    if any(part is Ellipsis for part in parts):
+        k = next(k for k, part in enumerate(parts) if part is Ellipsis)
+        parts[k : k + 1] = missing
+    else:
+        parts += missing
+    known = (int, Slice, FrozenList, Node, type(None))
+    return parts if all(type(part) in known for part in parts) else None
+
+
+def _place(parts: list[Any], axis: int) -> tuple[int, int]:
+    """Where in an index the part for an axis stands."""
+    seen = -1
+    for k, part in enumerate(parts):
+        seen += part is not None
+        if seen == axis:
+            return k, axis
+    raise AssertionError(parts)
+
+
+def _listed(part: Any, numbers: Numbers) -> list[int] | None:
+    if type(part) is FrozenList:
+        return list(part.value) if all(type(n) is int for n in part.value) else None
+    found = numbers(part)
+    return None if found is None else list(found)
+
+
+def _one(
+    node: Node, held: Held, parts: list[Any], at: int, window: Window
+) -> Chosen | Absent | Refused:
+    number, count = parts[at], len(held.chosen)
+    if not -count <= number < count:
+        return Absent(BEYOND, number, node)
+    number %= count
+    fixed = held.anchored and parts[at] >= 0
+    if number not in held.here:
+        position = held.chosen[number]
+        whose = PAST if position < window.start else LATER
+        return Absent(whose, position, node, fixed)
+    local = list(parts)
+    local[at] = list(held.here).index(number)
+    return Chosen(tuple(local), number, None)
+
+
+def _several(
+    node: Node, held: Held, parts: list[Any], at: int, part: Any, listed: list[int] | None
+) -> Chosen:
+    """A slice of positions, or a list of them, of which those count that the text has."""
+
+    def taken(count: int) -> list[int]:
+        if listed is not None:
+            return [n % count for n in listed if -count <= n < count]
+        return list(range(count)[slice(*part.value)])
+
+    numbers, recorded = taken(len(held.chosen)), taken(len(held.full))
+    at_hand = {number: k for k, number in enumerate(held.here)}
+    here = [k for k, number in enumerate(numbers) if number in at_hand]
+    if part == FULL:
+        anchored, fixed = held.anchored, held.fixed
+    elif listed is not None:
+        anchored = fixed = held.anchored and all(n >= 0 for n in listed)
+    else:
+        start, stop, step = part.value
+        anchored = (
+            held.anchored
+            and (start is None or start >= 0)
+            and (stop is None or stop >= 0)
+            and (step is None or step > 0)
+        )
+        fixed = anchored and (stop is not None or held.fixed)
+    # the axes that the index leaves, after the one of positions
+    after = sum(1 for p in parts[at + 1 :] if type(p) is not int)
+    shown = Held(
+        None,
+        -1 - after,
+        [held.chosen[n] for n in numbers],
+        here,
+        [held.full[n] for n in recorded],
+        held.whole and part == FULL,
+        anchored,
+        fixed,
+        node,
+    )
+    local = None
+    if here:
+        own = [at_hand[numbers[k]] for k in here]
+        inside = FULL if own == list(range(len(held.here))) else numbered(own)
+        local = (*parts[:at], inside, *parts[at + 1 :])
+    return Chosen(local, None, shown)

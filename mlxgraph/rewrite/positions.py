@@ -1,0 +1,123 @@
+"""A graph of a whole text, as one forward of a generation needs it.
+
+Recorded is a graph as if prompt and new tokens went through the model at once; positions count
+from the start of that text.  A forward with a cache holds a window of it, and this page gives the
+graph that does there what the whole one does.  What a forward does not hold is left out of it; a
+position that an earlier one held is read as it was then.
+
+In: a graph, which axis of each site's value is that of the positions, a window.
+Out: a graph for that forward, or a PartOfTextError on the user's line.
+Never: guesses.  What an operation does along the positions is asked (`keeps`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from typing import Any
+
+from mlxgraph.errors import PartOfTextError
+from mlxgraph.graph import ops
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.held import Window
+from mlxgraph.graph.node import Node
+from mlxgraph.graph.steps import bounds_of
+from mlxgraph.graph.values import frozen_leaves
+from mlxgraph.rewrite.fitting import About, Recorded
+from mlxgraph.rewrite.one_forward import WRITES, Forward, Lowered, Save
+
+__all__ = ["About", "Lowered", "Save", "Text"]
+
+
+class Text:
+    """A recorded graph, to be lowered to the forwards of one generation."""
+
+    def __init__(self, graph: Graph, about: About):
+        self._recorded = Recorded(graph, about)
+        self._everywhere: dict[int, bool] = {}
+        positions, steps = _marks(self._recorded.nodes)
+        self._positions = sorted({p for p in positions if p >= 0})
+        self._ends = sorted({-p for p in positions if p < 0})
+        self._steps = None if steps is None else sorted(steps)
+
+    def key(self, window: Window) -> Any:
+        """Equal for windows of one token that need the same graph, as far as it is not exact."""
+        if window.stop - window.start != 1 or self._steps is None:
+            return window
+        at, ends, steps = self._positions, self._ends, self._steps
+        return (
+            bisect_left(at, window.start),
+            bisect_right(at, window.start),
+            bisect_right(ends, window.length),
+            bisect_right(steps, window.step),
+            window.step == 0,
+            window.stop == window.length,
+        )
+
+    def look_ahead(self, first: int, prompt: int) -> None:
+        """Find what is wrong, and which values of earlier forwards later ones will ask for.
+
+        Args: first: the position of the first token that is given; prompt: the length of the text
+            when the last token of the prompt has been given.
+        Raises: PartOfTextError.
+        """
+        length, wanted = self._recorded.about.length, dict.fromkeys(self._recorded.wanted)
+        marks = {p for q in self._positions for p in (q, q + 1)}
+        marks |= {prompt - 1 + s for s in (*(self._steps or ()), 0, 1)} | {length - 1}
+        for p in sorted(marks):
+            if first <= p < prompt:
+                window = Window(p, p + 1, prompt, 0)
+            elif prompt <= p < length:
+                window = Window(p, p + 1, p + 1, p - prompt + 1)
+            else:
+                continue
+            try:
+                wanted |= dict.fromkeys(self.at(window).asks.values())
+            except PartOfTextError:
+                if p >= prompt - 1:
+                    raise
+                continue  # the prompt's chunks may be cut elsewhere; each says so itself
+        self._recorded.wanted = list(wanted)
+
+    def is_the_same_everywhere(self, count: int) -> bool:
+        """Whether forwards of so many tokens all need one graph, wherever in a text they are."""
+        if count not in self._everywhere:
+            self._everywhere[count] = self._is_the_same(count)
+        return self._everywhere[count]
+
+    def _is_the_same(self, count: int) -> bool:
+        far = 1 << 20
+        starts = {0, far} | {start for p in self._positions for start in (p, p + 1)}
+        windows = [Window(start, start + count, start + count, 1) for start in starts]
+        windows += [w._replace(length=w.length + n) for n in (1, *self._ends, far) for w in windows]
+        try:
+            found = [self.at(window) for window in windows]
+        except PartOfTextError:
+            return False
+        first = found[0]
+        same = all(o.writes == first.writes and o.saves == first.saves for o in found)
+        return same and not any(one.exact for one in found)
+
+    def counts_from_the_end(self, start: int, count: int) -> bool:
+        """Whether it matters to a forward how much of the text is still to come."""
+        stop = start + count
+        last, not_yet = (self.at(Window(start, stop, length, 1)) for length in (stop, stop + 1))
+        return last.writes != not_yet.writes or last.saves != not_yet.saves
+
+    def at(self, window: Window) -> Lowered:
+        """The graph in one forward.  Raises: PartOfTextError."""
+        return Forward(self._recorded, window).lowered()
+
+
+def _marks(nodes: Iterable[Node]) -> tuple[set[int], set[int] | None]:
+    """Every whole number among indices, and the bounds of steps (None where there is no end)."""
+    positions: set[int] = set()
+    steps: set[int] | None = set()
+    for node in nodes:
+        if node.op == ops.GETITEM or node.op in WRITES:
+            found = [leaf for leaf in frozen_leaves(node.args[1]) if type(leaf) is int]
+            positions.update(found)
+        elif node.op == ops.AT_STEPS:
+            bounds = bounds_of(node.args[0])
+            steps = None if bounds is None or steps is None else steps | set(bounds)
+    return positions, steps

@@ -1,0 +1,142 @@
+"""Which axis of a value is that of the positions, and which operations keep it.
+
+Both are found, not guessed: a forward on one token more shows which axes follow the length, and an
+operation that works on each position by itself gives the same for some of them as for all.
+
+In: two censuses; a node and the axes of its inputs.  Out: axes, counted from the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.evaluate.evaluate import Lookup, call_arguments, evaluate
+from mlxgraph.graph import ops
+from mlxgraph.graph.census import Census
+from mlxgraph.graph.nested import is_container, leaves, unflatten
+from mlxgraph.graph.node import Node
+from mlxgraph.graph.site import Site
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.dtypes import dtype_named
+from mlxgraph.mlx_facts.originals import ARRAY
+
+LENGTH = 3  # of what an operation is tried on
+CLOSE = 1e-3  # of the largest value: kernels differ by shape; what mixes positions differs by more
+UNKNOWN: frozenset[int] = frozenset()
+Kind = tuple[tuple[int, ...], str]
+
+
+def axes_of(site: Site, length: int, census: Census, longer: Census) -> Any:
+    """A site's value with the axis of its positions in place of each array.
+
+    Args: length: of the text of `census`; that of `longer` is one more.
+    Returns: an axis from the last, None where nothing follows the length, a frozenset of axes where
+        something does and it is not one axis of `length` (empty where it cannot be told).
+    """
+    value, other = census.values[site], longer.values.get(site)
+    if not is_container(value):
+        return _axis(value, other, length)
+    mine, theirs = leaves(value), leaves(other)
+    if len(mine) != len(theirs):
+        return unflatten(value, [UNKNOWN if isinstance(leaf, ARRAY) else None for leaf in mine])
+    found = [_axis(a, b, length) for a, b in zip(mine, theirs, strict=True)]
+    return unflatten(value, found)
+
+
+def _axis(value: Any, other: Any, length: int) -> Any:
+    if not isinstance(value, ARRAY):
+        return None
+    if not isinstance(other, ARRAY) or value.ndim != other.ndim:
+        return UNKNOWN
+    grown = [k for k, (a, b) in enumerate(zip(value.shape, other.shape, strict=True)) if a != b]
+    if not grown:
+        return None
+    if len(grown) == 1 and (value.shape[grown[0]], other.shape[grown[0]]) == (length, length + 1):
+        return grown[0] - value.ndim
+    return frozenset(k - value.ndim for k in grown)
+
+
+def kept_axis(
+    node: Node,
+    axes: Mapping[Node, int],
+    kind: Callable[[Node], Kind | None],
+    modules: Callable[[], Mapping[str, Any]],
+    given: Mapping[Node, Any],
+) -> int | None:
+    """The axis of a node's value that goes along with those of its inputs; None where it has none,
+    or an operation mixes positions.
+
+    It is tried on random values of three positions, on the first two of them and the last two.
+
+    Args: kind: shape and dtype of a node as recorded; given: values of sources.
+    """
+    if node.op == ops.APPLY:
+        return None  # a function that nobody can look into is not called for this
+    before = random_state.current()
+    try:
+        values = {child: _example(child, axes.get(child), kind, given) for child in node.inputs}
+        results = []
+        for start, stop in ((0, LENGTH), (0, LENGTH - 1), (1, LENGTH)):
+            window = {
+                child: _cut(value, axes[child], start, stop) if child in axes else value
+                for child, value in values.items()
+            }
+            results.append(_value(node, window.__getitem__, modules))
+        return _agreed(results)
+    except (ValueError, TypeError, IndexError, RuntimeError, KeyError, AttributeError):
+        return None  # it does not take another number of positions
+    finally:
+        random_state.restore(before)
+
+
+def _value(node: Node, lookup: Lookup, modules: Callable[[], Mapping[str, Any]]) -> Any:
+    if node.op == ops.CALL:
+        path, args, kwargs = call_arguments(node, lookup)
+        return modules()[path](*args, **kwargs)
+    return evaluate(node, lookup)
+
+
+def _example(
+    node: Node, axis: int | None, kind: Callable[[Node], Kind | None], given: Mapping[Node, Any]
+) -> Any:
+    if node in given:
+        return given[node]
+    known = kind(node)
+    if known is None:
+        return 1.0
+    shape, dtype = list(known[0]), dtype_named(known[1])
+    if axis is not None:
+        shape[axis] = LENGTH
+    drawn = mx.random.uniform(shape=shape, key=mx.random.key(7))
+    if mx.issubdtype(dtype, mx.inexact):
+        return (drawn - 0.5).astype(dtype)
+    return (drawn > 0.5).astype(dtype)
+
+
+def _cut(value: mx.array, axis: int, start: int, stop: int) -> mx.array:
+    where = [slice(None)] * value.ndim
+    where[axis] = slice(start, stop)
+    return value[tuple(where)]
+
+
+def _agreed(results: list[Any]) -> int | None:
+    whole, first, last = results
+    if not all(isinstance(one, ARRAY) for one in results) or whole.ndim != first.ndim:
+        return None
+    grown = [k for k, (a, b) in enumerate(zip(whole.shape, first.shape, strict=True)) if a != b]
+    if len(grown) != 1 or whole.shape[grown[0]] != LENGTH or first.shape != last.shape:
+        return None
+    axis = grown[0] - whole.ndim
+    same = _close(_cut(whole, axis, 0, LENGTH - 1), first)
+    return axis if same and _close(_cut(whole, axis, 1, LENGTH), last) else None
+
+
+def _close(one: mx.array, other: mx.array) -> bool:
+    if one.shape != other.shape:
+        return False
+    one, other = one.astype(mx.float32), other.astype(mx.float32)
+    size = mx.abs(other).max().item()
+    return bool(mx.allclose(one, other, rtol=0.0, atol=CLOSE * size + 1e-6, equal_nan=True).item())

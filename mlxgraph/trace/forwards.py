@@ -1,0 +1,232 @@
+"""The forwards of a generation: a graph of the whole text, done to one window of it after another.
+
+In: a graph that was recorded on the whole text, the windows as they come.  Out: what the model
+returns, and the saves of each forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.errors import PartOfTextError
+from mlxgraph.evaluate.values import NodeFailure, source_values
+from mlxgraph.graph import ops
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.held import Window
+from mlxgraph.graph.nested import leaves, unflatten
+from mlxgraph.graph.node import Node, site_node
+from mlxgraph.graph.site import Site
+from mlxgraph.graph.values import dtype_name
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.probes import begin
+from mlxgraph.record.recording import Recording
+from mlxgraph.rewrite.positions import About, Lowered, Save, Text
+from mlxgraph.run.along import axes_of, kept_axis
+from mlxgraph.run.cache import Recent
+from mlxgraph.run.call import Call, describe_call
+from mlxgraph.run.engine import Engine
+from mlxgraph.run.long_run import LongRun, as_traced, check_reached, to_the_end
+from mlxgraph.run.plan import Plan, make_plan
+from mlxgraph.trace.execute import failure_said
+from mlxgraph.trace.indices import line_of
+
+MOST_PLANS = 64
+
+
+def text_call(length: int, rows: int = 1) -> Call:
+    """A call of the whole text that is to be recorded on: what its tokens are, nobody asks."""
+    tokens = mx.zeros((rows, length), mx.int32)
+    return describe_call((tokens,), {}, tokens=tokens, lengths=[length] * rows)
+
+
+class _Planned:
+    """What one kind of window does, and whether a forward of it was looked at."""
+
+    __slots__ = ("lowered", "plan", "checked")
+
+    def __init__(self, lowered: Lowered, plan: Plan | None):
+        self.lowered = lowered
+        self.plan = plan
+        self.checked = False
+
+
+class Forwards:
+    """A recorded graph, to be done to one window of its text after another.
+
+    Args: recording: that the graph is of, on a text of `length` tokens; params: values by name.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        recording: Recording,
+        graph: Graph,
+        params: Mapping[str, Any],
+        length: int,
+        rows: int = 1,
+    ):
+        self.graph = graph
+        self._engine = engine
+        self._params = params
+        self._census = recording.census
+        self._length = length
+        self._rows = rows
+        self._kinds = {node: _kind(recording, node) for node in graph.nodes()}
+        self._keeps: dict[Any, int | None] = {}
+        self._axes: dict[Site, Any] = {}
+        self._plans: Recent[Any, _Planned] = Recent(MOST_PLANS)
+        self._memory: dict[Node, Any] = {}
+        about = About(self._kinds.get, self._axes_of, self._kept_axis, self._numbers, length)
+        self.text = Text(graph, about)
+        inside = any(self._census.is_inside(site) for site in graph.sites)
+        hooked = self._census.of_modules() if inside else graph.sites
+        self._hooked = {site.path for site in hooked}
+        self._long: LongRun | None = None
+
+    # -- what the text's graph asks ---------------------------------------------------------------
+
+    def _axes_of(self, site: Site) -> Any:
+        if site not in self._axes:
+            longer = self._engine.runner.census(text_call(self._length + 1, self._rows))
+            if self._census.is_inside(site):
+                longer.look_inside()
+            self._axes[site] = axes_of(site, self._length, self._census, longer)
+        return self._axes[site]
+
+    def _kept_axis(self, node: Node, axes: Mapping[Node, int]) -> int | None:
+        key = (node, tuple(axes.items()))
+        if key not in self._keeps:
+            sources = [child for child in node.inputs if child.op in (ops.CONSTANT, ops.NUMBER)]
+            given = source_values(sources, self.graph.constants, {})
+            modules = self._engine.runner.modules
+            self._keeps[key] = kept_axis(node, axes, self._kinds.get, modules, given)
+        return self._keeps[key]
+
+    def _numbers(self, node: Node) -> list[int] | None:
+        if node.op != ops.CONSTANT:
+            return None
+        array = self.graph.constants[node.args[0]]
+        if array.ndim != 1 or not mx.issubdtype(array.dtype, mx.integer):
+            return None
+        return array.tolist()
+
+    # -- one forward ------------------------------------------------------------------------------
+
+    def __call__(
+        self, window: Window, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[Any, list[tuple[Save, Any]]]:
+        """What the model returns for the tokens of a window, and the saves, lazy.
+
+        Raises: PartOfTextError, and whatever the model raises.
+        """
+        planned = self._planned(window)
+        lowered, plan = planned.lowered, planned.plan
+        if self._long is None or not self._long.is_of_now():
+            self._long = LongRun(self._engine.runner.refresh(), self._hooked)
+        if plan is None:
+            return self._long.forward(None, {}, args, kwargs)[0], []
+        constants, params = self.graph.constants, {**self._params, **self._asked(lowered)}
+        known = source_values(plan.sources, constants, params)
+        try:
+            output, values, run = self._long.forward(plan, known, args, kwargs)
+        except NodeFailure as failure:
+            raise failure_said(failure, self.graph) from failure.error
+        if not planned.checked:
+            self._check(plan, run, window)
+            planned.checked = True
+        count = len(lowered.saves)
+        kept = zip(lowered.keep, values[count:], strict=True)
+        self._memory.update({node: value for (node, _), value in kept})
+        _begin(values)
+        return output, list(zip(lowered.saves, values[:count], strict=True))
+
+    def _planned(self, window: Window) -> _Planned:
+        key = self.text.key(window)
+        known = self._plans.get(key)
+        if known is None:
+            lowered = self.text.at(window)
+            known = _Planned(lowered, self._plan(lowered))
+            if not lowered.exact:
+                self._plans.put(key, known)
+        return known
+
+    def _plan(self, lowered: Lowered) -> Plan | None:
+        saves = [*[s.node for s in lowered.saves], *[node for _, node in lowered.keep]]
+        if not saves and not lowered.writes:
+            return None
+        graph = self.graph.replace(writes=lowered.writes, saves=(), then=())
+        plan = make_plan(graph, as_traced(self._census), [*saves, site_node("")])
+        return to_the_end(plan)
+
+    def _asked(self, lowered: Lowered) -> dict[str, Any]:
+        found = {}
+        for param, node in lowered.asks.items():
+            if node not in self._memory:
+                raise PartOfTextError(
+                    "a token is read that no forward of this generation was given: it was in the"
+                    " prompt cache before",
+                    line_of(self.graph, node),
+                    "Give the whole prompt, without a prompt_cache that holds a part of it.",
+                )
+            found[param.args[0]] = self._memory[node]
+        return found
+
+    def _check(self, plan: Plan, run: Any, window: Window) -> None:
+        """Once for a plan: whether the forward is what the graph takes it for."""
+        check_reached(plan, run, lambda site: line_of(self.graph, site_node(*site)))
+        for site in plan.read:
+            value = run.values.known.get(site_node(*site))
+            axes = self._axes_of(site)
+            if value is None or axes is None:
+                continue
+            there, recorded = leaves(value), leaves(self._census.values[site])
+            if len(there) != len(recorded):
+                raise self._other_form(site)
+            for array, axis, before in zip(there, leaves(axes), recorded, strict=True):
+                if type(axis) is not int or not isinstance(array, ARRAY):
+                    continue
+                wanted = [*before.shape]
+                wanted[axis] = window.stop - window.start
+                if array.shape != tuple(wanted):
+                    raise self._other_form(site)
+
+    def _other_form(self, site: Site) -> PartOfTextError:
+        return PartOfTextError(
+            f"{site.spoken} has another form in a forward of this generation than in one on the"
+            " whole text",
+            line_of(self.graph, site_node(*site)),
+            "Read or edit it where its axes are the same for one token and for many.",
+        )
+
+
+def _kind(recording: Recording, node: Node) -> tuple[tuple[int, ...], str] | None:
+    info = recording.infos.get(node)
+    if info is None or not isinstance(info.value, ARRAY):
+        return None
+    return tuple(info.value.shape), dtype_name(info.value.dtype)
+
+
+def _begin(values: list[Any]) -> None:
+    """Begin to compute what is kept: lazy, it would hold on to the whole forward."""
+    arrays = [one for one in leaves(values) if isinstance(one, ARRAY)]
+    if arrays:
+        begin(arrays)
+
+
+def joined(pieces: list[tuple[Save, Any]]) -> Any:
+    """One value of what the forwards of one step gave: the chunks of a prompt."""
+    save, first = pieces[-1]
+    if len(pieces) == 1 or save.axes is None:
+        return first
+    if isinstance(save.axes, frozenset):
+        return [value for _, value in pieces]
+    if type(save.axes) is int:
+        return mx.concatenate([value for _, value in pieces], axis=save.axes)
+    parts = []
+    columns = zip(*[leaves(value) for _, value in pieces], strict=True)
+    for axis, column in zip(leaves(save.axes), columns, strict=True):
+        parts.append(mx.concatenate(column, axis=axis) if type(axis) is int else column[-1])
+    return unflatten(first, parts)

@@ -1,0 +1,1 @@
+"""Generating under edits."""
