@@ -33,6 +33,7 @@ from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import is_computed
+from mlxgraph.mlx_facts.watching import reach
 from mlxgraph.run.by_name import ByName
 from mlxgraph.run.call import Call
 from mlxgraph.run.handwritten import Finder
@@ -69,6 +70,7 @@ def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:
 
     Raises: OperationError where two forwards with the same inputs call different functions.
     """
+    reach([type(module).__module__ for module in tree.modules.values()])
     finder = Finder()
     first = _taken(tree, call, finder)
     again = _taken(tree, call, None, finder.found)

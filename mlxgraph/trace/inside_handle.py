@@ -174,7 +174,7 @@ class Operations:
         tail = f"{OPS}.{_as_listed(name)}"
         if number is None:
             return InsideHandle(self._owner, tail)
-        if number >= 0 and recording_on(self._owner._engine.root) is None:
+        if number >= 0 and _recording_of(self._owner) is None:
             return InsideHandle(self._owner, tail, number)
         census, site = census_of(self._owner), site_inside(self._owner, tail, OUTPUT, 0)
         if not census.visits(site):
@@ -263,8 +263,7 @@ def site_inside(owner: Any, tail: str, port: str, number: int) -> Site:
 
 def census_of(owner: Any) -> Census:
     """What the block that is open on a model visits, or a forward on a few token ids."""
-    engine = owner._engine
-    recording = recording_on(engine.root)
+    engine, recording = owner._engine, _recording_of(owner)
     if recording is not None:
         return recording.visited
     try:
@@ -278,6 +277,13 @@ def census_of(owner: Any) -> Census:
         ) from error
 
 
+def _recording_of(owner: Any) -> Any:
+    """The block that a module's handle was made by, or the one that is open on its model."""
+    if owner._opened is not None:
+        return owner._opened(OPS)
+    return recording_on(owner._engine.root)
+
+
 # -- as attributes of a module's handle ------------------------------------------------------------
 
 
@@ -286,7 +292,7 @@ def inside(owner: Any, name: str) -> Any:
     if name == OPS:
         taken = owner.path in with_own_ops(owner._engine.names.tree)
         return None if taken else Operations(owner)
-    if name not in ATTENTION or not owner.path or recording_on(owner._engine.root) is None:
+    if name not in ATTENTION or not owner.path or _recording_of(owner) is None:
         return None
     return owner._recording(name).read(_attention_site(owner, name))
 
