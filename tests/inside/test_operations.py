@@ -256,12 +256,14 @@ def test_nested_blocks_each_have_their_own(stack):
     assert close(value[0], mx.full((3, WIDTH), 1 / WIDTH)) and not close(value[1], value[0])
 
 
-def test_inside_transformations_of_mlx(stack):
+def test_inside_transformations_of_mlx():
+    model = mg.InterpretableModel(make_llama())
+
     def scaled(alpha):
-        with stack.trace(x):
-            stack.layers[1].ops["tanh"].output *= alpha
-            total = stack.output.sum().save()
-        return total
+        with model.trace([3, 1, 4]):
+            model.layers[1].mlp.ops["swiglu"].output *= alpha
+            logit = model.output[0, -1, 7].save()
+        return logit
 
     half = scaled(mx.array(0.5))
     measured = (scaled(mx.array(0.51)) - scaled(mx.array(0.49))) / 0.02
