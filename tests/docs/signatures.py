@@ -70,7 +70,7 @@ FOR_OTHER_ROOMS = {  # public names that other rooms ask for, and no user
     "trace.recorded": "a block's graph without a run, for compiled passes",
     "fast.resolve": "the graph that a run would see, for explain",
     "g.key": "what equality compares",
-    "op.axis_of_positions": "for collecting at positions",
+    "op.axis_of_positions": "for whoever collects activations at positions",
 }
 SIGNATURE = re.compile(r"(\w+)(?:\.(\w+))?\((.*)\)", re.DOTALL)
 ATTRIBUTE = re.compile(r"(\w+)\.(\w+)")
@@ -195,7 +195,7 @@ def exists(owner: str, name: str) -> bool:
 
 def _names(holder: Any) -> set[str]:
     """The public names of a module or class of ours, attributes that it sets on itself included."""
-    if holder in (mg, plot):
+    if holder is mg or holder is plot:
         return set(holder.__all__)
     if holder is interventions:
         own = [(n, v) for n, v in vars(holder).items() if inspect.isfunction(v) or type(v) is type]
