@@ -218,7 +218,7 @@ class _Edited:
             for name in holes(graph):
                 raise MissingParamError(name)
             _check_steps(graph)
-            made.append(Forwards(self.engine, recording, graph, {}, length, rows))
+            made.append(Forwards(self.engine, recording, graph, {}, length, rows, True))
 
         trace.recorded(kept)
         return made[0]

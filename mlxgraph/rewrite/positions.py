@@ -39,6 +39,15 @@ class Text:
         self._positions = sorted({p for p in positions if p >= 0})
         self._ends = sorted({-p for p in positions if p < 0})
         self._steps = None if steps is None else sorted(steps)
+        last = [max(found, default=0) for found in (self._positions, self._ends)]
+        never = float("inf")
+        self._last = (*last, never if steps is None else max(steps, default=1))
+
+    def is_settled(self, window: Window) -> bool:
+        """Whether a window of one token, and every later one, comes after all that is named."""
+        start, stop, length, step = window
+        last, ends, steps = self._last
+        return stop == length == start + 1 and start > last and length >= ends and step >= steps
 
     def key(self, window: Window) -> Any:
         """Equal for windows of one token that need the same graph, as far as it is not exact."""

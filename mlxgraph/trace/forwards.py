@@ -45,18 +45,20 @@ def text_call(length: int, rows: int = 1) -> Call:
 class _Planned:
     """What one kind of window does, and whether a forward of it was looked at."""
 
-    __slots__ = ("lowered", "plan", "checked")
+    __slots__ = ("lowered", "plan", "checked", "known")
 
     def __init__(self, lowered: Lowered, plan: Plan | None):
         self.lowered = lowered
         self.plan = plan
         self.checked = False
+        self.known: dict[Node, Any] | None = None  # what its sources are worth, where that stays
 
 
 class Forwards:
     """A recorded graph, to be done to one window of its text after another.
 
-    Args: recording: that the graph is of, on a text of `length` tokens; params: values by name.
+    Args: recording: that the graph is of, on a text of `length` tokens; params: values by name;
+        live: whether weights that change are to be seen by the next forward.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Forwards:
         params: Mapping[str, Any],
         length: int,
         rows: int = 1,
+        live: bool = False,
     ):
         self.graph = graph
         self._engine = engine
@@ -85,6 +88,8 @@ class Forwards:
         hooked = self._census.of_modules() if inside else graph.sites
         self._hooked = {site.path for site in hooked}
         self._long: LongRun | None = None
+        self._settled: _Planned | None = None
+        self._live = live
 
     # -- what the text's graph asks ---------------------------------------------------------------
 
@@ -122,26 +127,44 @@ class Forwards:
 
         Raises: TokenError, and whatever the model raises.
         """
-        planned = self._planned(window)
+        planned = self._settled
+        if planned is None or not self.text.is_settled(window):
+            planned = self._planned(window)
         lowered, plan = planned.lowered, planned.plan
-        if self._long is None or not self._long.is_of_now():
-            self._long = LongRun(self._engine.runner.refresh(), self._hooked)
+        long = self._copies()
         if plan is None:
-            return self._long.forward(None, {}, args, kwargs)[0], []
-        constants, params = self.graph.constants, {**self._params, **self._asked(lowered)}
-        known = source_values(plan.sources, constants, params)
+            return long.forward(None, {}, args, kwargs)[0], []
         try:
-            output, values, run = self._long.forward(plan, known, args, kwargs)
+            output, values, run = long.forward(plan, self._sources(planned, plan), args, kwargs)
         except NodeFailure as failure:
             raise failure_said(failure, self.graph) from failure.error
         if not planned.checked:
             self._check(plan, run, window)
             planned.checked = True
+        if not values:
+            return output, []
         count = len(lowered.saves)
         kept = zip(lowered.keep, values[count:], strict=True)
         self._memory.update({node: value for (node, _), value in kept})
         _begin(values)
         return output, list(zip(lowered.saves, values[:count], strict=True))
+
+    def _copies(self) -> LongRun:
+        """The copies of the modules: those of the first forward, or, where that is asked for, of
+        the weights as they are now."""
+        long = self._long
+        if long is None or (self._live and not long.is_of_now()):
+            self._long = long = LongRun(self._engine.runner.refresh(), self._hooked)
+        return long
+
+    def _sources(self, planned: _Planned, plan: Plan) -> dict[Node, Any]:
+        known = planned.known
+        if known is None:
+            params = {**self._params, **self._asked(planned.lowered)}
+            known = source_values(plan.sources, self.graph.constants, params)
+            if not planned.lowered.asks:
+                planned.known = known
+        return dict(known)
 
     def _planned(self, window: Window) -> _Planned:
         key = self.text.key(window)
@@ -151,6 +174,8 @@ class Forwards:
             known = _Planned(lowered, self._plan(lowered))
             if not lowered.exact:
                 self._plans.put(key, known)
+        if not known.lowered.exact and self.text.is_settled(window):
+            self._settled = known
         return known
 
     def _plan(self, lowered: Lowered) -> Plan | None:
