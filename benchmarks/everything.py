@@ -27,6 +27,7 @@ SCRIPTS = (
     "collection_memory",
     "algebra",
     "pushdown",
+    "generation",
     "rooms",
 )
 

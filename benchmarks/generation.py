@@ -24,7 +24,7 @@ import mlxgraph as mg
 from mlxgraph.analysis.in_turns import in_turns, spread
 
 SIZES = ((64, 4), (512, 12))
-PROMPT, TOKENS, ROUNDS = 32, 65, 9
+PROMPT, TOKENS, ROUNDS = 32, 49, 7
 OWN = "mlx-lm's own"
 
 

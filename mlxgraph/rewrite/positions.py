@@ -63,11 +63,12 @@ class Text:
             window.stop == window.length,
         )
 
-    def look_ahead(self, first: int, prompt: int) -> None:
+    def look_ahead(self, first: int, prompt: int, keep: bool = True) -> None:
         """Find what is wrong, and which values of earlier forwards later ones will ask for.
 
         Args: first: the position of the first token that is given; prompt: the length of the text
-            when the last token of the prompt has been given.
+            when the last token of the prompt has been given; keep: whether later forwards are those
+            of one text, so that what they will ask for can be kept.
         Raises: TokenError.
         """
         length, wanted = self._recorded.about.length, dict.fromkeys(self._recorded.wanted)
@@ -86,7 +87,8 @@ class Text:
                 if p >= prompt - 1:
                     raise
                 continue  # the prompt's chunks may be cut elsewhere; each says so itself
-        self._recorded.wanted = list(wanted)
+        if keep:
+            self._recorded.wanted = list(wanted)
 
     def is_the_same_everywhere(self, count: int) -> bool:
         """Whether forwards of so many tokens all need one graph, wherever in a text they are."""
