@@ -54,11 +54,9 @@ def steering(model: mg.InterpretableModel) -> None:
 def attention(model: mg.InterpretableModel) -> None:
     """Where the heads of layer 2 look."""
     text = "The Eiffel Tower is located in the city of"
-    with model.trace(text) as t:
+    with model.trace(text):
         pattern = model.layers[2].attn.pattern.save()
-    assert t.tokens is not None
-    words = [model.token_to_str(token) for token in t.tokens.tolist()[0]]  # type: ignore[index, union-attr]
-    figure = plot.attention(pattern, words, title=f'Layer 2 on "{text}"')
+    figure = plot.attention(pattern, model.str_tokens(text), title=f'Layer 2 on "{text}"')
     figure.savefig(FOLDER / "attention.png", dpi=90)
 
 

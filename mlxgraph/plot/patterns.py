@@ -40,10 +40,10 @@ def attention(
 
     Example:
         >>> from mlxgraph import plot
-        >>> with model.trace("The capital of France is") as t:
+        >>> with model.trace("The capital of France is"):
         ...     pattern = model.layers[2].attn.pattern.save()
-        >>> words = [model.token_to_str(token) for token in t.tokens[0].tolist()]
-        >>> figure = plot.attention(pattern, words, heads=[0, 5])
+        >>> tokens = model.str_tokens("The capital of France is")
+        >>> figure = plot.attention(pattern, tokens, heads=[0, 5])
     """
     squares = _squares(pattern)
     chosen = _chosen(heads, len(squares))

@@ -1,4 +1,4 @@
-"""The calls of one module in one forward: `module.calls[k]`."""
+"""`module.calls`: the calls of a module that the forward calls several times, by number."""
 
 from __future__ import annotations
 

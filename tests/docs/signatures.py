@@ -194,7 +194,7 @@ def exists(owner: str, name: str) -> bool:
 
 def _names(holder: Any) -> set[str]:
     """The public names of a module or class of ours, attributes that it sets on itself included."""
-    if holder in (mg, plot):
+    if holder is mg or holder is plot:
         return set(holder.__all__)
     if holder is interventions:
         own = [(n, v) for n, v in vars(holder).items() if inspect.isfunction(v) or type(v) is type]
