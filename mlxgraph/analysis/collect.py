@@ -98,6 +98,8 @@ def _rows(model: Traceable, prompts: Any) -> list[Row]:
         return [model.encode(prompts)]
     if is_encoding(prompts):
         return list(encoded_rows(model, prompts))
+    if isinstance(prompts, np.ndarray) and prompts.dtype.kind in "UO":  # of texts
+        return _rows(model, prompts.tolist())
     if isinstance(prompts, (mx.array, np.ndarray)):
         array = mx.array(prompts)
         if array.ndim == 1:

@@ -23,8 +23,8 @@ def token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
     Returns: None for anything else: an array, or what holds arrays.
     Raises: InputError, NoTokenizerError, NoChatTemplateError, ChatError.
     """
-    if isinstance(given, np.ndarray) and given.dtype.kind == "U":
-        given = given.tolist()
+    if getattr(getattr(given, "dtype", None), "kind", "") in ("U", "O"):
+        given = given.tolist()  # numpy's, or a column of a table
     if isinstance(given, str) or is_messages(given):
         return [encode(tokenizer, given)]
     encoded = _encoding(given)
@@ -301,4 +301,9 @@ def as_array(value: Any) -> Any:
     """An array of another library as MLX's; anything else as it is."""
     if isinstance(value, mx.array) or not hasattr(type(value), "__array__"):
         return value
-    return mx.array(np.asarray(value))
+    plain = np.asarray(value)
+    if plain.dtype.kind in "SUOMm":
+        raise InputError(
+            f"an array of {plain.dtype} is no input.\n  Give numbers, token ids, or texts in a list."
+        )
+    return mx.array(plain)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import (
@@ -213,3 +214,21 @@ def test_logits_of_which_none_is_possible(tiny: mg.InterpretableModel):
         with pytest.raises(InputError, match="no number"):
             tiny.top(logits)
     assert tiny.top(mx.array([-mx.inf, 0.0]))[0].probability == 1
+
+
+# -- columns of tables ----------------------------------------------------------------------------
+
+
+def test_an_array_of_texts_is_a_list_of_them():
+    model = chat(PLAIN)
+    conversation = [{"role": "user", "content": "Hello"}]
+    for given in (["The capital", "Rome is"], conversation, [conversation, conversation]):
+        for column in (np.array(given, dtype=object), np.array(given)):
+            assert mx.array_equal(model(column), model(given))
+            found, wanted = (
+                mg.get_activations(model, one, [1])["layer_1"] for one in (column, given)
+            )
+            assert mx.array_equal(found, wanted)
+    for column in (np.array([b"The"]), np.array([object()]), np.array("2020", "datetime64")):
+        with pytest.raises(InputError):
+            model(column)
