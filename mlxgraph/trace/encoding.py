@@ -304,6 +304,6 @@ def as_array(value: Any) -> Any:
     plain = np.asarray(value)
     if plain.dtype.kind in "SUOMm":
         raise InputError(
-            f"an array of {plain.dtype} is no input.\n  Give numbers, token ids, or texts in a list."
+            f"an array of {plain.dtype} is no input.\n  Give numbers, token ids, or texts."
         )
     return mx.array(plain)

@@ -43,12 +43,20 @@ class Spans(NamedTuple):
 
 def token_text(tokenizer: Any, token: int) -> str:
     """The text of one token, with the space that it begins with."""
-    text = str(tokenizer.decode([token]))
+    text = _decode(tokenizer, [token])
     entry = _entry(tokenizer, token)
     if not entry.startswith(SPACE):
         return text or entry  # `tokenizers`' own class leaves special tokens out
     spaces = len(entry) - len(entry.lstrip(SPACE))
     return " " * spaces + text.lstrip(" ")
+
+
+def _decode(tokenizer: Any, ids: list[int]) -> str:
+    """The text of tokens, with every space: some tokenizers take them away before a comma."""
+    try:
+        return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    except TypeError:  # it takes none away
+        return str(tokenizer.decode(ids))
 
 
 def _entry(tokenizer: Any, token: int) -> str:
@@ -211,10 +219,10 @@ def _with_spaces(tokenizer: Any, told: Spans) -> Spans:
 
 def _decoded(tokenizer: Any, ids: list[int]) -> Spans:
     """What longer and longer beginnings of the tokens decode to."""
-    text = str(tokenizer.decode(ids))
+    text = _decode(tokenizer, ids)
     ends: list[int] = []
     for count in range(1, len(ids) + 1):
-        begun = str(tokenizer.decode(ids[:count]))
+        begun = _decode(tokenizer, ids[:count])
         end = len(commonprefix([begun, text]))
         ends.append(max(end, ends[-1] if ends else 0) if count < len(ids) else len(text))
     starts = [0, *ends[:-1]]

@@ -131,6 +131,16 @@ def test_padding_that_a_tokenizer_adds_is_no_part_of_a_text():
     assert padded.position(TEXT, " Italy") == padded.position(ids, " Italy")
 
 
+def test_spaces_before_a_comma_are_not_taken_away():
+    corrupting = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    options = {"clean_up_tokenization_spaces": True, corrupting: True}
+    model = model_of(of_transformers(bytes_of_text(around="$A"), **options))
+    text = "The capital , of France !"
+    assert "".join(model.str_tokens(text)) == text
+    for part in (" ,", " !", " France"):
+        assert model.position(model.encode(text), part) == model.position(text, part)
+
+
 def test_special_tokens_have_their_text_in_every_kind():
     for kind in ("named", "of tokenizers"):
         assert model_of(KINDS[kind]()).str_tokens("The")[0] == "<s>"
