@@ -20,7 +20,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import ShapeError
+from mlxgraph.errors import SharedByRowsError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.census import Census
@@ -55,14 +55,9 @@ class SharedByRows:
     def __repr__(self) -> str:
         return f"<{self.shape}, shared by rows of several lengths: trace them one by one to see it>"
 
-    def refusal(self, where: str = "") -> ShapeError:
+    def refusal(self, where: str = "") -> SharedByRowsError:
         """The error of who computes with it."""
-        return ShapeError(
-            f"this value of shape {self.shape} cannot be told apart by rows of several lengths: it"
-            " has no axis of positions beside that of the rows, and the rows are padded",
-            where or str(here()),
-            "Trace these texts one by one, or texts of one length.",
-        )
+        return SharedByRowsError(self.shape, where or str(here()))
 
     @at_the_edge
     def __getattr__(self, name: str) -> Any:
@@ -253,7 +248,7 @@ def _changed(value: Any, shown: Any, edited: Any, turned: Any) -> Any:
     parts = [entries(one) for one in (value, shown, edited, turned)]
     keys = [[key for key, _ in part] for part in parts]
     if not keys[0] or any(found != keys[0] for found in keys):
-        return turned
+        return value if type(turned) is SharedByRows else turned
     four = zip(*parts, strict=True)
     return rebuilt(turned, [_changed(*(item for _, item in each)) for each in four])
 
@@ -273,7 +268,7 @@ def _leaves_turned(
 
 
 def _unwritten(value: Any) -> Any:
-    """What stands for an array that rows share.  Raises: ShapeError where one was written there."""
+    """What stands for an array that rows share.  Raises: SharedByRowsError for one written there."""
     if type(value) is not SharedByRows:
         raise SharedByRows(value.shape).refusal("a run of texts of several lengths")
     return value

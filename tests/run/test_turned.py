@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import InputError, ShapeError, VocabularyError
+from mlxgraph.errors import InputError, ShapeError, SharedByRowsError, VocabularyError
 from mlxgraph.graph.nested import leaves
 from mlxgraph.run.turned import SharedByRows
 from tests.architectures import configs
@@ -197,8 +197,9 @@ def test_what_rows_share_says_so_where_it_is_looked_at():
         assert isinstance(shared, SharedByRows)
         assert "one by one" in repr(shared)
         for use in (lambda: shared + 1, shared.__len__, lambda: shared[0], lambda: shared.save()):
-            with pytest.raises(ShapeError, match="one by one"):
+            with pytest.raises(SharedByRowsError, match="one by one"):
                 use()
+        assert not hasattr(shared, "dtype")  # no array to whoever asks
     for graph in (mg.read("transformer.wpe"), mg.edit("transformer.wpe", iv.zero_out)):
         with pytest.raises(ShapeError, match="one by one"):
             model.run(graph, ROWS)
@@ -226,6 +227,26 @@ class Running(nn.Module):
         return total, total[:, -1]
 
 
+def test_what_rows_share_stays_where_the_rest_is_written():
+    """Gemma 2's layers are given a mask of positions alone."""
+    model = mg.InterpretableModel(configs.build("gemma2"))
+
+    def doubled(rows: Any) -> Any:
+        with model.trace(rows):
+            args, kwargs = model.layers[1].inputs
+            model.layers[1].inputs = (args[0] * 2, *args[1:]), kwargs
+            given = model.layers[1].inputs.save()
+            return model.output.save(), given
+
+    with model.trace(ROWS):
+        kept = model.layers[1].inputs.save()
+    assert any(isinstance(leaf, SharedByRows) for leaf in leaves(kept.value))
+    together, _ = doubled(ROWS)
+    assert not same(together, model(ROWS), 1e-3)
+    for k, row in enumerate(ROWS):
+        assert same(together[k, -len(row) :], doubled([row])[0][0], CLOSE)
+
+
 def test_a_state_after_the_last_token_is_not_shown():
     """The forward has come to it after the padding."""
     model = mg.InterpretableModel(Summing())
@@ -234,9 +255,9 @@ def test_a_state_after_the_last_token_is_not_shown():
         saved = model.layers[0].output.save()
     for hidden in (state, saved[1], t.activations["layers.0"][1], t.output[1]):
         assert isinstance(hidden, SharedByRows)
-        with pytest.raises(ShapeError, match="one by one"):
+        with pytest.raises(SharedByRowsError, match="one by one"):
             hidden * 2
-    with pytest.raises(ShapeError, match="one by one"):
+    with pytest.raises(SharedByRowsError, match="one by one"):
         with model.trace(ROWS_OF_TWENTY):
             model.layers[0].output[1].save()
     for k, row in enumerate(ROWS_OF_TWENTY):
@@ -255,7 +276,7 @@ def test_what_rows_share_is_no_number_in_a_graph_that_was_recorded_on_one_text(c
     assert isinstance(found["state"], SharedByRows) and isinstance(found["stream"], mx.array)
     with model.trace(ROWS_OF_TWENTY[:1]) as t:
         model.layers[0].output = (model.layers[0].output[0], mx.zeros((1, 8)))
-    with pytest.raises(ShapeError, match="one by one"):
+    with pytest.raises(SharedByRowsError, match="one by one"):
         model.run(t.graph, ROWS_OF_TWENTY, compile=compile)
 
 
