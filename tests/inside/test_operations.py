@@ -18,7 +18,7 @@ from mlxgraph.errors import (
     OrderError,
     UnknownSiteError,
 )
-from tests.inside.models import STEPS, WIDTH, Named, Stack, Twice
+from tests.inside.models import STEPS, WIDTH, Named, NamedAsOperations, Stack, Twice
 from tests.models import make_llama
 
 x = mx.random.normal((2, 3, WIDTH), key=mx.random.key(3))
@@ -291,6 +291,15 @@ def test_a_part_that_is_called_ops_wins():
         model["ops"].output.save()
         with pytest.raises(MLXGraphError):
             model["ops.tanh"].output.save()
+    module = NamedAsOperations()
+    model = mg.InterpretableModel(module)
+    with model.trace(x):
+        linear = model["ops.tanh"].output.save()
+        other = model.other.ops["exp"].output.save()
+        model.other.ops["exp"].output *= 0
+        output = model.output.save()
+    assert close(linear, module.ops["tanh"](x)) and close(other, mx.exp(x))
+    assert close(output, mx.tanh(linear)) and not close(output, module(x))
 
 
 def test_other_threads_and_what_is_outside_see_nothing(stack):
@@ -344,6 +353,7 @@ def test_what_an_edit_computes_is_no_operation_of_the_module(stack):
 
     with stack.trace(x):
         layer = stack.layers[1]
+        layer.inner.input = mg.apply(lambda h: mx.tanh(h) * 0 + h, layer.inner.input)
         layer.inner.output = mg.apply(edit, layer.inner.output)
         value = layer.ops["tanh"].output.save()
     kept = {}

@@ -53,14 +53,6 @@ MUTANTS = (
             "mlx_facts/test_watching.py::test_other_threads_are_not_told_of_and_an_outer_watch_comes_back",
         ),
     ),
-    Mutant(
-        "a watched forward leaves MLX's functions exchanged",
-        "mlx_facts/watching.py",
-        "        exchange.want_no_more(exchange.watches, id(self))\n",
-        "        pass\n",
-        "however a watched forward ends, MLX is as it was",
-        ("mlx_facts/test_watching.py::test_a_watch_ends_with_its_statement_whatever_ends_it",),
-    ),
     # -- the census
     Mutant(
         "operations come before all modules",
