@@ -322,6 +322,35 @@ def test_other_threads_and_what_is_outside_see_nothing(stack):
     assert plain == (mx.softmax, nn.silu, mx.array)
 
 
+def test_threads_that_watch_and_threads_that_do_not_run_beside_each_other(stack):
+    plain, tanh = stack.module(x), {}
+    by_hand(stack.module, lambda step, value: tanh.setdefault(step, value))
+    mx.eval(plain, tanh["tanh", 0])
+    wrong: list[str] = []
+
+    def watching():
+        for _ in range(20):
+            with stack.trace(x, compile=False):
+                value = stack.layers[1].ops["tanh"].output.save()
+                stack.layers[1].ops["nn.softmax"].output *= 0
+            if not close(value, tanh["tanh", 0]):
+                wrong.append("an operation")
+
+    def plainly():
+        for _ in range(40):
+            with stack.trace(x, compile=False):
+                output = stack.output.save()
+            if not close(output, plain):
+                wrong.append("an output")
+
+    threads = [threading.Thread(target=one) for one in (watching, plainly, watching, plainly)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
 def test_a_forward_that_is_stopped_leaves_the_functions_as_they_were(stack):
     plain = (mx.softmax, nn.silu)
 
