@@ -217,6 +217,7 @@ def test_a_pattern_of_names_means_the_attentions_among_the_mixers():
     [
         (lambda m: m.layers[0].mlp.pattern, UnknownSiteError, "computes no attention"),
         (lambda m: m["layers.0.mlp.pattern"].output, NeverCalledError, "Its .ops are: swiglu"),
+        (lambda m: m.layers[0].attn.pattern.output, UnknownSiteError, "leave .output out"),
         (lambda m: m.layers[0].attn.patern, UnknownSiteError, "has no"),
         (lambda m: setattr(m.layers[0].mlp, "heads", 0), UnknownSiteError, "no attention"),
         (lambda m: setattr(m.layers[0].attn, "pattern", mx.zeros((3, 3))), ShapeError, "(3, 3)"),
