@@ -23,7 +23,7 @@ from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import begin
 from mlxgraph.record.recording import Recording
-from mlxgraph.rewrite.positions import About, Save, Text
+from mlxgraph.rewrite.positions import About, Keep, Save, Text
 from mlxgraph.run.along import axes_of, kept_axis
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call, describe_call
@@ -85,6 +85,7 @@ class Forwards:
         self._axes: dict[Site, Any] = {}
         self._plans: Recent[Any, _Planned] = Recent(MOST_PLANS)
         self._memory: dict[Any, Any] = {}
+        self._parts: dict[Any, dict[tuple[int, ...], Any]] = {}
         about = About(self._kinds.get, self._axes_of, self._kept_axis, self._numbers, length)
         self.text = Text(graph, about)
         inside = any(self._census.is_inside(site) for site in graph.sites)
@@ -152,8 +153,8 @@ class Forwards:
         if not values:
             return output, []
         count = len(lowered.saves)
-        kept = zip(lowered.keep, values[count:], strict=True)
-        self._memory.update({known: value for (known, _), value in kept})
+        for keep, value in zip(lowered.keep, values[count:], strict=True):
+            self._remember(*self._named(keep), value)
         _begin(values)
         return output, list(zip(lowered.saves, values[:count], strict=True))
 
@@ -186,13 +187,31 @@ class Forwards:
             self._settled = known
         return known
 
-    def _made(self, lowered: Any, keep: Any, saves: Sequence[Save]) -> _Planned:
-        wanted = [*[save.node for save in saves], *[node for _, node in keep]]
+    def _made(self, lowered: Any, keep: Sequence[Keep], saves: Sequence[Save]) -> _Planned:
+        wanted = [*[save.node for save in saves], *[one.value for one in keep]]
         if not wanted and not lowered.writes:
             return _Planned(lowered, None)
         graph = self.graph.replace(writes=lowered.writes, saves=(), then=())
         plan = make_plan(graph, as_traced(self._census), [*wanted, site_node("")])
         return _Planned(lowered, to_the_end(plan))
+
+    @staticmethod
+    def _named(keep: Any) -> tuple[Any, Keep]:
+        """What is kept, and the name that it is asked for by."""
+        return keep.known, keep
+
+    def _remember(self, name: Any, keep: Keep, value: Any) -> None:
+        """Keep what a later forward will ask for; of parts in several forwards, put together."""
+        if keep.axis is None:
+            self._memory[name] = value
+            return
+        parts = self._parts.setdefault(name, {})
+        parts[keep.here] = value
+        order = [number for here in parts for number in here]
+        if len(order) == keep.of:
+            whole = mx.concatenate(list(parts.values()), axis=keep.axis)
+            places = mx.array(sorted(range(len(order)), key=order.__getitem__))
+            self._memory[name] = mx.take(whole, places, axis=keep.axis)
 
     def _asked(self, lowered: Any) -> dict[str, Any]:
         found = {}
