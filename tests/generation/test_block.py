@@ -333,6 +333,59 @@ def test_the_end_of_the_text_ends_it(tiny):
     assert t.tokens == tiny.generate(TEXT, max_tokens=-1).tokens
 
 
+def test_a_graph_with_steps_is_a_value_like_any_other(model, tmp_path):
+    with model.generate(PROMPT, max_tokens=COUNT) as t:
+        with t.step[0]:
+            model.layers[1].output *= 0.5
+            model.layers[1].output.save("first")
+        with t.step[1:]:
+            model.layers[0].output += push()
+            model.layers[0].output.save("later")
+    t.graph.save(tmp_path / "steps.mlxg")
+    again = mg.Graph.load(tmp_path / "steps.mlxg")
+    assert again == t.graph and "at_steps" in str(again)
+    other = model.generate(PROMPT, max_tokens=COUNT, graph=again)
+    assert other.tokens == t.tokens
+    assert other.saved_values["first"].steps == (0,)
+    assert other.saved_values["later"].steps == tuple(range(1, COUNT))
+    saves = model.run(t.graph, mx.array([PROMPT])).saves  # a forward by itself is a step 0
+    assert close(saves["first"], t.saved_values["first"][0]) and saves["later"] is None
+
+
+def test_a_generation_in_another_models_block_is_its_own(model, tiny):
+    from mlx_lm.sample_utils import make_sampler
+
+    mx.random.seed(3)
+    plain = model.generate(PROMPT, max_tokens=COUNT, sampler=make_sampler(temp=1.0)).tokens
+    mx.random.seed(3)
+    with tiny.trace(TEXT):
+        tiny.layers[0].output *= 1.0
+        found = model.generate(PROMPT, max_tokens=COUNT, sampler=make_sampler(temp=1.0)).tokens
+        tiny.output.save()
+    assert found == plain
+
+
+def test_two_threads_generate_at_once(model):
+    import threading
+
+    wanted = {k: model.generate(PROMPT, max_tokens=12, graph=scaled(k)).tokens for k in range(4)}
+    found: dict[int, list[int]] = {}
+
+    def run(k: int) -> None:
+        found[k] = model.generate(PROMPT, max_tokens=12, graph=scaled(k)).tokens
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == wanted and len(set(map(tuple, wanted.values()))) > 1
+
+
+def scaled(k: int) -> mg.Graph:
+    return mg.edit("layers.1", iv.scale(1.0 - k))
+
+
 # -- mlx-lm's options -----------------------------------------------------------------------------
 
 
