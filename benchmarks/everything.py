@@ -25,6 +25,7 @@ SCRIPTS = (
     "overlap",
     "logit_lens",
     "collection_memory",
+    "memory",
     "algebra",
     "pushdown",
     "generation",

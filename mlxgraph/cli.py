@@ -144,12 +144,10 @@ def _demo(given: argparse.Namespace) -> None:
 
 
 def _show_predictions(model: Any, logits: mx.array, count: int = 3) -> None:
-    chances = mx.softmax(logits, axis=-1)
     print(f"   {PROMPT} ...")
-    for token in mx.argsort(-chances)[:count].tolist():  # type: ignore[union-attr]
-        chance = chances[token].item()
+    for token, _, chance in model.top(logits, count):
         bar = "█" * round(40 * chance)
-        print(f"      {model.token_to_str(token):<10} {chance:6.1%}  {bar}")
+        print(f"      {token:<10} {chance:6.1%}  {bar}")
 
 
 def _show_times(model: Any, germany: mx.array) -> None:

@@ -9,6 +9,7 @@ import mlx.core as mx
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
+from mlxgraph import plot
 from mlxgraph.tiny.facts import POSITIVE
 
 FOLDER = Path(__file__).parent
@@ -17,7 +18,7 @@ STRENGTHS = [-3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3]
 
 def share(model: mg.InterpretableModel, logits: mx.array, words: tuple[str, ...]) -> float:
     """The probability that the next token is one of some words."""
-    tokens = mx.array([model.encode(f"is {word}")[-1] for word in words])
+    tokens = mx.array([model.single_token(f" {word}") for word in words])
     return mx.sum(mx.softmax(logits)[tokens]).item()
 
 
@@ -50,6 +51,15 @@ def steering(model: mg.InterpretableModel) -> None:
     figure.savefig(FOLDER / "steering.png", dpi=120)
 
 
+def attention(model: mg.InterpretableModel) -> None:
+    """Where the heads of layer 2 look."""
+    text = "The Eiffel Tower is located in the city of"
+    with model.trace(text):
+        pattern = model.layers[2].attn.pattern.save()
+    figure = plot.attention(pattern, model.str_tokens(text), title=f'Layer 2 on "{text}"')
+    figure.savefig(FOLDER / "attention.png", dpi=90)
+
+
 def main() -> None:
     """Draw them all."""
     matplotlib.use("Agg")
@@ -66,6 +76,7 @@ def main() -> None:
     )
     patching.figure.savefig(FOLDER / "activation_patching.png", dpi=120)
     steering(model)
+    attention(model)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.inputs import (
+    axis_of_positions,
     check_model,
     check_position,
     choose_layers,
@@ -22,6 +23,7 @@ from mlxgraph.analysis.inputs import (
     first_array,
     holds_tokens,
     is_encoding,
+    is_messages,
     names_of,
     value_at,
 )
@@ -43,8 +45,8 @@ def get_activations(
     """The residual stream after each layer at token positions, in one batched forward.
 
     Args:
-        prompts: a text, texts, token ids, rows of token ids of any lengths, or an array whose
-            axes are (batch, length, ...).
+        prompts: a text, texts, messages or several lists of them, token ids, rows of token ids of
+            any lengths, or an array whose axes are (batch, length, ...).
         layers: layer numbers; all if left out.  Names and patterns of modules and module handles
             as well, and their `.input`.
         positions: one position or several, counted in each prompt by itself: 0 is its first
@@ -91,7 +93,7 @@ Row: TypeAlias = "list[int] | mx.array"
 def _rows(model: Traceable, prompts: Any) -> list[Row]:
     """One entry for each prompt: its token ids, or its array without the batch axis."""
     check_model(model)
-    if isinstance(prompts, str):
+    if isinstance(prompts, str) or is_messages(prompts):
         return [model.encode(prompts)]
     if is_encoding(prompts):
         return list(encoded_rows(model, prompts))
@@ -111,10 +113,12 @@ def _rows(model: Traceable, prompts: Any) -> list[Row]:
         raise InputError("there are no prompts.\n  Give at least one.")
     if all(isinstance(row, (int, np.integer)) for row in rows):
         return [[int(token) for token in rows]]
-    return [model.encode(row) if isinstance(row, str) else _row(row) for row in rows]
+    return [_row(model, row) for row in rows]
 
 
-def _row(row: Any) -> Row:
+def _row(model: Traceable, row: Any) -> Row:
+    if isinstance(row, str) or is_messages(row):
+        return model.encode(row)
     array = mx.array(row)
     if array.ndim == 1 and holds_tokens(array):
         return array.tolist()  # type: ignore[return-value]
@@ -195,7 +199,9 @@ def _one_batch(
     with model.trace(_batch(rows)):
         for name in names:
             stream = first_array(value_at(model, name))
-            if stream.ndim < 3:
+            axis = axis_of_positions(model, name)
+            stream = stream.swapaxes(1, 2) if axis == 2 else stream
+            if stream.ndim < 3 or axis is None:
                 raise ShapeError(
                     f"{name} gives {stream.shape}, which has no positions", str(here()),
                     "Give inputs with axes (batch, length, ...), or use collect_activations.",

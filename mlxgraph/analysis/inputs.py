@@ -18,17 +18,17 @@ from mlxgraph.errors.source_line import here
 
 
 def one_row(model: Traceable, text: Any) -> mx.array:
-    """One text as an input of batch size 1: token ids (1, length), or a float array.
+    """One text or conversation as an input of batch size 1: ids (1, length), or a float array.
 
     Raises: NoTokenizerError, InputError for no tokens or several texts.
     """
-    if isinstance(text, str):
+    if isinstance(text, str) or is_messages(text):
         text = model.encode(text)
     elif is_encoding(text):
         text = encoded_rows(model, text)
     if not isinstance(text, (list, tuple, mx.array, np.ndarray)):
         raise InputError(f"a text or token ids are needed, not a {type(text).__name__}.")
-    if any(isinstance(item, str) for item in text):
+    if any(isinstance(item, str) or is_messages(item) for item in text):
         raise InputError("this takes one text at a time.\n  Write a loop over the texts.")
     row = mx.array(text)
     if row.ndim == 1:
@@ -39,6 +39,14 @@ def one_row(model: Traceable, text: Any) -> mx.array:
             "  Write a loop over the rows."
         )
     return row
+
+
+def is_messages(given: Any) -> bool:
+    """Whether something is for `model.encode`: a conversation, or a dict, which it refuses."""
+    if isinstance(given, Mapping):
+        return not is_encoding(given)
+    is_list = isinstance(given, (list, tuple)) and bool(given)
+    return is_list and all(isinstance(one, Mapping) and "role" in one for one in given)
 
 
 def is_encoding(given: Any) -> bool:
@@ -136,6 +144,14 @@ def value_at(model: Traceable, name: str) -> Any:
     except SiteNameError:  # no module, but what it is called with
         module, _, port = name.rpartition(".")
         return model[module].input if port == "input" else model[module].inputs
+
+
+def axis_of_positions(model: Traceable, name: str) -> int | None:
+    """Which axis of a site's value is that of positions: inside an attention heads come before."""
+    try:
+        return getattr(model[name], "axis_of_positions", 1)
+    except SiteNameError:
+        return 1
 
 
 def check_position(position: int, length: int, what: str = "the text") -> int:

@@ -73,7 +73,7 @@ def logit_lens(
     """What each layer predicts at each position, through the final norm and the head.
 
     Args:
-        text: a text, or its token ids.
+        text: a text, messages, or token ids.
         top_k: how many tokens for each position.
         layers: layer numbers; all if left out.
         plot: draw a heatmap, show it where there is something to show it on, and keep it as

@@ -67,7 +67,7 @@ def activation_patching(
     """How far the corrupted run comes back to the clean one when one component is patched.
 
     Args:
-        clean_text, corrupted_text: texts, or their token ids, of the same number of tokens
+        clean_text, corrupted_text: texts, messages or token ids, of the same number of tokens
             unless `align` is given.
         component: a module of the layers (`"mlp"`, `"self_attn"` or `"attn"`,
             `"mlp.gate_proj"`, `"self_attn.q_proj"`, `"input_layernorm"`, ...); `"block"` is the

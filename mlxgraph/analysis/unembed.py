@@ -137,11 +137,11 @@ def check_head(model: Traceable, scores: mx.array, width: int) -> None:
         )
 
 
-def top_tokens(scores: mx.array, top_k: int) -> tuple[mx.array, mx.array]:
+def top_tokens(scores: mx.array, top_k: int, called: str = "top_k") -> tuple[mx.array, mx.array]:
     """The ids and scores of the best tokens, best first: two arrays (..., top_k), lazy."""
-    top_k = whole_number(top_k, "top_k")
+    top_k = whole_number(top_k, called)
     if top_k < 1:
-        raise InputError(f"top_k must be at least 1, not {top_k}.")
+        raise InputError(f"{called} must be at least 1, not {top_k}.")
     if top_k == 1:
         return (
             mx.argmax(scores, axis=-1, keepdims=True),
@@ -154,7 +154,7 @@ def top_tokens(scores: mx.array, top_k: int) -> tuple[mx.array, mx.array]:
     return mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(best, order, axis=-1)
 
 
-def _known(state: Any) -> mx.array:
+def known_value(state: Any) -> mx.array:
     """A state as a plain array; of a proxy in its block, the value that it has by then."""
     if not hasattr(type(state), "value"):  # what has one is a proxy, or was saved by one
         return mx.array(state)
@@ -190,7 +190,7 @@ def get_token_predictions(
             "  Save one in a block, `h = model.layers[4].output[0, -1].save()`; model.logit_lens"
             " takes a text."
         )
-    states = _known(hidden_state)
+    states = known_value(hidden_state)
     if states.ndim not in (1, 2):
         raise ShapeError(
             f"a state is (width,) or (batch, width), not {states.shape}", str(here()),

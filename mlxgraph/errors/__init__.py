@@ -6,7 +6,7 @@ imported from.
 """
 
 from mlxgraph.errors.base import MLXGraphError, close_matches
-from mlxgraph.errors.generation import NoStepError, OptionError, TokenError
+from mlxgraph.errors.generation import NoStepError, OptionError, PartOfTextError
 from mlxgraph.errors.graphs import (
     CompileError,
     GraphFileError,
@@ -33,6 +33,7 @@ from mlxgraph.errors.inputs import (
     VocabularyError,
     failed_intervention,
 )
+from mlxgraph.errors.names import UnknownAttributeError
 from mlxgraph.errors.shapes import (
     AlignError,
     BoundsError,
@@ -57,6 +58,13 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
+from mlxgraph.errors.texts import (
+    ChatError,
+    LoadOptionError,
+    NoChatTemplateError,
+    NoMatrixError,
+    TokenError,
+)
 from mlxgraph.errors.values import (
     EscapedError,
     ForeignProxyError,
@@ -80,6 +88,7 @@ __all__ = [
     "AlignError",
     "BaselineError",
     "BoundsError",
+    "ChatError",
     "CompileError",
     "CountError",
     "EscapedError",
@@ -94,6 +103,7 @@ __all__ = [
     "KeywordError",
     "LayersError",
     "LengthsError",
+    "LoadOptionError",
     "LookError",
     "MLXGraphError",
     "MalformedGraphError",
@@ -104,8 +114,10 @@ __all__ = [
     "ModelLoadError",
     "NameTakenError",
     "NeverCalledError",
+    "NoChatTemplateError",
     "NoEntryError",
     "NoLayerError",
+    "NoMatrixError",
     "NoStepError",
     "NoTokenizerError",
     "NoValueError",
@@ -118,6 +130,7 @@ __all__ = [
     "OrderError",
     "OutsideTraceError",
     "ParamError",
+    "PartOfTextError",
     "PicklingError",
     "PatternError",
     "PlainArrayError",
@@ -132,6 +145,7 @@ __all__ = [
     "TokenGradientError",
     "UnboundParamError",
     "UnembeddingError",
+    "UnknownAttributeError",
     "UnknownEntryError",
     "UnknownNameError",
     "UnknownSiteError",

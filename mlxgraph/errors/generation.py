@@ -9,7 +9,7 @@ from mlxgraph.errors.inputs import InputError
 from mlxgraph.errors.shapes import BoundsError
 
 
-class TokenError(MLXGraphError, ValueError):
+class PartOfTextError(MLXGraphError, ValueError):
     """Something along the axis of positions that forwards on parts of a text cannot do."""
 
     def __init__(self, what: str, where: str, advice: str = ""):

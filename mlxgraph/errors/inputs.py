@@ -10,6 +10,10 @@ from mlxgraph.errors.shapes import BoundsError
 _SHAPES = "Leave it out: shapes are known inside every block, and h.shape runs nothing."
 _TEXTS = "Give the texts, or the tokenizer's whole encoding, as the input: its mask is used."
 _LATER = "Write model.generate(prompt, max_tokens=20)."
+_SPECIAL = "Give ids: model.encode(text, add_special_tokens=False) has none but the text's own."
+_TEMPLATE = (
+    "Give the text: model.tokenizer.apply_chat_template(messages, tokenize=False, ...) takes it."
+)
 _OPTIONS = ("interventions", "graph", "params", "compile", "optimize", "start")  # of a trace itself
 KEYWORDS_ELSEWHERE = {  # what people know from other libraries, and what it is here
     "scan": _SHAPES,
@@ -23,7 +27,11 @@ KEYWORDS_ELSEWHERE = {  # what people know from other libraries, and what it is 
     "token_type_ids": _TEXTS,
     "max_new_tokens": _LATER,
     "max_tokens": _LATER,
-    "prepend_bos": "The tokenizer adds its special tokens; give token ids for any others.",
+    "prepend_bos": _SPECIAL,
+    "add_special_tokens": _SPECIAL,
+    "add_generation_prompt": _TEMPLATE,
+    "enable_thinking": _TEMPLATE,
+    "tools": _TEMPLATE,
     "return_type": "Leave it out: a block saves what it wants, such as model.output.",
     "stop_at_layer": "Leave it out: a forward ends where nothing that is saved needs the rest.",
     "names_filter": "Write t.cache('layers.*.mlp') in the block.",

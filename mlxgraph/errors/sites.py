@@ -9,7 +9,8 @@ from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
 _LATER = "{} is not part of this version."
 _TIED = (
     "A head that is tied to the embedding is no module of its own. Its logits are model.output;"
-    " model.get_token_predictions(h) applies the final norm and the head."
+    " model.get_token_predictions(h) applies the final norm and the head, and model.unembed(token)"
+    " is a token's row of it."
 )
 _NOT_EMPTIED = (
     "Edits end with their block. model.without_edits() is the model without those that stay, and"
@@ -51,12 +52,14 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "get": "Write model['layers.1.mlp'], or t.get(name) for a value of a trace.",
     "to_tokens": "Write model.encode(text).",
     "to_string": "Write model.decode(tokens).",
-    "to_str_tokens": "Write [model.token_to_str(token) for token in model.encode(text)].",
-    "to_single_token": "Write model.encode(text)[-1].",
+    "to_str_tokens": "Write model.str_tokens(text).",
+    "to_single_token": "Write model.single_token(' Paris').",
+    "get_token_position": "Write model.position(text, ' France').",
+    "tokens_to_residual_directions": "Write model.unembed(token).",
     "to_single_str_token": "Write model.token_to_str(token).",
-    "W_E": "Write model.parameters()['model.embed_tokens.weight'].",
-    "W_U": "Write model.parameters()['lm_head.weight'], or the embedding's where they are tied.",
-    "unembed": _TIED,
+    "W_E": "Write model.weight('model.embed_tokens').",
+    "W_U": "Write model.weight('lm_head'), or the embedding's where they are tied;"
+    " model.unembed(token) is one row.",
     "lm_head": _TIED,
     "ln_final": "Write model.model.norm.",
     "embed": "Write model.model.embed_tokens.",

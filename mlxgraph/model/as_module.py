@@ -17,7 +17,7 @@ from typing import Any
 
 import mlx.nn as nn
 
-from mlxgraph.errors import MissingParamError, TokenError
+from mlxgraph.errors import MissingParamError, PartOfTextError
 from mlxgraph.graph import ops
 from mlxgraph.graph.deferred import Edit, is_graph
 from mlxgraph.graph.graph import Graph
@@ -137,8 +137,8 @@ def as_module(self: Any, *, each_call: bool = False) -> nn.Module:
             which is the last; so without this they raise in a call of several tokens with a cache.
 
     Returns: an `nn.Module`.
-    Raises: MissingParamError for edits with params that have no values, TokenError for edits that
-        have no meaning in forwards on parts of a text, or that are for some steps alone.
+    Raises: MissingParamError for edits with params that have no values, PartOfTextError for edits
+        that have no meaning in forwards on parts of a text, or that are for some steps alone.
 
     Example:
         >>> import mlx_lm
@@ -179,7 +179,7 @@ class _Edited:
             return forwards(self._window(forwards, start, count), args, kwargs)[0]
         starts = rows_of_cache(cache)
         if starts is None:
-            raise TokenError(
+            raise PartOfTextError(
                 "these edits are at some positions, and where a text's positions are in this"
                 " cache cannot be told",
                 "model.as_module()",
@@ -204,7 +204,7 @@ class _Edited:
     def _window(self, forwards: Forwards, start: int, count: int) -> Window:
         """The tokens of a call, in the text that the cache holds."""
         if count > 1 and not self._each_call and forwards.text.counts_from_the_end(start, count):
-            raise TokenError(
+            raise PartOfTextError(
                 "these edits count positions from the end, and in a call of several tokens with a"
                 " cache it cannot be told which is the prompt's last",
                 "model.as_module()",
@@ -243,7 +243,7 @@ def _check_steps(graph: Graph) -> None:
     for node in graph.nodes():
         if node.op == ops.AT_STEPS:
             note = graph.notes.get(node)
-            raise TokenError(
+            raise PartOfTextError(
                 "edits for some steps of a generation need one that counts them",
                 (note and note.where) or "t.step",
                 "Write model.generate(prompt, graph=g).",

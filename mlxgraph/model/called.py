@@ -18,6 +18,7 @@ from mlxgraph.record.stack import paused, recording_on
 from mlxgraph.run.call import Forward, call_model, describe_call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.no_input import raise_no_input
+from mlxgraph.trace.encoding import is_messages
 from mlxgraph.trace.ids import check_plain
 from mlxgraph.trace.inputs import prepare
 from mlxgraph.trace.open_block import call_module
@@ -59,7 +60,7 @@ def _at_once(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
 def _plain(engine: Engine, args: tuple, kwargs: dict[str, Any]) -> Any:
     """The bare model on inputs as for `trace`; arrays are handed on as they are."""
     forward: Forward = call_model
-    if len(args) > 1 and all(isinstance(given, str) for given in args):
+    if len(args) > 1 and all(isinstance(given, str) or is_messages(given) for given in args):
         prepare(args, engine)  # says that several texts are a list
     if _is_to_be_prepared(args):
         call = prepare(args, engine)

@@ -61,8 +61,8 @@ def generate(
 
     Returns: a Generation: `t.tokens`, `t.text`, `t.stream()`, and of each save one value a step.
     Raises: OptionError (a TypeError) for an option that mlx-lm does not know, InputError,
-        NoTokenizerError, TokenError for an operation over positions that forwards on parts of a
-        text cannot do.
+        NoTokenizerError, PartOfTextError for an operation over positions that forwards on parts of
+        a text cannot do.
 
     Example:
         >>> with mg.tiny().generate("The capital of France is", max_tokens=3) as t:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from typing import Any
 
 import mlx.nn as nn
 
-from mlxgraph.errors import ModelLoadError
+from mlxgraph.errors import LoadOptionError, ModelLoadError
 
 _ON_THE_HUB = re.compile(r"(?!.*(--|\.\.))[\w.-]+(/[\w.-]+)?")
 
@@ -30,8 +31,17 @@ def _no_model_in(folder: str) -> str:
     return ""
 
 
-def loaded(name: str) -> tuple[nn.Module, Any]:
-    """The model and the tokenizer that `mlx_lm.load` reads.  Raises: ModelLoadError."""
+_NOT_PASSED_ON = {"return_config"}  # what is loaded is a model and a tokenizer
+
+
+def loaded(name: str, options: dict[str, Any]) -> tuple[nn.Module, Any]:
+    """The model and the tokenizer that `mlx_lm.load` reads.
+
+    Args: options: keyword arguments of it.
+    Raises: ModelLoadError, LoadOptionError.
+    """
+    if options:
+        options = _checked(options)
     folder = os.path.expanduser(name)
     if _means_a_folder(name):
         reason = _no_model_in(folder)
@@ -41,7 +51,21 @@ def loaded(name: str) -> tuple[nn.Module, Any]:
     from mlx_lm import load  # transformers takes seconds to import: only who loads a model pays
 
     try:
-        found = load(name)
+        found = load(name, **options)
     except Exception as error:  # mlx-lm raises whatever its parts raise
         raise ModelLoadError(name, f"{type(error).__name__}: {error}") from error
     return found[0], found[1]
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Options that the installed `mlx_lm.load` takes."""
+    from mlx_lm import load
+
+    known = [name for name in inspect.signature(load).parameters if name not in _NOT_PASSED_ON][1:]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise LoadOptionError(unknown, known)
+    adapter = options.get("adapter_path")
+    if adapter is None:
+        return options
+    return {**options, "adapter_path": os.path.expanduser(str(adapter))}

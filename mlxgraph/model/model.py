@@ -11,12 +11,13 @@ import mlx.nn as nn
 
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
+from mlxgraph.analysis.top import top
 from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.errors import (
     InputError,
+    LoadOptionError,
     ModelLoadError,
     NameTakenError,
-    NoTokenizerError,
     SiteNameError,
     UnknownSiteError,
 )
@@ -24,6 +25,7 @@ from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph.graph import Graph, HasGraph, graph_in, graph_of
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.mlx_facts.arrays import same_data
+from mlxgraph.model import text
 from mlxgraph.model.as_module import as_module
 from mlxgraph.model.called import called, called_in_block
 from mlxgraph.model.compiled_pass import CompiledPass, Result
@@ -34,17 +36,17 @@ from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
 from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
+from mlxgraph.model.weights import unembed, weight
 from mlxgraph.record.no_value import names_a_module
 from mlxgraph.record.stack import stack
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.runner import CompileMode
-from mlxgraph.trace.inputs import check_keywords, encode, listed_ids, params_of, prepare
+from mlxgraph.trace.inputs import check_keywords, params_of, prepare
 from mlxgraph.trace.module_habits import delete_added, no_loop
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, handle_on, layers_of
 from mlxgraph.trace.open_block import open_recording, refreshed
 from mlxgraph.trace.prompts import Prompts
 from mlxgraph.trace.resolve import is_interventions
-from mlxgraph.trace.texts import one_token, several_texts
 from mlxgraph.trace.trace import Interventions, Trace
 
 _OWN = ("output", "input", "inputs")
@@ -59,9 +61,11 @@ class InterpretableModel:
         model: any `mlx.nn.Module`; or a path or hub name that `mlx_lm.load` reads.
         tokenizer: for text inputs; loaded with the model where `model` is a string.
         layer_attr: the attribute that holds the layers (`"h"` for GPT-2, dotted paths too).
+        load_options: what `mlx_lm.load` takes, where `model` is a string: `adapter_path`,
+            `revision`, `tokenizer_config`, `lazy`, ...
 
-    Raises: ModelLoadError (a ValueError) for a string that cannot be loaded, LayersError (an
-        AttributeError) where a `layer_attr` was given that the model does not have.
+    Raises: ModelLoadError (a ValueError) for a string that cannot be loaded, LoadOptionError (a
+        TypeError), LayersError (an AttributeError) for a `layer_attr` that the model does not have.
 
     Example:
         >>> model = mg.tiny()
@@ -73,11 +77,17 @@ class InterpretableModel:
 
     @at_the_edge
     def __init__(
-        self, model: nn.Module | str | Path, tokenizer: Any = None, layer_attr: str = "layers"
+        self,
+        model: nn.Module | str | Path,
+        tokenizer: Any = None,
+        layer_attr: str = "layers",
+        **load_options: Any,
     ):
         if isinstance(model, (str, Path)):
-            model, own = loaded(str(model))
+            model, own = loaded(str(model), load_options)
             tokenizer = own if tokenizer is None else tokenizer
+        elif load_options and isinstance(model, nn.Module):
+            raise LoadOptionError(list(load_options), None)
         if not isinstance(model, nn.Module):
             raise ModelLoadError(repr(model), f"a {type(model).__name__} is not an nn.Module.")
         object.__setattr__(self, "_engine", Engine(model, tokenizer, layer_attr))
@@ -121,8 +131,9 @@ class InterpretableModel:
         """Open a block in which edits and saves are recorded; it runs once, when it ends.
 
         Args:
-            inputs: a text, a list of texts, token ids (a list, or an array of shape (length,) or
-                (batch, length)), a tokenizer's encoding, or the arrays that a custom model takes.
+            inputs: a text, messages (`[{"role": ..., "content": ...}]`, by way of the chat
+                template), a list of either, token ids (a list, or an array (length,) or
+                (batch, length)), a tokenizer's encoding, or the arrays of a custom model.
             interventions: functions of one array by module name, applied first.
             graph: a graph to start from.
             params: values for params, by name; those of `graph` may also be given as keywords.
@@ -134,7 +145,7 @@ class InterpretableModel:
                 out, MLX begins when a value is looked at.
             forward_kwargs: keyword arguments of the model, and values of the graph's params.
         Returns: a Trace; without any inputs, a trace of several prompts (`t.invoke`).
-        Raises: NoTokenizerError, InputError, UnknownSiteError.
+        Raises: NoTokenizerError, InputError (NoChatTemplateError among them), UnknownSiteError.
         """
         options = options_of(compile, optimize, start)
         graph = None if graph is None else graph_of(graph)
@@ -358,36 +369,20 @@ class InterpretableModel:
     get_token_predictions = get_token_predictions
     logit_lens = logit_lens
     activation_patching = activation_patching
+    top = top
+    weight = weight
+    unembed = unembed
 
     # -- text -----------------------------------------------------------------------------------
 
-    def _needs_tokenizer(self, what: str) -> Any:
-        if self.tokenizer is None:
-            raise NoTokenizerError(what)
-        return self.tokenizer
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, special tokens included.  Raises: NoTokenizerError."""
-        return encode(self._needs_tokenizer("encode"), text)
-
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of several texts, each of its own length.  Raises: NoTokenizerError."""
-        return [self.encode(text) for text in several_texts(texts)]
-
-    def decode(self, tokens: list[int] | mx.array) -> str:
-        """The text of token ids, a list or a one-dimensional array.  Raises: NoTokenizerError."""
-        return self._needs_tokenizer("decode").decode(listed_ids(tokens))
-
-    def token_to_str(self, token_id: int) -> str:
-        """The text of one token.  Raises: NoTokenizerError."""
-        return self.decode([one_token(token_id)])
-
-    @property
-    def vocab_size(self) -> int | None:
-        """The tokenizer's vocabulary size, or None without a tokenizer."""
-        if self.tokenizer is None:
-            return None
-        return int(getattr(self.tokenizer, "vocab_size", None) or len(self.tokenizer))
+    encode = text.encode
+    encode_batch = text.encode_batch
+    decode = text.decode
+    token_to_str = text.token_to_str
+    str_tokens = text.str_tokens
+    single_token = text.single_token
+    position = text.position
+    vocab_size = property(text.vocab_size)
 
     def __str__(self) -> str:
         """The module tree with its sites, parameters and edits: `print(model)`."""

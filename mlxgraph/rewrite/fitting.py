@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mlxgraph.errors import TokenError
+from mlxgraph.errors import PartOfTextError
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import (
@@ -152,9 +152,9 @@ class Fitting:
         self.exact = True
         return cut(given.node, like.axis, list(like.here))
 
-    def refusal(self, state: Refused) -> TokenError:
+    def refusal(self, state: Refused) -> PartOfTextError:
         where = self.recorded.line(state.node)
-        return TokenError(
+        return PartOfTextError(
             f"{state.what} has no meaning in a forward that holds a part of the text", where,
             state.advice,
         )  # fmt: skip
@@ -166,14 +166,14 @@ class Fitting:
             return
         line = self.recorded.line(state.node)
         if state.whose == LATER:
-            raise TokenError(
+            raise PartOfTextError(
                 f"token {state.position} is needed before it is there: this forward ends at token"
                 f" {self.window.stop - 1}",
                 line,
                 "mlx-lm gives the prompt in chunks, its last token on its own: read a position that"
                 " comes before those that are written.",
             )
-        raise TokenError(
+        raise PartOfTextError(
             f"token {state.position}, counted from the newest, was in an earlier forward, which"
             " kept no value of it",
             line,

@@ -6,7 +6,7 @@ graph that does there what the whole one does.  What a forward does not hold is 
 position that an earlier one held is read as it was then.
 
 In: a graph, which axis of each site's value is that of the positions, a window.
-Out: a graph for that forward, or a TokenError on the user's line.
+Out: a graph for that forward, or a PartOfTextError on the user's line.
 Never: guesses.  What an operation does along the positions is asked (`keeps`).
 """
 
@@ -16,7 +16,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import Any
 
-from mlxgraph.errors import TokenError
+from mlxgraph.errors import PartOfTextError
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
@@ -69,7 +69,7 @@ class Text:
         Args: first: the position of the first token that is given; prompt: the length of the text
             when the last token of the prompt has been given; keep: whether later forwards are those
             of one text, so that what they will ask for can be kept.
-        Raises: TokenError.
+        Raises: PartOfTextError.
         """
         length, wanted = self._recorded.about.length, dict.fromkeys(self._recorded.wanted)
         marks = {p for q in self._positions for p in (q, q + 1)}
@@ -83,7 +83,7 @@ class Text:
                 continue
             try:
                 wanted |= dict.fromkeys(self.at(window).asks.values())
-            except TokenError:
+            except PartOfTextError:
                 if p >= prompt - 1:
                     raise
                 continue  # the prompt's chunks may be cut elsewhere; each says so itself
@@ -103,7 +103,7 @@ class Text:
         windows += [w._replace(length=w.length + n) for n in (1, *self._ends, far) for w in windows]
         try:
             found = [self.at(window) for window in windows]
-        except TokenError:
+        except PartOfTextError:
             return False
         first = found[0]
         if self._strided:
@@ -118,7 +118,7 @@ class Text:
         return last.writes != not_yet.writes or last.saves != not_yet.saves
 
     def at(self, window: Window) -> Lowered:
-        """The graph in one forward.  Raises: TokenError."""
+        """The graph in one forward.  Raises: PartOfTextError."""
         return Forward(self._recorded, window).lowered()
 
 

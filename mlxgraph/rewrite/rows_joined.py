@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from mlxgraph.errors import TokenError
+from mlxgraph.errors import PartOfTextError
 from mlxgraph.graph import ops
 from mlxgraph.graph.held import FULL
 from mlxgraph.graph.nested import is_container, leaves
@@ -101,8 +101,8 @@ def _known(site: Site, sites: Sites) -> tuple[Any, Any]:
     return sites.axes(there), sites.rows(there)
 
 
-def _refused(site: Site, sites: Sites) -> TokenError:
-    return TokenError(
+def _refused(site: Site, sites: Sites) -> PartOfTextError:
+    return PartOfTextError(
         f"{site.spoken} cannot be taken apart into the texts of a batch",
         sites.line(site_node(*site)),
         "Generate from one text at a time.",

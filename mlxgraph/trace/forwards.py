@@ -11,7 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import TokenError
+from mlxgraph.errors import PartOfTextError
 from mlxgraph.evaluate.values import NodeFailure, source_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
@@ -129,7 +129,7 @@ class Forwards:
     ) -> tuple[Any, list[tuple[Save, Any]]]:
         """What the model returns for the tokens of a window, and the saves, lazy.
 
-        Raises: TokenError, and whatever the model raises.
+        Raises: PartOfTextError, and whatever the model raises.
         """
         planned = self._settled
         if planned is None or not self.text.is_settled(window):
@@ -219,7 +219,7 @@ class Forwards:
             if known not in self._memory:
                 node = known if type(known) is Node else known[1]
                 what = "no forward of this generation was given: it was in the prompt cache before"
-                raise TokenError(
+                raise PartOfTextError(
                     "a token is read that "
                     + ("another call was given, of whichever text" if self._live else what),
                     line_of(self.graph, node),
@@ -250,8 +250,8 @@ class Forwards:
                 if array.shape != tuple(wanted):
                     raise self._other_form(site)
 
-    def _other_form(self, site: Site) -> TokenError:
-        return TokenError(
+    def _other_form(self, site: Site) -> PartOfTextError:
+        return PartOfTextError(
             f"{site.spoken} has another form in a forward of this generation than in one on the"
             " whole text",
             line_of(self.graph, site_node(*site)),

@@ -29,7 +29,7 @@ class RowForwards(Forwards):
     ) -> tuple[Any, list[tuple[int, Save, Any]]]:
         """What the model returns, and each save with the number of its text.
 
-        Raises: TokenError, and whatever the model raises.
+        Raises: PartOfTextError, and whatever the model raises.
         """
         key = tuple((row, self.text.key(window)) for row, window in rows)
         planned = self._plans.get(key)

@@ -18,7 +18,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import BoundsError, MissingParamError, TokenError
+from mlxgraph.errors import BoundsError, MissingParamError, PartOfTextError
 from tests import models
 from tests.generation.prefixes import close, reference
 
@@ -97,7 +97,7 @@ def test_batch_generate_takes_edits_of_every_position():
 def test_positions_from_the_end_are_refused_where_the_end_is_not_known(llama):
     graph = mg.edit("layers.1", iv.zero_out, positions=-1)
     module = llama.edit(graph).as_module()
-    with pytest.raises(TokenError, match="each_call=True"):
+    with pytest.raises(PartOfTextError, match="each_call=True"):
         tokens_of(module)
     one = llama.edit(graph).as_module(each_call=True)
     cache = make_prompt_cache(one)
@@ -129,7 +129,7 @@ def test_what_another_call_was_given_is_not_read(llama):
     module = edited.as_module()
     cache = make_prompt_cache(module)
     module(mx.array([PROMPT]), cache=cache)
-    with pytest.raises(TokenError, match="another call"):
+    with pytest.raises(PartOfTextError, match="another call"):
         module(mx.array([[5]]), cache=cache)
     assert mx.array_equal(module(mx.array([PROMPT])), edited(mx.array([PROMPT])))
 
@@ -140,12 +140,12 @@ def test_what_has_no_meaning_says_so_when_the_module_is_made(llama):
     with llama.generate(PROMPT, max_tokens=3) as t:
         with t.step[1:]:
             llama.layers[1].output *= 0.5
-    with pytest.raises(TokenError, match="steps"):
+    with pytest.raises(PartOfTextError, match="steps"):
         llama.edit(t.graph).as_module()
     with llama.edit() as edited:
         h = llama.layers[1].output
         h -= h.mean(axis=1, keepdims=True)
-    with pytest.raises(TokenError, match="over all positions"):
+    with pytest.raises(PartOfTextError, match="over all positions"):
         edited.as_module()
     with llama.trace(mx.array([PROMPT])) as t:
         llama.layers[1].output[:, 6] = 0.0

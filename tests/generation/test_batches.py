@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 import mlxgraph as mg
-from mlxgraph.errors import InputError, OptionError, TokenError
+from mlxgraph.errors import InputError, OptionError, PartOfTextError
 from tests import models
 from tests.architectures import configs
 from tests.generation.prefixes import close
@@ -152,7 +152,7 @@ def test_a_model_whose_rows_are_not_those_of_single_runs_is_refused():
 def test_what_a_batch_cannot_do_says_so(one):
     with pytest.raises(OptionError, match="several prompts"):
         one.generate(ROWS, kv_bits=8)
-    with pytest.raises(TokenError, match="texts of a batch"):
+    with pytest.raises(PartOfTextError, match="texts of a batch"):
         with one.generate(ROWS, max_tokens=2):
             one.layers[1].self_attn.pattern.save()
     with pytest.raises(InputError):

@@ -11,7 +11,7 @@ import pytest
 from einops import rearrange
 
 import mlxgraph as mg
-from mlxgraph.errors import TokenError
+from mlxgraph.errors import PartOfTextError
 from tests import models
 from tests.generation.prefixes import close, reference
 
@@ -203,7 +203,7 @@ def check(model: mg.InterpretableModel, seed: int) -> bool:
         with model.generate(PROMPT, max_tokens=COUNT, prefill_step_size=size) as t:
             program(model, LENGTH, LENGTH + COUNT)
             logits = model.output.save()
-    except TokenError as error:
+    except PartOfTextError as error:
         assert "two forwards" in str(error), error
         return False
     for step in range(COUNT):
@@ -240,7 +240,7 @@ def test_a_program_is_done_to_each_row_as_to_it_alone(model, seed):
         with model.generate(ROWS, max_tokens=COUNT) as t:
             program(model, LENGTH, LENGTH + COUNT)
             logits = model.output[:, -1].save()
-    except TokenError as error:
+    except PartOfTextError as error:
         assert "two forwards" in str(error), error
         return
     for row, prompt in enumerate(ROWS):

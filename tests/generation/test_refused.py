@@ -21,7 +21,7 @@ from mlxgraph.errors import (
     NoTokenizerError,
     OperationError,
     OptionError,
-    TokenError,
+    PartOfTextError,
     UnboundParamError,
     UnknownSiteError,
     VocabularyError,
@@ -98,7 +98,7 @@ MEANINGLESS = [over_all, summed_up, flipped, attention_by_hand, from_later, from
 
 @pytest.mark.parametrize("edit", MEANINGLESS, ids=lambda edit: edit.__name__)
 def test_an_operation_without_a_meaning_names_the_users_line(model, edit):
-    with pytest.raises(TokenError) as raised:
+    with pytest.raises(PartOfTextError) as raised:
         with model.generate(PROMPT, max_tokens=3) as t:
             edit(model, t)
     assert "test_refused.py" in str(raised.value)
@@ -108,7 +108,7 @@ def test_an_operation_without_a_meaning_names_the_users_line(model, edit):
 
 
 def test_a_value_of_another_form_in_a_later_forward_is_refused_and_what_there_is_is_kept(model):
-    with pytest.raises(TokenError, match="another form") as raised:
+    with pytest.raises(PartOfTextError, match="another form") as raised:
         with model.generate(PROMPT, max_tokens=3) as t:
             keys_of_all(model, t)
     assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
@@ -120,7 +120,7 @@ def test_what_a_forward_finds_out_ends_at_the_users_line_too(model):
 
     cache = make_prompt_cache(model.module)
     model.module(mx.array([PROMPT[:4]]), cache=cache)
-    with pytest.raises(TokenError, match="prompt cache") as raised:
+    with pytest.raises(PartOfTextError, match="prompt cache") as raised:
         with model.generate(PROMPT[4:], max_tokens=3, prompt_cache=cache):
             model.layers[1].output[:, -1] += model.layers[0].output[:, 2]
     assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__

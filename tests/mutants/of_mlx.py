@@ -6,6 +6,33 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS = (
     Mutant(
+        "an adapter stands alone",
+        "mlx_facts/matrices.py",
+        "    plain.weight = base\n",
+        "    plain.weight = 0 * base\n",
+        "a module's output is its input times its matrix",
+        ("mlx_facts/test_matrices.py::test_an_adapted_layer",),
+    ),
+    Mutant(
+        "what is not linear has a matrix",
+        "mlx_facts/matrices.py",
+        "_CLOSE.get(dtype, 1e-4) * size",
+        "_CLOSE.get(dtype, 1e-4) * 1e9 * size",
+        "what is no linear map has no matrix",
+        ("mlx_facts/test_matrices.py::test_what_is_no_linear_map_has_no_matrix",),
+    ),
+    Mutant(
+        "making a matrix draws random numbers",
+        "mlx_facts/matrices.py",
+        "    finally:  # a new layer is made, and draws what is then replaced\n"
+        "        random_state.restore(before)\n",
+        "    finally:\n        pass\n",
+        "reading weights changes nothing",
+        (
+            "mlx_facts/test_matrices.py::test_a_module_that_is_asked_is_as_it_was_and_nothing_is_drawn",
+        ),
+    ),
+    Mutant(
         "the user's own modules are hooked",
         "mlx_facts/modules.py",
         "    twin = dict.__new__(module.__class__)\n",

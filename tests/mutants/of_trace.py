@@ -73,8 +73,8 @@ MUTANTS = (
     Mutant(
         "another head is edited",
         "trace/resolve.py",
-        "return split[:, :, [head % count for head in heads]]",
-        "return split[:, :, [(head + 1) % count for head in heads]]",
+        "return [head % count for head in heads]",
+        "return [(head + 1) % count for head in heads]",
         "zeroing heads is zeroing their columns of the output projection",
         (
             (
@@ -108,6 +108,38 @@ MUTANTS = (
     ),
     # -- inputs
     Mutant(
+        "templated text gets a second BOS token",
+        "trace/encoding.py",
+        "bool(first) and text.startswith(first)",
+        "False",
+        "a text that begins with the BOS token gets no second one",
+        ("surface/test_chat.py::test_templated_text_gets_no_second_bos",),
+    ),
+    Mutant(
+        "messages end where the answer would begin",
+        "trace/encoding.py",
+        "tokenize=False, add_generation_prompt=True",
+        "tokenize=False",
+        "messages are the text of the template",
+        ("surface/test_chat.py::test_messages_are_the_text_of_the_template",),
+    ),
+    Mutant(
+        "a part of a text is at the first token that holds some of it",
+        "trace/tokens.py",
+        "found.append(at + len(part))",
+        "found.append(at + 1)",
+        "the position is that of the last token",
+        ("surface/test_tokens.py::test_the_position_is_that_of_the_last_token",),
+    ),
+    Mutant(
+        "the first of several occurrences is taken",
+        "trace/tokens.py",
+        "        if len(positions) > 1:\n",
+        "        if not positions:\n",
+        "an ambiguous part raises",
+        ("surface/test_tokens.py::test_which_of_several",),
+    ),
+    Mutant(
         "padding is on the right",
         "trace/inputs.py",
         "[pad] * (longest - len(row)) + list(row)",
@@ -127,9 +159,9 @@ MUTANTS = (
     ),
     Mutant(
         "a text loses its first token",
-        "trace/inputs.py",
-        "return list(tokenizer.encode(text))",
-        "return list(tokenizer.encode(text))[1:]",
+        "trace/encoding.py",
+        'return list(encoded.ids if hasattr(type(encoded), "ids") else encoded)',
+        'return list(encoded.ids if hasattr(type(encoded), "ids") else encoded)[1:]',
         "a text, its ids and an array of them are one input",
         (
             "surface/test_inputs.py::test_text_ids_and_arrays_are_one_input",

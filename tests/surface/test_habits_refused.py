@@ -201,11 +201,11 @@ def test_a_misspelt_param_is_found_among_the_keywords(tiny):
     ("name", "said"),
     [
         ("lm_head", "model.output"),
-        ("unembed", "model.output"),
+        ("to_single_token", "model.single_token"),
         ("blocks", r"model.layers\[k\]"),
         ("to_tokens", "model.encode"),
         ("add_hook", "interventions="),
-        ("W_E", "parameters"),
+        ("W_E", r"model.weight\("),
     ],
 )
 def test_a_name_from_another_library_is_answered(tied, name, said):

@@ -16,6 +16,23 @@ TEXT = "The capital of France is"
 WRONG = {
     "encode several": (lambda m: m.encode(["a", "b"]), "encode_batch"),
     "encode a number": (lambda m: m.encode(5), "encode"),
+    "a part that is absent": (lambda m: m.position(TEXT, " Spain"), "str_tokens"),
+    "several tokens": (lambda m: m.single_token(" Parisian"), "'ian'"),
+    "tokens of several": (lambda m: m.str_tokens([TEXT, TEXT]), "one at a time"),
+    "messages": (lambda m: m.trace([{"role": "user", "content": "Hi"}]), "chat_template"),
+    "a message": (lambda m: m.logit_lens({"role": "user", "content": "Hi"}), r"\[message\]"),
+    "a message for texts": (
+        lambda m: mg.get_activations(m, {"role": "user", "content": "Hi"}),
+        r"\[message\]",
+    ),
+    "a dict for texts": (lambda m: mg.get_activations(m, {"a": TEXT}), "this is a dict"),
+    "messages among texts": (
+        lambda m: mg.get_activations(m, [TEXT, {"role": "user", "content": "Hi"}]),
+        r"\[message\]",
+    ),
+    "a text for logits": (lambda m: m.top(TEXT), "model.output.save"),
+    "a block's weight": (lambda m: m.weight("layers.3"), "mlp.up_proj"),
+    "no token's direction": (lambda m: m.unembed(" Parisian"), "'ian'"),
     "a layer that is none": (lambda m: m.logit_lens(TEXT, layers=["model.norm"]), "no layer"),
     "a fraction of a layer": (lambda m: m.logit_lens(TEXT, layers=[1.5]), "no layer"),
     "a position": (lambda m: m.logit_lens(TEXT, position="a"), "position=3"),
