@@ -38,6 +38,7 @@ def generate(
     interventions: Interventions | None = None,
     graph: Graph | HasGraph | None = None,
     params: dict[str, Any] | None = None,
+    compile: bool = False,
     **options: Any,
 ) -> Generation:
     """Generate by mlx-lm's own loop, with edits and saves at its forwards.
@@ -55,6 +56,8 @@ def generate(
         interventions: functions of one array by module name, applied first.
         graph: edits and saves to begin with, as for `trace`.
         params: values for params, by name; those of `graph` may also be given as keywords.
+        compile: compile the forward of one new token where the caches are plain ones and it gives
+            what it gives in Python, up to rounding; for long texts of small models.
         options: those of `mlx_lm.generate`: sampler, logits_processors, prompt_cache,
             max_kv_size, kv_bits, kv_group_size, quantized_kv_start, prefill_step_size,
             prompt_progress_callback.
@@ -93,7 +96,7 @@ def generate(
         return BatchGeneration(engine, loop, interventions, graph, values)
     start = _start(options.get("prompt_cache"))
     pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options)
-    loop = Loop(call, start, most, pieces, engine.tokenizer is not None)
+    loop = Loop(call, start, most, pieces, engine.tokenizer is not None, compile)
     return Generation(engine, loop, interventions, graph, values)
 
 

@@ -50,6 +50,7 @@ class Loop(NamedTuple):
         most: how many new tokens there may be.
         pieces: given what to call in place of the model, yields each new token and its text.
         has_text: whether there is a tokenizer to say what the text is.
+        compile: whether to compile the forward of one new token.
     """
 
     prompt: Call
@@ -57,6 +58,7 @@ class Loop(NamedTuple):
     most: int
     pieces: Callable[..., Iterator[Any]]
     has_text: bool
+    compile: bool = False
 
 
 class Token(int):
@@ -154,7 +156,9 @@ class Generation(Trace):
         self._check_steps_came()
 
     def _ran_through(self, recording: Recording, graph: Graph) -> Iterator[Token]:
-        forwards = Forwards(self._engine, recording, graph, self._params, self._length)
+        forwards = Forwards(
+            self._engine, recording, graph, self._params, self._length, compile=self._loop.compile
+        )
         first, prompt = self._loop.start, self._loop.start + self._prompt_length
         forwards.text.look_ahead(first, prompt)
         names = [name for name, _ in graph.saves]

@@ -421,9 +421,10 @@ def test_a_prompt_cache_is_gone_on_from_and_positions_count_from_its_first_token
     assert value[0].shape[1] == LENGTH - kept
 
 
-@pytest.mark.parametrize("options", [{"max_kv_size": 8}, {"kv_bits": 8, "kv_group_size": 32}])
-def test_rotating_and_quantised_caches_are_mlx_lms_own(options):
+@pytest.mark.parametrize("kind", ["rotating", "quantised"])
+def test_rotating_and_quantised_caches_are_mlx_lms_own(kind):
     from mlx_lm.models import llama
+    from mlx_lm.models.cache import RotatingKVCache
 
     mx.random.seed(2)
     module = llama.Model(
@@ -435,12 +436,17 @@ def test_rotating_and_quantised_caches_are_mlx_lms_own(options):
     )  # fmt: skip
     mx.eval(module.parameters())
     model = mg.InterpretableModel(module)
-    options = {**options, **({"quantized_kv_start": 2} if "kv_bits" in options else {})}
-    plain = plain_tokens(model, PROMPT, 12, **options)[0]
-    with model.generate(PROMPT, max_tokens=12, **options) as t:
+
+    def options() -> dict[str, Any]:
+        if kind == "rotating":
+            return {"prompt_cache": [RotatingKVCache(9, keep=4) for _ in module.layers]}
+        return {"kv_bits": 8, "kv_group_size": 32, "quantized_kv_start": 2}
+
+    plain = plain_tokens(model, PROMPT, 12, **options())[0]
+    with model.generate(PROMPT, max_tokens=12, **options()) as t:
         model.layers[1].output *= 1.0
         h = model.layers[0].output.save()
     assert t.tokens == plain and len(h) == 12
-    with model.generate(PROMPT, max_tokens=12, **options) as edited:
+    with model.generate(PROMPT, max_tokens=12, **options()) as edited:
         model.layers[1].output[:, 2:] += 3.0 * push(64)
     assert edited.tokens != plain
