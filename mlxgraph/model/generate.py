@@ -48,9 +48,9 @@ def generate(
     text, whichever of its tokens a forward is given; -1 is the newest token of each step.
 
     Args:
-        prompt: a text, or token ids (a list, or an array of shape (length,) or (1, length)); or
-            several, a list of texts or of lists of ids, of any lengths: the block is written as for
-            one of them, and done to each.
+        prompt: a text, messages, or token ids (a list, or an array of shape (length,) or
+            (1, length)); or a list of these, of any lengths: the block is written as for one of
+            them, and done to each.
         max_tokens: the most new tokens; -1 for no limit but the end of the text.
         stop: a text, or several, to stop at; the text ends before it.
         interventions: functions of one array by module name, applied first.
@@ -88,8 +88,8 @@ def generate(
             "a generation goes on from a text.\n  Give a text, or token ids, or a list of them."
         )
     values = {**params_of(params), **given}
-    if call.tokens.shape[0] != 1:
-        check_options(options)
+    if call.tokens.shape[0] != 1 or _is_list_of_texts(prompt):
+        check_options({**options, **({"compile": True} if compile else {})})
         rows = _rows(call)
         several = pieces_of_rows(engine, rows, most, _stops(stop), options, Callee)
         loop = Loop(call, 0, most, several, engine.tokenizer is not None)
@@ -98,6 +98,13 @@ def generate(
     pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options)
     loop = Loop(call, start, most, pieces, engine.tokenizer is not None, compile)
     return Generation(engine, loop, interventions, graph, values)
+
+
+def _is_list_of_texts(prompt: Any) -> bool:
+    """Whether a prompt is a list of texts, or of lists of ids, of which there may be one."""
+    return isinstance(prompt, (list, tuple)) and all(
+        isinstance(one, (str, list, tuple)) for one in prompt
+    )
 
 
 def _rows(call: Call) -> list[list[int]]:

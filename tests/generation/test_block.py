@@ -318,6 +318,23 @@ def test_a_stream_gives_tokens_as_they_come_and_stops_when_it_is_left(tiny):
     assert list(whole.stream()) == whole.tokens
 
 
+def test_messages_go_through_the_chat_template(tiny):
+    import copy
+
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    )
+    chat = mg.InterpretableModel(tiny.module, tokenizer)
+    messages = [{"role": "user", "content": "The capital of"}, {"role": "user", "content": "Spain"}]
+    ids = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)
+    ids = ids if isinstance(ids, list) else ids["input_ids"]
+    found = chat.generate(messages, max_tokens=4)
+    assert found.tokens == chat.generate(ids, max_tokens=4).tokens
+    several = chat.generate([messages, messages[:1]], max_tokens=4)
+    assert several.tokens[0] == found.tokens
+
+
 def test_texts_to_stop_at_are_left_out_of_the_text(tiny):
     whole = tiny.generate(TEXT, max_tokens=6).text
     assert whole.startswith("Paris")
