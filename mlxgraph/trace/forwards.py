@@ -17,7 +17,7 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
 from mlxgraph.graph.nested import leaves, unflatten
-from mlxgraph.graph.node import Node, site_node
+from mlxgraph.graph.node import Node, site_node, site_of
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -84,6 +84,12 @@ class Forwards:
         self._census = recording.census
         self._length = length
         self._rows = rows
+        # a cache among the inputs has other parts than none: by key the rest is found as before
+        self._by_number = {
+            site_of(node.args[0])
+            for node in graph.nodes()
+            if node.op in (ops.LEAF, ops.UNFLATTEN_LIKE) and node.args[0].op == ops.SITE
+        }
         self._kinds = {node: _kind(recording, node) for node in graph.nodes()}
         self._keeps: dict[Any, int | None] = {}
         self._axes: dict[Site, Any] = {}
@@ -266,9 +272,9 @@ class Forwards:
             if value is None or axes is None:
                 continue
             there, recorded = leaves(value), leaves(self._census.values[site])
-            if len(there) != len(recorded):
+            if len(there) != len(recorded) and site in self._by_number:
                 raise self._other_form(site)
-            for array, axis, before in zip(there, leaves(axes), recorded, strict=True):
+            for array, axis, before in zip(there, leaves(axes), recorded, strict=False):
                 if type(axis) is not int or not isinstance(array, ARRAY):
                     continue
                 wanted = [*before.shape]

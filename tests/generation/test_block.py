@@ -226,6 +226,12 @@ def a_head_inside(m: Any, p: int, n: int) -> None:
     m.layers[1].self_attn.heads[:, 2] = 0.0
 
 
+def token_ids(m: Any, p: int, n: int) -> None:
+    m.input[:, 2] = 44
+    if n > LENGTH:
+        m.model.input[:, LENGTH] = 8
+
+
 def a_pattern(m: Any, p: int, n: int) -> None:
     m.layers[1].self_attn.pattern[:, 1] *= 0.25
 
@@ -238,7 +244,7 @@ def some_queries(m: Any, p: int, n: int) -> None:
     m.layers[1].self_attn.queries[:, :, 2:8] *= 3.0
 
 
-OPERATIONS = [a_head_inside, a_pattern, all_scores, some_queries, heads,
+OPERATIONS = [token_ids, a_head_inside, a_pattern, all_scores, some_queries, heads,
               normed, without_direction, coded, largest, other_layer, skipped, inputs,
               the_mean_of_three, a_ramp, transposed, reversed_, one_row]  # fmt: skip
 
