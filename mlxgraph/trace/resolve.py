@@ -134,7 +134,9 @@ def _chosen(
 
 
 def _is_inside(recording: Recording, site: Site) -> bool:
-    return recording.visited.is_inside(recording.visited.meant(site))
+    census = recording.visited
+    meant = census.meant(site)
+    return census.visits(meant) and census.is_inside(meant)
 
 
 def _is_inside_attention(recording: Recording, site: Site) -> bool:
