@@ -17,7 +17,7 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
 from mlxgraph.graph.nested import leaves, unflatten
-from mlxgraph.graph.node import Node, site_node, site_of
+from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -33,6 +33,7 @@ from mlxgraph.run.long_run import LongRun, as_traced, check_reached, to_the_end
 from mlxgraph.run.plan import Plan, make_plan
 from mlxgraph.trace.execute import failure_said
 from mlxgraph.trace.indices import line_of
+from mlxgraph.trace.same_form import Used
 
 MOST_PLANS = 64
 
@@ -84,12 +85,7 @@ class Forwards:
         self._census = recording.census
         self._length = length
         self._rows = rows
-        # a cache among the inputs has other parts than none: by key the rest is found as before
-        self._by_number = {
-            site_of(node.args[0])
-            for node in graph.nodes()
-            if node.op in (ops.LEAF, ops.UNFLATTEN_LIKE) and node.args[0].op == ops.SITE
-        }
+        self._used = Used(graph)
         self._kinds = {node: _kind(recording, node) for node in graph.nodes()}
         self._keeps: dict[Any, int | None] = {}
         self._axes: dict[Site, Any] = {}
@@ -271,18 +267,9 @@ class Forwards:
             axes = self._axes_of(site)
             if value is None or axes is None:
                 continue
-            there, recorded = leaves(value), leaves(self._census.values[site])
-            if len(there) != len(recorded) and site in self._by_number:
+            recorded = self._census.values[site]
+            if not self._used.is_as_recorded(site, value, recorded, axes, shape, self._rows):
                 raise self._other_form(site)
-            for array, axis, before in zip(there, leaves(axes), recorded, strict=False):
-                if type(axis) is not int or not isinstance(array, ARRAY):
-                    continue
-                wanted = [*before.shape]
-                wanted[axis] = shape[1]
-                if -axis < len(wanted) and self._rows == 1:
-                    wanted[0] = shape[0]
-                if array.shape != tuple(wanted):
-                    raise self._other_form(site)
 
     def _other_form(self, site: Site) -> PartOfTextError:
         return PartOfTextError(
