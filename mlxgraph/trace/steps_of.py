@@ -5,11 +5,12 @@ In: what stands in the brackets.  Out: the steps as a graph has them, or an erro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from mlxgraph.errors import InputError, NoStepError
+from mlxgraph.errors import InputError, NoStepError, OperationError
 from mlxgraph.errors.source_line import here
+from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.steps import frozen_steps
 
 
@@ -22,7 +23,31 @@ class StepsOf:
         self._most = most
 
     def __getitem__(self, steps: Any) -> Any:
-        return self._at(_checked(steps, self._most), str(here()))
+        return _Block(self._at(_checked(steps, self._most), str(here())))
+
+
+@with_edges
+class _Block:
+    """A block for some steps: written once, and done at each of them."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: Any):
+        self._of = of
+
+    def __enter__(self) -> Any:
+        return self._of.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._of.__exit__(*error)
+
+    def __iter__(self) -> Iterator[Any]:
+        raise OperationError(
+            "a loop",
+            "steps",
+            str(here()),
+            "what is done at each of them is written once.\n  Write `with t.step[1:]:`.",
+        )
 
 
 def _checked(steps: Any, most: int) -> Any:
