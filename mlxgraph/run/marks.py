@@ -37,7 +37,7 @@ class _Scores(_Followed):
     __slots__ = ()
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        ARRAY.__setitem__(self, index, value)
+        super().__setitem__(index, value)
         if isinstance(value, ARRAY) and value.ndim:  # a part may be of another product now
             wear(self, _Followed)
 
@@ -48,12 +48,12 @@ class _Pattern(_Followed):
     __slots__ = ()
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        ARRAY.__setitem__(self, index, value)
+        super().__setitem__(index, value)
         wear(self, _Followed)
 
     def astype(self, *args: Any, **kwargs: Any) -> Any:
         """A cast is still the same pattern."""
-        array = ARRAY.astype(self, *args, **kwargs)
+        array = super().astype(*args, **kwargs)
         wear(array, type(self))
         return array
 
