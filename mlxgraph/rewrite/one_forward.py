@@ -45,19 +45,36 @@ class Save(NamedTuple):
     axes: Any
 
 
+class Keep(NamedTuple):
+    """A value that later forwards will ask for, or the part of one that this forward holds.
+
+    Attributes:
+        known: the recorded node.
+        value: the node of this forward.
+        axis: that of the positions; None for a whole value.
+        here: which of the value's positions this forward holds, by number, of how many in all.
+    """
+
+    known: Node
+    value: Node
+    axis: int | None = None
+    here: tuple[int, ...] = ()
+    of: int = 0
+
+
 class Lowered(NamedTuple):
     """What a graph is in one forward.
 
     Attributes:
         writes: the edited sites; saves: those that have a value in this forward.
-        keep: what later forwards will ask for, by the recorded node.
+        keep: what later forwards will ask for.
         asks: what earlier forwards kept: the recorded node of each param.
         exact: whether another window of the same kind needs another graph.
     """
 
     writes: tuple[tuple[Site, Node], ...]
     saves: list[Save]
-    keep: list[tuple[Node, Node]]
+    keep: list[Keep]
     asks: dict[Node, Node]
     exact: bool
 
@@ -81,7 +98,7 @@ class Forward:
             if written is not None and written is not site_node(*site):
                 writes.append((site, written))
         saves = [s for name, node in self.recorded.graph.saves for s in self._saved(name, node)]
-        keep = [(node, found) for node in self.recorded.wanted for found in self._to_keep(node)]
+        keep = [found for node in self.recorded.wanted for found in self._to_keep(node)]
         used = walk([*[n for _, n in writes], *[s.node for s in saves]])
         asks = {node: self.fit.asks[node] for node in used if node in self.fit.asks}
         return Lowered(tuple(writes), saves, keep, asks, self.fit.exact)
@@ -135,12 +152,13 @@ class Forward:
     def _is_fresh(node: Node) -> bool:
         return any(below.op == ops.SITE for below in walk([node]))
 
-    def _to_keep(self, node: Node) -> list[Node]:
+    def _to_keep(self, node: Node) -> list[Keep]:
         state = self.states[node]
-        if isinstance(state, Held):
-            return [state.node] if state.is_complete and state.node is not None else []
+        if isinstance(state, Held) and state.node is not None and state.here:
+            self.fit.exact = True  # a window further on holds others of its positions
+            return [Keep(node, state.node, state.axis, tuple(state.here), len(state.full))]
         if isinstance(state, Plain) and state.node not in self.fit.asks:
-            return [state.node]
+            return [Keep(node, state.node)]
         return []
 
     # -- one node ---------------------------------------------------------------------------------

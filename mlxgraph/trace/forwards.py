@@ -23,15 +23,17 @@ from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import begin
 from mlxgraph.record.recording import Recording
-from mlxgraph.rewrite.positions import About, Save, Text
+from mlxgraph.rewrite.positions import About, Keep, Save, Text
 from mlxgraph.run.along import axes_of, kept_axis
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call, describe_call
+from mlxgraph.run.compiled_step import CompiledStep
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.long_run import LongRun, as_traced, check_reached, to_the_end
 from mlxgraph.run.plan import Plan, make_plan
 from mlxgraph.trace.execute import failure_said
 from mlxgraph.trace.indices import line_of
+from mlxgraph.trace.same_form import Used
 
 MOST_PLANS = 64
 
@@ -48,12 +50,13 @@ class _Planned:
     Attributes: lowered: a `Lowered`, or the `Joined` of several texts.
     """
 
-    __slots__ = ("lowered", "plan", "checked", "known")
+    __slots__ = ("lowered", "plan", "checked", "known", "step")
 
     def __init__(self, lowered: Any, plan: Plan | None):
         self.lowered = lowered
         self.plan = plan
         self.checked = False
+        self.step: CompiledStep | None = None
         self.known: dict[Node, Any] | None = None  # what its sources are worth, where that stays
 
 
@@ -61,7 +64,8 @@ class Forwards:
     """A recorded graph, to be done to one window of its text after another.
 
     Args: recording: that the graph is of, on a text of `length` tokens; params: values by name;
-        live: whether weights that change are to be seen by the next forward.
+        live: whether weights that change are to be seen by the next forward; compile: whether a
+        step that goes on for ever is to be compiled where that can be done.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Forwards:
         length: int,
         rows: int = 1,
         live: bool = False,
+        compile: bool = False,
     ):
         self.graph = graph
         self._engine = engine
@@ -80,11 +85,13 @@ class Forwards:
         self._census = recording.census
         self._length = length
         self._rows = rows
+        self._used = Used(graph)
         self._kinds = {node: _kind(recording, node) for node in graph.nodes()}
         self._keeps: dict[Any, int | None] = {}
         self._axes: dict[Site, Any] = {}
         self._plans: Recent[Any, _Planned] = Recent(MOST_PLANS)
         self._memory: dict[Any, Any] = {}
+        self._parts: dict[Any, dict[tuple[int, ...], Any]] = {}
         about = About(self._kinds.get, self._axes_of, self._kept_axis, self._numbers, length)
         self.text = Text(graph, about)
         inside = any(self._census.is_inside(site) for site in graph.sites)
@@ -93,6 +100,7 @@ class Forwards:
         self._long: LongRun | None = None
         self._settled: _Planned | None = None
         self._live = live
+        self._compile = compile
 
     # -- what the text's graph asks ---------------------------------------------------------------
 
@@ -142,20 +150,43 @@ class Forwards:
         long = self._copies()
         if plan is None:
             return long.forward(None, {}, args, kwargs)[0], []
+        known = self._sources(planned, plan)
+        step = self._compiled_step(planned, plan, args, kwargs)
+        found = None if step is None else step(args, kwargs, known)
+        if step is not None and found is not None and step.is_sure(found[1]):
+            output, values = step.take(*found)
+            return output, self._kept(lowered, values)
         try:
-            output, values, run = long.forward(plan, self._sources(planned, plan), args, kwargs)
+            output, values, run = long.forward(plan, known, args, kwargs)
         except NodeFailure as failure:
             raise failure_said(failure, self.graph) from failure.error
+        if step is not None and found is not None:
+            step.compare(found[0], output, found[1])
         if not planned.checked:
             self._check(plan, run, args[0].shape)
             planned.checked = True
+        return output, self._kept(lowered, values)
+
+    def _compiled_step(
+        self, planned: _Planned, plan: Plan, args: tuple, kwargs: dict[str, Any]
+    ) -> CompiledStep | None:
+        """The step as it is compiled, where that is asked for and may be done with this call."""
+        if not self._compile or planned is not self._settled:
+            return None
+        if planned.step is None:
+            tree = self._engine.runner.tree
+            planned.step = CompiledStep(tree, frozenset(self._hooked), plan)
+        return planned.step if planned.step.fits(args, kwargs) else None
+
+    def _kept(self, lowered: Any, values: list[Any]) -> list[tuple[Any, Any]]:
+        """What is saved in a forward; what later ones ask for is remembered."""
         if not values:
-            return output, []
+            return []
         count = len(lowered.saves)
-        kept = zip(lowered.keep, values[count:], strict=True)
-        self._memory.update({known: value for (known, _), value in kept})
+        for keep, value in zip(lowered.keep, values[count:], strict=True):
+            self._remember(*self._named(keep), value)
         _begin(values)
-        return output, list(zip(lowered.saves, values[:count], strict=True))
+        return list(zip(lowered.saves, values[:count], strict=True))
 
     def _copies(self) -> LongRun:
         """The copies of the modules: those of the first forward, or, where that is asked for, of
@@ -186,13 +217,31 @@ class Forwards:
             self._settled = known
         return known
 
-    def _made(self, lowered: Any, keep: Any, saves: Sequence[Save]) -> _Planned:
-        wanted = [*[save.node for save in saves], *[node for _, node in keep]]
+    def _made(self, lowered: Any, keep: Sequence[Keep], saves: Sequence[Save]) -> _Planned:
+        wanted = [*[save.node for save in saves], *[one.value for one in keep]]
         if not wanted and not lowered.writes:
             return _Planned(lowered, None)
         graph = self.graph.replace(writes=lowered.writes, saves=(), then=())
         plan = make_plan(graph, as_traced(self._census), [*wanted, site_node("")])
         return _Planned(lowered, to_the_end(plan))
+
+    @staticmethod
+    def _named(keep: Any) -> tuple[Any, Keep]:
+        """What is kept, and the name that it is asked for by."""
+        return keep.known, keep
+
+    def _remember(self, name: Any, keep: Keep, value: Any) -> None:
+        """Keep what a later forward will ask for; of parts in several forwards, put together."""
+        if keep.axis is None:
+            self._memory[name] = value
+            return
+        parts = self._parts.setdefault(name, {})
+        parts[keep.here] = value
+        order = [number for here in parts for number in here]
+        if len(order) == keep.of:
+            whole = mx.concatenate(list(parts.values()), axis=keep.axis)
+            places = mx.array(sorted(range(len(order)), key=order.__getitem__))
+            self._memory[name] = mx.take(whole, places, axis=keep.axis)
 
     def _asked(self, lowered: Any) -> dict[str, Any]:
         found = {}
@@ -218,18 +267,9 @@ class Forwards:
             axes = self._axes_of(site)
             if value is None or axes is None:
                 continue
-            there, recorded = leaves(value), leaves(self._census.values[site])
-            if len(there) != len(recorded):
+            recorded = self._census.values[site]
+            if not self._used.is_as_recorded(site, value, recorded, axes, shape, self._rows):
                 raise self._other_form(site)
-            for array, axis, before in zip(there, leaves(axes), recorded, strict=True):
-                if type(axis) is not int or not isinstance(array, ARRAY):
-                    continue
-                wanted = [*before.shape]
-                wanted[axis] = shape[1]
-                if -axis < len(wanted) and self._rows == 1:
-                    wanted[0] = shape[0]
-                if array.shape != tuple(wanted):
-                    raise self._other_form(site)
 
     def _other_form(self, site: Site) -> PartOfTextError:
         return PartOfTextError(

@@ -15,7 +15,7 @@ from mlxgraph.graph.nested import is_container, leaves, unflatten
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
 from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.rewrite.positions import Save
+from mlxgraph.rewrite.positions import Keep, Save
 from mlxgraph.rewrite.rows_joined import Row, Sites, joined
 from mlxgraph.trace.forwards import Forwards, text_call
 from mlxgraph.trace.indices import line_of
@@ -29,7 +29,7 @@ class RowForwards(Forwards):
     ) -> tuple[Any, list[tuple[int, Save, Any]]]:
         """What the model returns, and each save with the number of its text.
 
-        Raises: TokenError, and whatever the model raises.
+        Raises: PartOfTextError, and whatever the model raises.
         """
         key = tuple((row, self.text.key(window)) for row, window in rows)
         planned = self._plans.get(key)
@@ -37,11 +37,17 @@ class RowForwards(Forwards):
             lowered = [(row, self.text.at(window)) for row, window in rows]
             sites = Sites(self._axes_of, self._rows_of, self._line)
             together = joined(lowered, sites, draws(self.graph))
-            planned = self._made(together, together.keep, [save for _, save in together.saves])
+            keep = [keep for _, keep in together.keep]
+            planned = self._made(together, keep, [save for _, save in together.saves])
             if not any(one.exact for _, one in lowered):
                 self._plans.put(key, planned)
         output, found = self._run(planned, args, kwargs)
         return output, [(text, save, value) for (text, save), value in found]
+
+    @staticmethod
+    def _named(keep: Any) -> tuple[Any, Keep]:
+        text, own = keep
+        return (text, own.known), own
 
     def _line(self, node: Node) -> str:
         return line_of(self.graph, node)

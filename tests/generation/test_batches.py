@@ -149,9 +149,23 @@ def test_a_model_whose_rows_are_not_those_of_single_runs_is_refused():
     assert found == [mamba.generate(row, max_tokens=4).tokens for row in same]
 
 
+def test_a_list_of_one_prompt_is_a_list(one):
+    tiny = mg.tiny()
+    assert tiny.generate(TEXTS[:1], max_tokens=3).text == [
+        tiny.generate(TEXTS[0], max_tokens=3).text
+    ]
+    assert one.generate([ROWS[0]], max_tokens=3).tokens == [
+        one.generate(ROWS[0], max_tokens=3).tokens
+    ]
+    row = mx.array([ROWS[0]])
+    assert one.generate(row, max_tokens=3).tokens == one.generate(ROWS[0], max_tokens=3).tokens
+
+
 def test_what_a_batch_cannot_do_says_so(one):
     with pytest.raises(OptionError, match="several prompts"):
         one.generate(ROWS, kv_bits=8)
+    with pytest.raises(OptionError, match="compile"):
+        one.generate(ROWS, compile=True)
     with pytest.raises(PartOfTextError, match="texts of a batch"):
         with one.generate(ROWS, max_tokens=2):
             one.layers[1].self_attn.pattern.save()
