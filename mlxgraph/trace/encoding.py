@@ -114,7 +114,7 @@ def _with_one_bos(tokenizer: Any, text: str) -> list[int]:
 def _without_added(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
     """The ids that a tokenizer gives which cannot be told to add no begin-of-text token."""
     first = getattr(tokenizer, "bos_token", None)
-    if not isinstance(first, str) or not first or not ids:
+    if not isinstance(first, str) or not first or not ids or not hasattr(tokenizer, "decode"):
         return ids
     if str(tokenizer.decode(ids[:1])) != first:
         return ids
