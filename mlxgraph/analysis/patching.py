@@ -14,7 +14,14 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import choose_layers, first_array, holds_tokens, one_row
+from mlxgraph.analysis.inputs import (
+    axes_at,
+    choose_layers,
+    first_array,
+    holds_tokens,
+    one_row,
+    with_axes_first,
+)
 from mlxgraph.analysis.metrics import Metric, distances, metric_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import (
@@ -22,8 +29,10 @@ from mlxgraph.errors import (
     BaselineError,
     InputError,
     LengthsError,
+    ShapeError,
     UnknownSiteError,
 )
+from mlxgraph.errors.source_line import here
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.recovery import recovery_bars
 
@@ -173,9 +182,19 @@ def _run(model: Traceable, rows: list[mx.array], paths: dict[int, str], align: s
     order = [clean, corrupted, *[corrupted] * len(paths)]
     same = clean.shape == corrupted.shape
     batch: Any = mx.concatenate(order) if same else [row[0].tolist() for row in order]
+    rows_of = batch.tolist() if same and holds_tokens(batch) else list(batch)
+    axes = axes_at(model, paths.values(), rows_of)
     with model.trace(batch):
         for copy, path in enumerate(paths.values(), start=COPIES):
             value = first_array(model[path].output)
+            row, positions = axes[path]
+            if row is None or not (same or positions):
+                raise ShapeError(
+                    f"{path} gives {value.shape}, of which no axis is that of the texts",
+                    str(here()),
+                    "Patch a component whose value has one.",
+                )
+            value = with_axes_first(value, row, positions[0]) if positions else value
             if same:
                 value[copy] = value[CLEAN]
             else:
@@ -189,7 +208,4 @@ def _patch_aligned(value: Any, copy: int, lengths: list[int], align: str) -> Non
     longest, both = max(lengths), min(lengths)
     starts = [longest - (length if align == "start" else both) for length in lengths]
     source, target = (slice(start, start + both) for start in starts)
-    if value.shape[1] == longest:
-        value[copy, target] = value[CLEAN, source]
-    else:  # heads before positions
-        value[copy, :, target] = value[CLEAN, :, source]
+    value[copy, target] = value[CLEAN, source]

@@ -45,6 +45,22 @@ class TokenError(InputError):
         )
 
     @classmethod
+    def unknown(cls, text: str, token: str) -> TokenError:
+        """Of a text that the vocabulary does not have."""
+        return cls(
+            f"{text!r} is not in the vocabulary: it becomes {token!r}, as everything does that is"
+            " not.\n  Choose a text of one token, such as ' Paris'."
+        )
+
+    @classmethod
+    def left_out(cls, part: str) -> TokenError:
+        """Of a part that ends beyond the last token."""
+        return cls(
+            f"{part!r} ends after the last token: the tokenizer leaves spaces and line breaks out"
+            " there.\n  Leave them out as well; model.str_tokens(text) shows the tokens."
+        )
+
+    @classmethod
     def absent(cls, part: str, text: str) -> TokenError:
         """Of a part that a text does not have."""
         return cls(

@@ -23,8 +23,8 @@ def token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
     Returns: None for anything else: an array, or what holds arrays.
     Raises: InputError, NoTokenizerError, NoChatTemplateError, ChatError.
     """
-    if isinstance(given, np.ndarray) and given.dtype.kind == "U":
-        given = given.tolist()
+    if getattr(getattr(given, "dtype", None), "kind", "") in ("U", "O"):
+        given = given.tolist()  # numpy's, or a column of a table
     if isinstance(given, str) or is_messages(given):
         return [encode(tokenizer, given)]
     encoded = _encoding(given)
@@ -90,14 +90,38 @@ def encode(tokenizer: Any, text: Any, add_special_tokens: bool | None = None) ->
     check_text(text)
     if tokenizer is None:
         raise NoTokenizerError(f"the text {text[:40]!r}")
-    if add_special_tokens is None and begins_with_bos(tokenizer, text):
-        add_special_tokens = False
     if add_special_tokens is None:
-        return _ids(tokenizer.encode(text))
+        return _with_one_bos(tokenizer, text)
     try:
         return _ids(tokenizer.encode(text, add_special_tokens=add_special_tokens))
     except TypeError:  # a tokenizer that adds none has no such option
-        return _ids(tokenizer.encode(text))
+        ids = _ids(tokenizer.encode(text))
+    return ids if add_special_tokens else _without_added(tokenizer, text, ids)
+
+
+def _with_one_bos(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text with the special tokens that the tokenizer adds to it, unless it begins
+    with the first of these; whether the tokenizer gives that one a name or not."""
+    named = begins_with_bos(tokenizer, text)
+    whole = [] if named else _ids(tokenizer.encode(text))
+    if not named and whole[:1] != whole[1:2]:
+        return whole
+    bare = encode(tokenizer, text, add_special_tokens=False)
+    return bare if named or whole[1 : 1 + len(bare)] == bare else whole
+
+
+def _without_added(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
+    """The ids that a tokenizer gives which cannot be told to add no begin-of-text token."""
+    first = getattr(tokenizer, "bos_token", None)
+    if not isinstance(first, str) or not first or not ids:
+        return ids
+    if str(tokenizer.decode(ids[:1])) != first:
+        return ids
+    written = 0
+    while text.startswith(first, written * len(first)):
+        written += 1
+    found = next((k for k, one in enumerate(ids) if one != ids[0]), len(ids))
+    return ids[1:] if found > written else ids
 
 
 def check_text(text: Any) -> None:
@@ -119,8 +143,10 @@ def begins_with_bos(tokenizer: Any, text: str) -> bool:
 
 
 def _ids(encoded: Any) -> list[int]:
-    """`tokenizers`' own class gives an object, all others the ids."""
-    return list(encoded.ids if hasattr(type(encoded), "ids") else encoded)
+    """`tokenizers`' own class gives an object, which may be padded; all others the ids."""
+    if not hasattr(type(encoded), "ids"):
+        return list(encoded)
+    return [one for one, real in zip(encoded.ids, encoded.attention_mask, strict=True) if real]
 
 
 # -- messages --------------------------------------------------------------------------------
@@ -169,13 +195,55 @@ def templated(tokenizer: Any, messages: Any) -> str:
         raise NoChatTemplateError()
     messages = [dict(message) for message in messages]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        text = _rendered(tokenizer, messages)
     except Exception as error:  # a template raises whatever it likes
         raise ChatError(
             f"the chat template refuses these messages: {type(error).__name__}: {error}\n"
             "  It knows which roles there are, and in which order."
         ) from error
-    return str(text)
+    for number, message in enumerate(messages):
+        content = message.get("content")
+        if isinstance(content, str) or message.get("tool_calls"):
+            continue
+        if content is not None:
+            _check_written(content, text)
+        elif not _says_otherwise(tokenizer, messages, number, text):
+            raise _no_content(message)
+    return text
+
+
+def _rendered(tokenizer: Any, messages: list[dict]) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def _check_written(content: Any, text: str) -> None:
+    """Raise ChatError where a template made a text of a content that is none."""
+    if str(content) in text:
+        raise ChatError(
+            f"this chat template takes a text as the content of a message, and would write this"
+            f" {type(content).__name__} as Python does: {str(content):.60}\n"
+            "  Write {'role': 'user', 'content': 'Hello'}."
+        )
+
+
+def _says_otherwise(tokenizer: Any, messages: list[dict], number: int, text: str) -> bool:
+    """Whether a template writes a message that has no content by something else that it has."""
+    mine = messages[number]
+    others = {key: f"{mine[key]}x" for key in mine if key not in ("role", "content")}
+    changed = [*messages[:number], mine | others, *messages[number + 1 :]]
+    try:
+        return _rendered(tokenizer, changed) != text
+    except Exception:  # it looks at it, whatever it makes of it
+        return True
+
+
+def _no_content(message: dict) -> ChatError:
+    if "content" in message:
+        return ChatError("the content of a message is None.\n  Write a text, '' for none.")
+    return ChatError(
+        f"a message needs a 'content', and this one has {', '.join(map(repr, message))}.\n"
+        "  Write {'role': 'user', 'content': 'Hello'}."
+    )
 
 
 # -- encodings -------------------------------------------------------------------------------
@@ -233,4 +301,9 @@ def as_array(value: Any) -> Any:
     """An array of another library as MLX's; anything else as it is."""
     if isinstance(value, mx.array) or not hasattr(type(value), "__array__"):
         return value
-    return mx.array(np.asarray(value))
+    plain = np.asarray(value)
+    if plain.dtype.kind in "SUOMm":
+        raise InputError(
+            f"an array of {plain.dtype} is no input.\n  Give numbers, token ids, or texts."
+        )
+    return mx.array(plain)
