@@ -109,6 +109,7 @@ MX_TAKE_ALONG_AXIS = "mx.take_along_axis"
 MX_TRANSPOSE = "mx.transpose"
 MX_UNFLATTEN = "mx.unflatten"
 MX_WHERE = "mx.where"
+NN_SOFTMAX = "nn.softmax"
 NN_LOSSES_CROSS_ENTROPY = "nn.losses.cross_entropy"
 NN_LOSSES_NLL_LOSS = "nn.losses.nll_loss"
 TAKES_CLASSES = frozenset({NN_LOSSES_CROSS_ENTROPY, NN_LOSSES_NLL_LOSS})  # by number, along an axis

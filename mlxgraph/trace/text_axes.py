@@ -31,14 +31,32 @@ class Axes(NamedTuple):
 
 
 def axes_of(engine: Engine, call: Call) -> Callable[[Site, Any], Axes | None] | None:
-    """What tells a value's axes; None for a call that is not of texts.
+    """What tells a value's axes; None for a call on no array of rows.
 
     It is given a site and the value of it that is meant, and gives None for a value without
-    positions, or with several axes of them.
+    positions, or with several axes of them.  In a call that is not of texts, axis 1 of the first
+    array counts the positions, and so does axis 1 of what modules give.
     """
-    if call.tokens is None or call.lengths is None:
+    if call.tokens is not None and call.lengths is not None:
+        return lambda site, value: _found(engine, call, site, value)
+    if not call.arrays or call.arrays[0].ndim < 2:
         return None
-    return lambda site, value: _found(engine, call, site, value)
+    return lambda site, value: _found_in_arrays(engine, call, site, value)
+
+
+def _found_in_arrays(engine: Engine, call: Call, site: Site, value: Any) -> Axes | None:
+    if not _is_inside(engine, call, site):
+        return Axes(0, 1)
+    first, *others = call.arrays
+    rows, length, *rest = first.shape
+    with paused():
+        more = mx.zeros((rows, length + 1, *rest), dtype=first.dtype)
+        longer = describe_call(*call.filled([more, *others]))
+    try:
+        found = grown_axes(tuple(value.shape), _shape(engine, call, site, value, longer), length)
+    except Exception:  # the model's own: it does not run on a position more
+        return None
+    return Axes(0, found[0]) if found is not None and len(found) == 1 else None
 
 
 def _found(engine: Engine, call: Call, site: Site, value: Any) -> Axes | None:
@@ -48,8 +66,13 @@ def _found(engine: Engine, call: Call, site: Site, value: Any) -> Axes | None:
     if len(shape) == 3 and shape[:2] == (rows, length) and not _is_inside(engine, call, site):
         return Axes(0, 1)
     lengths = call.lengths
-    longer = _shape(engine, call, site, value, [one + 1 for one in lengths])
-    more = _shape(engine, call, site, value, [*lengths, lengths[0]])
+    with paused():
+        long, tall = (
+            _of(engine, call, other)
+            for other in ([one + 1 for one in lengths], [*lengths, lengths[0]])
+        )
+    longer = _shape(engine, call, site, value, long)
+    more = _shape(engine, call, site, value, tall)
     positions, batch = grown_axes(shape, longer, length), grown_axes(shape, more, rows)
     if positions is None or len(positions) != 1:
         return None
@@ -62,11 +85,11 @@ def _is_inside(engine: Engine, call: Call, site: Site) -> bool:
 
 
 def _shape(
-    engine: Engine, call: Call, site: Site, value: Any, lengths: list[int]
+    engine: Engine, call: Call, site: Site, value: Any, like: Call
 ) -> tuple[int, ...] | None:
-    """The value's shape in a forward on texts of other lengths; None where it is not there."""
+    """The value's shape in a forward on other inputs; None where it is not there."""
     with paused():
-        mine, other = engine.runner.census(call), engine.runner.census(_of(engine, call, lengths))
+        mine, other = engine.runner.census(call), engine.runner.census(like)
         meant = mine.meant(site.unscoped)
         if not mine.visits(meant) or not other.visits(meant):
             return None
