@@ -9,6 +9,7 @@ In: an engine with edits.  Out: a module.  Never: weights of its own.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Iterator
@@ -70,6 +71,15 @@ class EditedModule(nn.Module):
     def training(self) -> bool:
         return _root(self).training
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> EditedModule:
+        """The edits on a copy of the model."""
+        edited = self.__dict__[_OWN]
+        return type(self)(copy.deepcopy(edited.engine, memo), edited.each_call)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        edited = self.__dict__[_OWN]
+        return _put_together, (edited.engine, edited.each_call)
+
     def __repr__(self) -> str:
         return f"<{type(_root(self)).__name__} with {self.__dict__[_OWN].graph!r}>"
 
@@ -124,6 +134,11 @@ def _kind(root: type) -> type[EditedModule]:
     return type(root.__name__, (EditedModule,), members)
 
 
+def _put_together(engine: Engine, each_call: bool) -> EditedModule:
+    root: Any = type(engine.root)
+    return _kind(root)(engine, each_call)
+
+
 def as_module(self: Any, *, each_call: bool = False) -> nn.Module:
     """The model with the edits that stay on it, as an `nn.Module` for mlx-lm's own functions.
 
@@ -147,8 +162,7 @@ def as_module(self: Any, *, each_call: bool = False) -> nn.Module:
         >>> mlx_lm.generate(quiet, model.tokenizer, "The capital of France is", max_tokens=2)
         'Paris.'
     """
-    kind: Any = type(self.module)
-    return _kind(kind)(self._engine, each_call)
+    return _put_together(self._engine, each_call)
 
 
 class _Edited:
@@ -158,7 +172,7 @@ class _Edited:
         self.engine = engine
         self.root = engine.root
         self.graph = engine.edits.replace(saves=())
-        self._each_call = each_call
+        self.each_call = each_call
         self._kinds: Recent[Any, RowForwards] = Recent(MOST_KINDS)
         self._tree: Any = None
         if engine.is_edited:
@@ -203,7 +217,7 @@ class _Edited:
 
     def _window(self, forwards: Forwards, start: int, count: int) -> Window:
         """The tokens of a call, in the text that the cache holds."""
-        if count > 1 and not self._each_call and forwards.text.counts_from_the_end(start, count):
+        if count > 1 and not self.each_call and forwards.text.counts_from_the_end(start, count):
             raise PartOfTextError(
                 "these edits count positions from the end, and in a call of several tokens with a"
                 " cache it cannot be told which is the prompt's last",

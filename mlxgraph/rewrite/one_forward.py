@@ -32,6 +32,10 @@ from mlxgraph.rewrite.held_index import Chosen, chosen_by
 from mlxgraph.rewrite.held_nested import nested
 from mlxgraph.rewrite.odd import odd
 
+_FN = (
+    "Write it with functions of mlx, which are recorded; or give it a position by name,"
+    " `mg.apply(fn, h[:, 3])`."
+)
 WRITES = frozenset({ops.UPDATE, *ops.AT.values()})
 _RESHAPES = ops.RESHAPES - {ops.RESHAPE_LIKE}
 
@@ -385,6 +389,8 @@ class Forward:
         inputs = {}
         for child, state in states.items():
             plain = self.fit.plain(state, node)
+            if isinstance(plain, Refused) and node.op == ops.APPLY:
+                return plain._replace(what="a function that the graph cannot look into", advice=_FN)
             if not isinstance(plain, Plain):
                 return plain
             inputs[child] = plain.node

@@ -179,6 +179,18 @@ def test_everything_but_its_call_is_the_modules_own(llama):
                           root.lm_head.weight)  # fmt: skip
 
 
+def test_a_copy_is_of_a_copy_of_the_model(llama):
+    import copy
+
+    module = llama.edit(steer()).as_module()
+    x = mx.array([PROMPT])
+    twin = copy.deepcopy(module)
+    wanted = module(x)
+    assert mx.array_equal(twin(x), wanted) and twin.lm_head is not module.lm_head
+    twin.lm_head.weight = mx.zeros_like(twin.lm_head.weight)
+    assert mx.array_equal(module(x), wanted) and not mx.array_equal(twin(x), wanted)
+
+
 def test_weights_that_change_are_seen_by_the_next_call(llama):
     module = llama.edit(steer()).as_module()
     cache = make_prompt_cache(module)
