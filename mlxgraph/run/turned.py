@@ -268,11 +268,7 @@ def _leaves_turned(
 
 
 def _unwritten(value: Any) -> Any:
-<<<<<<< HEAD
-    """What stands for an array that rows share.  Raises: SharedByRowsError where one is written."""
-=======
     """What stands for what rows share.  Raises: SharedByRowsError for an array written there."""
->>>>>>> advt
     if type(value) is not SharedByRows:
         raise SharedByRows(value.shape).refusal("a run of texts of several lengths")
     return value
