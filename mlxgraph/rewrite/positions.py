@@ -96,7 +96,7 @@ class Text:
             return False
         first = found[0]
         same = all(o.writes == first.writes and o.saves == first.saves for o in found)
-        return same and not any(one.exact for one in found)
+        return same and not any(one.exact or one.counted for one in found)
 
     def counts_from_the_end(self, start: int, count: int) -> bool:
         """Whether it matters to a forward how much of the text is still to come."""

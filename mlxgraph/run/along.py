@@ -1,9 +1,10 @@
 """Which axis of a value is that of the positions, and which operations keep it.
 
-Both are found, not guessed: a forward on one token more shows which axes follow the length, and an
-operation that works on each position by itself gives the same for some of them as for all.
+Both are found, not guessed: a forward on one token more shows which axes follow the length, one
+with a cache which of these are of all tokens so far, and an operation that works on each position
+by itself gives the same for some of them as for all.
 
-In: two censuses; a node and the axes of its inputs.  Out: axes, counted from the last.
+In: censuses; a node and the axes of its inputs.  Out: axes, counted from the last.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import mlx.core as mx
 from mlxgraph.evaluate.evaluate import Lookup, call_arguments, evaluate
 from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census
+from mlxgraph.graph.held import Along
+from mlxgraph.graph.inside import PATTERN, SCORES, parted
 from mlxgraph.graph.nested import is_container, leaves, unflatten
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
@@ -24,6 +27,7 @@ from mlxgraph.mlx_facts.dtypes import dtype_named
 from mlxgraph.mlx_facts.originals import ARRAY
 
 LENGTH = 3  # of what an operation is tried on
+HAD, NEW = 2, 3  # tokens in the cache, and those of the forward, that tell axes apart
 CLOSE = 1e-3  # of the largest value: kernels differ by shape; what mixes positions differs by more
 UNKNOWN: frozenset[int] = frozenset()
 Kind = tuple[tuple[int, ...], str]
@@ -57,6 +61,45 @@ def _axis(value: Any, other: Any, length: int) -> Any:
     if len(grown) == 1 and (value.shape[grown[0]], other.shape[grown[0]]) == (length, length + 1):
         return grown[0] - value.ndim
     return frozenset(k - value.ndim for k in grown)
+
+
+def of_all_so_far(site: Site, axes: Any, short: Census) -> Any:
+    """`axes` of a site where some of what follows the length is of all tokens so far.
+
+    Args: short: the census of a forward on `NEW` tokens with a cache that holds `HAD`.
+    Returns: an Along in place of each array that has such an axis; what cannot be told stays a
+        frozenset.
+    """
+    there = short.values.get(site)
+    if not is_container(axes):
+        return _along(site, axes, there)
+    mine, theirs = leaves(axes), leaves(there)
+    if len(mine) != len(theirs):
+        return axes
+    return unflatten(axes, [_along(site, a, b) for a, b in zip(mine, theirs, strict=True)])
+
+
+def _along(site: Site, axes: Any, there: Any) -> Any:
+    if axes is None or not isinstance(there, ARRAY):
+        return axes
+    grown = frozenset({axes}) if type(axes) is int else axes
+    if not grown or any(-axis > there.ndim for axis in grown):
+        return axes
+    held = [axis for axis in grown if there.shape[axis] == NEW]
+    all_so_far = [axis for axis in grown if there.shape[axis] == HAD + NEW]
+    if len(held) + len(all_so_far) != len(grown) or len(held) > 1 or len(all_so_far) > 1:
+        return grown
+    if not all_so_far:
+        return held[0]
+    return Along(held[0] if held else None, all_so_far[0], _pad(site, there))
+
+
+def _pad(site: Site, value: mx.array) -> float | None:
+    """What an attention has where a key is later than its query, where that is known."""
+    name = (parted(site.path) or ("", ""))[1]
+    if name == PATTERN:
+        return 0.0
+    return float(mx.finfo(value.dtype).min) if name == SCORES else None
 
 
 def kept_axis(

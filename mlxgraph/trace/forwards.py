@@ -7,6 +7,8 @@ returns, and the saves of each forward.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import mlx.core as mx
@@ -15,7 +17,7 @@ from mlxgraph.errors import PartOfTextError
 from mlxgraph.evaluate.values import NodeFailure, source_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.held import Window
+from mlxgraph.graph.held import Along, Window
 from mlxgraph.graph.nested import leaves, unflatten
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
@@ -23,13 +25,15 @@ from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import begin
 from mlxgraph.record.recording import Recording
+from mlxgraph.rewrite.chunks import Keys
 from mlxgraph.rewrite.positions import About, Lowered, Save, Text
-from mlxgraph.run.along import axes_of, kept_axis
+from mlxgraph.run.along import HAD, NEW, axes_of, kept_axis, of_all_so_far
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.long_run import LongRun, as_traced, check_reached, to_the_end
 from mlxgraph.run.plan import Plan, make_plan
+from mlxgraph.run.short_cache import census_with_cache
 from mlxgraph.trace.execute import failure_said
 from mlxgraph.trace.indices import line_of
 
@@ -45,11 +49,12 @@ def text_call(length: int, rows: int = 1) -> Call:
 class _Planned:
     """What one kind of window does, and whether a forward of it was looked at."""
 
-    __slots__ = ("lowered", "plan", "checked")
+    __slots__ = ("lowered", "plan", "counted", "checked")
 
-    def __init__(self, lowered: Lowered, plan: Plan | None):
+    def __init__(self, lowered: Lowered, plan: Plan | None, counted: dict[Site, Any]):
         self.lowered = lowered
         self.plan = plan
+        self.counted = counted  # sites of which keys are counted from the text's first
         self.checked = False
 
 
@@ -91,9 +96,14 @@ class Forwards:
     def _axes_of(self, site: Site) -> Any:
         if site not in self._axes:
             longer = self._engine.runner.census(text_call(self._length + 1, self._rows))
-            if self._census.is_inside(site):
+            inside = self._census.is_inside(site)
+            if inside:
                 longer.look_inside()
-            self._axes[site] = axes_of(site, self._length, self._census, longer)
+            axes = axes_of(site, self._length, self._census, longer)
+            if inside or any(map(isinstance, leaves(axes), repeat(frozenset))):
+                short = census_with_cache(self._engine.runner, self._rows, HAD, NEW)
+                axes = axes if short is None else of_all_so_far(site, axes, short)
+            self._axes[site] = axes
         return self._axes[site]
 
     def _kept_axis(self, node: Node, axes: Mapping[Node, int]) -> int | None:
@@ -130,8 +140,9 @@ class Forwards:
             return self._long.forward(None, {}, args, kwargs)[0], []
         constants, params = self.graph.constants, {**self._params, **self._asked(lowered)}
         known = source_values(plan.sources, constants, params)
+        check = partial(self._check_keys, window, planned) if planned.counted else None
         try:
-            output, values, run = self._long.forward(plan, known, args, kwargs)
+            output, values, run = self._long.forward(plan, known, args, kwargs, check)
         except NodeFailure as failure:
             raise failure_said(failure, self.graph) from failure.error
         if not planned.checked:
@@ -148,7 +159,10 @@ class Forwards:
         known = self._plans.get(key)
         if known is None:
             lowered = self.text.at(window)
-            known = _Planned(lowered, self._plan(lowered))
+            plan = self._plan(lowered)
+            sites = plan.stops if plan is not None and lowered.counted else ()
+            counted = {s: self._axes_of(s) for s in sites if _has_keys(self._axes_of(s))}
+            known = _Planned(lowered, plan, counted)
             if not lowered.exact:
                 self._plans.put(key, known)
         return known
@@ -186,12 +200,35 @@ class Forwards:
             if len(there) != len(recorded):
                 raise self._other_form(site)
             for array, axis, before in zip(there, leaves(axes), recorded, strict=True):
-                if type(axis) is not int or not isinstance(array, ARRAY):
+                if not isinstance(axis, (int, Along)) or not isinstance(array, ARRAY):
                     continue
                 wanted = [*before.shape]
-                wanted[axis] = window.stop - window.start
+                held = axis.held if isinstance(axis, Along) else axis
+                if held is not None:
+                    wanted[held] = window.stop - window.start
+                if isinstance(axis, Along) and array.ndim == len(wanted):
+                    wanted[axis.grown] = array.shape[axis.grown]
                 if array.shape != tuple(wanted):
                     raise self._other_form(site)
+
+    def _check_keys(self, window: Window, planned: _Planned, site: Site, value: Any) -> None:
+        """Whether what a forward has of all tokens so far begins with the text's first."""
+        axes = planned.counted.get(site)
+        if axes is None:
+            return
+        for array, axis in zip(leaves(value), leaves(axes), strict=False):
+            if not isinstance(axis, Along) or not isinstance(array, ARRAY):
+                continue
+            size = array.shape[axis.grown] if array.ndim >= -axis.grown else 0
+            if size != window.stop:
+                raise PartOfTextError(
+                    f"{site.spoken} is of {size} tokens where the text has {window.stop}: the cache"
+                    " has dropped some, or turned them, and a position is no longer where it was",
+                    line_of(self.graph, site_node(*site)),
+                    "Generate no further than the cache holds (max_kv_size=, the sliding window of"
+                    " this layer), edit another layer, or edit each key alike,"
+                    " `attn.pattern[:, 3] = 0`.",
+                )
 
     def _other_form(self, site: Site) -> PartOfTextError:
         return PartOfTextError(
@@ -200,6 +237,10 @@ class Forwards:
             line_of(self.graph, site_node(*site)),
             "Read or edit it where its axes are the same for one token and for many.",
         )
+
+
+def _has_keys(axes: Any) -> bool:
+    return any(isinstance(axis, Along) for axis in leaves(axes))
 
 
 def _kind(recording: Recording, node: Node) -> tuple[tuple[int, ...], str] | None:
@@ -219,6 +260,8 @@ def _begin(values: list[Any]) -> None:
 def joined(pieces: list[tuple[Save, Any]]) -> Any:
     """One value of what the forwards of one step gave: the chunks of a prompt."""
     save, first = pieces[-1]
+    if isinstance(save.axes, Keys):
+        return _with_all_keys(pieces, save.axes)
     if len(pieces) == 1 or save.axes is None:
         return first
     if isinstance(save.axes, frozenset):
@@ -230,3 +273,21 @@ def joined(pieces: list[tuple[Save, Any]]) -> Any:
     for axis, column in zip(leaves(save.axes), columns, strict=True):
         parts.append(mx.concatenate(column, axis=axis) if type(axis) is int else column[-1])
     return unflatten(first, parts)
+
+
+def _with_all_keys(pieces: list[tuple[Save, Any]], keys: Keys) -> mx.array:
+    """Chunks that have keys for different numbers of tokens, as those of the last of them."""
+    found = [_padded(value, save.axes) for save, value in pieces]
+    return found[-1] if keys.rows is None else mx.concatenate(found, axis=keys.rows)
+
+
+def _padded(value: mx.array, keys: Keys) -> mx.array:
+    if keys.here is None:
+        return value
+    shape = [*value.shape]
+    shape[keys.axis] = 1
+    after = mx.full(shape, keys.pad, value.dtype)
+    places = {number: k for k, number in enumerate(keys.here)}
+    numbers = [places.get(number, len(places)) for number in range(keys.count)]
+    whole = mx.concatenate([value, after], axis=keys.axis)
+    return mx.take(whole, mx.array(numbers), axis=keys.axis)

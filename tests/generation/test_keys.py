@@ -1,0 +1,310 @@
+"""What attention computes, in a generation: keys count from the start of the text, as queries do.
+
+The reference is the whole text so far, traced anew for every token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+import mlxgraph as mg
+from mlxgraph.errors import PartOfTextError
+from tests import models
+from tests.architectures import configs
+from tests.generation.prefixes import close, reference
+
+PROMPT = [7, 21, 3, 18, 40, 5, 33]
+LENGTH, COUNT = len(PROMPT), 5
+TEXT = "The capital of France is"
+CHUNKS = [{}, {"prefill_step_size": 1}, {"prefill_step_size": 2}, {"prefill_step_size": 3}]
+LAYER = 1  # its cache keeps every token, in each of them
+ALWAYS = ("llama", "gemma3_text", "gpt_oss")
+NAMES = configs.installed([*ALWAYS, "deepseek_v3"])
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=[] if n in ALWAYS else [pytest.mark.slow]) for n in NAMES],
+)
+def model(request: pytest.FixtureRequest) -> mg.InterpretableModel:
+    return mg.InterpretableModel(configs.build(request.param))
+
+
+@pytest.fixture(scope="module")
+def one() -> mg.InterpretableModel:
+    return mg.InterpretableModel(models.make_llama())
+
+
+@pytest.fixture(scope="module")
+def tiny() -> mg.InterpretableModel:
+    return mg.tiny()
+
+
+def attn(m: Any) -> Any:
+    return m.layers[LAYER].self_attn
+
+
+# Every edit takes the model, the length of the prompt and that of the text so far.
+
+
+def a_key_of_the_pattern(m: Any, p: int, n: int) -> None:
+    attn(m).pattern[:, :, :, 0] = 0
+
+
+def a_weaker_key(m: Any, p: int, n: int) -> None:
+    attn(m).pattern[..., 3] *= 0.25
+
+
+def a_key_to_come(m: Any, p: int, n: int) -> None:
+    if n > p + 1:
+        attn(m).pattern[..., p + 1] = 0.0
+
+
+def a_row_of_scores(m: Any, p: int, n: int) -> None:
+    attn(m).scores[:, :, 3] *= 0.1
+
+
+def a_key_of_scores(m: Any, p: int, n: int) -> None:
+    attn(m).scores[..., 2] += 3.0
+
+
+def scores_of_later_keys(m: Any, p: int, n: int) -> None:
+    scores = attn(m).scores
+    scores[:, 1, :, 3:] -= 2.0
+    scores[:, 2, p + 1 :, 2:p] += 1.0
+
+
+def rows_and_keys(m: Any, p: int, n: int) -> None:
+    attn(m).pattern[:, :, 4:, 1:3] = 0.2
+
+
+def lists(m: Any, p: int, n: int) -> None:
+    pattern = attn(m).pattern
+    pattern[..., [0, 2, 3]] *= 0.5
+    pattern[:, 1, [4, 6], 0] = 0.3
+    pattern[:, 2][..., mx.array([1, 2])] = 0.0
+
+
+def an_array_for_keys(m: Any, p: int, n: int) -> None:
+    pattern = attn(m).pattern
+    pattern *= 1.0 / (1.0 + mx.arange(pattern.shape[-1]))
+    pattern[:, :, 4, :3] = mx.array([0.5, 0.0, 0.25])
+
+
+def an_array_for_both(m: Any, p: int, n: int) -> None:
+    pattern = attn(m).pattern
+    rows = mx.arange(pattern.shape[-2])[:, None]
+    attn(m).pattern = pattern * (1.0 / (1.0 + rows + 2 * mx.arange(pattern.shape[-1])))
+
+
+def of_both(m: Any, p: int, n: int) -> None:
+    pattern = attn(m).pattern
+    attn(m).pattern = 0.5 * pattern + 0.5 * pattern[:, 1:2]
+
+
+def a_row_of_another(m: Any, p: int, n: int) -> None:
+    pattern = attn(m).pattern
+    pattern[:, :, 5, :3] = pattern[:, :, 2, :3]
+    pattern[:, :, 6, 1] += pattern[:, :, 4, 0]
+
+
+def in_a_view(m: Any, p: int, n: int) -> None:
+    head = attn(m).pattern[:, 2]
+    head[:, 2:, 1] = 0.0
+    head[..., 0] *= 0.5
+
+
+def by_the_row(m: Any, p: int, n: int) -> None:
+    pattern = attn(m).pattern
+    pattern *= 1.0 - pattern[..., 0:1]
+    pattern *= 1.0 - pattern[..., 1][..., None]
+    pattern[:, 0] *= attn(m).queries[:, 0, :, :1]
+
+
+def a_position_of_keys(m: Any, p: int, n: int) -> None:
+    attn(m).keys[:, :, 2] = 0.0
+    attn(m).keys[..., 4, :] *= 3.0
+
+
+def positions_of_values(m: Any, p: int, n: int) -> None:
+    attn(m).values[..., 1:3, :] = 0.0
+    attn(m).values[:, 0, 3:] *= 2.0
+
+
+def all_values(m: Any, p: int, n: int) -> None:
+    values = attn(m).values
+    values += 0.5 * values[:, :, :1].mean(axis=-1, keepdims=True)
+
+
+def queries_and_keys(m: Any, p: int, n: int) -> None:
+    attn(m).keys[..., 2, :] = attn(m).keys[..., 0, :]
+    attn(m).queries[:, :, 2] *= 3.0
+
+
+EDITS = [
+    a_key_of_the_pattern, a_weaker_key, a_key_to_come, a_row_of_scores, a_key_of_scores,
+    scores_of_later_keys, rows_and_keys, lists, an_array_for_keys, an_array_for_both, of_both,
+    a_row_of_another, in_a_view, by_the_row, a_position_of_keys, positions_of_values, all_values,
+    queries_and_keys,
+]  # fmt: skip
+BROAD = [
+    a_key_of_the_pattern, a_row_of_scores, scores_of_later_keys, of_both, a_position_of_keys,
+    positions_of_values,
+]  # fmt: skip
+
+
+def nothing(m: Any, p: int, n: int) -> None:
+    pass
+
+
+def generated(
+    m: Any, edit: Any, prompt: list[int] = PROMPT, count: int = COUNT, **options: Any
+) -> tuple[list[int], list[mx.array]]:
+    with m.generate(mx.array(prompt), max_tokens=count, **options) as t:
+        edit(m, len(prompt), len(prompt) + count - 1)
+        logits = m.output[:, -1].save()
+    return t.tokens, [logits[k][0] for k in range(count)]
+
+
+def check(m: Any, edit: Any, wanted: Any = None, tolerance: float = 2e-4, **options: Any) -> None:
+    tokens, logits = wanted or reference(m, PROMPT, COUNT, edit)
+    found, mine = generated(m, edit, **options)
+    assert found == tokens
+    assert all(close(a, b[-1], tolerance) for a, b in zip(mine, logits, strict=True))
+
+
+def felt(m: Any, edit: Any, wanted: Any) -> bool:
+    """The positive control: the edit is felt, by more than the tolerance."""
+    plain = reference(m, PROMPT, COUNT, nothing)[1]
+    return not all(close(a[-1], b[-1]) for a, b in zip(wanted[1], plain, strict=True))
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
+def test_an_edit_is_that_of_the_whole_text_whatever_the_chunks(one, edit: Any):
+    wanted = reference(one, PROMPT, COUNT, edit)
+    for options in CHUNKS:
+        check(one, edit, wanted, **options)
+    assert felt(one, edit, wanted)
+
+
+@pytest.mark.parametrize("edit", BROAD, ids=lambda edit: edit.__name__)
+def test_an_edit_is_that_of_the_whole_text_in_each_architecture(model, edit: Any):
+    wanted = reference(model, PROMPT, COUNT, edit)
+    if edit in (a_position_of_keys, positions_of_values) and is_latent(model):
+        with pytest.raises(PartOfTextError, match="another form"):
+            generated(model, edit)
+        return
+    check(model, edit, wanted)
+    check(model, edit, wanted, prefill_step_size=3)
+    assert felt(model, edit, wanted)
+
+
+def is_latent(m: Any) -> bool:
+    """Whether keys and values are made in another way for one token than for many."""
+    return m.module.model_type == "deepseek_v3"
+
+
+@pytest.mark.parametrize("options", [*CHUNKS, {"prefill_step_size": 4}], ids=str)
+def test_the_newest_key_and_query_are_those_of_each_step(one, options):
+    def rows(m: Any, p: int, n: int) -> None:
+        attn(m).pattern[:, :, p - 1 :, 0] = 0.0
+
+    def newest(m: Any, p: int, n: int) -> None:
+        attn(m).pattern[:, :, -1, 0] = 0.0
+
+    check(one, newest, reference(one, PROMPT, COUNT, rows), **options)
+
+    def diagonal(m: Any, p: int, n: int) -> None:
+        for k in range(p - 1, n):
+            attn(m).pattern[:, :, k, k] = 0.0
+            attn(m).scores[:, 1, k, k - 1] -= 3.0
+
+    def newest_key(m: Any, p: int, n: int) -> None:
+        attn(m).pattern[:, :, -1, -1] = 0.0
+        attn(m).scores[:, 1, -1, -2] -= 3.0
+
+    def newest_of_all(m: Any, p: int, n: int) -> None:
+        pattern = attn(m).pattern
+        pattern[:, :, p - 1 :, -1] = 0.0
+        attn(m).scores[:, 1, p - 1 :, -2:-1] -= 3.0
+
+    wanted = reference(one, PROMPT, COUNT, diagonal)
+    check(one, newest_key, wanted, **options)
+    check(one, newest_of_all, wanted, **options)
+    assert felt(one, diagonal, wanted)
+
+
+# -- saves ----------------------------------------------------------------------------------------
+
+
+def traced(m: Any, tokens: list[int], read: Any, edit: Any = nothing) -> mx.array:
+    with m.trace(mx.array([tokens])):
+        edit(m, LENGTH, len(tokens))
+        value = read(m).save()
+    return mx.array(value)
+
+
+@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("edit", [nothing, rows_and_keys, a_weaker_key], ids=lambda e: e.__name__)
+def test_a_save_is_what_the_whole_text_has_at_each_step(one, edit, options):
+    reads = [
+        (lambda m: attn(m).pattern, (-2, -1)),
+        (lambda m: attn(m).scores, (-2, -1)),
+        (lambda m: attn(m).keys, (None, -2)),
+        (lambda m: attn(m).values, (None, -2)),
+        (lambda m: attn(m).queries, (-2, None)),
+        (lambda m: attn(m).heads, (-2, None)),
+        (lambda m: attn(m).pattern[:, 1], (-2, -1)),
+        (lambda m: attn(m).pattern[..., 2], (-1, None)),
+        (lambda m: attn(m).pattern[..., 2:5], (-2, None)),
+        (lambda m: attn(m).pattern[..., 3:], (-2, None)),
+        (lambda m: attn(m).scores[..., [4, 1]], (-2, None)),
+        (lambda m: attn(m).pattern * 0.5, (-2, -1)),
+        (lambda m: attn(m).pattern.swapaxes(-1, -2), (-1, -2)),
+    ]
+    with one.generate(mx.array(PROMPT), max_tokens=COUNT, **options) as t:
+        edit(one, LENGTH, LENGTH + COUNT)
+        saves = [read(one).save() for read, _ in reads]
+    for (read, (rows, _)), save in zip(reads, saves, strict=True):
+        assert save.steps == tuple(range(COUNT))
+        for step in range(COUNT):
+            text = PROMPT + t.tokens[:step]
+            whole = traced(one, text, read, edit)
+            if rows is not None and step:
+                where = [slice(None)] * whole.ndim
+                where[rows] = slice(-1, None)
+                whole = whole[tuple(where)]
+            assert close(save[step], whole), (step, whole.shape, save[step].shape)
+
+
+@pytest.mark.parametrize("options", CHUNKS, ids=str)
+def test_a_saved_row_has_a_value_where_it_is_held(one, options):
+    with one.generate(mx.array(PROMPT), max_tokens=COUNT, **options) as t:
+        pattern = attn(one).pattern
+        row, newest, entry = pattern[:, :, 3].save(), pattern[:, :, -1].save(), pattern[0, 0, 4, 2]
+        entry = entry.save()
+        late = pattern[:, :, LENGTH + 1, :3].save()
+        block = pattern[:, :, 2:4, 1:6].save()
+        keys = attn(one).keys[:, :, 2].save()
+    assert row.steps == entry.steps == block.steps == (0,) and late.steps == (2,)
+    assert newest.steps == keys.steps == tuple(range(COUNT))
+    for step in range(COUNT):
+        text = PROMPT + t.tokens[:step]
+        whole = traced(one, text, lambda m: attn(m).pattern)
+        assert close(newest[step], whole[:, :, -1])
+        assert close(keys[step], traced(one, text, lambda m: attn(m).keys)[:, :, 2])
+        if step == 0:
+            assert close(row[0], whole[:, :, 3]) and close(entry[0], whole[0, 0, 4, 2])
+            assert close(block[0], whole[:, :, 2:4, 1:6])
+        if step == 2:
+            assert close(late[2], whole[:, :, LENGTH + 1, :3])
+
+
+def test_what_later_keys_hold_is_not_known_of_what_is_computed(one):
+    with one.generate(PROMPT, max_tokens=3):
+        entropy = (attn(one).pattern + 1.0).save()
+    assert [chunk.shape for chunk in entropy[0]] == [(1, 4, 6, 6), (1, 4, 1, 7)]
+    assert entropy[1].shape == (1, 4, 1, 8)
