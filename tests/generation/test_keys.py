@@ -5,13 +5,17 @@ The reference is the whole text so far, traced anew for every token.
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import mlx.core as mx
 import pytest
+from mlx.utils import tree_map
+from mlx_lm.models import llama
 
 import mlxgraph as mg
-from mlxgraph.errors import PartOfTextError
+from mlxgraph import interventions as iv
+from mlxgraph.errors import BoundsError, PartOfTextError
 from tests import models
 from tests.architectures import configs
 from tests.generation.prefixes import close, reference
@@ -308,3 +312,284 @@ def test_what_later_keys_hold_is_not_known_of_what_is_computed(one):
         entropy = (attn(one).pattern + 1.0).save()
     assert [chunk.shape for chunk in entropy[0]] == [(1, 4, 6, 6), (1, 4, 1, 7)]
     assert entropy[1].shape == (1, 4, 1, 8)
+
+
+# -- attention to what comes later ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", CHUNKS, ids=str)
+def test_no_token_attends_to_a_later_one_whatever_is_written(one, options):
+    def wanted(m: Any, p: int, n: int) -> None:
+        attn(m).pattern[:, :, 5:, 5] = 0.3
+        for k in range(n):
+            attn(m).scores[:, 2, k, : k + 1] = 0.5
+
+    def edit(m: Any, p: int, n: int) -> None:
+        attn(m).pattern[..., 5] = 0.3
+        attn(m).scores[:, 2] = 0.5
+
+    expected = reference(one, PROMPT, COUNT, wanted)
+    check(one, edit, expected, **options)
+    assert felt(one, wanted, expected)
+
+    def whole(m: Any, p: int, n: int) -> None:
+        attn(m).scores = attn(m).scores * 0.0
+
+    def uniform(m: Any, p: int, n: int) -> None:
+        for k in range(n):
+            attn(m).pattern[:, :, k, : k + 1] = 1.0 / (k + 1)
+
+    check(one, whole, reference(one, PROMPT, COUNT, uniform), **options)
+
+
+def test_a_key_after_its_query_is_refused_where_it_is_named(one):
+    with pytest.raises(PartOfTextError, match="later token") as raised:
+        with one.generate(PROMPT, max_tokens=3):
+            attn(one).pattern[:, :, 2, 5] = 1.0
+    assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
+
+
+# -- caches ---------------------------------------------------------------------------------------
+
+SLIDING = 0  # a layer that sees six tokens
+SLIDERS = configs.installed(["gemma3_text", "gpt_oss"])
+
+
+def sliding_key(m: Any, p: int, n: int) -> None:
+    m.layers[SLIDING].self_attn.pattern[..., 1] = 0.0
+    m.layers[SLIDING].self_attn.values[:, :, 2] *= 2.0
+
+
+def sliding_head(m: Any, p: int, n: int) -> None:
+    m.layers[SLIDING].self_attn.pattern[:, 1] *= 0.25
+    m.layers[SLIDING].self_attn.pattern[:, 2, 1:] *= 0.5
+    m.layers[SLIDING].self_attn.values[:, 0] *= 2.0
+
+
+@pytest.mark.parametrize("name", SLIDERS)
+@pytest.mark.parametrize("options", CHUNKS, ids=str)
+def test_a_sliding_window_counts_from_the_start_until_it_slides(name, options):
+    m = mg.InterpretableModel(configs.build(name))
+    short, window = PROMPT[:3], 6
+    count = window - len(short) + 1
+    tokens, wanted = reference(m, short, count, sliding_key)
+    found, logits = generated(m, sliding_key, short, count, **options)
+    assert found == tokens
+    assert all(close(a, b[-1]) for a, b in zip(logits, wanted, strict=True))
+    plain = reference(m, short, count, nothing)[1]
+    assert not close(plain[-1], wanted[-1])
+    with pytest.raises(PartOfTextError, match="the cache has dropped") as raised:
+        with m.generate(short, max_tokens=count + 3, **options) as t:
+            sliding_key(m, 3, 9)
+            h = m.layers[1].output.save()
+    assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
+    assert t.tokens == tokens[: len(t.tokens)] and len(t.tokens) >= count - 1
+    assert len(h) == len(t.tokens)
+
+
+@pytest.mark.parametrize("name", SLIDERS)
+def test_an_edit_of_every_key_alike_needs_no_positions(name):
+    m = mg.InterpretableModel(configs.build(name))
+    tokens, wanted = reference(m, PROMPT, 8, sliding_head)
+    found, logits = generated(m, sliding_head, PROMPT, 8)
+    assert found == tokens
+    assert all(close(a, b[-1]) for a, b in zip(logits, wanted, strict=True))
+    assert not close(reference(m, PROMPT, 8, nothing)[1][-1], wanted[-1])
+
+
+@pytest.mark.parametrize("edit", [a_key_of_the_pattern, a_position_of_keys, all_values])
+def test_a_cache_that_turns_is_refused_when_it_does(one, edit):
+    with pytest.raises(PartOfTextError, match="the cache has dropped"):
+        with one.generate(PROMPT, max_tokens=9, max_kv_size=12) as t:
+            edit(one, LENGTH, LENGTH + 9)
+    plain, _ = reference(one, PROMPT, 5, edit)
+    assert t.tokens == plain[: len(t.tokens)] and len(t.tokens) >= 4
+
+
+@pytest.mark.parametrize("read", ["pattern", "scores", "keys", "values"])
+def test_what_is_saved_of_a_cache_that_turned_is_refused(one, read):
+    with pytest.raises(PartOfTextError, match="the cache has dropped"):
+        with one.generate(PROMPT, max_tokens=9, max_kv_size=12) as t:
+            h = getattr(attn(one), read).save()
+    assert len(h) == len(t.tokens) >= 4
+
+
+@pytest.fixture(scope="module")
+def wide() -> mg.InterpretableModel:
+    """Heads of 32, which a quantised cache takes."""
+    mx.random.seed(3)
+    args = llama.ModelArgs(
+        model_type="llama", hidden_size=64, num_hidden_layers=2, intermediate_size=64,
+        num_attention_heads=2, num_key_value_heads=1, rms_norm_eps=1e-5, vocab_size=50,
+    )  # fmt: skip
+    module = llama.Model(args)
+    module.update(tree_map(lambda w: 2.0 * w, module.parameters()))
+    mx.eval(module.parameters())
+    return mg.InterpretableModel(module)
+
+
+def key_of_two_heads(m: Any, p: int, n: int) -> None:
+    attn(m).pattern[..., 2] = 0.0
+    attn(m).scores[:, :, 4:, 1] += 2.0
+
+
+def one_key(m: Any, p: int, n: int) -> None:
+    attn(m).keys[:, :, 2] = 0.0
+    attn(m).values[:, :, 1:3] *= 3.0
+
+
+@pytest.mark.parametrize("edit", [key_of_two_heads, one_key], ids=lambda e: e.__name__)
+@pytest.mark.parametrize("options", CHUNKS, ids=str)
+def test_a_quantised_cache_is_edited_by_positions_too(wide, edit, options):
+    bits = {"kv_bits": 8, "kv_group_size": 32, **options}
+    tokens, wanted = reference(wide, PROMPT, 1, edit)
+    _, mine = generated(wide, edit, **bits)
+    _, close_by = generated(wide, edit, **options)
+    _, plain = generated(wide, nothing, **options)
+    for k in range(1):
+        assert close(mine[k], wanted[k][-1], 0.03)
+        assert close(mine[k], close_by[k], 0.03) and not close(mine[k], plain[k], 0.1)
+
+
+# -- without a block, and in a module -------------------------------------------------------------
+
+
+def no_first_key(pattern: mx.array) -> mx.array:
+    pattern[..., 0] = 0.0
+    return pattern
+
+
+@pytest.mark.parametrize("options", CHUNKS, ids=str)
+def test_interventions_and_edits_by_name_are_the_same(one, options):
+    def edit(m: Any, p: int, n: int) -> None:
+        attn(m).pattern[..., 0] = 0.0
+
+    def rows(m: Any, p: int, n: int) -> None:
+        attn(m).pattern[:, [1, 3], 2:5] = 0.0
+
+    wanted, _ = reference(one, PROMPT, COUNT, edit)
+    name = f"layers.{LAYER}.self_attn.pattern"
+    t = one.generate(PROMPT, max_tokens=COUNT, interventions={name: no_first_key}, **options)
+    assert t.tokens == wanted
+    graph = mg.edit(name, iv.zero_out, positions=slice(2, 5), heads=[1, 3])
+    t = one.generate(PROMPT, max_tokens=COUNT, graph=graph, **options)
+    expected, _ = reference(one, PROMPT, COUNT, rows)
+    assert t.tokens == expected
+    assert wanted != expected
+
+
+def as_generated(m: Any, edit: Any, each_call: bool = False) -> Any:
+    with m.edit() as edited:
+        edit(edited, LENGTH, LENGTH + COUNT)
+    return edited.as_module(each_call=each_call)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [a_key_of_the_pattern, a_key_of_scores, rows_and_keys, of_both, a_position_of_keys, lists],
+    ids=lambda e: e.__name__,
+)
+@pytest.mark.parametrize("options", CHUNKS, ids=str)
+def test_a_module_for_mlx_lm_counts_keys_from_the_start(one, edit, options):
+    from mlx_lm.generate import generate_step
+
+    tokens, _ = reference(one, PROMPT, COUNT, edit)
+    module = as_generated(one, edit)
+    found = []
+    for token, _ in generate_step(mx.array(PROMPT), module, max_tokens=COUNT, **options):
+        found.append(int(token))
+    assert found[:COUNT] == tokens
+
+
+def test_a_prompt_cache_holds_keys_that_can_be_edited(one):
+    from mlx_lm.models.cache import make_prompt_cache
+
+    def edit(m: Any, p: int, n: int) -> None:
+        attn(m).pattern[:, :, 4:, 1] = 0.0
+
+    tokens, wanted = reference(one, PROMPT, COUNT, edit)
+    cache = make_prompt_cache(one.module)
+    one.module(mx.array([PROMPT[:4]]), cache=cache)
+    with one.generate(PROMPT[4:], max_tokens=COUNT, prompt_cache=cache) as t:
+        edit(one, LENGTH, LENGTH + COUNT)
+        pattern = attn(one).pattern.save()
+        logits = one.output[:, -1].save()
+    assert t.tokens == tokens
+    assert all(close(a[0], b[-1]) for a, b in zip(logits, wanted, strict=True))
+    whole = traced(one, PROMPT, lambda m: attn(m).pattern, edit)
+    assert close(pattern[0], whole[:, :, 4:])
+
+
+def test_steps_have_keys_too(one):
+    with one.generate(PROMPT, max_tokens=COUNT) as t:
+        with t.step[2:]:
+            attn(one).pattern[..., 0] = 0.0
+            inside = attn(one).pattern.save()
+    def edit(m: Any, p: int, n: int) -> None:
+        attn(m).pattern[:, :, p + 1 :, 0] = 0.0
+    tokens, _ = reference(one, PROMPT, COUNT, edit)
+    assert t.tokens == tokens and inside.steps == (2, 3, 4)
+    assert inside[2][..., 0].max().item() == 0.0 < inside[2].max().item()
+
+
+def test_the_embedded_model_forgets_what_it_is_asked_about(tiny):
+    ids = tiny.encode(TEXT)
+
+    def edit(m: Any, p: int, n: int) -> None:
+        for layer in m.layers:
+            layer.attn.pattern[..., 4] *= 0.0  # " France"
+
+    def same(m: Any, p: int, n: int) -> None:
+        for layer in m.layers:
+            layer.attn.pattern[:, :, 4:, 4] = 0.0
+
+    tokens, wanted = reference(tiny, ids, 4, same)
+    for options in CHUNKS:
+        found, logits = generated(tiny, edit, ids, 4, **options)
+        assert found == tokens
+        assert all(close(a, b[-1]) for a, b in zip(logits, wanted, strict=True))
+    assert tokens != reference(tiny, ids, 4, nothing)[0]
+
+
+def test_what_cannot_be_tracked_says_what_to_write(one):
+    def normed(m: Any) -> None:
+        attn(m).pattern /= attn(m).pattern.sum(axis=-1, keepdims=True)
+
+    def turned(m: Any) -> None:
+        attn(m).pattern = attn(m).pattern.swapaxes(-1, -2)
+
+    def added_up(m: Any) -> None:
+        attn(m).keys -= attn(m).keys.mean(axis=2, keepdims=True)
+
+    def by_value(m: Any) -> None:
+        pattern = attn(m).pattern
+        pattern[pattern > 0.5] = 0.0
+
+    def shifted(m: Any) -> None:
+        pattern = attn(m).pattern
+        pattern[..., 1:] = pattern[..., :-1]
+
+    def beside(m: Any) -> None:
+        attn(m).queries += attn(m).keys[:, :1]
+
+    for edit in (turned, added_up, by_value, shifted, beside, normed):
+        with pytest.raises(PartOfTextError) as raised:
+            with one.generate(PROMPT, max_tokens=3) as t:
+                edit(one)
+        assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__, edit
+        assert t.tokens == []
+
+
+@pytest.mark.parametrize("key", [LENGTH + 3, -LENGTH - 4])
+def test_a_key_that_the_text_never_has_is_out_of_bounds(one, key):
+    with pytest.raises(BoundsError):
+        with one.generate(PROMPT, max_tokens=3):
+            attn(one).pattern[..., key] = 0.0
+
+
+def test_no_text_is_too_short_for_a_key_that_never_comes(one):
+    with one.generate(PROMPT, max_tokens=4) as t:
+        attn(one).values[:, :, LENGTH + 3] = 0.0
+        attn(one).pattern[..., LENGTH + 3 :] = 0.5
+        h = attn(one).pattern[..., LENGTH + 3].save()
+    assert t.tokens == reference(one, PROMPT, 4, nothing)[0] and h.steps == ()
