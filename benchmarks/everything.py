@@ -25,8 +25,10 @@ SCRIPTS = (
     "overlap",
     "logit_lens",
     "collection_memory",
+    "memory",
     "algebra",
     "pushdown",
+    "generation",
     "rooms",
 )
 

@@ -1,102 +1,176 @@
 """What traces and collections hold: MLX's peak, and what is left, with Python's collector off.
 
     peak    the most that was held at a time, above what was held before
-    left    what is still held when the results are gone too; `kept` counts the results in
+    left    what is held when the work is over: nothing but what it returned, in *kept* rows
 
 The collector is off so that nothing depends on when it comes by: what a circle of objects keeps is
 left.  Random mlx-lm Llamas, 12 layers, width 256, 8 rows of 64 tokens (0.5 MiB for one layer's
 output), float32.  "bare" rows run the model without the library.
 
-Predictions, written before the first measurement:
+Predictions and aims, written before the first measurement, with what came of them; the table has
+them in bytes, worked out from the rows that they name:
 
 1. 40 traces take the peak of one, eager or compiled, looks and `t.activations` among them; nothing
-   is left.
+   is left.  It came so, within half a layer's output: which buffers are free again in time differs
+   from call to call.
 2. A saved position of each of 12 layers holds 12 x 8 x 256 numbers, 0.1 MiB, and not 12 layers'.
+   It came so, to the byte.
 3. Collecting one position of every layer has the peak of the bare stack of layers, within 10 %,
-   since each layer is let go before the next; and 1,024 prompts have, above the
-   result, the peak of 16.
-4. The lens at 2^22 scores a time holds 4 x 16 MiB at most and takes the time of 2^26.
+   since each layer is let go before the next; `batch_get_activations` as well, and 1,024 prompts
+   have, above the result, the peak of 16.  It came so, 8 % below the bare stack for all layers of
+   one batch and 7 % above it for a few layers of many.  Saves of a block that are evaluated at once
+   peak 40 % above it: MLX orders that.
+4. `collect_activations` leaves nothing behind when its result is gone.  It came so.
+5. The lens at 2^22 scores a time holds 4 x 16 MiB at most, and takes the time of 2^26.  It came so,
+   with a tenth of the memory of 2^26.
 
-The measured figures stand in benchmarks/README.md.
-
-    python benchmarks/memory.py
+    python benchmarks/memory.py [--quick]
 """
 
 from __future__ import annotations
 
 import gc
-import statistics
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import mlx.core as mx
-from llamas import llama as made
+from llamas import llama
+from report import main, markdown, middle
 
 import mlxgraph as mg
 from mlxgraph.analysis import lens
+from mlxgraph.analysis.in_turns import in_turns, ratios
 
-LAYERS, LENGTH, ROWS = 12, 64, 8
 MIB = 1 << 20
+WITHIN = 1.1  # of the bare stack's peak
+WARM = 2  # what is compiled and cached once is not what is measured
+TURNS = 3  # which buffers are free again in time is not the same for all
+Row = dict[str, Any]
 
 
-def llama(width: int = 256, vocabulary: int = 1_000) -> Any:
-    """The model of this page: 12 layers, 4 heads on 2."""
-    return made(width, LAYERS, vocabulary, heads=4, key_value_heads=2)
+class Size(NamedTuple):
+    """How much is measured: a model, prompts, and how often.
+
+    Attributes:
+        length, rows: of the batch that is traced; traces, looked: how many of them.
+        batch, prompt, prompts: how many prompts at a time are collected, the tokens in one, and how
+            many there are, few and many.
+        lens_width, lens_length, vocabulary, rounds: of the lens, which has a model of its own.
+    """
+
+    layers: int = 12
+    width: int = 256
+    length: int = 64
+    rows: int = 8
+    traces: int = 40
+    looked: int = 10
+    batch: int = 16
+    prompt: int = 24
+    prompts: tuple[int, int] = (16, 1_024)
+    lens_width: int = 64
+    lens_length: int = 128
+    vocabulary: int = 32_000
+    rounds: int = 7
+
+    def model(self) -> mg.InterpretableModel:
+        """4 heads on 2."""
+        return mg.InterpretableModel(llama(self.width, self.layers, heads=4, key_value_heads=2))
 
 
-def prompts(count: int, length: int = LENGTH) -> list[list[int]]:
+QUICK = Size(3, 32, 16, 2, 4, 2, 2, 8, (2, 8), 16, 16, 2_000, 3)
+
+
+def prompts(count: int, length: int) -> list[list[int]]:
     """Token rows of one length."""
     return [[(31 * n + 7 * k) % 1_000 for k in range(length)] for n in range(count)]
 
 
-def measure(
-    name: str, way: Callable[[], Any], times: int = 1, kept: bool = False, warm: int = 3
-) -> None:
-    """Print one row.  Args: kept: whether results are held on to when what is left is asked."""
-    for _ in range(warm):  # what is compiled and cached once is not what is measured
-        way()
+@contextmanager
+def without_the_collector() -> Iterator[None]:
+    """What is garbage before is gone; what becomes garbage stays."""
+    was_on = gc.isenabled()
     gc.collect()
-    mx.clear_cache()
     gc.disable()
-    before = mx.get_active_memory()
-    mx.reset_peak_memory()
-    seconds, result = [], None
     try:
-        for _ in range(times):
-            start = time.perf_counter()
-            result = way()
-            seconds.append(time.perf_counter() - start)
-            if not kept:
-                result = None
-        peak, left = mx.get_peak_memory() - before, mx.get_active_memory() - before
+        yield
     finally:
-        gc.enable()
-    del result
-    took = statistics.median(seconds) * 1e3
-    print(f"| {name} | {peak / MIB:.2f} | {left / MIB:.2f} | {took:.0f} |", flush=True)
+        if was_on:
+            gc.enable()
 
 
-def traces(model: mg.InterpretableModel, tokens: mx.array) -> None:
+def row(
+    name: str,
+    way: Callable[[], Any],
+    calls: int = 1,
+    kept: bool = False,
+    turns: int = TURNS,
+) -> Row:
+    """Bytes of some work: the most of some turns, each of one call or more.
+
+    Args: kept: whether what a call returned is held on to when what is left is asked.
+    """
+    for _ in range(min(WARM, turns)):
+        way()
+    peaks, lefts = [], []
+    for _ in range(turns):
+        mx.clear_cache()
+        with without_the_collector():
+            before = mx.get_active_memory()
+            mx.reset_peak_memory()
+            for _ in range(calls):
+                result = way()
+                if not kept:
+                    result = None
+            peaks.append(mx.get_peak_memory() - before)
+            lefts.append(mx.get_active_memory() - before)
+        del result
+    return {"name": name, "peak": max(peaks), "left": max(lefts)}
+
+
+def with_aims(found: Row, peak: float | None = None, left: float = 0) -> Row:
+    """A row with the bytes that were predicted of it."""
+    return {**found, "peak aim": peak, "left aim": left}
+
+
+def traces(model: mg.InterpretableModel, tokens: mx.array, size: Size) -> list[Row]:
     """Blocks that are opened again and again."""
+    middle, last = model.layers[size.layers // 2].path, model.layers[-1].path
 
     def plain(compile: bool) -> None:
         with model.trace(tokens, compile=compile):
-            model.layers[2].output[:, -1] += 1.0
-            out = model.layers[5].output[:, -1].save()
+            model.layers[1].output[:, -1] += 1.0
+            out = model.layers[-1].output[:, -1].save()
         mx.eval(out)
 
     def looks() -> None:
         with model.trace(tokens):
-            h = model.layers[2].output
+            h = model.layers[1].output
             h *= 2 if h.sum() > 0 else 3
-            out = model.layers[5].output[:, -1].save()
+            out = model.layers[-1].output[:, -1].save()
         mx.eval(out)
 
     def looked_up() -> None:
         with model.trace(tokens) as t:
-            model.layers[2].output[:, -1] += 1.0
-        mx.eval(t.activations["layers.4"], t.activations["layers.6"])
+            model.layers[1].output[:, -1] += 1.0
+        mx.eval(t.activations[middle], t.activations[last])
+
+    ways = {
+        "{} eager {}": (lambda: plain(False), size.traces),
+        "{} compiled {}": (lambda: plain(True), size.traces),
+        "{} {} with a look": (looks, size.looked),
+        "{} {}, two activations after each": (looked_up, size.looked),
+    }
+    found = []
+    for name, (way, times) in ways.items():
+        one = row(name.format(1, "trace").replace("each", "it"), way)
+        many = row(name.format(times, "traces"), way, times, turns=1)
+        found += [with_aims(one), with_aims(many, one["peak"])]
+    return found
+
+
+def saved(model: mg.InterpretableModel, tokens: mx.array, size: Size) -> list[Row]:
+    """The last position of every layer, held on to."""
 
     def positions(compile: bool) -> list[mx.array]:
         with model.trace(tokens, compile=compile):
@@ -104,62 +178,105 @@ def traces(model: mg.InterpretableModel, tokens: mx.array) -> None:
         mx.eval(kept)
         return kept
 
-    measure("40 eager traces", lambda: plain(False), 40)
-    measure("40 compiled traces", lambda: plain(True), 40)
-    measure("10 traces with a look", looks, 10)
-    measure("10 traces, two activations after each", looked_up, 10)
-    measure("a position of 12 layers, eager (kept)", lambda: positions(False), kept=True)
-    measure("a position of 12 layers, compiled (kept)", lambda: positions(True), kept=True)
+    found = []
+    for compile, how in ((False, "eager"), (True, "compiled")):
+        name = f"a position of {size.layers} layers, {how} (kept)"
+        numbers = size.layers * size.rows * size.width
+        one = row(name, lambda compile=compile: positions(compile), kept=True)
+        found.append(with_aims(one, left=4 * numbers))
+    return found
 
 
-def collections(model: mg.InterpretableModel, rows: list[list[int]]) -> None:
+def collections(model: mg.InterpretableModel, rows: list[list[int]], size: Size) -> list[Row]:
     """Activations of a batch, and of many."""
     tokens, stack = mx.array(rows), model.module.model
-    measure("bare: the stack of layers", lambda: mx.eval(stack(tokens)))
-    measure("get_activations, all layers, one position", lambda: mg.get_activations(model, rows))
-    measure("collect_activations, everything", lambda: collect(model, tokens))
-    for count in (16, 1_024):
-        many = prompts(count, 24)
-        name = f"batch_get_activations, {count} prompts (kept)"
-        measure(name, lambda many=many: batches(model, many), kept=True, warm=1)
+    bare = row("bare: the stack of layers", lambda: mx.eval(stack(tokens)))
+    one = row("get_activations, all layers, a position", lambda: mg.get_activations(model, rows))
+
+    def collect() -> None:
+        mg.collect_activations(model, tokens)
+
+    found = [
+        with_aims(bare),
+        with_aims(one, WITHIN * bare["peak"]),
+        with_aims(row("collect_activations, everything", collect)),
+    ]
+    batch = mx.array(prompts(size.batch, size.prompt))
+    bare = row(f"bare: the stack of layers, {size.batch} prompts", lambda: mx.eval(stack(batch)))
+    found.append(with_aims(bare))
+    wanted = [size.layers // 2, size.layers - 1]
+    aim = WITHIN * bare["peak"]
+    for count in size.prompts:
+        many, result = prompts(count, size.prompt), 4 * len(wanted) * count * size.width
+
+        def way(many: list[list[int]] = many) -> Any:
+            return mg.batch_get_activations(model, many, layers=wanted, batch_size=size.batch)
+
+        name = f"batch_get_activations, {count:,} prompts, {size.batch} at a time (kept)"
+        turns = TURNS if count == size.batch else 1
+        found.append(with_aims(row(name, way, kept=True, turns=turns), aim + result, result))
+    return found
 
 
-def collect(model: mg.InterpretableModel, tokens: mx.array) -> None:
-    """Every module's output, let go at once."""
-    mg.collect_activations(model, tokens)
+POWERS = (26, 24, 22, 20)
 
 
-def batches(model: mg.InterpretableModel, rows: list[list[int]]) -> Any:
-    """The last position of two layers, 16 prompts at a time."""
-    return mg.batch_get_activations(model, rows, layers=[5, 11], batch_size=16)
+def lenses(size: Size) -> tuple[list[Row], dict[str, Any]]:
+    """The lens of all layers and positions, some scores at a time: bytes, and times over the first.
+
+    The times are taken in turns.
+    """
+    module = llama(size.lens_width, size.layers, size.vocabulary, heads=4, key_value_heads=2)
+    model = mg.InterpretableModel(module)
+    (tokens,) = prompts(1, size.lens_length)
+    usual, found, ways = lens.MOST_SCORES, [], {}
+
+    def at_most(count: int) -> None:
+        lens.MOST_SCORES = count
+        model.logit_lens(tokens)
+
+    try:
+        for power in POWERS:
+            mark = ", as it is" if usual == 1 << power else ""
+            name = f"2^{power} scores a time{mark}"
+            ways[name] = way = lambda count=1 << power: at_most(count)
+            aim = 4 * 4 * usual if mark else None
+            found.append(with_aims(row(f"logit_lens, {name}", way), aim))
+        times = {name: one.together for name, one in in_turns(ways, size.rounds, warm=1).items()}
+    finally:
+        lens.MOST_SCORES = usual
+    first = next(iter(times.values()))
+    return found, {name: ratios(one, first) for name, one in times.items()}
 
 
-def lens_of(model: mg.InterpretableModel, row: list[int]) -> None:
-    """One lens, let go at once."""
-    model.logit_lens(row)
+def measured(quick: bool) -> dict[str, Any]:
+    """Bytes of each row, and the lens's times."""
+    size = QUICK if quick else Size()
+    model, rows = size.model(), prompts(size.rows, size.length)
+    tokens = mx.array(rows)
+    found = traces(model, tokens, size) + saved(model, tokens, size)
+    found += collections(model, rows, size)
+    of_lens, times = lenses(size)
+    return {"rows": found + of_lens, "lens times": times}
 
 
-def lenses() -> None:
-    """The lens of all layers and 128 positions, over 32,000 tokens."""
-    model = mg.InterpretableModel(llama(64, 32_000))
-    (row,) = prompts(1, 128)
-    usual = lens.MOST_SCORES
-    for power in (26, 24, 22, 20):
-        lens.MOST_SCORES = 1 << power
-        mark = ", as it is" if usual == 1 << power else ""
-        measure(f"logit_lens, 2^{power} scores a time{mark}", lambda: lens_of(model, row), 3)
-    lens.MOST_SCORES = usual
+def mib(count: float | None) -> str:
+    return "" if count is None else f"{count / MIB:.2f}"
 
 
-def main() -> None:
-    """Print the table."""
-    print("| | peak MiB | left MiB | ms each |\n|---|---|---|---|")
-    model = mg.InterpretableModel(llama())
-    rows = prompts(ROWS)
-    traces(model, mx.array(rows))
-    collections(model, rows)
-    lenses()
+def tables(found: dict[str, Any]) -> str:
+    head = ["MiB", "peak", "peak, aim at most", "left", "left, aim"]
+    shown = ("peak", "peak aim", "left", "left aim")
+    rows = [[one["name"], *(mib(one[what]) for what in shown)] for one in found["rows"]]
+    times = [[name, middle(one, "{:.2f}")] for name, one in found["lens times"].items()]
+    return "\n\n".join(
+        [
+            markdown(head, rows),
+            f"Time of a lens, over that of {times[0][0]}, in turns; medians and quartiles:",
+            markdown(["", "ratio"], times[1:]),
+        ]
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, measured, tables)

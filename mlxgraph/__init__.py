@@ -1,11 +1,14 @@
 """mlxgraph: functional graph rewriting for interpretability work on MLX models."""
 
+import typing as _typing
+
 from mlxgraph import interventions
 from mlxgraph.analysis.benchmark import benchmark
 from mlxgraph.analysis.cache import ActivationCache, collect_activations
 from mlxgraph.analysis.collect import batch_get_activations, get_activations
 from mlxgraph.edits import edit, read
 from mlxgraph.errors import MLXGraphError
+from mlxgraph.errors import names as _names
 from mlxgraph.graph import named as _named
 from mlxgraph.graph.graph import Graph, chain, diff, merge
 from mlxgraph.graph.node import Node
@@ -44,3 +47,8 @@ __all__ = [
     "tiny",
 ]
 __version__ = "0.1.0"
+
+if not _typing.TYPE_CHECKING:  # a type checker would take every name for one that is there
+    __getattr__ = _names.asked(
+        __all__, {"model": InterpretableModel, "mg.interventions": interventions}
+    )

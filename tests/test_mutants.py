@@ -98,8 +98,15 @@ SITE = Mutant(
     ids=["caught", "survived", "broken"],
 )
 def test_a_bench_tells_what_became_of_a_mutant(bench: Bench, mutant: Mutant, outcome: str):
+    page = bench.folder / PACKAGE / mutant.file
+    before = page.read_text()
     assert bench.try_out(mutant).outcome == outcome
-    assert not bench.fails(mutant.tests), "the bench is as it was, and so is its code"
+    assert page.read_text() == before, "the bench is as it was"
+
+
+def test_a_bench_on_which_mutants_were_tried_passes_its_tests(bench: Bench):
+    """Those above: their compiled files are gone, too."""
+    assert not bench.fails(SITE.tests)
 
 
 def test_the_benches_leave_the_package_alone():

@@ -9,6 +9,7 @@ import mlx.core as mx
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
+from mlxgraph import plot
 from mlxgraph.tiny.facts import POSITIVE
 
 FOLDER = Path(__file__).parent
@@ -50,6 +51,15 @@ def steering(model: mg.InterpretableModel) -> None:
     figure.savefig(FOLDER / "steering.png", dpi=120)
 
 
+def attention(model: mg.InterpretableModel) -> None:
+    """Where the heads of layer 2 look."""
+    text = "The Eiffel Tower is located in the city of"
+    with model.trace(text):
+        pattern = model.layers[2].attn.pattern.save()
+    figure = plot.attention(pattern, model.str_tokens(text), title=f'Layer 2 on "{text}"')
+    figure.savefig(FOLDER / "attention.png", dpi=90)
+
+
 def main() -> None:
     """Draw them all."""
     matplotlib.use("Agg")
@@ -66,6 +76,7 @@ def main() -> None:
     )
     patching.figure.savefig(FOLDER / "activation_patching.png", dpi=120)
     steering(model)
+    attention(model)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.inputs import (
+    axis_of_positions,
     check_model,
     check_position,
     choose_layers,
@@ -198,7 +199,9 @@ def _one_batch(
     with model.trace(_batch(rows)):
         for name in names:
             stream = first_array(value_at(model, name))
-            if stream.ndim < 3:
+            axis = axis_of_positions(model, name)
+            stream = stream.swapaxes(1, 2) if axis == 2 else stream
+            if stream.ndim < 3 or axis is None:
                 raise ShapeError(
                     f"{name} gives {stream.shape}, which has no positions", str(here()),
                     "Give inputs with axes (batch, length, ...), or use collect_activations.",

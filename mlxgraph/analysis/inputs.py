@@ -146,6 +146,14 @@ def value_at(model: Traceable, name: str) -> Any:
         return model[module].input if port == "input" else model[module].inputs
 
 
+def axis_of_positions(model: Traceable, name: str) -> int | None:
+    """Which axis of a site's value is that of positions: inside an attention heads come before."""
+    try:
+        return getattr(model[name], "axis_of_positions", 1)
+    except SiteNameError:
+        return 1
+
+
 def check_position(position: int, length: int, what: str = "the text") -> int:
     """A position counted from the start.  Raises: PositionError (an IndexError)."""
     position = whole_number(position, "position")

@@ -33,6 +33,7 @@ from mlxgraph.errors.inputs import (
     VocabularyError,
     failed_intervention,
 )
+from mlxgraph.errors.names import UnknownAttributeError
 from mlxgraph.errors.shapes import (
     AlignError,
     BoundsError,
@@ -144,6 +145,7 @@ __all__ = [
     "TokenGradientError",
     "UnboundParamError",
     "UnembeddingError",
+    "UnknownAttributeError",
     "UnknownEntryError",
     "UnknownNameError",
     "UnknownSiteError",

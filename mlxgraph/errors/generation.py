@@ -27,12 +27,14 @@ class NoStepError(BoundsError):
 class OptionError(InputError, TypeError):
     """An option that a generation does not take."""
 
-    def __init__(self, name: str, known: Iterable[str]):
+    def __init__(self, name: str, known: Iterable[str], of: str = ""):
+        """Args: of: what kind of generation does not take it."""
         known = list(known)
         hint = OPTIONS_ELSEWHERE.get(name)
         matches = "" if hint else suggest(close_matches(name, known))
         advice = hint or f"It takes: {', '.join(known)}"
-        super().__init__(f"model.generate takes no {name}=.{matches}\n  {advice}.")
+        what = f"model.generate{of and f' of {of}'}"
+        super().__init__(f"{what} takes no {name}=.{matches}\n  {advice}.")
 
 
 _SAMPLER = "Write sampler=mlx_lm.sample_utils.make_sampler({}=...)"

@@ -113,6 +113,7 @@ class Census:
         self.values = {**fuller.values, **self.values}
         self.inside, self.unknown = fuller.inside, fuller.unknown
         self.written = fuller.written
+        self.turns = {**fuller.turns, **self.turns}
         self.first = {**fuller.first, **self.first}
         self.turns = {**fuller.turns, **self.turns}
         self.order = fuller.order  # last: whoever finds a site there finds the rest of it

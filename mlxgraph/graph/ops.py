@@ -301,8 +301,13 @@ KEEPS_SHAPE = _those(lambda operation: operation.keeps_shape)
 KEEPS_DTYPE = _those(lambda operation: operation.keeps_dtype)
 RESHAPES = _those(lambda operation: operation.reshapes)
 VIEWS = _those(lambda operation: operation.view)
-CUTS = frozenset({GETITEM, SPLIT_PART})  # views that may show less than their argument
-OF_ONE_ARRAY = VIEWS - {ITEM, MX_SPLIT}  # views whose argument, and value, is one array
+CUTS = frozenset({GETITEM, SPLIT_PART, ITEM, "mx.as_strided"})  # may show less than their argument
+SHOWS = VIEWS | CUTS | {  # what may give its argument's own data
+    MX_ASTYPE, ASTYPE_LIKE, MX_STOP_GRADIENT, MX_POSITIVE, MX_REAL, RESHAPE_LIKE, BROADCAST_LIKE,
+    "mx.broadcast_to", "mx.contiguous", "mx.view", "mx.atleast_1d", "mx.atleast_2d",
+    "mx.atleast_3d",
+}  # fmt: skip
+OF_CODE = frozenset({APPLY, CALL})  # nobody knows whether they do
 COMMUTES = _those(lambda operation: operation.commutes)
 BY_OPERATORS = _those(lambda operation: operation.operators and not operation.compares)
 LIFTS_NUMBERS = _those(lambda operation: operation.lifts_numbers)

@@ -62,23 +62,34 @@ def operation_names() -> dict[int, str]:
     """What MLX's functions are called as operations, by their identity.
 
     `mx.softmax` is `softmax`, `mx.fast.rope` is `fast.rope`, `nn.silu` is `silu`; a function of
-    `nn` whose name one of `mx` has is `nn.softmax`.
+    `nn` whose name one of `mx` has is `nn.softmax`.  One that has several names goes by its own.
     """
-    return _names()
+    return {known: names[0] for known, names in _names().items()}
 
 
 @lru_cache(maxsize=1)
-def _names() -> dict[int, str]:
-    found: dict[int, str] = {}
+def other_names() -> dict[str, str]:
+    """Names of operations that are listed under others: `concat` is `concatenate`."""
+    return {other: first for first, *others in _names().values() for other in others}
+
+
+@lru_cache(maxsize=1)
+def _names() -> dict[int, list[str]]:
+    """The names of each function, the one that it is listed under first."""
+    found: dict[int, list[str]] = {}
     taken: set[str] = set()
     for namespace, prefix in PLACES:
         inner = prefix.partition(".")[2]
         for name, real in functions_in(namespace, prefix).items():
-            if id(real) in found or (prefix == "mx" and name in _NOT_OPERATIONS):
+            if prefix == "mx" and name in _NOT_OPERATIONS:
                 continue
             full = f"{inner}.{name}" if inner else name
-            found[id(real)] = full = f"nn.{full}" if full in taken else full
-            taken.add(full)
+            mine = found.setdefault(id(real), [])
+            if not {full, f"nn.{full}"} & {*mine}:
+                full = f"nn.{full}" if full in taken else full
+                is_own = name == getattr(real, "__name__", "")
+                mine.insert(0 if is_own else len(mine), full)
+                taken.add(full)
     return found
 
 

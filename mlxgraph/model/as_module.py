@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from mlxgraph.errors import MissingParamError, PartOfTextError
@@ -26,10 +25,12 @@ from mlxgraph.graph.values import frozen_leaves
 from mlxgraph.mlx_facts.modules import attach
 from mlxgraph.model.called import called
 from mlxgraph.record.param import holes
+from mlxgraph.rewrite.rows_joined import Row
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.cache_lengths import length_of, rows_of_cache
 from mlxgraph.trace.forwards import Forwards, text_call
+from mlxgraph.trace.row_forwards import RowForwards
 from mlxgraph.trace.trace import Trace
 
 SHORTEST = 8  # of the texts that edits are recorded on
@@ -157,10 +158,10 @@ class _Edited:
         self.root = engine.root
         self.graph = engine.edits.replace(saves=())
         self._each_call = each_call
-        self._kinds: Recent[Any, Forwards] = Recent(MOST_KINDS)
+        self._kinds: Recent[Any, RowForwards] = Recent(MOST_KINDS)
         self._tree: Any = None
         if engine.is_edited:
-            self._forwards(1).text.look_ahead(0, 2)
+            self._forwards(1).text.look_ahead(0, 2, keep=False)
 
     def forward(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         cache = kwargs.get("cache", args[1] if len(args) > 1 else None)
@@ -168,26 +169,32 @@ class _Edited:
             return self.root(*args, **kwargs)
         if cache is None:
             return called(self.engine, args, kwargs)
-        tokens = args[0]
-        forwards = self._forwards(tokens.shape[0])
-        return forwards(self._window(forwards, tokens, cache), args, kwargs)[0]
-
-    def _window(self, forwards: Forwards, tokens: mx.array, cache: Any) -> Window:
-        """The tokens of a call, in the text that the cache holds."""
-        count = tokens.shape[1]
+        batch, count = args[0].shape
+        forwards = self._forwards(batch)
         if forwards.text.is_the_same_everywhere(count):
-            return Window(0, count, count, 1)
+            return forwards(Window(0, count, count, 1), args, kwargs)[0]
         start = length_of(cache)
-        if start is None:
-            rows = rows_of_cache(cache)
-            if rows is None or len(set(rows)) > 1:
-                raise PartOfTextError(
-                    "these edits are at some positions, and where a text's positions are in this"
-                    " cache cannot be told",
-                    "model.as_module()",
-                    "Write model.generate(...), or edit every position.",
-                )
-            start = rows[0]
+        if start is not None:
+            return forwards(self._window(forwards, start, count), args, kwargs)[0]
+        starts = rows_of_cache(cache)
+        if starts is None:
+            raise PartOfTextError(
+                "these edits are at some positions, and where a text's positions are in this"
+                " cache cannot be told",
+                "model.as_module()",
+                "Write model.generate(...), or edit every position.",
+            )
+        own = self._forwards(1)
+        rows = []
+        for row, start in enumerate(starts):
+            before = min(max(-start, 0), count)  # columns of padding
+            if before < count:
+                window = self._window(own, start + before, count - before)
+                rows.append((Row(row, row, (before, count)), window))
+        return own.rows(rows, args, kwargs)[0]
+
+    def _window(self, forwards: Forwards, start: int, count: int) -> Window:
+        """The tokens of a call, in the text that the cache holds."""
         if count > 1 and not self._each_call and forwards.text.counts_from_the_end(start, count):
             raise PartOfTextError(
                 "these edits count positions from the end, and in a call of several tokens with a"
@@ -198,7 +205,7 @@ class _Edited:
             )
         return Window(start, start + count, start + count, 1)
 
-    def _forwards(self, rows: int) -> Forwards:
+    def _forwards(self, rows: int) -> RowForwards:
         tree = self.engine.runner.refresh()
         if tree is not self._tree:
             self._kinds.clear()
@@ -207,18 +214,18 @@ class _Edited:
         known = self._kinds.get(key)
         return known if known is not None else self._kinds.put(key, self._recorded(rows))
 
-    def _recorded(self, rows: int) -> Forwards:
+    def _recorded(self, rows: int) -> RowForwards:
         """The edits on a text that is long enough for the positions that they name."""
         length = max([SHORTEST, *[n + 1 if n >= 0 else -n for n in _numbers(self.graph)]])
         trace = Trace(self.engine.with_edits(Graph()), text_call(length, rows), graph=self.graph)
-        made: list[Forwards] = []
+        made: list[RowForwards] = []
 
         def kept(recording: Any) -> None:
             graph = recording.graph().replace(saves=())
             for name in holes(graph):
                 raise MissingParamError(name)
             _check_steps(graph)
-            made.append(Forwards(self.engine, recording, graph, {}, length, rows))
+            made.append(RowForwards(self.engine, recording, graph, {}, length, rows, True))
 
         trace.recorded(kept)
         return made[0]

@@ -13,7 +13,11 @@ import mlx.nn as nn
 
 from mlxgraph.errors import InputError, OptionError
 from mlxgraph.graph.graph import Graph, HasGraph, graph_of
+from mlxgraph.model.generate_rows import check_options, pieces_of_rows
+from mlxgraph.model.until import Until
+from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
+from mlxgraph.trace.batch_generation import BatchGeneration
 from mlxgraph.trace.cache_lengths import length_of
 from mlxgraph.trace.generation import Generation, Loop
 from mlxgraph.trace.inputs import params_of, prepare
@@ -43,7 +47,9 @@ def generate(
     text, whichever of its tokens a forward is given; -1 is the newest token of each step.
 
     Args:
-        prompt: a text, or token ids (a list, or an array of shape (length,) or (1, length)).
+        prompt: a text, or token ids (a list, or an array of shape (length,) or (1, length)); or
+            several, a list of texts or of lists of ids, of any lengths: the block is written as for
+            one of them, and done to each.
         max_tokens: the most new tokens; -1 for no limit but the end of the text.
         stop: a text, or several, to stop at; the text ends before it.
         interventions: functions of one array by module name, applied first.
@@ -74,14 +80,28 @@ def generate(
             raise OptionError(name, [*_OWN, *known, *named])
     most = _most(max_tokens)
     call = prepare((prompt,), engine)
-    if call.tokens is None or call.tokens.shape[0] != 1:
+    if call.tokens is None:
         raise InputError(
-            "a generation goes on from one text.\n  Give a text, or the token ids of one."
+            "a generation goes on from a text.\n  Give a text, or token ids, or a list of them."
         )
+    values = {**params_of(params), **given}
+    if call.tokens.shape[0] != 1:
+        check_options(options)
+        rows = _rows(call)
+        several = pieces_of_rows(engine, rows, most, _stops(stop), options, Callee)
+        loop = Loop(call, 0, most, several, engine.tokenizer is not None)
+        return BatchGeneration(engine, loop, interventions, graph, values)
     start = _start(options.get("prompt_cache"))
     pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options)
     loop = Loop(call, start, most, pieces, engine.tokenizer is not None)
-    return Generation(engine, loop, interventions, graph, {**params_of(params), **given})
+    return Generation(engine, loop, interventions, graph, values)
+
+
+def _rows(call: Call) -> list[list[int]]:
+    """The token ids of each text, without padding."""
+    assert call.tokens is not None and call.lengths is not None
+    rows = zip(call.tokens.tolist(), call.lengths, strict=True)
+    return [row[len(row) - length :] for row, length in rows]
 
 
 def mlx_lm_options() -> list[str]:
@@ -161,27 +181,9 @@ class Callee(nn.Module):
 
 
 def _until(responses: Any, stops: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Tokens and pieces of text, up to a text to stop at, which is left out.
-
-    What may be the beginning of one is held back until that is known.
-    """
-    text, given = "", 0
+    """Tokens and pieces of text, up to a text to stop at."""
+    until = Until(stops)
     for response in responses:
-        text += response.text
-        found = min(
-            (at for at in (text.find(stop, given) for stop in stops) if at >= 0), default=-1
-        )
-        if found >= 0:
-            yield response.token, text[given:found]
+        yield response.token, until.add(response.text, response.finish_reason is not None)
+        if until.stopped:
             return
-        safe = len(text)
-        if response.finish_reason is None:
-            safe -= max((_begun(text[given:], stop) for stop in stops), default=0)
-        yield response.token, text[given:safe]
-        given = safe
-
-
-def _begun(text: str, stop: str) -> int:
-    """How much of a text's end may be the beginning of what is stopped at."""
-    most = min(len(text), len(stop) - 1)
-    return next((n for n in range(most, 0, -1) if stop.startswith(text[-n:])), 0)

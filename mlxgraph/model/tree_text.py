@@ -24,7 +24,7 @@ def tree_text(engine: Engine) -> str:
     lines = [f"InterpretableModel({type(engine.root).__name__}): {sizes['']:,} parameters"]
     lines += [f"  {name:<{wide}}  {kind:<{kinds}}  {size}".rstrip() for name, kind, size in rows]
     lines.append(f"  {MODEL_OUTPUT}")
-    lines.append("sites: the .output, .input and .inputs of every module")
+    lines.append("sites: the .output, .input and .inputs of every module, and what is in its .ops")
     lines.append(f"edits: {engine.edits}" if engine.is_edited else "edits: none")
     return "\n".join(lines)
 

@@ -3,3 +3,7 @@
 In: plain results.  Out: matplotlib figures.
 Never: runs a model, or opens a window where none can be seen.
 """
+
+from mlxgraph.plot.patterns import attention
+
+__all__ = ["attention"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -81,14 +81,19 @@ class Saves:
         Returns: the listed values by name.
         """
         results_of = {id(s.kept): result for s, result in zip(self._all, results, strict=True)}
-        for handle, kept in self._asked:
-            if id(handle) not in results_of and handle._node is kept._node:
-                handle._fill(results_of[id(kept)])
-                results_of[id(handle)] = None
+        for handle, kept in self._in_passing(results_of):
+            handle._fill(results_of[id(kept)])
         for save, result in zip(self._all, results, strict=True):
             save.kept._fill(result)
         self._asked.clear()
         return self._by_name(names)
+
+    def _in_passing(self, known: dict[int, Any]) -> Iterator[tuple[Any, Any]]:
+        """The handles that were saved in passing, each once, and what keeps their values."""
+        for handle, kept in self._asked:
+            if id(handle) not in known and handle._node is kept._node:
+                yield handle, kept
+                known[id(handle)] = None
 
     def finish_steps(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:
         """As `finish`, of a generation: every handle becomes one value a step.
@@ -96,10 +101,8 @@ class Saves:
         Args: results: for each save its values by the step's number.
         """
         results_of = {id(s.kept): result for s, result in zip(self._all, results, strict=True)}
-        for handle, kept in self._asked:
-            if id(handle) not in results_of and handle._node is kept._node:
-                fill_steps(handle, results_of[id(kept)], "a value")
-                results_of[id(handle)] = {}
+        for handle, kept in self._in_passing(results_of):
+            fill_steps(handle, results_of[id(kept)], "a value")
         for name, save, result in zip(names, self._all, results, strict=True):
             fill_steps(save.kept, result, name)
         self._asked.clear()

@@ -11,7 +11,7 @@ In: an operation on one, what its inputs are.  Out: what it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mlxgraph.graph import ops
@@ -32,7 +32,7 @@ from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType, frozen_leaves
 from mlxgraph.rewrite.chunks import filled
 from mlxgraph.rewrite.fitting import BY_WHERE, SAME, Fitting
-from mlxgraph.rewrite.held_index import Chosen, chosen_by, every_axis, place
+from mlxgraph.rewrite.held_index import Chosen, chosen_by, ends, every_axis, place, those
 
 States = Mapping[Node, State]
 _LIKES = frozenset({ops.FULL_LIKE, ops.NORMAL_LIKE})
@@ -77,14 +77,12 @@ def _where(node: Node, base: Both, index: Any, states: States, fit: Fitting) -> 
         one = chosen_by(node, held, index, ndim, fit.window, fit.about.numbers)
         if isinstance(one, Refused):
             return one
-        fit.exact = fit.exact or not held.whole or isinstance(one, Chosen) and one.exact
+        fit.note(held, one)
         found.append(one)
     rows, keys = found
     parts = every_axis(index, ndim)
     assert parts is not None
     at_rows, at_keys = (place(parts, ndim + held.axis) for held in (base.rows, base.keys))
-    if not (isinstance(keys, Chosen) and keys.part is not None and keys.part.whole):
-        fit.counted = True
     local = None
     if isinstance(rows, Chosen) and isinstance(keys, Chosen) and rows.local and keys.local:
         parts[at_rows], parts[at_keys] = rows.local[at_rows], keys.local[at_keys]
@@ -163,20 +161,20 @@ def _shown(rows: Chosen, keys: Chosen) -> State | None:
     return rows.part or keys.part
 
 
-def _numbers(one: Chosen, held: Held) -> list[int]:
+def _numbers(one: Chosen, held: Held) -> Sequence[int]:
     """The positions that an index chooses, of those that a forward holds."""
     if one.part is None:
         assert one.one is not None
         return [held.chosen[one.one]]
-    return [one.part.chosen[k] for k in one.part.here]
+    return those(one.part.chosen, one.part.here)
 
 
 def _is_causal(rows: Chosen, keys: Chosen, base: Both, given: State) -> bool:
     """Whether what is written is nowhere where a key is later than its query."""
     if isinstance(given, Both) and given.causal and given.pad == base.pad is not None:
         return True
-    first, last = _numbers(rows, base.rows), _numbers(keys, base.keys)
-    return max(last) <= min(first)
+    queries, tokens = _numbers(rows, base.rows), _numbers(keys, base.keys)
+    return ends(tokens)[1] <= ends(queries)[0]
 
 
 def _is_of_a_later_token(node: Node, base: Both, fit: Fitting) -> bool:
@@ -192,8 +190,8 @@ def _is_of_a_later_token(node: Node, base: Both, fit: Fitting) -> bool:
 def masked(made: Node, before: Node, base: Both, fit: Fitting) -> Both | Refused:
     """An edited value where the key is not later than its query, what was there elsewhere."""
     rows, keys = base.rows, base.keys
-    queries, tokens = [rows.chosen[k] for k in rows.here], [keys.chosen[k] for k in keys.here]
-    if max(tokens) <= min(queries):
+    queries, tokens = those(rows.chosen, rows.here), those(keys.chosen, keys.here)
+    if ends(tokens)[1] <= ends(queries)[0]:
         return base._replace(node=made)
     if not (_follow(queries) and _follow(tokens)):
         return Refused(made, "an edit of rows and keys that do not follow each other", SAME)
@@ -208,8 +206,8 @@ def masked(made: Node, before: Node, base: Both, fit: Fitting) -> Both | Refused
     return base._replace(node=Node(ops.MX_WHERE, (seen, made, before)))
 
 
-def _follow(numbers: list[int]) -> bool:
-    return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+def _follow(numbers: Sequence[int]) -> bool:
+    return same(numbers, range(numbers[0], numbers[0] + len(numbers)))
 
 
 # -- values ---------------------------------------------------------------------------------------

@@ -20,14 +20,14 @@ class Keys(NamedTuple):
 
     Attributes:
         rows: the axis along which they follow each other, or None.
-        axis: that of the keys; count: how many there are by the end of the step.
+        axis: that of the keys; size: how many there are by the end of the step.
         here: which of them a value has, or None for all of them.
         pad: what stands for the others.
     """
 
     rows: int | None
     axis: int
-    count: int
+    size: int
     here: tuple[int, ...] | None
     pad: float
 
@@ -49,9 +49,10 @@ def filled(
     kind = fit.about.kind(node)
     assert kind is not None
     shape = list(kind[0])
-    for held, count in ((rows, rows and len(rows.here)), (keys, keys and len(keys.chosen))):
-        if held is not None:
-            shape[held.axis] = count
+    if rows is not None:
+        shape[rows.axis] = len(rows.here)
+    if keys is not None:
+        shape[keys.axis] = len(keys.chosen)
     fit.exact = True
     return Node(ops.MX_FULL, (tuple(shape), pad, DType(kind[1])))
 

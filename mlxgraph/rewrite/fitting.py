@@ -30,6 +30,7 @@ from mlxgraph.graph.held import (
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
+from mlxgraph.rewrite.held_index import Chosen
 
 
 class About(NamedTuple):
@@ -114,6 +115,13 @@ class Fitting:
         if axes.held is None:
             return keys
         return Both(node, held(axes.held, range(start, stop)), keys, axes.pad, True)
+
+    def note(self, held: Held, found: Chosen | Absent | Refused) -> None:
+        """What an index into a value says about other windows."""
+        chosen = found if isinstance(found, Chosen) else None
+        self.exact = self.exact or not held.whole or (chosen is not None and chosen.exact)
+        is_all = chosen is not None and chosen.part is not None and chosen.part.whole
+        self.counted = self.counted or (held.grown and not is_all)
 
     def earlier(self, node: Node) -> State:
         """A value that an earlier forward held."""

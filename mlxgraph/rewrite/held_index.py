@@ -151,9 +151,9 @@ def _several(
     shown = Held(
         None,
         -1 - after,
-        _those(held.chosen, numbers),
+        those(held.chosen, numbers),
         here,
-        _those(held.full, recorded),
+        those(held.full, recorded),
         held.whole and part == FULL,
         anchored,
         fixed,
@@ -181,9 +181,15 @@ def _at_hand(numbers: Sequence[int], held: Sequence[int]) -> Sequence[int]:
     return [k for k, number in enumerate(numbers) if number in there]
 
 
-def _those(of: Sequence[int], numbers: Sequence[int]) -> Sequence[int]:
-    if isinstance(of, range) and isinstance(numbers, range):
-        if numbers == range(len(of)):
-            return of
-        return [*map(of.__getitem__, numbers)] if of != range(len(of)) else numbers
+def those(of: Sequence[int], numbers: Sequence[int]) -> Sequence[int]:
+    """The entries of a sequence by their numbers; of a long range they are not written out."""
+    if isinstance(of, range) and isinstance(numbers, range) and numbers.step > 0:
+        return of[numbers.start : numbers.stop : numbers.step]
     return [of[n] for n in numbers]
+
+
+def ends(numbers: Sequence[int]) -> tuple[int, int]:
+    """The least and the greatest of some numbers."""
+    if isinstance(numbers, range):
+        return min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1])
+    return min(numbers), max(numbers)

@@ -14,7 +14,6 @@ from mlxgraph.graph.nested import entry, leaves, replace_item, unflatten
 from mlxgraph.graph.node import Node
 from mlxgraph.rewrite.fitting import SAME, Fitting
 
-
 _APART = "Edit a value that is one array, `attn.pattern`."
 
 

@@ -207,10 +207,7 @@ class Forward:
         kind = self.about.kind(node.args[0])
         assert kind is not None
         found = chosen_by(node, held, index, len(kind[0]), self.window, self.about.numbers)
-        is_chosen = isinstance(found, Chosen)
-        self.fit.exact = self.fit.exact or not held.whole or is_chosen and found.exact
-        if held.grown and not (is_chosen and found.part is not None and found.part.whole):
-            self.fit.counted = True
+        self.fit.note(held, found)
         return found
 
     def _part(self, node: Node) -> State:

@@ -39,6 +39,15 @@ class Text:
         self._positions = sorted({p for p in positions if p >= 0})
         self._ends = sorted({-p for p in positions if p < 0})
         self._steps = None if steps is None else sorted(steps)
+        last = [max(found, default=0) for found in (self._positions, self._ends)]
+        never = float("inf")
+        self._last = (*last, never if steps is None else max(steps, default=1))
+
+    def is_settled(self, window: Window) -> bool:
+        """Whether a window of one token, and every later one, comes after all that is named."""
+        start, stop, length, step = window
+        last, ends, steps = self._last
+        return stop == length == start + 1 and start > last and length >= ends and step >= steps
 
     def key(self, window: Window) -> Any:
         """Equal for windows of one token that need the same graph, as far as it is not exact."""
@@ -54,11 +63,12 @@ class Text:
             window.stop == window.length,
         )
 
-    def look_ahead(self, first: int, prompt: int) -> None:
+    def look_ahead(self, first: int, prompt: int, keep: bool = True) -> None:
         """Find what is wrong, and which values of earlier forwards later ones will ask for.
 
         Args: first: the position of the first token that is given; prompt: the length of the text
-            when the last token of the prompt has been given.
+            when the last token of the prompt has been given; keep: whether later forwards are those
+            of one text, so that what they will ask for can be kept.
         Raises: PartOfTextError.
         """
         length, wanted = self._recorded.about.length, dict.fromkeys(self._recorded.wanted)
@@ -77,7 +87,8 @@ class Text:
                 if p >= prompt - 1:
                     raise
                 continue  # the prompt's chunks may be cut elsewhere; each says so itself
-        self._recorded.wanted = list(wanted)
+        if keep:
+            self._recorded.wanted = list(wanted)
 
     def is_the_same_everywhere(self, count: int) -> bool:
         """Whether forwards of so many tokens all need one graph, wherever in a text they are."""
@@ -90,13 +101,17 @@ class Text:
         starts = {0, far} | {start for p in self._positions for start in (p, p + 1)}
         windows = [Window(start, start + count, start + count, 1) for start in starts]
         windows += [w._replace(length=w.length + n) for n in (1, *self._ends, far) for w in windows]
-        try:
-            found = [self.at(window) for window in windows]
-        except PartOfTextError:
-            return False
-        first = found[0]
-        same = all(o.writes == first.writes and o.saves == first.saves for o in found)
-        return same and not any(one.exact or one.counted for one in found)
+        first = None
+        for window in sorted(windows):
+            try:
+                one = self.at(window)
+            except PartOfTextError:
+                return False
+            first = first or one
+            same = one.writes == first.writes and one.saves == first.saves
+            if not same or one.exact or one.counted:
+                return False
+        return True
 
     def counts_from_the_end(self, start: int, count: int) -> bool:
         """Whether it matters to a forward how much of the text is still to come."""

@@ -33,6 +33,7 @@ from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.mlx_facts.probes import is_computed
+from mlxgraph.mlx_facts.watching import reach
 from mlxgraph.run.by_name import ByName
 from mlxgraph.run.call import Call
 from mlxgraph.run.handwritten import Finder
@@ -40,6 +41,7 @@ from mlxgraph.run.inside import Watch, line_of_call
 from mlxgraph.run.rows import rows_of, same_array
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
+from mlxgraph.run.turned import note_axes
 
 
 def take_census(tree: ModuleTree, call: Call) -> Census:
@@ -49,9 +51,18 @@ def take_census(tree: ModuleTree, call: Call) -> Census:
     Raises: whatever the model raises on these inputs.
     """
     census = _taken(tree, call)
-    kept = call.without_values() if census.traceable else call.again()
-    census.look = partial(_fuller, tree=tree, call=kept)
+    look_with(census, tree, call)
     return census
+
+
+def look_with(census: Census, tree: ModuleTree, call: Call) -> None:
+    """Have a census look inside modules by forwards on a call.
+
+    One that carries state is kept as it is, and copied when it is looked at: whoever runs it in
+    between says anew with which.
+    """
+    kept = call.without_values() if census.traceable else call
+    census.look = partial(_fuller, tree=tree, call=kept)
 
 
 def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:
@@ -59,6 +70,7 @@ def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:
 
     Raises: OperationError where two forwards with the same inputs call different functions.
     """
+    reach([type(module).__module__ for module in tree.modules.values()])
     finder = Finder()
     first = _taken(tree, call, finder)
     again = _taken(tree, call, None, finder.found)
@@ -74,7 +86,15 @@ def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:
             " the modules themselves",
         )
     again.written, again.unknown = finder.found, finder.unknown
+    if call.turned:
+        note_axes(again, call, partial(_with_insides, tree))
     return again
+
+
+def _with_insides(tree: ModuleTree, call: Call) -> Census:
+    census = take_census(tree, call._replace(turned=False))
+    census.look_inside()
+    return census
 
 
 def _taken(tree: ModuleTree, call: Call, *inside: Any) -> Census:

@@ -30,7 +30,7 @@ from mlxgraph.run.draws import Draws
 from mlxgraph.run.gradient import Deltas, add_delta, unreached, with_gradients
 from mlxgraph.run.inside import Watch
 from mlxgraph.run.other_ways import check_inside, check_reached, check_value
-from mlxgraph.run.plan import Plan
+from mlxgraph.run.plan import Plan, numbers_in
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 from mlxgraph.run.turned import Turning
@@ -83,7 +83,7 @@ def saved(plan: Plan, values: Values) -> list[Any]:
     ]
 
 
-def _part(values: Values, node: Node, base: Node) -> Any:
+def _part(values: Values, node: Node, bases: Sequence[Node]) -> Any:
     """A saved part of a larger array, which is not to keep the whole of it.
 
     One that is most of it shares its data: a copy would cost more than it frees.
@@ -91,10 +91,8 @@ def _part(values: Values, node: Node, base: Node) -> Any:
     value = values[node]
     if not isinstance(value, ARRAY):
         return same_data_in(value)
-    whole = values.known.get(base)
-    if isinstance(whole, ARRAY) and 2 * value.size > whole.size:
-        return same_data(value)
-    return in_a_buffer_of_its_own(value)
+    whole = max([numbers_in(values.known.get(base)) for base in bases], default=0)
+    return same_data(value) if 0 < whole < 2 * value.size else in_a_buffer_of_its_own(value)
 
 
 def gradient_of_nothing(

@@ -75,18 +75,15 @@ def _answered(answers: Answers, name: str, value: mx.array) -> mx.array:
 
 
 class _Marked(ARRAY):  # type: ignore[misc, valid-type]
-    """What a softmax gave, or a cast of it."""
+    """What a softmax gave, or a cast of it: each softmax has a class of its own."""
 
     __slots__ = ()
 
     def astype(self, *args: Any, **kwargs: Any) -> Any:
         """A cast is still the same pattern."""
-        return _marked(ARRAY.astype(self, *args, **kwargs))
-
-
-def _marked(array: Any) -> Any:
-    wear(array, _Marked)
-    return array
+        array = ARRAY.astype(self, *args, **kwargs)
+        wear(array, type(self))
+        return array
 
 
 class _Step(NamedTuple):
@@ -94,7 +91,7 @@ class _Step(NamedTuple):
     number: int
     shapes: tuple[tuple[int, ...], ...]  # of what it is given
     gives: tuple[int, ...]
-    takes_pattern: bool = False
+    pattern: Any = None  # the class of what a softmax gives, or a product takes on the left
 
 
 class Finder:
@@ -132,13 +129,13 @@ class Finder:
             axis = kwargs.get("axis", args[1] if len(args) > 1 else None)
             if axis not in (-1, [-1], (-1,), result.ndim - 1):
                 return
-            _marked(result)
+            wear(result, type("_Marked", (_Marked,), {"__slots__": ()}))
         elif len(args) != 2 or kwargs:
             return
         arrays = args[:2] if name == MATMUL else args[:1]
         shapes = tuple(tuple(array.shape) for array in arrays)
-        takes = name == MATMUL and type(args[0]) is _Marked
-        self._running[-1].append(_Step(name, number, shapes, tuple(result.shape), takes))
+        pattern = type(result if name == SOFTMAX else args[0])
+        self._running[-1].append(_Step(name, number, shapes, tuple(result.shape), pattern))
 
     def end(self, path: str) -> None:
         """The forward of a module is over."""
@@ -149,7 +146,7 @@ class Finder:
         after = 0
         for at in softmaxes:
             shape = steps[at].gives
-            heads = [s for s in steps[at + 1 :] if s.takes_pattern and s.shapes[0] == shape]
+            heads = [s for s in steps[at + 1 :] if s.pattern is steps[at].pattern]
             before = [s for s in steps[after:at] if s.name == MATMUL and s.gives == shape]
             if not heads:
                 continue

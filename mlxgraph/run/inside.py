@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from mlxgraph.graph.inside import OPS, below, parted
-from mlxgraph.mlx_facts.watching import is_in_compiled, reach, reach_attributes, watched
+from mlxgraph.mlx_facts.watching import is_in_compiled, reach_attributes, watched
 from mlxgraph.run.attention import KERNELS, attend
 from mlxgraph.run.handwritten import MATMUL, SOFTMAX, Written
 from mlxgraph.run.names import with_own_ops
@@ -92,8 +92,6 @@ class Watch:
         self._running: list[str] = []
         self._told = True  # whether calls are of the module that runs
         self._named_so = with_own_ops(tree)
-        if paths is None:  # for a census, on which runs rely
-            reach([type(module).__module__ for module in tree.modules.values()])
 
     def on(self, standin: StandIn) -> AbstractContextManager[None]:
         """Watch the forward of a stand-in, which is hooked by `module`."""

@@ -168,6 +168,8 @@ class Names:
         kind = "module that matches" if is_pattern(text) else "module"
         near: list[str] = []
         advice = self._several(module)
+        if f".{OPS}." in text and is_pattern(text.rpartition(f".{OPS}.")[2]):
+            advice = "An operation goes by its own name: module.ops lists them."
         if not advice:
             advice, near = self._range(module)
         return UnknownSiteError(

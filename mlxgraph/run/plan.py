@@ -8,6 +8,7 @@ Python ends with the last value that somebody asked for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import NeverCalledError, OrderError
@@ -15,9 +16,10 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census, check_number
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.inside import may_be_inside
+from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
 from mlxgraph.graph.nothing_inside import nothing_there
-from mlxgraph.graph.site import OUTPUT, SKIP, Site
+from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 
 
 class Reach(NamedTuple):
@@ -74,11 +76,11 @@ def _check_skipped(graph: Graph, read: set[Site], writes: dict[Site, Node]) -> N
 class Plan(NamedTuple):
     """The sites that a run stops at, and what it does there.
 
-    Attributes: cut_from: for each save that may be a part of another node's array, that node.
+    Attributes: cut_from: for each save that may be a part of other nodes' arrays, these nodes.
     """
 
     saves: tuple[Node, ...]
-    cut_from: tuple[Node | None, ...]
+    cut_from: tuple[tuple[Node, ...] | None, ...]
     writes: dict[Site, Node]
     read: frozenset[Site]
     stops: frozenset[Site]
@@ -113,7 +115,7 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
     hooked = census.of_modules() if inside else stops  # to know whose forward runs
     return Plan(
         saves=tuple(saves),
-        cut_from=tuple(map(_cut_from, saves)),
+        cut_from=tuple(_cut_from(save, census) for save in saves),
         writes=writes,
         read=read,
         stops=stops,
@@ -139,13 +141,36 @@ def _turns(stops: Iterable[Site], census: Census) -> dict[Site, list[Any]]:
     return {site: census.turns[site] for site in sites if site in census.turns}
 
 
-def _cut_from(save: Node) -> Node | None:
-    """What a saved view shows a part of, if it may show less than all."""
+def _cut_from(save: Node, census: Census) -> tuple[Node, ...] | None:
+    """What a save may show a part of, if it may show less than all: the nodes whose arrays these
+    are, none where they are not known."""
     node, cuts = save, False
-    while node.op in ops.OF_ONE_ARRAY and type(node.args[0]) is Node:
+    while node.op in ops.SHOWS and type(node.args[0]) is Node:
         cuts = cuts or node.op in ops.CUTS
         node = node.args[0]
-    return node if cuts else None
+    if node.op in ops.OF_CODE:
+        return node.inputs
+    if node.op == ops.SITE and _may_be_a_part(site_of(node), census):
+        return ()
+    return (node,) if cuts else None
+
+
+def _may_be_a_part(site: Site, census: Census) -> bool:
+    """Whether a module may have cut what it gives from what it was given.
+
+    Of what it was given nobody can tell: a copy in case would round what is computed of it later
+    in another order.
+    """
+    given = numbers_in(census.values.get(site._replace(port=INPUTS)))
+    return site.port == OUTPUT and 2 * numbers_in(census.values.get(site)) <= given
+
+
+def numbers_in(value: Any) -> int:
+    """How many numbers the arrays, or placeholders, of a value hold; 0 where it is not known."""
+    try:
+        return sum(prod(one.shape) for one in leaves(value) if hasattr(one, "dtype"))
+    except RecursionError:
+        return 0  # it contains itself
 
 
 def _expected(stops: Iterable[Site], graph: Graph, census: Census) -> dict[Site, Expected]:

@@ -26,7 +26,7 @@ from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.run import pushdown, token_gradients
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call, Forward
-from mlxgraph.run.census import take_census
+from mlxgraph.run.census import look_with, take_census
 from mlxgraph.run.no_input import raise_no_input
 from mlxgraph.run.padded import check_masks, padded_forward
 from mlxgraph.run.plan import make_plan
@@ -119,6 +119,12 @@ class Runner:
             if known.traceable:  # what branches on values may go another way next time
                 self._censuses.put(key, known)
         return known
+
+    def look_again_with(self, census: Census, call: Call) -> None:
+        """A census whose call carries state looks inside modules by another: its state as it was
+        when the census was taken."""
+        if census.look is not None and not (call.plain and census.traceable):
+            look_with(census, self.tree, call)
 
     def runs_on(self, call: Call) -> bool:
         """Whether a forward with such inputs raises nothing."""

@@ -106,6 +106,7 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
         made = None if key is None else runner.prepared.get(key) or runner.of_functions.get(key)
         if made is None:
             census = census or runner.census(call)
+            runner.look_again_with(census, call)
             written = as_written(graph, wanted, census)
             indices = check_indices(written.graph, wanted, census, runner)
             *_, last = written, *rewritten(engine, written, census, call, options.rewrites)

@@ -6,7 +6,7 @@ returns, and the saves of each forward.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -26,7 +26,7 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import begin
 from mlxgraph.record.recording import Recording
 from mlxgraph.rewrite.chunks import Keys
-from mlxgraph.rewrite.positions import About, Lowered, Save, Text
+from mlxgraph.rewrite.positions import About, Save, Text
 from mlxgraph.run.along import HAD, NEW, axes_of, kept_axis, of_all_so_far
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call, describe_call
@@ -47,21 +47,28 @@ def text_call(length: int, rows: int = 1) -> Call:
 
 
 class _Planned:
-    """What one kind of window does, and whether a forward of it was looked at."""
+    """What one kind of window does, and whether a forward of it was looked at.
 
-    __slots__ = ("lowered", "plan", "counted", "checked")
+    Attributes:
+        lowered: a `Lowered`, or the `Joined` of several texts.
+        counted: sites of which keys are counted from the text's first.
+    """
 
-    def __init__(self, lowered: Lowered, plan: Plan | None, counted: dict[Site, Any]):
+    __slots__ = ("lowered", "plan", "counted", "checked", "known")
+
+    def __init__(self, lowered: Any, plan: Plan | None, counted: dict[Site, Any]):
         self.lowered = lowered
         self.plan = plan
-        self.counted = counted  # sites of which keys are counted from the text's first
+        self.counted = counted
         self.checked = False
+        self.known: dict[Node, Any] | None = None  # what its sources are worth, where that stays
 
 
 class Forwards:
     """A recorded graph, to be done to one window of its text after another.
 
-    Args: recording: that the graph is of, on a text of `length` tokens; params: values by name.
+    Args: recording: that the graph is of, on a text of `length` tokens; params: values by name;
+        live: whether weights that change are to be seen by the next forward.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class Forwards:
         params: Mapping[str, Any],
         length: int,
         rows: int = 1,
+        live: bool = False,
     ):
         self.graph = graph
         self._engine = engine
@@ -83,13 +91,15 @@ class Forwards:
         self._keeps: dict[Any, int | None] = {}
         self._axes: dict[Site, Any] = {}
         self._plans: Recent[Any, _Planned] = Recent(MOST_PLANS)
-        self._memory: dict[Node, Any] = {}
+        self._memory: dict[Any, Any] = {}
         about = About(self._kinds.get, self._axes_of, self._kept_axis, self._numbers, length)
         self.text = Text(graph, about)
         inside = any(self._census.is_inside(site) for site in graph.sites)
         hooked = self._census.of_modules() if inside else graph.sites
         self._hooked = {site.path for site in hooked}
         self._long: LongRun | None = None
+        self._settled: _Planned | None = None
+        self._live = live
 
     # -- what the text's graph asks ---------------------------------------------------------------
 
@@ -132,63 +142,93 @@ class Forwards:
 
         Raises: PartOfTextError, and whatever the model raises.
         """
-        planned = self._planned(window)
+        planned = self._settled
+        if planned is None or not self.text.is_settled(window):
+            planned = self._planned(window)
+        return self._run(planned, args, kwargs, window.stop)
+
+    def _run(
+        self, planned: _Planned, args: tuple, kwargs: dict[str, Any], stop: int
+    ) -> tuple[Any, list[tuple[Any, Any]]]:
         lowered, plan = planned.lowered, planned.plan
-        if self._long is None or not self._long.is_of_now():
-            self._long = LongRun(self._engine.runner.refresh(), self._hooked)
+        long = self._copies()
         if plan is None:
-            return self._long.forward(None, {}, args, kwargs)[0], []
-        constants, params = self.graph.constants, {**self._params, **self._asked(lowered)}
-        known = source_values(plan.sources, constants, params)
-        check = partial(self._check_keys, window, planned) if planned.counted else None
+            return long.forward(None, {}, args, kwargs)[0], []
+        known = self._sources(planned, plan)
+        check = partial(self._check_keys, stop, planned.counted) if planned.counted else None
         try:
-            output, values, run = self._long.forward(plan, known, args, kwargs, check)
+            output, values, run = long.forward(plan, known, args, kwargs, check)
         except NodeFailure as failure:
             raise failure_said(failure, self.graph) from failure.error
         if not planned.checked:
-            self._check(plan, run, window)
+            self._check(plan, run, args[0].shape)
             planned.checked = True
+        if not values:
+            return output, []
         count = len(lowered.saves)
         kept = zip(lowered.keep, values[count:], strict=True)
-        self._memory.update({node: value for (node, _), value in kept})
+        self._memory.update({known: value for (known, _), value in kept})
         _begin(values)
         return output, list(zip(lowered.saves, values[:count], strict=True))
+
+    def _copies(self) -> LongRun:
+        """The copies of the modules: those of the first forward, or, where that is asked for, of
+        the weights as they are now."""
+        long = self._long
+        if long is None or (self._live and not long.is_of_now()):
+            self._long = long = LongRun(self._engine.runner.refresh(), self._hooked)
+        return long
+
+    def _sources(self, planned: _Planned, plan: Plan) -> dict[Node, Any]:
+        known = planned.known
+        if known is None:
+            params = {**self._params, **self._asked(planned.lowered)}
+            known = source_values(plan.sources, self.graph.constants, params)
+            if not planned.lowered.asks:
+                planned.known = known
+        return dict(known)
 
     def _planned(self, window: Window) -> _Planned:
         key = self.text.key(window)
         known = self._plans.get(key)
         if known is None:
             lowered = self.text.at(window)
-            plan = self._plan(lowered)
-            sites = plan.stops if plan is not None and lowered.counted else ()
-            counted = {s: self._axes_of(s) for s in sites if _has_keys(self._axes_of(s))}
-            known = _Planned(lowered, plan, counted)
+            known = self._made(lowered, lowered.keep, lowered.saves, lowered.counted)
             if not lowered.exact:
                 self._plans.put(key, known)
+        if not known.lowered.exact and self.text.is_settled(window):
+            self._settled = known
         return known
 
-    def _plan(self, lowered: Lowered) -> Plan | None:
-        saves = [*[s.node for s in lowered.saves], *[node for _, node in lowered.keep]]
-        if not saves and not lowered.writes:
-            return None
+    def _made(
+        self, lowered: Any, keep: Any, saves: Sequence[Save], counted: bool = False
+    ) -> _Planned:
+        wanted = [*[save.node for save in saves], *[node for _, node in keep]]
+        if not wanted and not lowered.writes:
+            return _Planned(lowered, None, {})
         graph = self.graph.replace(writes=lowered.writes, saves=(), then=())
-        plan = make_plan(graph, as_traced(self._census), [*saves, site_node("")])
-        return to_the_end(plan)
+        plan = make_plan(graph, as_traced(self._census), [*wanted, site_node("")])
+        axes = {site: self._axes_of(site) for site in plan.stops} if counted else {}
+        keys = {site: found for site, found in axes.items() if _has_keys(found)}
+        return _Planned(lowered, to_the_end(plan), keys)
 
-    def _asked(self, lowered: Lowered) -> dict[str, Any]:
+    def _asked(self, lowered: Any) -> dict[str, Any]:
         found = {}
-        for param, node in lowered.asks.items():
-            if node not in self._memory:
+        for param, known in lowered.asks.items():
+            if known not in self._memory:
+                node = known if type(known) is Node else known[1]
+                what = "no forward of this generation was given: it was in the prompt cache before"
                 raise PartOfTextError(
-                    "a token is read that no forward of this generation was given: it was in the"
-                    " prompt cache before",
+                    "a token is read that "
+                    + ("another call was given, of whichever text" if self._live else what),
                     line_of(self.graph, node),
-                    "Give the whole prompt, without a prompt_cache that holds a part of it.",
+                    "Write model.generate(prompt) with the whole prompt, and no prompt_cache that"
+                    " holds a part of it.",
                 )
-            found[param.args[0]] = self._memory[node]
+            found[param.args[0]] = self._memory[known]
         return found
 
-    def _check(self, plan: Plan, run: Any, window: Window) -> None:
+    def _check(self, plan: Plan, run: Any, shape: tuple[int, ...]) -> None:
         """Once for a plan: whether the forward is what the graph takes it for."""
         check_reached(plan, run, lambda site: line_of(self.graph, site_node(*site)))
         for site in plan.read:
@@ -205,24 +245,27 @@ class Forwards:
                 wanted = [*before.shape]
                 held = axis.held if isinstance(axis, Along) else axis
                 if held is not None:
-                    wanted[held] = window.stop - window.start
+                    wanted[held] = shape[1]
                 if isinstance(axis, Along) and array.ndim == len(wanted):
                     wanted[axis.grown] = array.shape[axis.grown]
+                first = -len(wanted)
+                if first not in (held, getattr(axis, "grown", None)) and self._rows == 1:
+                    wanted[0] = shape[0]
                 if array.shape != tuple(wanted):
                     raise self._other_form(site)
 
-    def _check_keys(self, window: Window, planned: _Planned, site: Site, value: Any) -> None:
+    def _check_keys(self, stop: int, counted: dict[Site, Any], site: Site, value: Any) -> None:
         """Whether what a forward has of all tokens so far begins with the text's first."""
-        axes = planned.counted.get(site)
+        axes = counted.get(site)
         if axes is None:
             return
         for array, axis in zip(leaves(value), leaves(axes), strict=False):
             if not isinstance(axis, Along) or not isinstance(array, ARRAY):
                 continue
             size = array.shape[axis.grown] if array.ndim >= -axis.grown else 0
-            if size != window.stop:
+            if size != stop:
                 raise PartOfTextError(
-                    f"{site.spoken} is of {size} tokens where the text has {window.stop}: the cache"
+                    f"{site.spoken} is of {size} tokens where the text has {stop}: the cache"
                     " has dropped some, or turned them, and a position is no longer where it was",
                     line_of(self.graph, site_node(*site)),
                     "Generate no further than the cache holds (max_kv_size=, the sliding window of"
@@ -288,6 +331,6 @@ def _padded(value: mx.array, keys: Keys) -> mx.array:
     shape[keys.axis] = 1
     after = mx.full(shape, keys.pad, value.dtype)
     places = {number: k for k, number in enumerate(keys.here)}
-    numbers = [places.get(number, len(places)) for number in range(keys.count)]
+    numbers = [places.get(number, len(places)) for number in range(keys.size)]
     whole = mx.concatenate([value, after], axis=keys.axis)
     return mx.take(whole, mx.array(numbers), axis=keys.axis)

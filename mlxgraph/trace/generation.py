@@ -53,7 +53,7 @@ class Loop(NamedTuple):
     prompt: Call
     start: int
     most: int
-    pieces: Callable[[Callable[..., Any]], Iterator[tuple[int, str]]]
+    pieces: Callable[..., Iterator[Any]]
     has_text: bool
 
 
@@ -97,7 +97,7 @@ class Generation(Trace):
         self._scopes: list[tuple[Any, list[Node], str]] = []
         self._tokens: list[int] = []
         self._pieces: list[str] = []
-        self._values: list[dict[int, list]] = []
+        self._values: list[dict[int, Any]] = []
         self._under_way: Generator[Token] | None = None
         self._state = "new"
 
@@ -164,13 +164,14 @@ class Generation(Trace):
 
     def _fill(self, recording: Recording, graph: Graph) -> None:
         """Give every saved handle what there is: of the steps whose tokens came."""
-        count = len(self._tokens)
-        results = [
-            {step: joined(pieces) for step, pieces in of.items() if step < max(count, 1)}
-            for of in self._values
-        ]
+        results = [self._step_values(of) for of in self._values]
         names = [name for name, _ in graph.saves]
         self.saved_values = recording.saved.finish_steps(names, results)
+
+    def _step_values(self, of: Any) -> dict[int, Any]:
+        """The values of a save by step, of what each forward gave."""
+        count = max(len(self._tokens), 1)
+        return {step: joined(pieces) for step, pieces in of.items() if step < count}
 
     @property
     def _length(self) -> int:

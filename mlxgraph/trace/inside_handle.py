@@ -21,13 +21,13 @@ from mlxgraph.errors import InputError, NeverCalledError, NoLayerError, UnknownS
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.inside import ATTENTION, OPS, below, parted
+from mlxgraph.graph.inside import ATTENTION, OPS, PATTERN, SCORES, below, parted
 from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.nothing_inside import nothing_there
 from mlxgraph.graph.site import BY_NAME, INPUTS, OUTPUT, Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY, zeros
-from mlxgraph.mlx_facts.watching import operation_names
+from mlxgraph.mlx_facts.watching import operation_names, other_names
 from mlxgraph.record.no_value import names_a_module, written
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused, recording_on
@@ -102,6 +102,13 @@ class InsideHandle:
         self._recording("skip").skip(self._site(OUTPUT), value)
 
     @property
+    def axis_of_positions(self) -> int | None:
+        """The axis of the positions, inside an attention; None where it has several or none."""
+        if self._tail in (SCORES, PATTERN):
+            return None
+        return 2 if self._tail in ATTENTION else 1
+
+    @property
     def line(self) -> str:
         """The line of the model's code that calls it, `file.py:88`."""
         census, site = census_of(self._owner), self._site(OUTPUT)
@@ -167,7 +174,7 @@ class Operations:
         tail = f"{OPS}.{_as_listed(name)}"
         if number is None:
             return InsideHandle(self._owner, tail)
-        if number >= 0 and recording_on(self._owner._engine.root) is None:
+        if number >= 0 and _recording_of(self._owner) is None:
             return InsideHandle(self._owner, tail, number)
         census, site = census_of(self._owner), site_inside(self._owner, tail, OUTPUT, 0)
         if not census.visits(site):
@@ -178,8 +185,10 @@ class Operations:
         return InsideHandle(self._owner, tail, number % count)
 
     def _sites(self) -> list[Site]:
-        owner = self._owner._site(OUTPUT).path
-        inside = census_of(self._owner).inside_of(owner)
+        census, owner = census_of(self._owner), self._owner._site(OUTPUT).path
+        if not census.calls(owner):
+            raise NeverCalledError(self._name, str(here()), (), 0, "its module is not called.")
+        inside = census.inside_of(owner)
         return [s for s in inside if (parted(s.path) or ("", ""))[1].startswith(f"{OPS}.")]
 
     def __iter__(self) -> Iterator[InsideHandle]:
@@ -229,7 +238,8 @@ class Operations:
 def _as_listed(name: str) -> str:
     """A name as operations are listed: `mx.softmax` is `softmax`, `nn.silu` is `silu`."""
     known = operation_names().values()
-    return name if name in known else name.removeprefix("mx.").removeprefix("nn.")
+    short = name if name in known else name.removeprefix("mx.").removeprefix("nn.")
+    return other_names().get(short, short)
 
 
 def _tail(site: Site) -> str:
@@ -253,8 +263,7 @@ def site_inside(owner: Any, tail: str, port: str, number: int) -> Site:
 
 def census_of(owner: Any) -> Census:
     """What the block that is open on a model visits, or a forward on a few token ids."""
-    engine = owner._engine
-    recording = recording_on(engine.root)
+    engine, recording = owner._engine, _recording_of(owner)
     if recording is not None:
         return recording.visited
     try:
@@ -268,6 +277,13 @@ def census_of(owner: Any) -> Census:
         ) from error
 
 
+def _recording_of(owner: Any) -> Any:
+    """The block that a module's handle was made by, or the one that is open on its model."""
+    if owner._opened is not None:
+        return owner._opened(OPS)
+    return recording_on(owner._engine.root)
+
+
 # -- as attributes of a module's handle ------------------------------------------------------------
 
 
@@ -276,7 +292,7 @@ def inside(owner: Any, name: str) -> Any:
     if name == OPS:
         taken = owner.path in with_own_ops(owner._engine.names.tree)
         return None if taken else Operations(owner)
-    if name not in ATTENTION or not owner.path or recording_on(owner._engine.root) is None:
+    if name not in ATTENTION or not owner.path or _recording_of(owner) is None:
         return None
     return owner._recording(name).read(_attention_site(owner, name))
 

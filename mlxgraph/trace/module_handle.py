@@ -25,7 +25,7 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.graph import ops
-from mlxgraph.graph.inside import parted
+from mlxgraph.graph.inside import OPS, parted
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -46,7 +46,7 @@ _OF_VALUES = frozenset(name for name in dir(ARRAY) if name[0] != "_") | {
     ops.GRAD,
 }
 _OF_PARAMETERS = ("parameters", "trainable_parameters")
-PORTS = ("output", "input", "inputs", "calls", "skip")
+PORTS = ("output", "input", "inputs", "calls", "skip", "ops")
 Opened = Callable[[str], Recording]
 
 
@@ -156,6 +156,12 @@ class ModuleHandle:
     def calls(self) -> Calls:
         """The module's calls in one forward, by number."""
         return Calls(self)
+
+    @property
+    def ops(self) -> Any:
+        """What the module's own forward calls of `mx.*` and `nn.*`, by name and number: sites like
+        any other.  A part of the module that is called so comes first."""
+        return self.__getattr__(OPS)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return call_module(self._engine, self._path, args, kwargs)

@@ -14,7 +14,7 @@ import mlx.core as mx
 from mlxgraph.errors import CountError, HeadsError, InterventionError, NoLayerError, ShapeError
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.inside import HEADS, below, may_be_inside
+from mlxgraph.graph.inside import ATTENTION, HEADS, below, may_be_inside, parted
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.record.apply import changed, edited_array
 from mlxgraph.record.handle import describe
@@ -109,8 +109,37 @@ def _edit(recording: Recording, deferred: Edit, names: Names, lengths: list[int]
             handle = _heads(recording, names, named.site, deferred.heads, deferred.where)
         else:
             handle = edited_array(read_named(recording, named), named.site)
-        for part in at_positions(handle, deferred.positions, lengths, deferred.where):
+        for part in _chosen(recording, named.site, handle, deferred, lengths):
             recording.write_at(named.site, part, changed(deferred.function, part))
+
+
+def _chosen(
+    recording: Recording, site: Site, handle: Any, edit: Edit, lengths: list[int] | None
+) -> Iterator[Any]:
+    """The views that an edit is of: heads come before positions inside an attention."""
+    positions, where = edit.positions, edit.where
+    if positions is None or not _is_inside(recording, site):
+        yield from at_positions(handle, positions, lengths, where)
+    elif _is_inside_attention(recording, site):
+        for part in at_positions(handle.swapaxes(1, 2), positions, lengths, where):
+            yield part if isinstance(positions, int) else part.swapaxes(1, 2)
+    elif handle.ndim < 2 or (lengths and handle.shape[1] != max(lengths)):
+        raise ShapeError(
+            f"{describe(handle)} is {tuple(handle.shape)}, and axis 1 is not that of positions",
+            where,
+            "Leave positions out, and choose what to change in the function itself.",
+        )
+    else:
+        yield from at_positions(handle, positions, lengths, where)
+
+
+def _is_inside(recording: Recording, site: Site) -> bool:
+    return recording.visited.is_inside(recording.visited.meant(site))
+
+
+def _is_inside_attention(recording: Recording, site: Site) -> bool:
+    tail = (parted(site.path) or ("", ""))[1]
+    return tail in ATTENTION and _is_inside(recording, site)
 
 
 def at_positions(
@@ -181,6 +210,9 @@ def _heads(
     """A view of some heads' outputs, (batch, length, heads, head dimension): as the attention
     gives them, or where none is seen, as the output projection takes them in."""
     census, path = recording.visited, site.path
+    if _is_inside_attention(recording, site):
+        value = recording.read(site)
+        return value[:, _numbered(heads, value.shape[1], path, where)]
     inside = census.meant(Site(below(path, HEADS), OUTPUT, site.call))
     if not census.visits(inside):
         return _projected(recording, names, path, heads, where)
@@ -203,7 +235,7 @@ def _projected(
     recording: Recording, names: Names, path: str, heads: tuple[int, ...], where: str
 ) -> Any:
     tree = names.tree
-    attention: Any = tree.modules[tree.aliases.get(path, path)]
+    attention: Any = tree.modules.get(tree.aliases.get(path, path))
     count = next((getattr(attention, n) for n in HEAD_COUNTS if hasattr(attention, n)), None)
     found = [n for n in OUTPUT_PROJECTIONS if names.exists(f"{path}.{n}")]
     if count is None or not found:

@@ -39,7 +39,8 @@ def test_an_analysis_is_named_in_the_class_body(name):
     assert inspect.isfunction(method) and method.__module__.startswith("mlxgraph.analysis.")
     page = ast.parse(Path(inspect.getfile(mg.InterpretableModel)).read_text())
     (model,) = [n for n in page.body if _is_class(n)]
-    named = [t.id for n in model.body if isinstance(n, ast.Assign) for t in n.targets]  # type: ignore[attr-defined]
+    targets = [t for n in model.body if isinstance(n, ast.Assign) for t in n.targets]
+    named = [name.id for t in targets for name in ast.walk(t) if isinstance(name, ast.Name)]
     assert name in named
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from mlxgraph.errors import InputError, MissingDependencyError
 from mlxgraph.plot import figures
 from mlxgraph.plot.lens import label, lens_heatmap
+from mlxgraph.plot.patterns import attention
 from mlxgraph.plot.recovery import recovery_bars
 
 IDS = [1, 7, 3, 9, 4, 2]
@@ -187,3 +189,44 @@ def test_a_notebooks_first_picture_is_a_picture(monkeypatch):
 def test_a_figure_is_a_png_to_a_notebook():
     figure = recovery_bars({0: 1.0}, figsize=(3, 2))
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_pattern_is_a_square_for_each_head_with_tokens_along_both_axes(tiny):
+    with tiny.trace(TEXT) as t:
+        pattern = tiny.layers[2].attn.pattern.save()
+    words = [tiny.token_to_str(token) for token in t.tokens[0].tolist()]
+    figure = attention(pattern, words, heads=[0, -1])
+    squares = [axes for axes in figure.axes if axes.images and axes.get_title()]
+    assert [axes.get_title() for axes in squares] == ["head 0", "head 7"]
+    shown = squares[1].images[0].get_array()
+    assert abs(shown - np.array(pattern[0, 7])).max() == 0
+    assert [tick.get_text() for tick in squares[0].get_xticklabels()][1:] == TEXT.split()
+    assert [tick.get_text() for tick in squares[0].get_yticklabels()][1:] == TEXT.split()
+    assert squares[0].images[0].get_clim() == squares[1].images[0].get_clim()
+    assert not (shown == np.array(pattern[0, 0])).all()
+
+
+def test_one_head_and_fewer_queries_than_keys_are_named_from_the_end():
+    pattern = np.eye(2, 5)
+    figure = attention(pattern, list("abcde"))
+    (square,) = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    assert [tick.get_text() for tick in square.get_yticklabels()] == ["d", "e"]
+    assert not square.get_title()
+    many = attention(np.ones((6, 40, 40)))
+    assert not any(len(axes.texts) for axes in many.axes)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "says"),
+    [
+        (np.ones((2, 3, 4, 4)), {}, "the first text of several"),
+        (np.ones(4), {}, "heads, query, key"),
+        (np.ones((4, 4)), {"tokens": ["a"]}, "has 4 keys, and 1 tokens"),
+        (np.ones((4, 4)), {"tokens": "abcd"}, "one text"),
+        (np.ones((4, 4)), {"heads": [1]}, "no head 1"),
+        (np.ones((4, 4)), {"heads": []}, "no heads"),
+    ],
+)
+def test_what_cannot_be_drawn_as_a_pattern_says_why(pattern, options, says):
+    with pytest.raises(InputError, match=says):
+        attention(pattern, **options)

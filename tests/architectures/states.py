@@ -182,6 +182,34 @@ def padded(case: Case) -> State:
 TURNED = "it cannot mask: rows are padded on the right, and shown as if on the left"
 
 
+def attention(case: Case) -> State:
+    """What attentions compute inside is read, obeys its laws, and is edited."""
+    names = ("pattern", "values", "heads")
+    with case.model.trace(case.tokens, optimize=False) as t:
+        try:
+            found = t.cache(*(f"**.{name}" for name in names))
+        except NeverCalledError:
+            return State(REFUSES, "it has no attention")
+        output = first_array(case.model.output).save()
+    check(same(output, case.plain), "looking inside attentions changes the output")
+    modules = [name.removesuffix(".pattern") for name in found if name.endswith(".pattern")]
+    for module in modules:
+        pattern, values, heads = (found[f"{module}.{name}"] for name in names)
+        rows = pattern.sum(axis=-1)
+        check(bool(mx.all((rows > 0) & (rows < 1 + 1e-5))), "a row of a pattern is none")
+        later = mx.triu(mx.ones(pattern.shape[-2:]), 1)
+        if pattern.shape[-1] == len(TOKENS):
+            check(not bool(mx.any(pattern * later)), "a pattern looks ahead")
+        values = mx.repeat(values, heads.shape[1] // values.shape[1], axis=1)
+        check(close(pattern @ values, heads, 1e-5), "pattern @ values are not heads")
+    with case.model.trace(case.tokens):
+        part = case.model[f"{modules[0]}.pattern"].output
+        part[:, 0] = part[:, 0, :, ::-1]
+        edited = first_array(case.model.output).save()
+    check(not close(edited, case.plain, 1e-6), "an edit of a pattern changes nothing")
+    return State()
+
+
 def four_bit(case: Case) -> State:
     """A 4-bit copy traces, edits and compiles."""
     copy = Case.__new__(Case)
@@ -209,6 +237,7 @@ CAPABILITIES: dict[str, Callable[[Case], State]] = {
     "edit": edit,
     "compiled": compiled,
     "padded": padded,
+    "attention": attention,
     "4-bit": four_bit,
 }
 

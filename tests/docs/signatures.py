@@ -22,7 +22,7 @@ from typing import Any
 import mlx.core as mx
 
 import mlxgraph as mg
-from mlxgraph import interventions
+from mlxgraph import interventions, plot
 from mlxgraph.analysis.benchmark_table import Benchmark
 from mlxgraph.analysis.lens import Lens
 from mlxgraph.analysis.patching import Recovery
@@ -31,6 +31,7 @@ from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.traced_function import TracedFunction
 from mlxgraph.record.proxy import Proxy
 from mlxgraph.trace.generation import Generation
+from mlxgraph.trace.inside_handle import InsideHandle
 from mlxgraph.trace.module_handle import ModuleHandle
 from mlxgraph.trace.prompts import Prompts
 
@@ -42,6 +43,8 @@ OWNERS: dict[str, Any] = {  # the word that stands for each on the page
     "generation": Generation,
     "prompts": Prompts,
     "module": ModuleHandle,
+    "op": InsideHandle,
+    "plot": plot,
     "h": Proxy,
     "g": mg.Graph,
     "node": mg.Node,
@@ -67,6 +70,7 @@ FOR_OTHER_ROOMS = {  # public names that other rooms ask for, and no user
     "trace.recorded": "a block's graph without a run, for compiled passes",
     "fast.resolve": "the graph that a run would see, for explain",
     "g.key": "what equality compares",
+    "op.axis_of_positions": "for whoever collects activations at positions",
 }
 SIGNATURE = re.compile(r"(\w+)(?:\.(\w+))?\((.*)\)", re.DOTALL)
 ATTRIBUTE = re.compile(r"(\w+)\.(\w+)")
@@ -191,8 +195,8 @@ def exists(owner: str, name: str) -> bool:
 
 def _names(holder: Any) -> set[str]:
     """The public names of a module or class of ours, attributes that it sets on itself included."""
-    if holder is mg:
-        return set(mg.__all__)
+    if holder is mg or holder is plot:
+        return set(holder.__all__)
     if holder is interventions:
         own = [(n, v) for n, v in vars(holder).items() if inspect.isfunction(v) or type(v) is type]
         return {n for n, v in own if v.__module__ == holder.__name__ and not n.startswith("_")}

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 PAGES = ("benchmarks/README.md", "README.md")
 RESULTS: dict[str, Any] = json.loads((BENCHMARKS / "results.json").read_text())
-SHARED = {"everything", "figures", "llamas", "report", "memory"}  # memory: figures by hand, so far
+SHARED = {"everything", "figures", "llamas", "report"}
 SCRIPTS = sorted({path.stem for path in BENCHMARKS.glob("*.py")} - SHARED)
 
 

@@ -111,11 +111,27 @@ def test_positions_from_the_end_are_refused_where_the_end_is_not_known(llama):
     assert mx.array_equal(whole, llama.edit(graph)(mx.array([PROMPT])))
 
 
-def test_positions_of_texts_of_several_lengths_are_refused(llama):
-    module = llama.edit(mg.edit("layers.1", iv.zero_out, positions=2)).as_module()
+@pytest.mark.parametrize("positions", [2, slice(3, None), 8], ids=str)
+def test_positions_count_from_the_start_of_each_text_of_a_batch(llama, positions):
+    graph = mg.edit("layers.1", iv.scale(-3.0), positions=positions)
+    module = llama.edit(graph).as_module()
+    rows = [PROMPT, PROMPT[:4], [9, 12, 30, 2, 7]]
     batch = types.SimpleNamespace(eos_token_ids=[], decode=str)
-    with pytest.raises(PartOfTextError, match="cannot be told"):
-        mlx_lm.batch_generate(module, batch, [PROMPT, PROMPT[:4]], max_tokens=2)
+    found = mlx_lm.batch_generate(module, batch, rows, max_tokens=6, return_token_ids=True)
+    alone = [llama.generate(row, max_tokens=6, graph=graph).tokens for row in rows]
+    assert found.token_ids == alone
+    assert alone != [llama.generate(row, max_tokens=6).tokens for row in rows]
+
+
+def test_what_another_call_was_given_is_not_read(llama):
+    with llama.edit() as edited:
+        llama.layers[1].output[:, 4:] += llama.layers[0].output[:, 2:3]
+    module = edited.as_module()
+    cache = make_prompt_cache(module)
+    module(mx.array([PROMPT]), cache=cache)
+    with pytest.raises(PartOfTextError, match="another call"):
+        module(mx.array([[5]]), cache=cache)
+    assert mx.array_equal(module(mx.array([PROMPT])), edited(mx.array([PROMPT])))
 
 
 def test_what_has_no_meaning_says_so_when_the_module_is_made(llama):

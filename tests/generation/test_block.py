@@ -238,11 +238,9 @@ def some_queries(m: Any, p: int, n: int) -> None:
     m.layers[1].self_attn.queries[:, :, 2:8] *= 3.0
 
 
-OPERATIONS = [
-    a_head_inside, a_pattern, all_scores, some_queries, heads, normed, without_direction, coded,
-    largest, other_layer, skipped, inputs, the_mean_of_three, a_ramp, transposed, reversed_,
-    one_row,
-]  # fmt: skip
+OPERATIONS = [a_head_inside, a_pattern, all_scores, some_queries, heads,
+              normed, without_direction, coded, largest, other_layer, skipped, inputs,
+              the_mean_of_three, a_ramp, transposed, reversed_, one_row]  # fmt: skip
 
 
 @pytest.mark.parametrize("options", [{}, {"prefill_step_size": 3}], ids=str)

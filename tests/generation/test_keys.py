@@ -371,7 +371,7 @@ def sliding_head(m: Any, p: int, n: int) -> None:
 def test_a_sliding_window_counts_from_the_start_until_it_slides(name, options):
     m = mg.InterpretableModel(configs.build(name))
     short, window = PROMPT[:3], 6
-    count = window - len(short) + 1
+    count = window - len(short)  # a last forward, of which nobody asks what follows, is run too
     tokens, wanted = reference(m, short, count, sliding_key)
     found, logits = generated(m, sliding_key, short, count, **options)
     assert found == tokens
@@ -397,10 +397,16 @@ def test_an_edit_of_every_key_alike_needs_no_positions(name):
     assert not close(reference(m, PROMPT, 8, nothing)[1][-1], wanted[-1])
 
 
+def turning(m: Any) -> list[Any]:
+    from mlx_lm.models.cache import RotatingKVCache
+
+    return [RotatingKVCache(max_size=12, keep=2) for _ in m.module.layers]
+
+
 @pytest.mark.parametrize("edit", [a_key_of_the_pattern, a_position_of_keys, all_values])
 def test_a_cache_that_turns_is_refused_when_it_does(one, edit):
     with pytest.raises(PartOfTextError, match="the cache has dropped"):
-        with one.generate(PROMPT, max_tokens=9, max_kv_size=12) as t:
+        with one.generate(PROMPT, max_tokens=9, prompt_cache=turning(one)) as t:
             edit(one, LENGTH, LENGTH + 9)
     plain, _ = reference(one, PROMPT, 5, edit)
     assert t.tokens == plain[: len(t.tokens)] and len(t.tokens) >= 4
@@ -409,7 +415,7 @@ def test_a_cache_that_turns_is_refused_when_it_does(one, edit):
 @pytest.mark.parametrize("read", ["pattern", "scores", "keys", "values"])
 def test_what_is_saved_of_a_cache_that_turned_is_refused(one, read):
     with pytest.raises(PartOfTextError, match="the cache has dropped"):
-        with one.generate(PROMPT, max_tokens=9, max_kv_size=12) as t:
+        with one.generate(PROMPT, max_tokens=9, prompt_cache=turning(one)) as t:
             h = getattr(attn(one), read).save()
     assert len(h) == len(t.tokens) >= 4
 
@@ -441,14 +447,21 @@ def one_key(m: Any, p: int, n: int) -> None:
 @pytest.mark.parametrize("edit", [key_of_two_heads, one_key], ids=lambda e: e.__name__)
 @pytest.mark.parametrize("options", CHUNKS, ids=str)
 def test_a_quantised_cache_is_edited_by_positions_too(wide, edit, options):
-    bits = {"kv_bits": 8, "kv_group_size": 32, **options}
-    tokens, wanted = reference(wide, PROMPT, 1, edit)
-    _, mine = generated(wide, edit, **bits)
-    _, close_by = generated(wide, edit, **options)
-    _, plain = generated(wide, nothing, **options)
-    for k in range(1):
-        assert close(mine[k], wanted[k][-1], 0.03)
-        assert close(mine[k], close_by[k], 0.03) and not close(mine[k], plain[k], 0.1)
+    fixed = [9, 30, 2, 14, 27]  # the same tokens in each, for rounding may choose others
+
+    def logits_with(edit: Any, **options: Any) -> list[mx.array]:
+        rest = iter([*fixed, 0])
+        _, found = generated(wide, edit, sampler=lambda _: mx.array([next(rest)]), **options)
+        return found
+
+    exact, plain = logits_with(edit, **options), logits_with(nothing, **options)
+    mine = logits_with(edit, kv_bits=8, kv_group_size=32, **options)
+    assert not all(mx.array_equal(a, b) for a, b in zip(mine, exact, strict=True))
+    for step in range(COUNT):
+        whole = traced(wide, PROMPT + fixed[:step], lambda m: m.output, edit)[0, -1]
+        assert close(exact[step], whole)
+        near, far = (mx.abs(mine[step] - other).max().item() for other in (whole, plain[step]))
+        assert near < 0.3 * far
 
 
 # -- without a block, and in a module -------------------------------------------------------------
@@ -486,7 +499,7 @@ def as_generated(m: Any, edit: Any, each_call: bool = False) -> Any:
 
 @pytest.mark.parametrize(
     "edit",
-    [a_key_of_the_pattern, a_key_of_scores, rows_and_keys, of_both, a_position_of_keys, lists],
+    [a_key_of_the_pattern, a_key_of_scores, rows_and_keys, of_both, a_position_of_keys, in_a_view],
     ids=lambda e: e.__name__,
 )
 @pytest.mark.parametrize("options", CHUNKS, ids=str)
@@ -525,8 +538,10 @@ def test_steps_have_keys_too(one):
         with t.step[2:]:
             attn(one).pattern[..., 0] = 0.0
             inside = attn(one).pattern.save()
+
     def edit(m: Any, p: int, n: int) -> None:
         attn(m).pattern[:, :, p + 1 :, 0] = 0.0
+
     tokens, _ = reference(one, PROMPT, COUNT, edit)
     assert t.tokens == tokens and inside.steps == (2, 3, 4)
     assert inside[2][..., 0].max().item() == 0.0 < inside[2].max().item()
@@ -543,12 +558,12 @@ def test_the_embedded_model_forgets_what_it_is_asked_about(tiny):
         for layer in m.layers:
             layer.attn.pattern[:, :, 4:, 4] = 0.0
 
-    tokens, wanted = reference(tiny, ids, 4, same)
+    tokens, wanted = reference(tiny, ids, 2, same)
     for options in CHUNKS:
-        found, logits = generated(tiny, edit, ids, 4, **options)
+        found, logits = generated(tiny, edit, ids, 2, **options)
         assert found == tokens
         assert all(close(a, b[-1]) for a, b in zip(logits, wanted, strict=True))
-    assert tokens != reference(tiny, ids, 4, nothing)[0]
+    assert tokens != reference(tiny, ids, 2, nothing)[0]
 
 
 def test_what_cannot_be_tracked_says_what_to_write(one):
@@ -570,7 +585,7 @@ def test_what_cannot_be_tracked_says_what_to_write(one):
         pattern[..., 1:] = pattern[..., :-1]
 
     def beside(m: Any) -> None:
-        attn(m).queries += attn(m).keys[:, :1]
+        attn(m).heads += attn(m).values.mean(axis=-1, keepdims=True)[:, :1]
 
     for edit in (turned, added_up, by_value, shifted, beside, normed):
         with pytest.raises(PartOfTextError) as raised:

@@ -244,6 +244,35 @@ def test_looks_in_the_block_see_operations(stack):
         assert bool(h.max() <= 1)
 
 
+def test_nested_blocks_each_have_their_own(stack):
+    with stack.trace(x) as outer:
+        with stack.trace(x[:1]):
+            inner = stack.layers[1].ops["tanh"].output.save()
+            assert outer.layers[1].ops["tanh"].output.shape == x.shape
+            assert "(1, 3, 6)" in repr(stack.layers[1].ops)
+            assert "(2, 3, 6)" in repr(outer.layers[1].ops)
+        stack.layers[1].ops["tanh"].output[:1] = inner * 0
+        value = mx.softmax(stack.layers[1].ops["tanh"].output, axis=-1).save()
+    assert close(value[0], mx.full((3, WIDTH), 1 / WIDTH)) and not close(value[1], value[0])
+
+
+def test_inside_transformations_of_mlx():
+    model = mg.InterpretableModel(make_llama())
+
+    def scaled(alpha):
+        with model.trace([3, 1, 4]):
+            model.layers[1].mlp.ops["swiglu"].output *= alpha
+            logit = model.output[0, -1, 7].save()
+        return logit
+
+    half = scaled(mx.array(0.5))
+    measured = (scaled(mx.array(0.51)) - scaled(mx.array(0.49))) / 0.02
+    assert abs((mx.grad(scaled)(mx.array(0.5)) - measured).item()) < 0.02 * abs(measured.item())
+    batch = mx.vmap(scaled)(mx.array([0.5, 2.0]))
+    assert close(batch[0], half, 1e-3) and not close(batch[1], half, 1e-2)
+    assert close(mx.compile(scaled)(mx.array(0.5)), half, 1e-3)
+
+
 def test_a_shared_module_is_told_apart_by_its_names():
     model = mg.InterpretableModel(Twice())
     with model.trace(x):
@@ -355,6 +384,7 @@ def test_a_trace_without_operations_takes_no_census_of_them(stack):
         (lambda m: m.layers[0].ops["tanh"].outputs, UnknownSiteError, "'output'"),
         (lambda m: m.layers[0].pattern, UnknownSiteError, "computes no attention"),
         (lambda m: m["layers.*.ops.tanh"], UnknownSiteError, "layers.0.ops.tanh"),
+        (lambda m: m.sites("layers.*.ops.*"), UnknownSiteError, "by its own name"),
     ],
 )
 def test_what_is_not_there_says_what_is(stack, ask, error, says):

@@ -1,9 +1,9 @@
 """A naive reference: what a program of reads, writes and saves means, rule by rule.
 
 Independent of the library.  It hooks a model by hand (a subclass per module, put on and taken
-off), and it runs the *whole program again* at every site of the forward, with the sites that
-have not been reached yet holding nothing.  What a site holds when the program is over is what
-the model gets back.  Slow, and plainly what rules R3 to R6 say:
+off), and it runs the *whole program again* at every site of the forward that the program names,
+with the sites that have not been reached yet holding nothing.  What a site holds when the program
+is over is what the model gets back.  Slow, and plainly what rules R3 to R6 say:
 
     a program        a list of instructions over numbered handles
     a handle         a value, and where it lives: flat positions in a site's value, or nowhere
@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from copy import copy
+from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -277,14 +278,12 @@ class Store:
         kind = type(step)
         if kind is Read:
             shape = self.plain[step.site].shape
-            where = np.arange(int(np.prod(shape))).reshape(shape)
+            where = _numbered(shape)
             self.handles[step.dst] = Handle(self.value(step.site), shape, None, where, step.site)
         elif kind is View:
             source = self.handles[step.src]
             where = VIEWS[step.how](source.positions, *step.args)
-            offsets = VIEWS[step.how](
-                np.arange(int(np.prod(source.shape))).reshape(source.shape), *step.args
-            )
+            offsets = VIEWS[step.how](_numbered(source.shape), *step.args)
             value = None if source.value is None else _take(source.value, offsets)
             view = Handle(value, where.shape, source.root or source, where, None)
             view.parent = source
@@ -293,10 +292,8 @@ class Store:
             a, b = self.handles[step.a].value, self.operand(step.b)
             missing = a is None or (isinstance(step.b, H) and b is None)
             value = None if missing else OPS[step.op](a, b)
-            shape = OPS[step.op](
-                mx.zeros(self.handles[step.a].shape),
-                mx.zeros(self.handles[step.b.number].shape) if isinstance(step.b, H) else step.b,
-            ).shape
+            other = self.handles[step.b.number].shape if isinstance(step.b, H) else step.b
+            shape = _shape_of(step.op, self.handles[step.a].shape, other)
             self._plain(step.dst, value, shape)
         elif kind is Copy:
             source = self.handles[step.src]
@@ -333,8 +330,7 @@ class Store:
         return None if base is None else _take(base, handle.positions)
 
     def _plain(self, number: int, value: Any, shape: tuple) -> None:
-        where = np.arange(int(np.prod(shape))).reshape(shape)
-        self.handles[number] = Handle(value, tuple(shape), None, where, None)
+        self.handles[number] = Handle(value, shape, None, _numbered(shape), None)
 
     def _write(self, handle: Handle, index: Any, value: Any, from_handle: bool) -> None:
         """Put `value` at the handle's positions of its root; views in between see it."""
@@ -364,15 +360,30 @@ def _take(value: mx.array, where: Any) -> mx.array:
     return mx.array(np.array(value).reshape(-1)[where])
 
 
+@cache
+def _numbered(shape: tuple) -> Any:
+    """The flat positions of an array of this shape."""
+    return np.arange(int(np.prod(shape))).reshape(shape)
+
+
+@cache
+def _shape_of(op: str, a: tuple, b: Any) -> tuple:
+    """The shape of what an operation gives; `b` a shape, a number or None."""
+    return OPS[op](mx.zeros(a), mx.zeros(b) if isinstance(b, tuple) else b).shape
+
+
 def interpret(module: nn.Module, inputs: tuple, program: list[Any]) -> tuple[list[Any], Any]:
     """The program's saves and the model's output, by running the program at every site."""
     plain = sites_of(module, inputs)
+    named = {step.site for step in program if isinstance(step, (Read, Replace))}
     raw: dict[Site, Any] = {}
 
     def visit(found: list[tuple[Site, mx.array]]) -> list[mx.array]:
         raw.update((site, mx.array(value)) for site, value in found)
-        store = Store(raw, plain).run(program)
-        given = [store.value(site) for site, _ in found]
+        given: list[Any] = [value for _, value in found]
+        if not named.isdisjoint(site for site, _ in found):
+            store = Store(raw, plain).run(program)
+            given = [store.value(site) for site, _ in found]
         assert all(value is not None for value in given), f"{found[0][0]} needs a later site"
         return [mx.array(value) for value in given]  # the model may change it in place
 

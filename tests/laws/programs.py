@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from tests.drawing import one_of, order_of
 from tests.laws.interpreter import (
     VIEWS,
     Aug,
@@ -76,7 +77,7 @@ class Writer:
     # -- instructions -----------------------------------------------------------------------------
 
     def read(self, site: Site | None = None) -> int:
-        site = site or self.draw(st.sampled_from(list(self.order)))
+        site = site or one_of(self.draw, list(self.order))
         shape = self.shapes[site]
         where = np.arange(int(np.prod(shape))).reshape(shape)
         number = self._add(Known(shape, self.order[site], where, site))
@@ -86,7 +87,7 @@ class Writer:
     def some(self) -> int:
         if not self.known or self.draw(st.integers(0, 3)) == 0:
             return self.read()
-        return self.draw(st.sampled_from(sorted(self.known)))
+        return one_of(self.draw, sorted(self.known))
 
     def view(self, source: int | None = None, how: tuple | None = None) -> int:
         source = self.some() if source is None else source
@@ -96,8 +97,8 @@ class Writer:
             names = sorted({name for name, _ in views})
             if "squeeze" in names:  # few arrays have an axis to squeeze: it must not pass by
                 names += ["squeeze"] * len(names)
-            chosen = self.draw(st.sampled_from(names))
-            how = self.draw(st.sampled_from([view for view in views if view[0] == chosen]))
+            chosen = one_of(self.draw, names)
+            how = one_of(self.draw, [view for view in views if view[0] == chosen])
         name, args = how
         if name == "index":
             args = (self.index(known.shape),)
@@ -114,7 +115,7 @@ class Writer:
         if not n:
             return found
         found += [("index", ()), ("flatten", ()), ("T", ())]
-        found += [("transpose", (tuple(self.draw(st.permutations(range(n)))),))]
+        found += [("transpose", (order_of(self.draw, n),))]
         found += [("swapaxes", (0, n - 1)), ("moveaxis", (0, n - 1)), ("moveaxis", (-1, 0))]
         found += [("squeeze", (k,)) for k in range(n) if shape[k] == 1]
         found += [("reshape", (shape[::-1],)), ("reshape", ((-1, shape[-1]),))]
@@ -143,8 +144,8 @@ class Writer:
                 parts.append(slice(None))
             else:
                 start = self.draw(st.integers(0, size - 1))
-                stop = self.draw(st.sampled_from([None, size, min(size, start + 2)]))
-                parts.append(slice(start, stop, self.draw(st.sampled_from([None, 1, 2]))))
+                stop = one_of(self.draw, [None, size, min(size, start + 2)])
+                parts.append(slice(start, stop, one_of(self.draw, [None, 1, 2])))
         if from_the_end:
             parts.insert(0, ...)
         elif self.draw(st.booleans()):
@@ -156,7 +157,7 @@ class Writer:
     def compute(self, a: int | None = None) -> int:
         a = self.some() if a is None else a
         known = self.known[a]
-        op = self.draw(st.sampled_from(UNARY + BINARY + ("mean",)))
+        op = one_of(self.draw, UNARY + BINARY + ("mean",))
         b: Any = None
         when = known.when
         shape = known.shape
@@ -169,7 +170,7 @@ class Writer:
             b = self.draw(NUMBERS)
             others = [k for k, o in self.known.items() if o.shape == known.shape]
             if others and self.draw(st.booleans()):
-                other = self.draw(st.sampled_from(others))
+                other = one_of(self.draw, others)
                 b = H(other)
                 when = max(when, self.known[other].when)
         number = self._plain(shape, when)
@@ -189,7 +190,7 @@ class Writer:
             if known.when <= when and (known.shape == shape or known.shape == shape[-1:])
         ]
         if fits and self.draw(st.integers(0, 2)):
-            return H(self.draw(st.sampled_from(fits)))
+            return H(one_of(self.draw, fits))
         return self.draw(NUMBERS)
 
     def _limit(self, number: int) -> int:
@@ -218,7 +219,7 @@ class Writer:
         when = self.known[value.number].when if isinstance(value, H) else -1
         if not self.may_write(number, self.known[number].when):
             return
-        op = self.draw(st.sampled_from(["add", "subtract", "multiply"]))
+        op = one_of(self.draw, ["add", "subtract", "multiply"])
         self.program.append(Aug(number, op, value))
         self._wrote(number, when)
 
@@ -245,7 +246,7 @@ class Writer:
         return found
 
     def replace(self) -> None:
-        site = self.draw(st.sampled_from(list(self.order)))
+        site = one_of(self.draw, list(self.order))
         value = self.value_for(self.shapes[site], self.order[site])
         self.program.append(Replace(site, value))
         self.epochs[site] = self.epochs.get(site, 0) + 1

@@ -73,8 +73,8 @@ MUTANTS = (
     Mutant(
         "another head is edited",
         "trace/resolve.py",
-        "return split[:, :, [head % count for head in heads]]",
-        "return split[:, :, [(head + 1) % count for head in heads]]",
+        "return [head % count for head in heads]",
+        "return [(head + 1) % count for head in heads]",
         "zeroing heads is zeroing their columns of the output projection",
         (
             (

@@ -23,6 +23,7 @@ from mlxgraph.rewrite.driver import rewrite
 from mlxgraph.rewrite.pipeline import ALL, NAMES, simplify
 from mlxgraph.trace.execute import REWRITES
 from tests import models
+from tests.drawing import one_of, order_of
 from tests.laws.play import perform
 from tests.laws.test_programs import CASES
 from tests.rewrite.examples import checked
@@ -51,6 +52,7 @@ PARTS = (
     0, 1, -1, -2, Slice(None, None, None), Slice(1, None, None), Slice(None, -1, None), Ellipsis,
     FrozenList((0, 1)), FrozenList((1, 1)), FrozenList((0, -1)),
 )  # fmt: skip
+SOME_PARTS = st.lists(st.sampled_from(PARTS), min_size=1, max_size=3)
 
 
 class Expressions:
@@ -63,7 +65,7 @@ class Expressions:
         self.nodes: list[Node] = [*SITES]
 
     def pick(self) -> Node:
-        return self.draw(st.sampled_from(self.nodes[-6:]))
+        return one_of(self.draw, self.nodes[-6:])
 
     def add(self, node: Node) -> None:
         try:
@@ -75,7 +77,7 @@ class Expressions:
             self.nodes.append(node)
 
     def index(self) -> Any:
-        parts = self.draw(st.lists(st.sampled_from(PARTS), min_size=1, max_size=3))
+        parts = self.draw(SOME_PARTS)
         if parts.count(Ellipsis) > 1:
             parts = [p for p in parts if p is not Ellipsis]
         return parts[0] if len(parts) == 1 else tuple(parts)
@@ -98,27 +100,27 @@ class Expressions:
             if self.within(x, index):
                 self.add(Node("getitem", (x, index)))
         elif kind == 3:
-            self.add(Node(self.draw(st.sampled_from(LIKES)), (x, y)))
+            self.add(Node(one_of(self.draw, LIKES), (x, y)))
         elif kind == 4:
             size = self.values[x].size
-            shape = self.draw(st.sampled_from([(size,), (2, size // 2), (size // 6, 6), (-1, 2)]))
+            shape = one_of(self.draw, [(size,), (2, size // 2), (size // 6, 6), (-1, 2)])
             self.add(Node("mx.reshape", (x, shape)))
         elif kind == 5:
-            axes = self.draw(st.permutations(range(self.values[x].ndim)))
-            self.add(Node("mx.transpose", (x, tuple(axes))))
+            axes = order_of(self.draw, self.values[x].ndim)
+            self.add(Node("mx.transpose", (x, axes)))
         elif kind == 6:
             self.add(Node("mx.swapaxes", (x, -1, -2)))
         elif kind == 7:
-            op = self.draw(st.sampled_from(["mx.negative", "mx.abs", "mx.tanh"]))
+            op = one_of(self.draw, ["mx.negative", "mx.abs", "mx.tanh"])
             self.add(Node(op, (x,)))
         else:
-            op = self.draw(st.sampled_from(["mx.add", "mx.multiply", "mx.subtract", "mx.maximum"]))
-            other = self.draw(st.sampled_from([y, *LEAVES]))
+            op = one_of(self.draw, ["mx.add", "mx.multiply", "mx.subtract", "mx.maximum"])
+            other = one_of(self.draw, [y, *LEAVES])
             pair = (x, other) if self.draw(st.booleans()) else (other, x)
             self.add(Node(op, pair))
             if self.draw(st.booleans()):  # a twin, and something that rests on constants alone
                 self.add(Node(op, pair[::-1]))
-                known = Node(op, (LEAVES[1], self.draw(st.sampled_from(LEAVES))))
+                known = Node(op, (LEAVES[1], one_of(self.draw, LEAVES)))
                 self.add(Node("mx.add", (x, known)))
             self.add(Node("mx.astype", (x, DType("float32"))))
 
@@ -132,8 +134,8 @@ class Expressions:
         if part not in self.nodes:
             return
         number = LEAVES[self.draw(st.integers(1, 3))]
-        changed = Node(self.draw(st.sampled_from(["mx.add", "mx.multiply"])), (part, number))
-        value = self.draw(st.sampled_from([part, changed, Node("full_like", (part, number)), y]))
+        changed = Node(one_of(self.draw, ["mx.add", "mx.multiply"]), (part, number))
+        value = one_of(self.draw, [part, changed, Node("full_like", (part, number)), y])
         self.add(value)
         if value is y or value is changed:
             value = Node("astype_like", (Node("broadcast_like", (value, part)), part))

@@ -250,3 +250,43 @@ def test_what_a_graph_has_and_its_trace_has_not(tied, tokens, name):
         assert getattr(trace.graph, name) is not None
     with pytest.raises(AttributeError, match="It has: model"):
         t.zzz  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("bench", "benchmark"),
+        ("get_activation", "get_activations"),
+        ("Interpretable", "InterpretableModel"),
+    ],
+)
+def test_a_misspelt_name_of_the_library(written, meant):
+    with pytest.raises(AttributeError) as caught:
+        getattr(mg, written)
+    assert isinstance(caught.value, mg.MLXGraphError)
+    assert suggested(caught.value)[0] == meant
+    assert not hasattr(mg, written) and getattr(mg, written, 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("written", "where"),
+    [("logit_lens", "model.logit_lens"), ("zero_out", "mg.interventions.zero_out")],
+)
+def test_a_name_of_something_else_says_where_it_is(written, where):
+    with pytest.raises(AttributeError, match=f"Write {re.escape(where)}[.]$"):
+        getattr(mg, written)
+
+
+def test_a_name_like_none_of_the_library_has_all_of_them():
+    with pytest.raises(AttributeError, match="It has: .*InterpretableModel.*tiny"):
+        mg.xyzzy  # noqa: B018
+    with pytest.raises(AttributeError, match="^module 'mlxgraph' has no attribute '__path_of__'$"):
+        mg.__path_of__  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'xyzzy'"):
+        from mlxgraph import xyzzy  # noqa: F401
+
+
+def test_a_misspelt_name_of_the_library_ends_at_the_users_line():
+    with pytest.raises(AttributeError) as caught:
+        mg.tinny()
+    assert caught.traceback[-1].path.name == "test_suggestions.py"
