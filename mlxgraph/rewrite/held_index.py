@@ -166,11 +166,11 @@ def _several(
     if held.grown and held.whole and (part == FULL or len(here) == len(numbers)):
         as_it_stands = listed is None or listed == numbers
         if is_last and as_it_stands:
-            return Chosen(tuple(parts), None, shown, type(part) is Node)
+            return Chosen(tuple(parts), None, shown)
     own = [held.here.index(numbers[k]) for k in here]
     inside = FULL if own == list(range(len(held.here))) else numbered(own)
     local = (*parts[:at], inside, *parts[at + 1 :])
-    return Chosen(local, None, shown, type(part) is Node or held.grown and part != FULL)
+    return Chosen(local, None, shown, held.grown and part != FULL)
 
 
 def _at_hand(numbers: Sequence[int], held: Sequence[int]) -> Sequence[int]:

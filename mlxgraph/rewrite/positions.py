@@ -13,7 +13,7 @@ Never: guesses.  What an operation does along the positions is asked (`keeps`).
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlxgraph.errors import PartOfTextError
@@ -35,7 +35,7 @@ class Text:
     def __init__(self, graph: Graph, about: About):
         self._recorded = Recorded(graph, about)
         self._everywhere: dict[int, bool] = {}
-        positions, steps = _marks(self._recorded.nodes)
+        positions, steps = _marks(self._recorded.nodes, about.numbers)
         self._positions = sorted({p for p in positions if p >= 0})
         self._ends = sorted({-p for p in positions if p < 0})
         self._steps = None if steps is None else sorted(steps)
@@ -124,14 +124,19 @@ class Text:
         return Forward(self._recorded, window).lowered()
 
 
-def _marks(nodes: Iterable[Node]) -> tuple[set[int], set[int] | None]:
+def _marks(
+    nodes: Iterable[Node], numbers: Callable[[Node], Any]
+) -> tuple[set[int], set[int] | None]:
     """Every whole number among indices, and the bounds of steps (None where there is no end)."""
     positions: set[int] = set()
     steps: set[int] | None = set()
     for node in nodes:
         if node.op == ops.GETITEM or node.op in WRITES:
-            found = [leaf for leaf in frozen_leaves(node.args[1]) if type(leaf) is int]
-            positions.update(found)
+            for leaf in frozen_leaves(node.args[1]):
+                if type(leaf) is int:
+                    positions.add(leaf)
+                elif type(leaf) is Node:
+                    positions.update(numbers(leaf) or ())
         elif node.op == ops.AT_STEPS:
             bounds = bounds_of(node.args[0])
             steps = None if bounds is None or steps is None else steps | set(bounds)
