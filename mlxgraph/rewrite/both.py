@@ -30,13 +30,13 @@ from mlxgraph.graph.held import (
 )
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType, frozen_leaves
-from mlxgraph.rewrite.chunks import filled
+from mlxgraph.rewrite.across_keys import across, alike, main_of, same_rows
+from mlxgraph.rewrite.chunks import UNKNOWN, filled, unknown
 from mlxgraph.rewrite.fitting import BY_WHERE, SAME, Fitting
 from mlxgraph.rewrite.held_index import Chosen, chosen_by, ends, every_axis, place, those
 
 States = Mapping[Node, State]
 _LIKES = frozenset({ops.FULL_LIKE, ops.NORMAL_LIKE})
-_KEEPS_ZERO = frozenset({ops.MX_MULTIPLY, ops.MX_DIVIDE})
 
 
 def both(node: Node, inputs: States, fit: Fitting) -> State:
@@ -52,7 +52,7 @@ def both(node: Node, inputs: States, fit: Fitting) -> State:
         return _elementwise(node, inputs, fit)
     if node.op in ops.ELEMENTWISE:
         return _elementwise(node, inputs, fit)
-    return _other(node, inputs, fit)
+    return across(node, inputs, fit)
 
 
 # -- indices --------------------------------------------------------------------------------------
@@ -103,8 +103,10 @@ def _part(node: Node, base: Both, states: States, fit: Fitting) -> State:
         return fit.earlier(node) if named and rows.fixed and rows.whose == PAST else rows
     made = None if local is None or base.node is None else Node(ops.GETITEM, (base.node, local))
     if isinstance(keys, Absent):
-        if keys.whose != LATER or base.pad is None:
+        if keys.whose != LATER:
             return keys
+        if base.pad is None:
+            return unknown(node)
         made = filled(node, base.pad, rows.part, fit)
     if rows.part is None and (isinstance(keys, Absent) or keys.part is None):
         return Plain(made) if made is not None else Absent(PAST, 0, node)
@@ -112,7 +114,7 @@ def _part(node: Node, base: Both, states: States, fit: Fitting) -> State:
         assert rows.part is not None
         return rows.part._replace(node=made if rows.part.here else None)
     if rows.part is None:
-        return keys.part._replace(node=made, pad=base.pad)
+        return keys.part._replace(node=made, pad=UNKNOWN if base.pad is None else base.pad)
     return Both(made, rows.part, keys.part, base.pad, base.causal)
 
 
@@ -224,9 +226,9 @@ def onto(node: Node, given: State, like: State | None, value: Node, fit: Fitting
         return given
     assert isinstance(like, Both)
     if isinstance(given, Both):
-        if _alike(given, like):
+        if alike(given, like):
             return given.node
-        is_one_key = len(given.keys.full) == 1 and _same_rows(given, like)
+        is_one_key = len(given.keys.full) == 1 and same_rows(given, like)
         if is_one_key and given.keys.here:
             return given.node
         if is_one_key:
@@ -246,30 +248,13 @@ def onto(node: Node, given: State, like: State | None, value: Node, fit: Fitting
     return given.node  # type: ignore[union-attr]
 
 
-def _alike(one: Both, other: Both) -> bool:
-    mine, theirs = one.keys, other.keys
-    is_same = mine.same_positions(theirs) and same(mine.here, theirs.here)
-    return is_same and _same_rows(one, other)
-
-
-def _same_rows(one: Both, other: Both) -> bool:
-    mine, theirs = one.rows, other.rows
-    return mine.same_positions(theirs) and same(mine.here, theirs.here)
-
-
 def _size(kind: tuple[tuple[int, ...], str] | None, axis: int) -> int:
     return 1 if kind is None or len(kind[0]) < -axis else kind[0][axis]
 
 
-def _main(states: States) -> Both:
-    """Of several values the one that the others go along with."""
-    found = [s for s in states.values() if isinstance(s, Both)]
-    return max(found, key=lambda s: (len(s.rows.full), len(s.keys.full), s.rows.whole))
-
-
 def _elementwise(node: Node, states: States, fit: Fitting) -> State:
-    main = _main(states)
-    pad = _pad_of(node, states)
+    main = main_of(states)
+    pad = _pad_of(node, states, fit)
     result = main._replace(node=None, pad=pad, causal=pad is not None)
     if main.node is None:
         return result
@@ -282,16 +267,21 @@ def _elementwise(node: Node, states: States, fit: Fitting) -> State:
     return result._replace(node=with_inputs(node, nodes))
 
 
-def _pad_of(node: Node, states: States) -> float | None:
-    """What stands for later keys in a product, where that is known: 0 stays 0."""
-    if node.op not in _KEEPS_ZERO:
+def _pad_of(node: Node, states: States, fit: Fitting) -> float | None:
+    """What stands for later keys in what is computed, where that is known."""
+    axes = {}
+    for child, state in states.items():
+        if isinstance(state, Both):
+            axes[child] = (state.keys.axis, state.pad if state.causal else None)
+        elif isinstance(state, Held) and state.grown:
+            axes[child] = (state.axis, None)
+    if all(pad is None for _, pad in axes.values()):
         return None
-    first = states.get(node.args[0]) if type(node.args[0]) is Node else None
-    zeros = [s for s in states.values() if isinstance(s, Both) and s.pad == 0.0 and s.causal]
-    if node.op == ops.MX_DIVIDE:
-        several = sum(isinstance(s, Both) for s in states.values()) > 1
-        return 0.0 if first in zeros and not several else None
-    return 0.0 if zeros else None
+    found = fit.about.over_keys(node, axes)
+    if found is not None and found[0] == main_of(states).keys.axis:
+        return found[1]
+    zeros = [child for child, (_, pad) in axes.items() if pad == 0.0]
+    return 0.0 if zeros and node.op == ops.MX_MULTIPLY else None
 
 
 def _astype(node: Node, states: States) -> State:
@@ -309,51 +299,15 @@ def _astype(node: Node, states: States) -> State:
     return value._replace(node=made) if isinstance(value, Held) else Plain(made)
 
 
-def _other(node: Node, states: States, fit: Fitting) -> State:
-    """Any other operation: one that keeps both axes apart from the others and from each other."""
-    main = _main(states)
-    found = []
-    for which in ("rows", "keys"):
-        axes = {}
-        for child, state in states.items():
-            if isinstance(state, Both):
-                if not _alike(state, main):
-                    return Refused(node, "an operation on different positions", SAME)
-                axes[child] = getattr(state, which).axis
-            elif not isinstance(state, Plain):
-                return _refused(node)
-        found.append(fit.about.keeps(node, axes))
-    rows, keys = found
-    if rows is None or keys is None or rows == keys:
-        return _refused(node)
-    made = main._replace(
-        rows=main.rows._replace(axis=rows),
-        keys=main.keys._replace(axis=keys),
-        pad=main.pad if node.op in ops.VIEWS else None,
-        causal=main.causal and node.op in ops.VIEWS,
-    )
-    if main.node is None:
-        return made
-    inputs = {c: s.node for c, s in states.items()}  # type: ignore[union-attr]
-    return made._replace(node=with_inputs(node, inputs))  # type: ignore[arg-type]
-
-
-def _refused(node: Node) -> Refused:
-    return Refused(
-        node,
-        f"{ops.short(node.op)} over the rows or the keys of a value",
-        "Scale it, index it by positions, `pattern[:, :, 2:5, 0]`, or save it and compute after"
-        " the block.",
-    )
-
-
 # -- what comes out -------------------------------------------------------------------------------
 
 
 def written(node: Node, state: State, whole: Both, fit: Fitting) -> Node | Refused | Absent:
     """What is written at a site whose value has both axes."""
     found = onto(node, state, whole, node, fit)
-    if isinstance(found, (Refused, Absent)) or (isinstance(state, Both) and state.causal):
+    if isinstance(found, (Refused, Absent)):
+        return found
+    if isinstance(state, Both) and state.causal and state.pad == whole.pad is not None:
         return found
     assert whole.node is not None
     made = masked(found, whole.node, whole, fit)

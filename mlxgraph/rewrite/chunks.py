@@ -6,10 +6,10 @@ In: what a saved value is in one forward.  Out: what its chunks are padded with 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from mlxgraph.graph import ops
-from mlxgraph.graph.held import Both, Held, State
+from mlxgraph.graph.held import Both, Held, Plain, Refused, State
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import DType
 from mlxgraph.rewrite.fitting import Fitting
@@ -32,14 +32,42 @@ class Keys(NamedTuple):
     pad: float
 
 
-_SAME_ENTRIES = ops.VIEWS | {ops.SITE, ops.AT_STEPS, ops.ASTYPE_LIKE}
+_CHANGES = ops.ELEMENTWISE | {
+    ops.UPDATE,
+    *ops.AT.values(),
+    ops.FULL_LIKE,
+    ops.NORMAL_LIKE,
+    ops.BROADCAST_LIKE,
+}
+
+
+UNKNOWN = float("nan")  # what a row that was computed holds for later keys
+
+
+def is_known(pad: float | None) -> TypeGuard[float]:
+    """Whether it is known what a row holds for later keys."""
+    return pad is not None and pad == pad
 
 
 def padded(node: Node, state: State) -> State:
     """A state without what stands for later keys, where an operation may have changed that."""
-    if isinstance(state, Held) and state.pad is not None and node.op not in _SAME_ENTRIES:
-        return state._replace(pad=None)
+    if isinstance(state, Held) and state.pad is not None and node.op in _CHANGES:
+        return state._replace(pad=UNKNOWN)
     return state
+
+
+def unknown(node: Node) -> Refused:
+    """A later key of a value that was computed."""
+    return Refused(
+        node,
+        "a later key of a value that was computed",
+        "Take the key first, and then compute: `2.0 + pattern[..., 5]`.",
+    )
+
+
+def later_key(node: Node, pad: float, fit: Fitting) -> State:
+    """A later key of one row."""
+    return Plain(filled(node, pad, None, fit)) if is_known(pad) else unknown(node)
 
 
 def filled(
@@ -61,7 +89,7 @@ def to_join(state: Both | Held, fit: Fitting) -> Any:
     """How the chunks of a saved value are joined, as `Save.axes` says it."""
     keys, rows = (state.keys, state.rows.axis) if isinstance(state, Both) else (state, None)
     fit.counted = True
-    if state.pad is None:
+    if not is_known(state.pad):
         return frozenset({rows, keys.axis}) if rows is not None else None
     complete = len(keys.here) == len(keys.chosen)
     fit.exact = fit.exact or not complete
@@ -71,9 +99,9 @@ def to_join(state: Both | Held, fit: Fitting) -> Any:
 
 def saved_without_keys(node: Node, state: State, fit: Fitting) -> tuple[Node, Any] | None:
     """A saved value all of whose keys are later than the tokens of this forward, if it is one."""
-    if isinstance(state, Both) and state.pad is not None:
+    if isinstance(state, Both) and is_known(state.pad):
         rows, keys = state.rows, state.keys
-    elif isinstance(state, Held) and state.grown and state.pad is not None:
+    elif isinstance(state, Held) and state.grown and is_known(state.pad):
         rows, keys = None, state
     else:
         return None

@@ -45,6 +45,9 @@ class About(NamedTuple):
             where it mixes positions.
         numbers: the whole numbers of an array from outside, or None.
         length: of the whole text, as recorded.
+        over_keys: what an operation does along axes of keys of its inputs, each with what they
+            hold for later ones: the axis of its value that goes along with them (None where that
+            has none) and what it holds there; None where a later key changes what comes out.
     """
 
     kind: Callable[[Node], tuple[tuple[int, ...], str] | None]
@@ -52,6 +55,9 @@ class About(NamedTuple):
     keeps: Callable[[Node, Mapping[Node, int]], int | None]
     numbers: Callable[[Node], Any]
     length: int
+    over_keys: Callable[
+        [Node, Mapping[Node, tuple[int, float | None]]], tuple[int | None, float] | None
+    ]
 
 
 class Recorded:

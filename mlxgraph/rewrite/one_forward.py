@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from mlxgraph.graph import ops
 from mlxgraph.graph.held import (
     BEYOND,
+    LATER,
     PAST,
     Absent,
     Both,
@@ -29,7 +30,7 @@ from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
 from mlxgraph.graph.site import OUTPUT, SKIP, Site
 from mlxgraph.graph.steps import takes_step
 from mlxgraph.graph.values import frozen_leaves
-from mlxgraph.rewrite import both, chunks
+from mlxgraph.rewrite import across_keys, both, chunks
 from mlxgraph.rewrite.fitting import BY_WHERE, RESHAPE, SAME, Fitting, Recorded
 from mlxgraph.rewrite.held_index import Chosen, chosen_by
 from mlxgraph.rewrite.held_nested import nested
@@ -217,6 +218,8 @@ class Forward:
             return Refused(node, "an index that the model computes", BY_WHERE)
         found = self._chosen(node, held, node.args[1])
         if isinstance(found, Absent):
+            if found.whose == LATER and held.pad is not None:
+                return chunks.later_key(node, held.pad, self.fit)
             return self.fit.earlier(node) if found.fixed and found.whose == PAST else found
         if isinstance(found, Refused):
             return found
@@ -370,18 +373,19 @@ class Forward:
         return prod(kind[0][: len(kind[0]) + axis])
 
     def _other(self, node: Node, states: Mapping[Node, State]) -> State:
-        """Any other operation: on each position by itself, or over all of them."""
         held = {child: s for child, s in states.items() if isinstance(s, Held)}
         first = next(iter(held.values()))
         alike = all(s.grown == first.grown and same(s.chosen, first.chosen) for s in held.values())
         if alike and not is_draw(node) or node.op == ops.CALL and alike:
             axis = self.about.keeps(node, {child: s.axis for child, s in held.items()})
             if axis is not None:
-                if any(s.node is None for s in held.values()):
-                    return first._replace(node=None, axis=axis, origin=node)
-                inputs = {c: s.node for c, s in states.items()}
-                made = with_inputs(node, inputs)  # type: ignore[arg-type]
-                return first._replace(node=made, axis=axis, origin=node)
+                pad = None if first.pad is None else chunks.UNKNOWN
+                inputs: Any = {c: s.node for c, s in states.items()}
+                made = None if None in inputs.values() else with_inputs(node, inputs)
+                return first._replace(node=made, axis=axis, origin=node, pad=pad)
+            over = across_keys.over_a_row(node, held, states, self.fit)
+            if over is not None:
+                return over
         return self._mixing(node, states)
 
     def _mixing(self, node: Node, states: Mapping[Node, State]) -> State:

@@ -135,6 +135,72 @@ def kept_axis(
         random_state.restore(before)
 
 
+def over_keys(
+    node: Node,
+    axes: Mapping[Node, tuple[int, float | None]],
+    kind: Callable[[Node], Kind | None],
+    modules: Callable[[], Mapping[str, Any]],
+    given: Mapping[Node, Any],
+) -> tuple[int | None, float] | None:
+    """What an operation does along axes of keys, some of which are later and hold a known number.
+
+    It is tried on random values with two such keys more and without them.
+
+    Args: axes: of inputs, each with what it holds for later keys, or None where that is anything.
+    Returns: the axis of its value that goes along with them, None where it has none, and what that
+        holds for later keys; None where later keys change what comes out.
+    """
+    if node.op == ops.APPLY:
+        return None
+    before, found = random_state.current(), set()
+    try:
+        for sign in (None, 1.0, -1.0):
+            values = {c: _keyed(_example(c, None, kind, given), c, axes, sign) for c in node.inputs}
+            short = {
+                c: _cut(v, axes[c][0], 0, LENGTH) if c in axes else v for c, v in values.items()
+            }
+            results = [_value(node, of.__getitem__, modules) for of in (values, short)]
+            found.add(_past_keys(*results))
+    except (ValueError, TypeError, IndexError, RuntimeError, KeyError, AttributeError):
+        return None
+    finally:
+        random_state.restore(before)
+    return found.pop() if len(found) == 1 else None
+
+
+def _keyed(
+    value: Any, child: Node, axes: Mapping[Node, tuple[int, float | None]], sign: float | None
+) -> Any:
+    """An example with `LENGTH` keys, and two later ones."""
+    if child not in axes:
+        return value
+    axis, pad = axes[child]
+    shape = [*value.shape]
+    shape[axis] = LENGTH + 2
+    drawn = mx.random.uniform(shape=shape, key=mx.random.key(11)) - 0.5
+    drawn = (drawn if sign is None else sign * mx.abs(drawn)).astype(value.dtype)
+    if pad is None:
+        return drawn
+    shape[axis] = 2
+    first = _cut(drawn, axis, 0, LENGTH)
+    return mx.concatenate([first, mx.full(shape, pad, value.dtype)], axis=axis)
+
+
+def _past_keys(whole: Any, short: Any) -> tuple[int | None, float] | None:
+    if not isinstance(whole, ARRAY) or not isinstance(short, ARRAY) or whole.ndim != short.ndim:
+        return None
+    grown = [k for k, (a, b) in enumerate(zip(whole.shape, short.shape, strict=True)) if a != b]
+    if not grown:
+        return (None, 0.0) if _close(whole, short) else None
+    if len(grown) > 1 or (whole.shape[grown[0]], short.shape[grown[0]]) != (LENGTH + 2, LENGTH):
+        return None
+    axis = grown[0] - whole.ndim
+    later = _cut(whole, axis, LENGTH, LENGTH + 2).astype(mx.float32)
+    pad = later.reshape(-1)[0].item()
+    is_one = mx.all(later == pad).item() and _close(_cut(whole, axis, 0, LENGTH), short)
+    return (axis, pad) if is_one else None
+
+
 def _value(node: Node, lookup: Lookup, modules: Callable[[], Mapping[str, Any]]) -> Any:
     if node.op == ops.CALL:
         path, args, kwargs = call_arguments(node, lookup)

@@ -6,7 +6,7 @@ returns, and the saves of each forward.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -27,7 +27,7 @@ from mlxgraph.mlx_facts.probes import begin
 from mlxgraph.record.recording import Recording
 from mlxgraph.rewrite.chunks import Keys
 from mlxgraph.rewrite.positions import About, Save, Text
-from mlxgraph.run.along import HAD, NEW, axes_of, kept_axis, of_all_so_far
+from mlxgraph.run.along import HAD, NEW, axes_of, kept_axis, of_all_so_far, over_keys
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
@@ -88,11 +88,12 @@ class Forwards:
         self._length = length
         self._rows = rows
         self._kinds = {node: _kind(recording, node) for node in graph.nodes()}
-        self._keeps: dict[Any, int | None] = {}
+        self._keeps: dict[Any, Any] = {}
         self._axes: dict[Site, Any] = {}
         self._plans: Recent[Any, _Planned] = Recent(MOST_PLANS)
         self._memory: dict[Any, Any] = {}
-        about = About(self._kinds.get, self._axes_of, self._kept_axis, self._numbers, length)
+        asked = (self._kept_axis, self._numbers, length, self._over_keys)
+        about = About(self._kinds.get, self._axes_of, *asked)
         self.text = Text(graph, about)
         inside = any(self._census.is_inside(site) for site in graph.sites)
         hooked = self._census.of_modules() if inside else graph.sites
@@ -117,12 +118,20 @@ class Forwards:
         return self._axes[site]
 
     def _kept_axis(self, node: Node, axes: Mapping[Node, int]) -> int | None:
-        key = (node, tuple(axes.items()))
+        return self._tried(kept_axis, node, axes)
+
+    def _over_keys(
+        self, node: Node, axes: Mapping[Node, tuple[int, float | None]]
+    ) -> tuple[int | None, float] | None:
+        return self._tried(over_keys, node, axes)
+
+    def _tried(self, how: Callable[..., Any], node: Node, axes: Mapping[Node, Any]) -> Any:
+        key = (how, node, tuple(axes.items()))
         if key not in self._keeps:
             sources = [child for child in node.inputs if child.op in (ops.CONSTANT, ops.NUMBER)]
             given = source_values(sources, self.graph.constants, {})
             modules = self._engine.runner.modules
-            self._keeps[key] = kept_axis(node, axes, self._kinds.get, modules, given)
+            self._keeps[key] = how(node, axes, self._kinds.get, modules, given)
         return self._keeps[key]
 
     def _numbers(self, node: Node) -> list[int] | None:

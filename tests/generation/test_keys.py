@@ -104,6 +104,33 @@ def an_array_for_both(m: Any, p: int, n: int) -> None:
     attn(m).pattern = pattern * (1.0 / (1.0 + rows + 2 * mx.arange(pattern.shape[-1])))
 
 
+def shared_by_the_rest(m: Any, p: int, n: int) -> None:
+    pattern = attn(m).pattern
+    pattern[..., 1] = 0.0
+    attn(m).pattern = pattern / pattern.sum(axis=-1, keepdims=True)
+
+
+def scaled_softmax(m: Any, p: int, n: int) -> None:
+    attn(m).pattern = mx.softmax(0.5 * attn(m).scores, axis=-1)
+
+
+def heads_by_hand(m: Any, p: int, n: int) -> None:
+    pattern = attn(m).pattern
+    pattern[:, 1] *= 0.25
+    values = mx.repeat(attn(m).values, pattern.shape[1] // attn(m).values.shape[1], axis=1)
+    attn(m).heads = 0.5 * (pattern @ values)
+
+
+def the_mean_head(m: Any, p: int, n: int) -> None:
+    pattern = attn(m).pattern
+    attn(m).pattern = 0.5 * pattern + 0.5 * pattern.mean(axis=1, keepdims=True)
+
+
+def a_normed_row(m: Any, p: int, n: int) -> None:
+    row = attn(m).pattern[:, :, 4]
+    attn(m).pattern[:, :, 4, 1:3] *= row.sum(axis=-1, keepdims=True) * 0.3
+
+
 def of_both(m: Any, p: int, n: int) -> None:
     pattern = attn(m).pattern
     attn(m).pattern = 0.5 * pattern + 0.5 * pattern[:, 1:2]
@@ -151,6 +178,7 @@ def queries_and_keys(m: Any, p: int, n: int) -> None:
 EDITS = [
     a_key_of_the_pattern, a_weaker_key, a_key_to_come, a_row_of_scores, a_key_of_scores,
     scores_of_later_keys, rows_and_keys, lists, an_array_for_keys, an_array_for_both, of_both,
+    shared_by_the_rest, scaled_softmax, heads_by_hand, the_mean_head, a_normed_row,
     a_row_of_another, in_a_view, by_the_row, a_position_of_keys, positions_of_values, all_values,
     queries_and_keys,
 ]  # fmt: skip
@@ -268,6 +296,10 @@ def test_a_save_is_what_the_whole_text_has_at_each_step(one, edit, options):
         (lambda m: attn(m).scores[..., [4, 1]], (-2, None)),
         (lambda m: attn(m).pattern * 0.5, (-2, -1)),
         (lambda m: attn(m).pattern.swapaxes(-1, -2), (-1, -2)),
+        (lambda m: attn(m).pattern.mean(axis=1), (-2, -1)),
+        (lambda m: attn(m).pattern.sum(axis=-1), (-1, None)),
+        (lambda m: attn(m).scores.argmax(axis=-1), (-1, None)),
+        (lambda m: mx.softmax(attn(m).scores, axis=-1), (-2, -1)),
     ]
     with one.generate(mx.array(PROMPT), max_tokens=COUNT, **options) as t:
         edit(one, LENGTH, LENGTH + COUNT)
@@ -307,11 +339,32 @@ def test_a_saved_row_has_a_value_where_it_is_held(one, options):
             assert close(late[2], whole[:, :, LENGTH + 1, :3])
 
 
-def test_what_later_keys_hold_is_not_known_of_what_is_computed(one):
-    with one.generate(PROMPT, max_tokens=3):
-        entropy = (attn(one).pattern + 1.0).save()
-    assert [chunk.shape for chunk in entropy[0]] == [(1, 4, 6, 6), (1, 4, 1, 7)]
-    assert entropy[1].shape == (1, 4, 1, 8)
+def test_what_later_keys_hold_is_worked_out_or_else_the_chunks_are_as_they_were(one):
+    def added(m: Any) -> Any:
+        pattern = attn(m).pattern
+        return pattern + mx.arange(pattern.shape[-1])
+
+    with one.generate(PROMPT, max_tokens=3) as t:
+        more, less = added(one).save(), (attn(one).pattern + 1.0).save()
+        row = added(one)[:, :, 3].save()
+        first = (attn(one).pattern[..., 6] + 1.0).save()
+        chained = attn(one).pattern[:, :, 3][..., 6].save()
+        entropy = -(attn(one).pattern * mx.log(attn(one).pattern + 1e-9)).sum(axis=-1)
+        entropy = entropy.save()
+    assert [chunk.shape for chunk in more[0]] == [(1, 4, 6, 6), (1, 4, 1, 7)]
+    assert more[1].shape == (1, 4, 1, 8) and row[0].shape == (1, 4, 6)
+    whole = traced(one, PROMPT, lambda m: attn(m).pattern)
+    assert close(less[0], whole + 1.0) and close(first[0], whole[..., 6] + 1.0)
+    assert chained[0].tolist() == [[0.0] * 4]
+    assert len(t.tokens) == 3 and close(entropy[0], -(whole * mx.log(whole + 1e-9)).sum(axis=-1))
+    for read in (
+        lambda: added(one)[..., 6],
+        lambda: added(one)[:, :, 3][..., 6],
+        lambda: attn(one).pattern[..., 6:7].sum(axis=-1),
+    ):
+        with pytest.raises(PartOfTextError):
+            with one.generate(PROMPT, max_tokens=3):
+                read().save()
 
 
 # -- attention to what comes later ----------------------------------------------------------------
@@ -570,7 +623,7 @@ def test_the_embedded_model_forgets_what_it_is_asked_about(tiny):
 
 def test_what_cannot_be_tracked_says_what_to_write(one):
     def normed(m: Any) -> None:
-        attn(m).pattern /= attn(m).pattern.sum(axis=-1, keepdims=True)
+        attn(m).pattern /= attn(m).pattern.mean(axis=-1, keepdims=True)
 
     def turned(m: Any) -> None:
         attn(m).pattern = attn(m).pattern.swapaxes(-1, -2)
