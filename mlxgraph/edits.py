@@ -34,9 +34,9 @@ def edit(
             `**.q_proj`; or a module handle.  `.input` at the end means the module's first
             argument, `.calls[1]` its second call in one forward.
         function: of one array, of the output's shape or that of the part that is chosen.
-        positions: the positions of the sequence (axis 1) to edit; all if left out.  They count
-            from each row's real ends, whatever the padding, and the function sees them alone;
-            rows that have different numbers of them come one by one.
+        positions: the positions of the sequence to edit, whichever axis they are; all if left
+            out.  They count from each row's real ends, whatever the padding, and the function
+            sees them alone; rows that have different numbers of them come one by one.
         heads: for an attention module: the heads whose outputs, before the output projection,
             are edited; the function sees (batch, length, heads, head dimension).
         expect: how many modules must match; another number raises CountError on use.

@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.inputs import (
-    axis_of_positions,
+    axes_at,
     check_model,
     check_position,
     choose_layers,
@@ -26,6 +26,7 @@ from mlxgraph.analysis.inputs import (
     is_messages,
     names_of,
     value_at,
+    with_axes_first,
 )
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError
@@ -97,6 +98,8 @@ def _rows(model: Traceable, prompts: Any) -> list[Row]:
         return [model.encode(prompts)]
     if is_encoding(prompts):
         return list(encoded_rows(model, prompts))
+    if isinstance(prompts, np.ndarray) and prompts.dtype.kind in "UO":  # of texts
+        return _rows(model, prompts.tolist())
     if isinstance(prompts, (mx.array, np.ndarray)):
         array = mx.array(prompts)
         if array.ndim == 1:
@@ -196,17 +199,18 @@ def _one_batch(
     if single:
         at, which = at[:, 0], which[:, 0]
     kept = []
+    axes = axes_at(model, names := list(names), rows)
     with model.trace(_batch(rows)):
         for name in names:
             stream = first_array(value_at(model, name))
-            axis = axis_of_positions(model, name)
-            stream = stream.swapaxes(1, 2) if axis == 2 else stream
-            if stream.ndim < 3 or axis is None:
+            batch, positions = axes[name]
+            if stream.ndim < 3 or batch is None or len(positions) != 1:
+                several = "several axes of" if len(positions) > 1 else "no"
                 raise ShapeError(
-                    f"{name} gives {stream.shape}, which has no positions", str(here()),
+                    f"{name} gives {stream.shape}, which has {several} positions", str(here()),
                     "Give inputs with axes (batch, length, ...), or use collect_activations.",
                 )  # fmt: skip
-            kept.append(stream[which, at].save())
+            kept.append(with_axes_first(stream, batch, positions[0])[which, at].save())
     return kept
 
 

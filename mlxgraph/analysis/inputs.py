@@ -6,7 +6,7 @@ In: what the user gave.  Out: rows that a trace takes, and layers and positions 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -146,12 +146,57 @@ def value_at(model: Traceable, name: str) -> Any:
         return model[module].input if port == "input" else model[module].inputs
 
 
-def axis_of_positions(model: Traceable, name: str) -> int | None:
-    """Which axis of a site's value is that of positions: inside an attention heads come before."""
-    try:
-        return getattr(model[name], "axis_of_positions", 1)
-    except SiteNameError:
-        return 1
+def axes_at(
+    model: Traceable, names: Iterable[str], rows: Sequence[Any]
+) -> dict[str, tuple[int | None, list[int]]]:
+    """For each site the axis of its rows and those of its positions, in a batch of these texts.
+
+    Nearly all values are (batch, length, width).  Of any other a forward with a token more and one
+    with a row more are asked which axes grow: heads come before positions inside an attention, and
+    some models pass on several streams, stacked.
+
+    Args: rows: token ids of each text, or arrays of a custom model, (length, ...).
+    Returns: None for an axis of rows that is not there, or not one.
+    """
+    names = list(names)
+    if isinstance(rows[0], mx.array):
+        return dict.fromkeys(names, (0, [1]))
+    count, length = len(rows), max(map(len, rows))
+    shapes = _shapes(model, names, rows)
+    odd = [name for name in names if len(shapes[name]) != 3 or shapes[name][:2] != (count, length)]
+    found: dict[str, tuple[int | None, list[int]]] = dict.fromkeys(names, (0, [1]))
+    if odd:
+        longer = _shapes(model, odd, [[*row, row[-1]] for row in rows])
+        more = _shapes(model, odd, [*rows, rows[0]])
+        for name in odd:
+            batch = _grown(shapes[name], more[name], count)
+            found[name] = (
+                batch[0] if len(batch) == 1 else None,
+                _grown(shapes[name], longer[name], length),
+            )
+    return found
+
+
+def _shapes(model: Traceable, names: list[str], rows: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    with model.trace(list(rows)):
+        return {name: tuple(first_array(value_at(model, name)).shape) for name in names}
+
+
+def _grown(shape: tuple[int, ...], other: tuple[int, ...], size: int) -> list[int]:
+    """The axes of this size that are one longer; none where anything else has changed."""
+    if len(shape) != len(other):
+        return []
+    pairs = list(zip(shape, other, strict=True))
+    found = [k for k, (a, b) in enumerate(pairs) if a != b]
+    return found if all(pairs[k] == (size, size + 1) for k in found) else []
+
+
+def with_axes_first(value: Any, rows: int, positions: int) -> Any:
+    """A view of a site's value whose first two axes are those of rows and of positions."""
+    if (rows, positions) == (0, 1):
+        return value
+    rest = [k for k in range(value.ndim) if k not in (rows, positions)]
+    return value.transpose(rows, positions, *rest)
 
 
 def check_position(position: int, length: int, what: str = "the text") -> int:

@@ -27,6 +27,8 @@ from mlxgraph.analysis.unembed import (
     token_scores,
     top_tokens,
 )
+from mlxgraph.errors import ShapeError
+from mlxgraph.errors.source_line import here
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.lens import lens_heatmap
 
@@ -137,7 +139,7 @@ def _best_of(
         check_head(model, logits, first_array(model.layers[-1].output).shape[-1])
         if early:
             seen = slice(None) if edited else shown
-            streams = [first_array(model.layers[layer].output)[0, seen] for layer in early]
+            streams = [_stream(model, layer)[0, seen] for layer in early]
             states = mx.stack(streams).save()
         if last in layers:
             own = logits[0, shown].save()
@@ -150,6 +152,19 @@ def _best_of(
     if own is not None:
         parts.insert(layers.index(last), top_tokens(own, top_k))
     return [ids.tolist() for ids, _ in parts], [scores.tolist() for _, scores in parts]
+
+
+def _stream(model: Traceable, layer: int) -> mx.array:
+    """A layer's output.  Raises: ShapeError where it is not the one stream that the head reads."""
+    stream: mx.array = first_array(model.layers[layer].output)
+    if stream.ndim != 3:
+        raise ShapeError(
+            f"{model.layers[layer].path} gives {stream.shape}: not one residual stream, but several"
+            " stacked ones, which no norm and head read as they are",
+            str(here()),
+            "Read them, and make of them what the model makes of its last ones.",
+        )
+    return stream
 
 
 def _decoded(

@@ -14,7 +14,14 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import choose_layers, first_array, holds_tokens, one_row
+from mlxgraph.analysis.inputs import (
+    axes_at,
+    choose_layers,
+    first_array,
+    holds_tokens,
+    one_row,
+    with_axes_first,
+)
 from mlxgraph.analysis.metrics import Metric, distances, metric_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import (
@@ -22,8 +29,10 @@ from mlxgraph.errors import (
     BaselineError,
     InputError,
     LengthsError,
+    ShapeError,
     UnknownSiteError,
 )
+from mlxgraph.errors.source_line import here
 from mlxgraph.plot.figures import show
 from mlxgraph.plot.recovery import recovery_bars
 
@@ -173,23 +182,49 @@ def _run(model: Traceable, rows: list[mx.array], paths: dict[int, str], align: s
     order = [clean, corrupted, *[corrupted] * len(paths)]
     same = clean.shape == corrupted.shape
     batch: Any = mx.concatenate(order) if same else [row[0].tolist() for row in order]
+    rows_of = batch.tolist() if same and holds_tokens(batch) else list(batch)
+    axes = axes_at(model, paths.values(), rows_of)
     with model.trace(batch):
         for copy, path in enumerate(paths.values(), start=COPIES):
             value = first_array(model[path].output)
+            row, positions = axes[path]
+            if row is None or not (same or positions):
+                raise ShapeError(
+                    f"{path} gives {value.shape}, of which no axis is that of the texts",
+                    str(here()),
+                    "Patch a component whose value has one.",
+                )
+            value = with_axes_first(value, row, positions[0]) if positions else value
             if same:
                 value[copy] = value[CLEAN]
             else:
-                _patch_aligned(value, copy, [row.shape[1] for row in rows], align)
+                lengths = [one.shape[1] for one in rows]
+                _patch_aligned(value, copy, lengths, align, _second(row, positions))
         logits = first_array(model.output)[:, -1].astype(mx.float32).save()
     return logits
 
 
-def _patch_aligned(value: Any, copy: int, lengths: list[int], align: str) -> None:
-    """Patch the positions that a left-padded row shares with the clean one."""
+def _second(row: int, positions: list[int]) -> int | None:
+    """Where a second axis of positions is, once those of rows and of positions come first."""
+    if len(positions) < 2:
+        return None
+    before = [axis for axis in (row, positions[0]) if axis < positions[1]]
+    return positions[1] - len(before) + 2
+
+
+def _patch_aligned(value: Any, copy: int, lengths: list[int], align: str, keys: int | None) -> None:
+    """Patch the positions that a left-padded row shares with the clean one.
+
+    Args: keys: a second axis of positions, as a pattern has: it is moved along with the first, and
+        what the clean text has of tokens that the other lacks is left out.
+    """
     longest, both = max(lengths), min(lengths)
     starts = [longest - (length if align == "start" else both) for length in lengths]
     source, target = (slice(start, start + both) for start in starts)
-    if value.shape[1] == longest:
-        value[copy, target] = value[CLEAN, source]
-    else:  # heads before positions
-        value[copy, :, target] = value[CLEAN, :, source]
+    clean = value[CLEAN]
+    there: tuple[Any, ...] = (Ellipsis,)
+    if keys is not None:
+        clean = mx.roll(clean, starts[1] - starts[0], axis=keys - 1)
+        rest = (slice(None),) * (keys - 2)
+        there = (*rest, slice(longest - lengths[1], None), Ellipsis)
+    value[(copy, target, *there)] = clean[(source, *there)]

@@ -64,12 +64,12 @@ def top(model: Traceable, logits: Any, k: int = 5) -> Any:
         >>> model.top(logits)[0].token
     """
     rows = _rows(logits)
-    if mx.any(mx.isnan(rows) | (rows == mx.inf)).item():
+    chances = mx.softmax(rows, axis=-1, precise=True)
+    if mx.any(mx.isnan(chances)).item():
         raise InputError(
             "these logits hold what is no number (nan or inf): no token is the most probable.\n"
             "  Look at the activations before them: the first layer whose output holds one."
         )
-    chances = mx.softmax(rows, axis=-1, precise=True)
     ids, _ = top_tokens(rows, k, "k")
     best: list[list[float]] = mx.take_along_axis(chances, ids, axis=-1).tolist()  # type: ignore[assignment]
     found: list[list[int]] = ids.tolist()  # type: ignore[assignment]

@@ -42,6 +42,7 @@ from mlxgraph.errors.shapes import (
     OperationError,
     PositionError,
     ShapeError,
+    SharedByRowsError,
     StepError,
     numbered,
 )
@@ -137,6 +138,7 @@ __all__ = [
     "PositionError",
     "RewriteError",
     "ShapeError",
+    "SharedByRowsError",
     "SiteNameError",
     "StaleHandleError",
     "StateError",

@@ -15,6 +15,18 @@ class ShapeError(MLXGraphError, ValueError):
         super().__init__("\n".join(filter(None, lines)))
 
 
+class SharedByRowsError(ShapeError, AttributeError):
+    """A value that cannot be right for every text, where texts of several lengths are padded."""
+
+    def __init__(self, shape: tuple[int, ...], where: str):
+        super().__init__(
+            f"this value of shape {shape} cannot be told apart by texts of several lengths: it has"
+            " no axis of positions beside that of the texts, and the texts are padded",
+            where,
+            "Trace these texts one by one, or texts of one length.",
+        )
+
+
 class OperationError(MLXGraphError, TypeError, ValueError):
     """An operation that MLX does not accept for these values."""
 

@@ -9,7 +9,7 @@ from mlxgraph.errors.inputs import InputError
 
 
 class ChatError(InputError):
-    """Messages of which no text can be made."""
+    """Messages of which no text can be made, or of which the template leaves one out."""
 
 
 class NoChatTemplateError(ChatError):
@@ -42,6 +42,22 @@ class TokenError(InputError):
             f"{text!r} is {len(pieces)} tokens: {', '.join(map(repr, pieces))}.\n{spaced}"
             "  Choose a text of one token, or take the first of several:"
             f" model.encode({text!r}, add_special_tokens=False)[0]."
+        )
+
+    @classmethod
+    def unknown(cls, text: str, token: str) -> TokenError:
+        """Of a text that the vocabulary does not have."""
+        return cls(
+            f"{text!r} is not in the vocabulary: it becomes {token!r}, as everything does that is"
+            " not.\n  Choose a text of one token, such as ' Paris'."
+        )
+
+    @classmethod
+    def left_out(cls, part: str) -> TokenError:
+        """Of a part that ends beyond the last token."""
+        return cls(
+            f"{part!r} ends after the last token: the tokenizer leaves spaces and line breaks out"
+            " there.\n  Leave them out as well; model.str_tokens(text) shows the tokens."
         )
 
     @classmethod

@@ -120,7 +120,7 @@ class Census:
         self.look = None
 
     def is_inside(self, site: Site) -> bool:
-        """Whether a site is one inside a module of this forward."""
+        """Whether a site is one inside a module of this forward, of those that were asked for."""
         return bool(self.inside) and site._replace(port=OUTPUT) in self.inside
 
     def of_modules(self) -> list[Site]:

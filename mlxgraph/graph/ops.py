@@ -111,6 +111,7 @@ MX_TRANSPOSE = "mx.transpose"
 MX_TRI = "mx.tri"
 MX_UNFLATTEN = "mx.unflatten"
 MX_WHERE = "mx.where"
+NN_SOFTMAX = "nn.softmax"
 NN_LOSSES_CROSS_ENTROPY = "nn.losses.cross_entropy"
 NN_LOSSES_NLL_LOSS = "nn.losses.nll_loss"
 TAKES_CLASSES = frozenset({NN_LOSSES_CROSS_ENTROPY, NN_LOSSES_NLL_LOSS})  # by number, along an axis

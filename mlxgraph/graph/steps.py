@@ -30,13 +30,12 @@ def takes_step(steps: Any, step: int) -> bool:
     return step in steps if isinstance(steps, (tuple, list)) else step == steps
 
 
-def bounds_of(steps: Any) -> tuple[int, ...] | None:
-    """The steps from which on something else is meant; None where that goes on for ever."""
+def bounds_of(steps: Any) -> tuple[int, ...]:
+    """The steps from which on something else is meant, as far as that is not by turns."""
     if isinstance(steps, Slice):
-        start, stop, by = steps.value
-        if by not in (None, 1):
-            return None
-        return tuple(bound for bound in (start, stop) if bound is not None)
+        start, stop, _ = steps.value
+        start = start or 0
+        return (start, start + 1) if stop is None else (start, start + 1, stop)
     numbers = steps if isinstance(steps, tuple) else (steps,)
     return tuple(bound for number in numbers for bound in (number, number + 1))
 

@@ -10,6 +10,7 @@ In: an engine with edits.  Out: a module.  Never: weights of its own.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
@@ -164,7 +165,7 @@ class _Edited:
             self._forwards(1).text.look_ahead(0, 2, keep=False)
 
     def forward(self, args: tuple, kwargs: dict[str, Any]) -> Any:
-        cache = kwargs.get("cache", args[1] if len(args) > 1 else None)
+        cache = self._cache(args, kwargs)
         if not self.engine.is_edited:
             return self.root(*args, **kwargs)
         if cache is None:
@@ -192,6 +193,13 @@ class _Edited:
                 window = self._window(own, start + before, count - before)
                 rows.append((Row(row, row, (before, count)), window))
         return own.rows(rows, args, kwargs)[0]
+
+    def _cache(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The cache of a call, as the wrapped module's own signature has it."""
+        if "cache" in kwargs or len(args) < 2:
+            return kwargs.get("cache")
+        names = list(inspect.signature(self.root.__call__).parameters)  # type: ignore[operator]
+        return dict(zip(names, args, strict=False)).get("cache")
 
     def _window(self, forwards: Forwards, start: int, count: int) -> Window:
         """The tokens of a call, in the text that the cache holds."""

@@ -38,6 +38,7 @@ def generate(
     interventions: Interventions | None = None,
     graph: Graph | HasGraph | None = None,
     params: dict[str, Any] | None = None,
+    compile: bool = False,
     **options: Any,
 ) -> Generation:
     """Generate by mlx-lm's own loop, with edits and saves at its forwards.
@@ -47,14 +48,16 @@ def generate(
     text, whichever of its tokens a forward is given; -1 is the newest token of each step.
 
     Args:
-        prompt: a text, or token ids (a list, or an array of shape (length,) or (1, length)); or
-            several, a list of texts or of lists of ids, of any lengths: the block is written as for
-            one of them, and done to each.
+        prompt: a text, messages, or token ids (a list, or an array of shape (length,) or
+            (1, length)); or a list of these, of any lengths: the block is written as for one of
+            them, and done to each.
         max_tokens: the most new tokens; -1 for no limit but the end of the text.
         stop: a text, or several, to stop at; the text ends before it.
         interventions: functions of one array by module name, applied first.
         graph: edits and saves to begin with, as for `trace`.
         params: values for params, by name; those of `graph` may also be given as keywords.
+        compile: compile the forward of one new token where the caches are plain ones and it gives
+            what it gives in Python, up to rounding; for long texts of small models.
         options: those of `mlx_lm.generate`: sampler, logits_processors, prompt_cache,
             max_kv_size, kv_bits, kv_group_size, quantized_kv_start, prefill_step_size,
             prompt_progress_callback.
@@ -85,16 +88,23 @@ def generate(
             "a generation goes on from a text.\n  Give a text, or token ids, or a list of them."
         )
     values = {**params_of(params), **given}
-    if call.tokens.shape[0] != 1:
-        check_options(options)
+    if call.tokens.shape[0] != 1 or _is_list_of_texts(prompt):
+        check_options({**options, **({"compile": True} if compile else {})})
         rows = _rows(call)
         several = pieces_of_rows(engine, rows, most, _stops(stop), options, Callee)
         loop = Loop(call, 0, most, several, engine.tokenizer is not None)
         return BatchGeneration(engine, loop, interventions, graph, values)
     start = _start(options.get("prompt_cache"))
     pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options)
-    loop = Loop(call, start, most, pieces, engine.tokenizer is not None)
+    loop = Loop(call, start, most, pieces, engine.tokenizer is not None, compile)
     return Generation(engine, loop, interventions, graph, values)
+
+
+def _is_list_of_texts(prompt: Any) -> bool:
+    """Whether a prompt is a list of texts, or of lists of ids, of which there may be one."""
+    return isinstance(prompt, (list, tuple)) and all(
+        isinstance(one, (str, list, tuple)) for one in prompt
+    )
 
 
 def _rows(call: Call) -> list[list[int]]:

@@ -176,6 +176,8 @@ class Inference:
         def lookup(child: Node) -> Any:
             return self.infos[child].value
 
+        if node.op == ops.AT_STEPS:
+            return lookup(node.args[2])  # whichever step it will be
         if node.op == ops.CALL:
             path, args, kwargs = call_arguments(node, lookup)
             return self._modules()[path](*args, **kwargs)

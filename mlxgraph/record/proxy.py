@@ -14,12 +14,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import GradientError, MLXGraphError, ShapeError
+from mlxgraph.errors import GradientError, MLXGraphError, ShapeError, UnknownSiteError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge, trim, with_edges
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
+from mlxgraph.graph.site_name import PORTS
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.arrays import fill, same_data, wear
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -141,6 +142,14 @@ class Proxy(Saved):
         self._result = None
         self._recording = self._origin = None
         wear(self, Saved)
+
+    @at_the_edge
+    def __getattr__(self, name: str) -> Any:
+        if name in PORTS:  # `attn.pattern.output`
+            advice = f"It is the value already: leave .{name} out."
+            raise UnknownSiteError(name, (), self._describe(), kind="part", advice=advice, near=[])
+        text = f"{type(self).__name__!r} object has no attribute {name!r}"
+        raise AttributeError(text, name=name, obj=self)
 
     @property
     def value(self) -> Any:

@@ -71,7 +71,8 @@ class Saves:
                 unique = f"{name}#{counts[name]}"
                 counts[name] += unique in taken
             taken.add(unique)
-            found.append((unique, reduce(for_steps, reversed(steps), kept._node)))
+            node = kept._node
+            found.append((unique, reduce(for_steps, reversed(steps), node) if steps else node))
         return found
 
     def finish(self, names: Sequence[str], results: Sequence[Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.held import (
@@ -34,38 +34,11 @@ from mlxgraph.rewrite import across_keys, both, chunks
 from mlxgraph.rewrite.fitting import BY_WHERE, RESHAPE, SAME, Fitting, Recorded
 from mlxgraph.rewrite.held_index import Chosen, chosen_by
 from mlxgraph.rewrite.held_nested import nested
+from mlxgraph.rewrite.lowered import Keep, Lowered, Save
 from mlxgraph.rewrite.odd import odd
 
 WRITES = frozenset({ops.UPDATE, *ops.AT.values()})
 _RESHAPES = ops.RESHAPES - {ops.RESHAPE_LIKE}
-
-
-class Save(NamedTuple):
-    """A save in one forward: the axis along which several forwards' values are joined, or axes of a
-    nested value, or Keys; None of one whose last is whole, a frozenset where they cannot be."""
-
-    name: str
-    node: Node
-    axes: Any
-
-
-class Lowered(NamedTuple):
-    """What a graph is in one forward.
-
-    Attributes:
-        writes: the edited sites; saves: those that have a value in this forward.
-        keep: what later forwards will ask for, by the recorded node.
-        asks: what earlier forwards kept: the recorded node of each param.
-        exact: whether another window of the same kind needs another graph.
-        counted: whether it matters that values of all tokens so far begin with the text's first.
-    """
-
-    writes: tuple[tuple[Site, Node], ...]
-    saves: list[Save]
-    keep: list[tuple[Node, Node]]
-    asks: dict[Node, Node]
-    exact: bool
-    counted: bool
 
 
 class Forward:
@@ -87,7 +60,7 @@ class Forward:
             if written is not None and written is not site_node(*site):
                 writes.append((site, written))
         saves = [s for name, node in self.recorded.graph.saves for s in self._saved(name, node)]
-        keep = [(node, found) for node in self.recorded.wanted for found in self._to_keep(node)]
+        keep = [found for node in self.recorded.wanted for found in self._to_keep(node)]
         used = walk([*[n for _, n in writes], *[s.node for s in saves]])
         asks = {node: self.fit.asks[node] for node in used if node in self.fit.asks}
         return Lowered(tuple(writes), saves, keep, asks, self.fit.exact, self.fit.counted)
@@ -149,12 +122,16 @@ class Forward:
     def _is_fresh(node: Node) -> bool:
         return any(below.op in (ops.SITE, ops.MX_FULL) for below in walk([node]))
 
-    def _to_keep(self, node: Node) -> list[Node]:
+    def _to_keep(self, node: Node) -> list[Keep]:
         state = self.states[node]
-        if isinstance(state, Held):
-            return [state.node] if state.is_complete and state.node is not None else []
+        if isinstance(state, Held) and state.grown:
+            whole = state.is_complete and state.node is not None
+            return [Keep(node, state.node)] if whole else []  # type: ignore[arg-type]
+        if isinstance(state, Held) and state.node is not None and state.here:
+            self.fit.exact = True  # a window further on holds others of its positions
+            return [Keep(node, state.node, state.axis, tuple(state.here), len(state.full))]
         if isinstance(state, Plain) and state.node not in self.fit.asks:
-            return [state.node]
+            return [Keep(node, state.node)]
         return []
 
     # -- one node ---------------------------------------------------------------------------------

@@ -22,11 +22,12 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.steps import bounds_of
-from mlxgraph.graph.values import frozen_leaves
+from mlxgraph.graph.values import Slice, frozen_leaves
 from mlxgraph.rewrite.fitting import About, Recorded
-from mlxgraph.rewrite.one_forward import WRITES, Forward, Lowered, Save
+from mlxgraph.rewrite.lowered import Keep, Lowered, Save
+from mlxgraph.rewrite.one_forward import WRITES, Forward
 
-__all__ = ["About", "Lowered", "Save", "Text"]
+__all__ = ["About", "Keep", "Lowered", "Save", "Text"]
 
 
 class Text:
@@ -35,13 +36,13 @@ class Text:
     def __init__(self, graph: Graph, about: About):
         self._recorded = Recorded(graph, about)
         self._everywhere: dict[int, bool] = {}
-        positions, steps = _marks(self._recorded.nodes, about.numbers)
+        positions, steps, strided = _marks(self._recorded.nodes, about.numbers)
+        self._strided = strided
         self._positions = sorted({p for p in positions if p >= 0})
         self._ends = sorted({-p for p in positions if p < 0})
-        self._steps = None if steps is None else sorted(steps)
+        self._bounds = sorted(steps)
         last = [max(found, default=0) for found in (self._positions, self._ends)]
-        never = float("inf")
-        self._last = (*last, never if steps is None else max(steps, default=1))
+        self._last = (*last, float("inf") if strided else max(steps, default=1))
 
     def is_settled(self, window: Window) -> bool:
         """Whether a window of one token, and every later one, comes after all that is named."""
@@ -51,9 +52,9 @@ class Text:
 
     def key(self, window: Window) -> Any:
         """Equal for windows of one token that need the same graph, as far as it is not exact."""
-        if window.stop - window.start != 1 or self._steps is None:
+        if window.stop - window.start != 1 or self._strided:
             return window
-        at, ends, steps = self._positions, self._ends, self._steps
+        at, ends, steps = self._positions, self._ends, self._bounds
         return (
             bisect_left(at, window.start),
             bisect_right(at, window.start),
@@ -73,7 +74,7 @@ class Text:
         """
         length, wanted = self._recorded.about.length, dict.fromkeys(self._recorded.wanted)
         marks = {p for q in self._positions for p in (q, q + 1)}
-        marks |= {prompt - 1 + s for s in (*(self._steps or ()), 0, 1)} | {length - 1}
+        marks |= {prompt - 1 + s for s in (*self._bounds, 0, 1)} | {length - 1}
         for p in sorted(marks):
             if first <= p < prompt:
                 window = Window(p, p + 1, prompt, 0)
@@ -101,6 +102,8 @@ class Text:
         starts = {0, far} | {start for p in self._positions for start in (p, p + 1)}
         windows = [Window(start, start + count, start + count, 1) for start in starts]
         windows += [w._replace(length=w.length + n) for n in (1, *self._ends, far) for w in windows]
+        if self._strided:
+            return False
         first = None
         for window in sorted(windows):
             try:
@@ -126,18 +129,23 @@ class Text:
 
 def _marks(
     nodes: Iterable[Node], numbers: Callable[[Node], Any]
-) -> tuple[set[int], set[int] | None]:
-    """Every whole number among indices, and the bounds of steps (None where there is no end)."""
+) -> tuple[set[int], set[int], bool]:
+    """Every whole number among indices, the bounds of steps, and whether some positions or steps
+    are left out by turns: each window is then another."""
     positions: set[int] = set()
-    steps: set[int] | None = set()
+    steps: set[int] = set()
+    slices = []
     for node in nodes:
         if node.op == ops.GETITEM or node.op in WRITES:
-            for leaf in frozen_leaves(node.args[1]):
+            index = node.args[1]
+            for leaf in frozen_leaves(index):
                 if type(leaf) is int:
                     positions.add(leaf)
                 elif type(leaf) is Node:
                     positions.update(numbers(leaf) or ())
+            parts = index if type(index) is tuple else (index,)
+            slices += [part.value for part in parts if type(part) is Slice]
         elif node.op == ops.AT_STEPS:
-            bounds = bounds_of(node.args[0])
-            steps = None if bounds is None or steps is None else steps | set(bounds)
-    return positions, steps
+            steps.update(bounds_of(node.args[0]))
+            slices += [node.args[0].value] if type(node.args[0]) is Slice else []
+    return positions, steps, any(by not in (None, 1) for _, _, by in slices)

@@ -21,7 +21,7 @@ from mlxgraph.graph.nested import is_container, leaves
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, substitute
 from mlxgraph.graph.site import OUTPUT, SKIP, Site
 from mlxgraph.graph.values import Slice
-from mlxgraph.rewrite.one_forward import Lowered, Save
+from mlxgraph.rewrite.lowered import Keep, Lowered, Save
 
 
 class Row(NamedTuple):
@@ -50,7 +50,7 @@ class Joined(NamedTuple):
 
     writes: list[tuple[Site, Node]]
     saves: list[tuple[int, Save]]
-    keep: list[tuple[tuple[int, Node], Node]]
+    keep: list[tuple[int, Keep]]
     asks: dict[Node, tuple[int, Node]]
 
 
@@ -59,7 +59,7 @@ def joined(rows: Sequence[tuple[Row, Lowered]], sites: Sites, draws: int) -> Joi
     writes: dict[Site, Node] = {}
     found = Joined([], [], [], {})
     for row, lowered in rows:
-        kept = [node for _, node in lowered.keep]
+        kept = [keep.value for keep in lowered.keep]
         roots = [*[n for _, n in lowered.writes], *[s.node for s in lowered.saves], *kept]
         moved = substitute(roots, partial(_moved, row=row, sites=sites, draws=draws))
         for site, node in lowered.writes:
@@ -67,7 +67,8 @@ def joined(rows: Sequence[tuple[Row, Lowered]], sites: Sites, draws: int) -> Joi
             writes[site] = _put(site, base, moved[node], row, sites)
         for save in lowered.saves:
             found.saves.append((row.text, save._replace(node=moved[save.node])))
-        found.keep.extend(((row.text, node), moved[low]) for node, low in lowered.keep)
+        for keep in lowered.keep:
+            found.keep.append((row.text, keep._replace(value=moved[keep.value])))
         for param, node in lowered.asks.items():
             found.asks[_own(param, row)] = (row.text, node)
     return found._replace(writes=list(writes.items()))

@@ -26,7 +26,7 @@ import mlx.core as mx
 from mlxgraph.graph.inside import OPS, below, parted
 from mlxgraph.mlx_facts.watching import is_in_compiled, reach_attributes, watched
 from mlxgraph.run.attention import KERNELS, attend
-from mlxgraph.run.handwritten import MATMUL, SOFTMAX, Written
+from mlxgraph.run.handwritten import STEPS, Written
 from mlxgraph.run.names import with_own_ops
 from mlxgraph.run.standin import Hook, StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -135,7 +135,7 @@ class Watch:
         try:
             if name in KERNELS:
                 real = partial(self._kernel, self._next(module), module, name, real)
-            elif name in (MATMUL, SOFTMAX) and module in self._written:
+            elif name in STEPS and module in self._written:
                 real = self._step(module, name, self._next(path), real)
             if self._paths is not None and path not in self._paths:
                 return real(*args, **kwargs)

@@ -10,11 +10,13 @@ saves, lazy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from copy import copy
 from functools import partial
 from typing import Any
+
+import mlx.core as mx
 
 from mlxgraph.errors import NeverCalledError
 from mlxgraph.graph.census import Census
@@ -46,13 +48,18 @@ class _Now:
 
 
 class LongRun:
-    """Copies of a model for many forwards.  Args: hooked: the paths that plans may name."""
+    """Copies of a model for many forwards.
 
-    def __init__(self, tree: ModuleTree, hooked: Iterable[str]):
+    Args: hooked: the paths that plans may name; weights: arrays to use in place of the tree's.
+    """
+
+    def __init__(
+        self, tree: ModuleTree, hooked: Iterable[str], weights: Sequence[mx.array] | None = None
+    ):
         self._tree = tree
         self._now = _Now()
         self._weights = tree.seen_now()
-        self._standin = StandIn(tree, hooked, self._now.answer)
+        self._standin = StandIn(tree, hooked, self._now.answer, weights)
 
     def is_of_now(self) -> bool:
         """Whether the model's weights are still those that were copied."""

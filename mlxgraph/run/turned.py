@@ -15,10 +15,14 @@ a token more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 
+from mlxgraph.errors import SharedByRowsError
+from mlxgraph.errors.source_line import here
+from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.nested import entries, leaves, map_nested, rebuilt, unflatten
 from mlxgraph.graph.site import Site
@@ -30,9 +34,18 @@ SURE = {mx.float32: 1e-4}  # of the largest logit: the same numbers but for the 
 NOISE = 0.02  # of it in half precision
 
 
+def _refused(name: str) -> Callable[..., Any]:
+    def method(self: SharedByRows, *_: Any) -> Any:
+        raise self.refusal()
+
+    method.__name__ = name
+    return at_the_edge(method)
+
+
 class SharedByRows:
-    """What stands for an array that has positions and no rows, or not one row for each text: where
-    texts of several lengths are turned, one array cannot be right for all of them."""
+    """What stands for an array that cannot be right for every row where texts of several lengths
+    are turned: it has positions and no rows; or rows and no positions, and then it may be what a
+    forward has come to after the padding."""
 
     __slots__ = ("shape",)
 
@@ -41,6 +54,23 @@ class SharedByRows:
 
     def __repr__(self) -> str:
         return f"<{self.shape}, shared by rows of several lengths: trace them one by one to see it>"
+
+    def refusal(self, where: str = "") -> SharedByRowsError:
+        """The error of who computes with it."""
+        return SharedByRowsError(self.shape, where or str(here()))
+
+    @at_the_edge
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python and libraries ask of any object
+            raise AttributeError(name)
+        raise self.refusal()
+
+
+for _sign in ("add", "sub", "mul", "truediv", "matmul", "pow", "mod", "floordiv"):
+    for _kind in ("", "r", "i"):
+        setattr(SharedByRows, f"__{_kind}{_sign}__", _refused(f"__{_kind}{_sign}__"))
+for _name in ("neg", "abs", "float", "int", "bool", "len", "iter", "getitem", "setitem", "array"):
+    setattr(SharedByRows, f"__{_name}__", _refused(f"__{_name}__"))
 
 
 def turned_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -54,7 +84,7 @@ def turned_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
 
 def rows_turned(tokens: mx.array, padding: mx.array) -> mx.array:
     """Rows that were padded on the left, padded on the right."""
-    return _turned(tokens, -padding, 0, 1)
+    return _turned(tokens, 0, 1, -padding)
 
 
 def is_causal(model: Any) -> bool:
@@ -133,23 +163,28 @@ def _of_shape(call: Call, tokens: mx.array, padding: mx.array, rows: int, length
 
 
 def _axes(value: Any, longer: Any, more: Any, rows: int, length: int) -> Any:
-    """The axis of an array's rows and those of its positions; `SharedByRows` where it has the
-    second and not the first."""
+    """The axis of an array's rows and those of its positions; `SharedByRows` where it has one and
+    not the other."""
     if not isinstance(value, ARRAY):
         return None
-    positions, batch = _grown(value, longer, length), _grown(value, more, rows)
+    positions, batch = (
+        grown_axes(value.shape, other.shape if isinstance(other, ARRAY) else None, size)
+        for other, size in ((longer, length), (more, rows))
+    )
     if positions == []:
-        return None
+        return SharedByRows if batch != [] else None  # a state after the last token, or one token's
     if positions is None or batch is None or len(batch) != 1 or batch[0] in positions:
         return SharedByRows
     return (*batch, *positions)
 
 
-def _grown(value: mx.array, other: Any, size: int) -> list[int] | None:
-    """The axes that have become longer: each by one, and none otherwise, or None."""
-    if not isinstance(other, ARRAY) or value.ndim != other.ndim:
+def grown_axes(
+    shape: tuple[int, ...], other: tuple[int, ...] | None, size: int
+) -> list[int] | None:
+    """The axes that have become longer: each from `size` by one, and no other; or None."""
+    if other is None or len(shape) != len(other):
         return None
-    pairs = list(zip(value.shape, other.shape, strict=True))
+    pairs = list(zip(shape, other, strict=True))
     found = [k for k, (a, b) in enumerate(pairs) if a != b]
     return found if all(pairs[k] == (size, size + 1) for k in found) else None
 
@@ -177,12 +212,22 @@ class Turning:
         self._padding = padding
 
     def shown(self, site: Site, value: Any) -> Any:
-        """A site's value as a graph sees it."""
-        return self._each(site, value, self._padding)
+        """A site's value as a graph sees it.
+
+        The padding comes after the text in the forward, and is made of it: what is computed of a
+        whole row and differentiated must not come back to the text that way.
+        """
+        return self._each(site, value, self._shown, lambda one: SharedByRows(one.shape))
 
     def back(self, site: Site, value: Any) -> Any:
         """A value of a graph's as the model goes on with it."""
-        return self._each(site, value, -self._padding)
+        return self._each(site, value, partial(_turned, by=-self._padding), _unwritten)
+
+    def _shown(self, value: mx.array, batch: int, axis: int) -> mx.array:
+        value = _turned(value, batch, axis, self._padding)
+        columns = mx.arange(value.shape[axis])[None] >= self._padding[:, None]
+        is_text = _along(columns, value, batch, axis)
+        return mx.where(is_text, value, mx.stop_gradient(value))
 
     def changed(self, site: Site, value: Any, shown: Any, edited: Any) -> Any:
         """A site's value with what was edited of it; the rest are the objects themselves."""
@@ -190,11 +235,11 @@ class Turning:
             return value
         return _changed(value, shown, edited, self.back(site, edited))
 
-    def _each(self, site: Site, value: Any, by: mx.array) -> Any:
+    def _each(self, site: Site, value: Any, *ways: Callable[..., Any]) -> Any:
         axes = self._axes.get(site)
         if axes is None:
             return value
-        return unflatten(value, list(_leaves_turned(leaves(value), axes, by)))
+        return unflatten(value, list(_leaves_turned(leaves(value), axes, *ways)))
 
 
 def _changed(value: Any, shown: Any, edited: Any, turned: Any) -> Any:
@@ -203,26 +248,41 @@ def _changed(value: Any, shown: Any, edited: Any, turned: Any) -> Any:
     parts = [entries(one) for one in (value, shown, edited, turned)]
     keys = [[key for key, _ in part] for part in parts]
     if not keys[0] or any(found != keys[0] for found in keys):
-        return turned
+        return value if type(turned) is SharedByRows else turned
     four = zip(*parts, strict=True)
     return rebuilt(turned, [_changed(*(item for _, item in each)) for each in four])
 
 
-def _leaves_turned(found: list[Any], axes: list[Any], by: mx.array) -> Iterator[Any]:
+def _leaves_turned(
+    found: list[Any],
+    axes: list[Any],
+    turn: Callable[..., mx.array],
+    shared: Callable[[Any], Any],
+) -> Iterator[Any]:
     for value, along in zip(found, axes, strict=True):
         if type(along) is tuple:
             batch, *positions = along
             for axis in positions:
-                value = _turned(value, by, batch, axis)
-        yield value
+                value = turn(value, batch, axis)
+        yield shared(value) if along is SharedByRows else value
 
 
-def _turned(value: mx.array, by: mx.array, batch: int, axis: int) -> mx.array:
+def _unwritten(value: Any) -> Any:
+    """What stands for what rows share.  Raises: SharedByRowsError for an array written there."""
+    if type(value) is not SharedByRows:
+        raise SharedByRows(value.shape).refusal("a run of texts of several lengths")
+    return value
+
+
+def _turned(value: mx.array, batch: int, axis: int, by: mx.array) -> mx.array:
     """Every row with its positions moved to the right by its own number, around the end."""
     length = value.shape[axis]
     columns = (mx.arange(length)[None] - by[:, None]) % length
-    if batch > axis:
-        columns = columns.T
+    return mx.take_along_axis(value, _along(columns, value, batch, axis), axis=axis)
+
+
+def _along(columns: mx.array, value: mx.array, batch: int, axis: int) -> mx.array:
+    """Something for each row and position, (rows, positions), on these two axes of a value."""
     shape = [1] * value.ndim
-    shape[batch], shape[axis] = value.shape[batch], length
-    return mx.take_along_axis(value, columns.reshape(shape), axis=axis)
+    shape[batch], shape[axis] = value.shape[batch], value.shape[axis]
+    return (columns.T if batch > axis else columns).reshape(shape)

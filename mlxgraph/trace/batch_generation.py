@@ -18,8 +18,8 @@ from mlxgraph.graph.held import Window
 from mlxgraph.record.recording import Recording
 from mlxgraph.rewrite.rows_joined import Row
 from mlxgraph.run.engine import Engine
-from mlxgraph.trace.forwards import joined
-from mlxgraph.trace.generation import Generation, Loop, Token
+from mlxgraph.trace.generation import Generation, Loop, Token, by_itself
+from mlxgraph.trace.pieces import joined
 from mlxgraph.trace.row_forwards import RowForwards
 
 
@@ -92,7 +92,7 @@ class BatchGeneration(Generation):
             texts.given(windows)
             return output
 
-        for came in self._loop.pieces(forward, texts):
+        for came in by_itself(self._loop.pieces(forward, texts)):
             for text, number, piece in came:
                 self._of_text[text].append(number)
                 self._text_of[text].append(piece)

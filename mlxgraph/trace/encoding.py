@@ -13,8 +13,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.errors import ChatError, InputError, NoChatTemplateError, NoTokenizerError
+from mlxgraph.errors import ChatError, InputError, NoTokenizerError
 from mlxgraph.graph.nested import leaves
+from mlxgraph.trace.chat import templated
 
 
 def token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
@@ -23,8 +24,8 @@ def token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
     Returns: None for anything else: an array, or what holds arrays.
     Raises: InputError, NoTokenizerError, NoChatTemplateError, ChatError.
     """
-    if isinstance(given, np.ndarray) and given.dtype.kind == "U":
-        given = given.tolist()
+    if getattr(getattr(given, "dtype", None), "kind", "") in ("U", "O"):
+        given = given.tolist()  # numpy's, or a column of a table
     if isinstance(given, str) or is_messages(given):
         return [encode(tokenizer, given)]
     encoded = _encoding(given)
@@ -90,14 +91,38 @@ def encode(tokenizer: Any, text: Any, add_special_tokens: bool | None = None) ->
     check_text(text)
     if tokenizer is None:
         raise NoTokenizerError(f"the text {text[:40]!r}")
-    if add_special_tokens is None and begins_with_bos(tokenizer, text):
-        add_special_tokens = False
     if add_special_tokens is None:
-        return _ids(tokenizer.encode(text))
+        return _with_one_bos(tokenizer, text)
     try:
         return _ids(tokenizer.encode(text, add_special_tokens=add_special_tokens))
     except TypeError:  # a tokenizer that adds none has no such option
-        return _ids(tokenizer.encode(text))
+        ids = _ids(tokenizer.encode(text))
+    return ids if add_special_tokens else _without_added(tokenizer, text, ids)
+
+
+def _with_one_bos(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text with the special tokens that the tokenizer adds to it, unless it begins
+    with the first of these; whether the tokenizer gives that one a name or not."""
+    named = begins_with_bos(tokenizer, text)
+    whole = [] if named else _ids(tokenizer.encode(text))
+    if not named and whole[:1] != whole[1:2]:
+        return whole
+    bare = encode(tokenizer, text, add_special_tokens=False)
+    return bare if named or whole[1 : 1 + len(bare)] == bare else whole
+
+
+def _without_added(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
+    """The ids that a tokenizer gives which cannot be told to add no begin-of-text token."""
+    first = getattr(tokenizer, "bos_token", None)
+    if not isinstance(first, str) or not first or not ids or not hasattr(tokenizer, "decode"):
+        return ids
+    if str(tokenizer.decode(ids[:1])) != first:
+        return ids
+    written = 0
+    while text.startswith(first, written * len(first)):
+        written += 1
+    found = next((k for k, one in enumerate(ids) if one != ids[0]), len(ids))
+    return ids[1:] if found > written else ids
 
 
 def check_text(text: Any) -> None:
@@ -119,8 +144,10 @@ def begins_with_bos(tokenizer: Any, text: str) -> bool:
 
 
 def _ids(encoded: Any) -> list[int]:
-    """`tokenizers`' own class gives an object, all others the ids."""
-    return list(encoded.ids if hasattr(type(encoded), "ids") else encoded)
+    """`tokenizers`' own class gives an object, which may be padded; all others the ids."""
+    if not hasattr(type(encoded), "ids"):
+        return list(encoded)
+    return [one for one, real in zip(encoded.ids, encoded.attention_mask, strict=True) if real]
 
 
 # -- messages --------------------------------------------------------------------------------
@@ -155,27 +182,6 @@ def _check_messages(given: Any) -> None:
 
 def _is_like_one(item: Any) -> bool:
     return isinstance(item, Mapping) and ("role" in item or "content" in item)
-
-
-def templated(tokenizer: Any, messages: Any) -> str:
-    """The text that the tokenizer's chat template makes of messages, for the model to go on from.
-
-    Raises: NoTokenizerError, NoChatTemplateError, ChatError for what the template refuses.
-    """
-    if tokenizer is None:
-        raise NoTokenizerError("a list of messages")
-    has_one = getattr(tokenizer, "has_chat_template", False)  # of mlx-lm's own wrapper
-    if not has_one and getattr(tokenizer, "chat_template", None) is None:
-        raise NoChatTemplateError()
-    messages = [dict(message) for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template raises whatever it likes
-        raise ChatError(
-            f"the chat template refuses these messages: {type(error).__name__}: {error}\n"
-            "  It knows which roles there are, and in which order."
-        ) from error
-    return str(text)
 
 
 # -- encodings -------------------------------------------------------------------------------
@@ -233,4 +239,9 @@ def as_array(value: Any) -> Any:
     """An array of another library as MLX's; anything else as it is."""
     if isinstance(value, mx.array) or not hasattr(type(value), "__array__"):
         return value
-    return mx.array(np.asarray(value))
+    plain = np.asarray(value)
+    if plain.dtype.kind in "SUOMm":
+        raise InputError(
+            f"an array of {plain.dtype} is no input.\n  Give numbers, token ids, or texts."
+        )
+    return mx.array(plain)

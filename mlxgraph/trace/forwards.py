@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import repeat
 from typing import Any
 
 import mlx.core as mx
@@ -18,24 +17,25 @@ from mlxgraph.evaluate.values import NodeFailure, source_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Along, Window
-from mlxgraph.graph.nested import leaves, unflatten
+from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import begin
 from mlxgraph.record.recording import Recording
-from mlxgraph.rewrite.chunks import Keys
-from mlxgraph.rewrite.positions import About, Save, Text
+from mlxgraph.rewrite.positions import About, Keep, Save, Text
 from mlxgraph.run.along import HAD, NEW, axes_of, kept_axis, of_all_so_far, over_keys
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call, describe_call
+from mlxgraph.run.compiled_step import CompiledStep
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.long_run import LongRun, as_traced, check_reached, to_the_end
 from mlxgraph.run.plan import Plan, make_plan
 from mlxgraph.run.short_cache import census_with_cache
 from mlxgraph.trace.execute import failure_said
 from mlxgraph.trace.indices import line_of
+from mlxgraph.trace.same_form import Used
 
 MOST_PLANS = 64
 
@@ -54,13 +54,14 @@ class _Planned:
         counted: sites of which keys are counted from the text's first.
     """
 
-    __slots__ = ("lowered", "plan", "counted", "checked", "known")
+    __slots__ = ("lowered", "plan", "counted", "checked", "known", "step")
 
     def __init__(self, lowered: Any, plan: Plan | None, counted: dict[Site, Any]):
         self.lowered = lowered
         self.plan = plan
         self.counted = counted
         self.checked = False
+        self.step: CompiledStep | None = None
         self.known: dict[Node, Any] | None = None  # what its sources are worth, where that stays
 
 
@@ -68,7 +69,8 @@ class Forwards:
     """A recorded graph, to be done to one window of its text after another.
 
     Args: recording: that the graph is of, on a text of `length` tokens; params: values by name;
-        live: whether weights that change are to be seen by the next forward.
+        live: whether weights that change are to be seen by the next forward; compile: whether a
+        step that goes on for ever is to be compiled where that can be done.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Forwards:
         length: int,
         rows: int = 1,
         live: bool = False,
+        compile: bool = False,
     ):
         self.graph = graph
         self._engine = engine
@@ -87,11 +90,13 @@ class Forwards:
         self._census = recording.census
         self._length = length
         self._rows = rows
+        self._used = Used(graph)
         self._kinds = {node: _kind(recording, node) for node in graph.nodes()}
         self._keeps: dict[Any, Any] = {}
         self._axes: dict[Site, Any] = {}
         self._plans: Recent[Any, _Planned] = Recent(MOST_PLANS)
         self._memory: dict[Any, Any] = {}
+        self._parts: dict[Any, dict[tuple[int, ...], Any]] = {}
         asked = (self._kept_axis, self._numbers, length, self._over_keys)
         about = About(self._kinds.get, self._axes_of, *asked)
         self.text = Text(graph, about)
@@ -101,6 +106,7 @@ class Forwards:
         self._long: LongRun | None = None
         self._settled: _Planned | None = None
         self._live = live
+        self._compile = compile
 
     # -- what the text's graph asks ---------------------------------------------------------------
 
@@ -111,7 +117,7 @@ class Forwards:
             if inside:
                 longer.look_inside()
             axes = axes_of(site, self._length, self._census, longer)
-            if inside or any(map(isinstance, leaves(axes), repeat(frozenset))):
+            if inside or any(isinstance(one, frozenset) for one in leaves(axes)):
                 short = census_with_cache(self._engine.runner, self._rows, HAD, NEW)
                 axes = axes if short is None else of_all_so_far(site, axes, short)
             self._axes[site] = axes
@@ -164,21 +170,43 @@ class Forwards:
         if plan is None:
             return long.forward(None, {}, args, kwargs)[0], []
         known = self._sources(planned, plan)
+        step = self._compiled_step(planned, plan, args, kwargs)
+        found = None if step is None else step(args, kwargs, known)
+        if step is not None and found is not None and step.is_sure(found[1]):
+            output, values = step.take(*found)
+            return output, self._kept(lowered, values)
         check = partial(self._check_keys, stop, planned.counted) if planned.counted else None
         try:
             output, values, run = long.forward(plan, known, args, kwargs, check)
         except NodeFailure as failure:
             raise failure_said(failure, self.graph) from failure.error
+        if step is not None and found is not None:
+            step.compare(found[0], output, found[1])
         if not planned.checked:
             self._check(plan, run, args[0].shape)
             planned.checked = True
+        return output, self._kept(lowered, values)
+
+    def _compiled_step(
+        self, planned: _Planned, plan: Plan, args: tuple, kwargs: dict[str, Any]
+    ) -> CompiledStep | None:
+        """The step as it is compiled, where that is asked for and may be done with this call."""
+        if not self._compile or planned is not self._settled or planned.counted:
+            return None
+        if planned.step is None:
+            tree = self._engine.runner.tree
+            planned.step = CompiledStep(tree, frozenset(self._hooked), plan)
+        return planned.step if planned.step.fits(args, kwargs) else None
+
+    def _kept(self, lowered: Any, values: list[Any]) -> list[tuple[Any, Any]]:
+        """What is saved in a forward; what later ones ask for is remembered."""
         if not values:
-            return output, []
+            return []
         count = len(lowered.saves)
-        kept = zip(lowered.keep, values[count:], strict=True)
-        self._memory.update({known: value for (known, _), value in kept})
+        for keep, value in zip(lowered.keep, values[count:], strict=True):
+            self._remember(*self._named(keep), value)
         _begin(values)
-        return output, list(zip(lowered.saves, values[:count], strict=True))
+        return list(zip(lowered.saves, values[:count], strict=True))
 
     def _copies(self) -> LongRun:
         """The copies of the modules: those of the first forward, or, where that is asked for, of
@@ -210,9 +238,9 @@ class Forwards:
         return known
 
     def _made(
-        self, lowered: Any, keep: Any, saves: Sequence[Save], counted: bool = False
+        self, lowered: Any, keep: Sequence[Keep], saves: Sequence[Save], counted: bool = False
     ) -> _Planned:
-        wanted = [*[save.node for save in saves], *[node for _, node in keep]]
+        wanted = [*[save.node for save in saves], *[one.value for one in keep]]
         if not wanted and not lowered.writes:
             return _Planned(lowered, None, {})
         graph = self.graph.replace(writes=lowered.writes, saves=(), then=())
@@ -220,6 +248,24 @@ class Forwards:
         axes = {site: self._axes_of(site) for site in plan.stops} if counted else {}
         keys = {site: found for site, found in axes.items() if _has_keys(found)}
         return _Planned(lowered, to_the_end(plan), keys)
+
+    @staticmethod
+    def _named(keep: Any) -> tuple[Any, Keep]:
+        """What is kept, and the name that it is asked for by."""
+        return keep.known, keep
+
+    def _remember(self, name: Any, keep: Keep, value: Any) -> None:
+        """Keep what a later forward will ask for; of parts in several forwards, put together."""
+        if keep.axis is None:
+            self._memory[name] = value
+            return
+        parts = self._parts.setdefault(name, {})
+        parts[keep.here] = value
+        order = [number for here in parts for number in here]
+        if len(order) == keep.of:
+            whole = mx.concatenate(list(parts.values()), axis=keep.axis)
+            places = mx.array(sorted(range(len(order)), key=order.__getitem__))
+            self._memory[name] = mx.take(whole, places, axis=keep.axis)
 
     def _asked(self, lowered: Any) -> dict[str, Any]:
         found = {}
@@ -245,23 +291,9 @@ class Forwards:
             axes = self._axes_of(site)
             if value is None or axes is None:
                 continue
-            there, recorded = leaves(value), leaves(self._census.values[site])
-            if len(there) != len(recorded):
+            recorded = self._census.values[site]
+            if not self._used.is_as_recorded(site, value, recorded, axes, shape, self._rows):
                 raise self._other_form(site)
-            for array, axis, before in zip(there, leaves(axes), recorded, strict=True):
-                if not isinstance(axis, (int, Along)) or not isinstance(array, ARRAY):
-                    continue
-                wanted = [*before.shape]
-                held = axis.held if isinstance(axis, Along) else axis
-                if held is not None:
-                    wanted[held] = shape[1]
-                if isinstance(axis, Along) and array.ndim == len(wanted):
-                    wanted[axis.grown] = array.shape[axis.grown]
-                first = -len(wanted)
-                if first not in (held, getattr(axis, "grown", None)) and self._rows == 1:
-                    wanted[0] = shape[0]
-                if array.shape != tuple(wanted):
-                    raise self._other_form(site)
 
     def _check_keys(self, stop: int, counted: dict[Site, Any], site: Site, value: Any) -> None:
         """Whether what a forward has of all tokens so far begins with the text's first."""
@@ -307,39 +339,3 @@ def _begin(values: list[Any]) -> None:
     arrays = [one for one in leaves(values) if isinstance(one, ARRAY)]
     if arrays:
         begin(arrays)
-
-
-def joined(pieces: list[tuple[Save, Any]]) -> Any:
-    """One value of what the forwards of one step gave: the chunks of a prompt."""
-    save, first = pieces[-1]
-    if isinstance(save.axes, Keys):
-        return _with_all_keys(pieces, save.axes)
-    if len(pieces) == 1 or save.axes is None:
-        return first
-    if isinstance(save.axes, frozenset):
-        return [value for _, value in pieces]
-    if type(save.axes) is int:
-        return mx.concatenate([value for _, value in pieces], axis=save.axes)
-    parts = []
-    columns = zip(*[leaves(value) for _, value in pieces], strict=True)
-    for axis, column in zip(leaves(save.axes), columns, strict=True):
-        parts.append(mx.concatenate(column, axis=axis) if type(axis) is int else column[-1])
-    return unflatten(first, parts)
-
-
-def _with_all_keys(pieces: list[tuple[Save, Any]], keys: Keys) -> mx.array:
-    """Chunks that have keys for different numbers of tokens, as those of the last of them."""
-    found = [_padded(value, save.axes) for save, value in pieces]
-    return found[-1] if keys.rows is None else mx.concatenate(found, axis=keys.rows)
-
-
-def _padded(value: mx.array, keys: Keys) -> mx.array:
-    if keys.here is None:
-        return value
-    shape = [*value.shape]
-    shape[keys.axis] = 1
-    after = mx.full(shape, keys.pad, value.dtype)
-    places = {number: k for k, number in enumerate(keys.here)}
-    numbers = [places.get(number, len(places)) for number in range(keys.size)]
-    whole = mx.concatenate([value, after], axis=keys.axis)
-    return mx.take(whole, mx.array(numbers), axis=keys.axis)

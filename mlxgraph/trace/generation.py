@@ -30,12 +30,15 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
 from mlxgraph.graph.node import Node, walk
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.steps import frozen_steps, last_named, spoken_steps
+from mlxgraph.graph.steps import last_named, spoken_steps
 from mlxgraph.record.recording import Recording
+from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
-from mlxgraph.trace.forwards import Forwards, joined, text_call
+from mlxgraph.trace.forwards import Forwards, text_call
 from mlxgraph.trace.ids import check_ids
+from mlxgraph.trace.pieces import joined
+from mlxgraph.trace.steps_of import StepsOf
 from mlxgraph.trace.trace import Interventions, Trace
 
 
@@ -48,6 +51,7 @@ class Loop(NamedTuple):
         most: how many new tokens there may be.
         pieces: given what to call in place of the model, yields each new token and its text.
         has_text: whether there is a tokenizer to say what the text is.
+        compile: whether to compile the forward of one new token.
     """
 
     prompt: Call
@@ -55,6 +59,7 @@ class Loop(NamedTuple):
     most: int
     pieces: Callable[..., Iterator[Any]]
     has_text: bool
+    compile: bool = False
 
 
 class Token(int):
@@ -152,12 +157,14 @@ class Generation(Trace):
         self._check_steps_came()
 
     def _ran_through(self, recording: Recording, graph: Graph) -> Iterator[Token]:
-        forwards = Forwards(self._engine, recording, graph, self._params, self._length)
+        forwards = Forwards(
+            self._engine, recording, graph, self._params, self._length, compile=self._loop.compile
+        )
         first, prompt = self._loop.start, self._loop.start + self._prompt_length
         forwards.text.look_ahead(first, prompt)
         names = [name for name, _ in graph.saves]
         stepper = _Stepper(forwards, first, prompt, names, self._values)
-        for number, text in self._loop.pieces(stepper):
+        for number, text in by_itself(self._loop.pieces(stepper)):
             self._tokens.append(number)
             self._pieces.append(text)
             yield Token(number, text)
@@ -188,7 +195,7 @@ class Generation(Trace):
     @property
     def step(self) -> StepsOf:
         """`with t.step[1:]:` edits and saves at these steps alone; 0 is the prompt."""
-        return StepsOf(self)
+        return StepsOf(self._at, self._loop.most)
 
     iter = step
 
@@ -257,9 +264,20 @@ class Generation(Trace):
 
     def _ran(self) -> None:
         """Without a block: run it now."""
-        if self._state == "new":
+        if self._state != "new":
+            return
+        try:
             with self:
                 pass
+        except AttributeError as error:  # Python would take it for that of a missing attribute
+            self._failed = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        failed = vars(self).pop("_failed", None)
+        if failed is not None:
+            raise failed
+        return super().__getattr__(name)
 
     @property
     def tokens(self) -> Any:
@@ -301,53 +319,23 @@ class Generation(Trace):
         return f"<Generation ({self._state}) of {model}: {len(self._tokens)} new tokens>"
 
 
+def by_itself(pieces: Iterator[Any]) -> Iterator[Any]:
+    """What mlx-lm's loop gives, while whose code runs no open block of another model records."""
+    while True:
+        with paused():
+            try:
+                came = next(pieces)
+            except StopIteration:
+                return
+        yield came
+
+
 def _is_named(steps: Any) -> bool:
     return isinstance(steps, (int, tuple))
 
 
 def _below(root: Node) -> list[Node]:
     return list(walk([root]))
-
-
-class StepsOf:
-    """`t.step`: which steps of a generation a block is for."""
-
-    def __init__(self, generation: Generation):
-        self._generation = generation
-
-    def __getitem__(self, steps: Any) -> Any:
-        return self._generation._at(_checked(steps, self._generation._loop.most), str(here()))
-
-
-def _checked(steps: Any, most: int) -> Any:
-    """Steps as a graph has them.  Raises: NoStepError for what cannot come."""
-    named = steps
-    numbers = [steps] if isinstance(steps, int) else steps
-    if isinstance(steps, slice):
-        numbers = [n for n in (steps.start, steps.stop) if n is not None]
-        if steps.step is not None and (not isinstance(steps.step, int) or steps.step < 1):
-            numbers = ["?"]
-    if not isinstance(numbers, (list, tuple, range)) or not all(
-        isinstance(n, int) and not isinstance(n, bool) for n in numbers
-    ):
-        raise InputError(
-            f"{steps!r} is no step of a generation.\n  at {here()}\n"
-            "  Write t.step[0] for the prompt, t.step[1:] for what follows, t.step[2, 5]."
-        )
-    if any(n < 0 for n in numbers):
-        raise NoStepError(
-            f"t.step[{steps!r}] counts from the last step, and how many come is not known.",
-            str(here()),
-            "Write its number from the first: t.step[0] is the prompt.",
-        )
-    first = steps.start or 0 if isinstance(steps, slice) else max(numbers, default=0)
-    if first >= most:
-        raise NoStepError(
-            f"step {first} never comes: max_tokens={most} makes steps 0 to {most - 1}.",
-            str(here()),
-            f"Write max_tokens={first + 1} or more, or an earlier step.",
-        )
-    return frozen_steps(named)
 
 
 class _Stepper:

@@ -21,7 +21,7 @@ from mlxgraph.errors import InputError, NeverCalledError, NoLayerError, UnknownS
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.inside import ATTENTION, OPS, PATTERN, SCORES, below, parted
+from mlxgraph.graph.inside import ATTENTION, OPS, below, parted
 from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.nothing_inside import nothing_there
 from mlxgraph.graph.site import BY_NAME, INPUTS, OUTPUT, Site
@@ -100,13 +100,6 @@ class InsideHandle:
     def skip(self, value: Any) -> None:
         """Do not call it: `value`, known by then and of its output's shape, goes on."""
         self._recording("skip").skip(self._site(OUTPUT), value)
-
-    @property
-    def axis_of_positions(self) -> int | None:
-        """The axis of the positions, inside an attention; None where it has several or none."""
-        if self._tail in (SCORES, PATTERN):
-            return None
-        return 2 if self._tail in ATTENTION else 1
 
     @property
     def line(self) -> str:

@@ -40,6 +40,7 @@ from mlxgraph.trace.inputs import call_of, prepare
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import intervene, take_in
+from mlxgraph.trace.text_axes import axes_of
 
 _SAVE = "Save it in its invoke: `with t.invoke(prompt): h = model.layers[1].output.save()`."
 _OF_ONE_PROMPT = {  # what a trace of one prompt has, and what to write here
@@ -100,7 +101,8 @@ class Prompts:
             check_ids(census.rows, call)
         with recording.prompt(census):
             self._prompts.append(Prompt(call, census, partial(_one_more, engine, call)))
-            take_in(recording, engine.edits, engine.names, call.lengths)
+            find = axes_of(engine, call)
+            take_in(recording, engine.edits, engine.names, call.lengths, find)
             intervene(recording, engine.names, interventions or {})
             yield self
 

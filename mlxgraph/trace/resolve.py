@@ -6,7 +6,7 @@ Out: nothing; the recording goes on from where the graph leaves it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -20,23 +20,36 @@ from mlxgraph.record.apply import changed, edited_array
 from mlxgraph.record.handle import describe
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.names import NamedSite, Names
+from mlxgraph.trace.text_axes import Axes
 
+FIRST = Axes(0, 1)  # of rows and of positions, in nearly every value
 OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "wo", "c_proj", "dense", "proj", "output_proj")
 HEAD_COUNTS = ("n_heads", "num_heads", "num_attention_heads", "n_head", "num_query_heads")
 
 
-def take_in(recording: Recording, graph: Graph, names: Names, lengths: list[int] | None) -> None:
+Find = Callable[[Site, Any], Axes | None] | None
+
+
+def take_in(
+    recording: Recording,
+    graph: Graph,
+    names: Names,
+    lengths: list[int] | None,
+    find: Find = None,
+) -> None:
     """Continue a recording with what a graph does: it reads what was written so far.
 
-    Args: lengths: the number of real tokens in each row, by which positions count.
+    Args:
+        lengths: the number of real tokens in each row, by which positions count.
+        find: finds the axes of a value (`trace.text_axes`); without it positions are axis 1.
     """
     if graph.writes or graph.saves:
         recording.take_in(graph)
     for deferred in graph.then:
         if is_graph(deferred):
-            take_in(recording, deferred, names, lengths)
+            take_in(recording, deferred, names, lengths, find)
         elif isinstance(deferred, Edit):
-            _edit(recording, deferred, names, lengths)
+            _edit(recording, deferred, names, lengths, find)
         else:
             _read(recording, deferred, names)
 
@@ -101,7 +114,9 @@ def _read(recording: Recording, deferred: Read, names: Names) -> None:
         recording.save(read_named(recording, named), name)
 
 
-def _edit(recording: Recording, deferred: Edit, names: Names, lengths: list[int] | None) -> None:
+def _edit(
+    recording: Recording, deferred: Edit, names: Names, lengths: list[int] | None, find: Find
+) -> None:
     for named in _matched(recording, deferred, names):
         if deferred.heads == () or deferred.positions == ():
             continue
@@ -109,32 +124,43 @@ def _edit(recording: Recording, deferred: Edit, names: Names, lengths: list[int]
             handle = _heads(recording, names, named.site, deferred.heads, deferred.where)
         else:
             handle = edited_array(read_named(recording, named), named.site)
-        for part in _chosen(recording, named.site, handle, deferred, lengths):
+        for part in _chosen(recording, named.site, handle, deferred, lengths, find):
             recording.write_at(named.site, part, changed(deferred.function, part))
 
 
 def _chosen(
-    recording: Recording, site: Site, handle: Any, edit: Edit, lengths: list[int] | None
+    recording: Recording,
+    site: Site,
+    handle: Any,
+    edit: Edit,
+    lengths: list[int] | None,
+    find: Find,
 ) -> Iterator[Any]:
     """The views that an edit is of: heads come before positions inside an attention."""
     positions, where = edit.positions, edit.where
-    if positions is None or not _is_inside(recording, site):
+    if positions is None or edit.heads is not None and not _is_inside(recording, site):
         yield from at_positions(handle, positions, lengths, where)
     elif _is_inside_attention(recording, site):
         for part in at_positions(handle.swapaxes(1, 2), positions, lengths, where):
             yield part if isinstance(positions, int) else part.swapaxes(1, 2)
-    elif handle.ndim < 2 or (lengths and handle.shape[1] != max(lengths)):
-        raise ShapeError(
-            f"{describe(handle)} is {tuple(handle.shape)}, and axis 1 is not that of positions",
-            where,
-            "Leave positions out, and choose what to change in the function itself.",
-        )
-    else:
+    elif find is None or handle.ndim < 3:
         yield from at_positions(handle, positions, lengths, where)
+    else:
+        axes = find(site, handle)
+        if axes is None or lengths and axes.rows is None and min(lengths) != max(lengths):
+            raise ShapeError(
+                f"{describe(handle)} is {tuple(handle.shape)}, which has no one axis of positions"
+                " for each row",
+                where,
+                "Leave positions out, and choose what to change in the function itself.",
+            )
+        yield from at_positions(handle, positions, lengths, where, axes)
 
 
 def _is_inside(recording: Recording, site: Site) -> bool:
-    return recording.visited.is_inside(recording.visited.meant(site))
+    census = recording.visited
+    meant = census.meant(site)
+    return census.visits(meant) and census.is_inside(meant)
 
 
 def _is_inside_attention(recording: Recording, site: Site) -> bool:
@@ -143,26 +169,37 @@ def _is_inside_attention(recording: Recording, site: Site) -> bool:
 
 
 def at_positions(
-    handle: Any, positions: Positions, lengths: list[int] | None, where: str = "mg.edit"
+    handle: Any,
+    positions: Positions,
+    lengths: list[int] | None,
+    where: str = "mg.edit",
+    axes: Axes = FIRST,
 ) -> Iterator[Any]:
-    """Views of some positions of the sequence axis (axis 1), counted from each row's real ends.
+    """Views of some positions of the sequence axis, counted from each row's real ends.
 
     One view, as a rule.  Of a slice that means different numbers of positions in rows of several
-    lengths, one for each row that has any; of nothing, none.
+    lengths, one for each row that has any; of nothing, none.  In rows of several lengths the axes
+    of rows and positions come first.
     """
-    if positions is not None:
-        _check_has_positions(handle, lengths, where)
     if positions is None:
         yield handle
-    elif lengths is None or min(lengths) == max(lengths):
-        if isinstance(positions, slice) and not range(*positions.indices(handle.shape[1])):
+        return
+    _check_has_positions(handle, lengths, where)
+    axis = axes.positions
+    if lengths is None or min(lengths) == max(lengths):
+        length = handle.shape[axis] if handle.ndim > axis else 0
+        if isinstance(positions, slice) and not range(*positions.indices(length)):
             return
-        length = handle.shape[1] if handle.ndim > 1 else 0
         for p in positions if isinstance(positions, tuple) else (positions,):
             if length and isinstance(p, int) and not -length <= p < length:
                 raise NoLayerError("positions", p, length, where, "the text", True)
-        yield handle[:, list(positions) if isinstance(positions, tuple) else positions]
-    elif isinstance(positions, int):
+        chosen = list(positions) if isinstance(positions, tuple) else positions
+        yield handle[(*(slice(None),) * axis, chosen)]
+        return
+    if axes != FIRST:
+        order = [axes.rows, axis, *(k for k in range(handle.ndim) if k not in axes)]
+        handle = handle.transpose(*order)
+    if isinstance(positions, int):
         columns = _columns(handle, (positions,), lengths, where)
         yield handle[mx.arange(len(lengths)), mx.array([row[0] for row in columns])]
     else:

@@ -7,18 +7,24 @@ the saves of each text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
+from mlxgraph.graph import ops
 from mlxgraph.graph.algebra import draws
 from mlxgraph.graph.held import Along, Window
 from mlxgraph.graph.nested import is_container, leaves, unflatten
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
 from mlxgraph.mlx_facts.originals import ARRAY
-from mlxgraph.rewrite.positions import Save
+from mlxgraph.rewrite.positions import Keep, Save
 from mlxgraph.rewrite.rows_joined import Row, Sites, joined
 from mlxgraph.trace.forwards import Forwards, text_call
 from mlxgraph.trace.indices import line_of
+
+_ENTRY_BY_ENTRY = (
+    ops.ELEMENTWISE | ops.SOURCES | {ops.FULL_LIKE, ops.ASTYPE_LIKE, ops.BROADCAST_LIKE}
+)
 
 
 class RowForwards(Forwards):
@@ -29,19 +35,35 @@ class RowForwards(Forwards):
     ) -> tuple[Any, list[tuple[int, Save, Any]]]:
         """What the model returns, and each save with the number of its text.
 
-        Raises: TokenError, and whatever the model raises.
+        Raises: PartOfTextError, and whatever the model raises.
         """
+        count = args[0].shape[1]
+        if self._is_for_all and self.text.is_the_same_everywhere(count):
+            return self(Window(0, count, count, 1), args, kwargs)[0], []
         key = tuple((row, self.text.key(window)) for row, window in rows)
         planned = self._plans.get(key)
         if planned is None:
             lowered = [(row, self.text.at(window)) for row, window in rows]
             sites = Sites(self._axes_of, self._rows_of, self._line)
             together = joined(lowered, sites, draws(self.graph))
-            planned = self._made(together, together.keep, [save for _, save in together.saves])
+            keep = [keep for _, keep in together.keep]
+            planned = self._made(together, keep, [save for _, save in together.saves])
             if not any(one.exact for _, one in lowered):
                 self._plans.put(key, planned)
         output, found = self._run(planned, args, kwargs, 0)
         return output, [(text, save, value) for (text, save), value in found]
+
+    @cached_property
+    def _is_for_all(self) -> bool:
+        """Whether what is done to one row, done to the batch, is done to each: entry by entry, with
+        nothing to give back."""
+        nodes = self.graph.nodes()
+        return not self.graph.saves and all(node.op in _ENTRY_BY_ENTRY for node in nodes)
+
+    @staticmethod
+    def _named(keep: Any) -> tuple[Any, Keep]:
+        text, own = keep
+        return (text, own.known), own
 
     def _line(self, node: Node) -> str:
         return line_of(self.graph, node)

@@ -12,13 +12,13 @@ from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import InputError, NoTokenizerError, TokenError
+from mlxgraph.trace.chat import templated
 from mlxgraph.trace.encoding import (
     begins_with_bos,
     check_text,
     encode,
     is_messages,
     prompt_rows,
-    templated,
 )
 from mlxgraph.trace.inputs import listed_ids
 
@@ -43,12 +43,20 @@ class Spans(NamedTuple):
 
 def token_text(tokenizer: Any, token: int) -> str:
     """The text of one token, with the space that it begins with."""
-    text = str(tokenizer.decode([token]))
+    text = _decode(tokenizer, [token])
     entry = _entry(tokenizer, token)
     if not entry.startswith(SPACE):
-        return text
+        return text or entry  # `tokenizers`' own class leaves special tokens out
     spaces = len(entry) - len(entry.lstrip(SPACE))
     return " " * spaces + text.lstrip(" ")
+
+
+def _decode(tokenizer: Any, ids: list[int]) -> str:
+    """The text of tokens, with every space: some tokenizers take them away before a comma."""
+    try:
+        return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+    except TypeError:  # it takes none away
+        return str(tokenizer.decode(ids))
 
 
 def _entry(tokenizer: Any, token: int) -> str:
@@ -77,12 +85,21 @@ def single_token(tokenizer: Any, text: Any) -> int:
         raise NoTokenizerError(f"the text {text[:40]!r}")
     ids = encode(tokenizer, text, add_special_tokens=False)
     if len(ids) == 1:
+        _check_known(tokenizer, text, ids[0])
         return ids[0]
     if text.startswith(" "):  # some tokenizers put a space in front of a text themselves
         bare = encode(tokenizer, text[1:], add_special_tokens=False)
         if len(bare) == 1 and token_text(tokenizer, bare[0]) == text:
             return bare[0]
     raise TokenError.several(text, [token_text(tokenizer, token) for token in ids])
+
+
+def _check_known(tokenizer: Any, text: str, token: int) -> None:
+    """Raise TokenError where a token stands for whatever the vocabulary does not have."""
+    model = getattr(tokenizer, "model", None)  # of `tokenizers`' own class
+    unknown = getattr(tokenizer, "unk_token", None) or getattr(model, "unk_token", None)
+    if isinstance(unknown, str) and _entry(tokenizer, token) == unknown != text.strip():
+        raise TokenError.unknown(text, unknown)
 
 
 def position_of(tokenizer: Any, prompt: Any, part: Any, occurrence: int | None = None) -> int:
@@ -105,7 +122,10 @@ def position_of(tokenizer: Any, prompt: Any, part: Any, occurrence: int | None =
         raise TokenError.absent(part, spans.text)
     positions = [ends[end] for end in found if end in ends]
     if not positions:
-        position = min(at for end, at in ends.items() if end > found[0])
+        later = [at for end, at in ends.items() if end > found[0]]
+        if not later:
+            raise TokenError.left_out(part)
+        position = min(later)
         raise TokenError.inside(part, token_text(tokenizer, spans.ids[position]), position)
     if occurrence is None:
         if len(positions) > 1:
@@ -141,9 +161,8 @@ def spans_of(tokenizer: Any, prompt: Any) -> Spans:
     """The tokens of a prompt, and the characters that each is of."""
     if isinstance(prompt, str) or is_messages(prompt):
         ids = encode(tokenizer, prompt)
-        added = not is_messages(prompt) and not begins_with_bos(tokenizer, prompt)
         text = prompt if isinstance(prompt, str) else templated(tokenizer, prompt)
-        found = _told(tokenizer, text, ids, added) or _decoded(tokenizer, ids)
+        found = _told(tokenizer, text, ids) or _decoded(tokenizer, ids)
         return _without_bos(tokenizer, found, text)
     if tokenizer is None:
         raise NoTokenizerError("the position of a text")
@@ -159,14 +178,16 @@ def _without_bos(tokenizer: Any, spans: Spans, text: str) -> Spans:
     return Spans(spans.ids, spans.text[first:], starts, ends)
 
 
-def _told(tokenizer: Any, text: str, ids: list[int], added: bool) -> Spans | None:
+def _told(tokenizer: Any, text: str, ids: list[int]) -> Spans | None:
     """What a fast tokenizer says of a text, where its tokens are the ones that the model gets."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None and hasattr(type(tokenizer), "token_to_id"):
         fast = tokenizer  # `tokenizers`' own class
     if fast is None:
         return None
-    encoding = fast.encode(text, add_special_tokens=added)
+    encoding = fast.encode(text, add_special_tokens=True)
+    if list(encoding.ids) != ids:
+        encoding = fast.encode(text, add_special_tokens=False)
     if list(encoding.ids) != ids:
         return None
     starts, ends, before = [], [], 0
@@ -175,15 +196,33 @@ def _told(tokenizer: Any, text: str, ids: list[int], added: bool) -> Spans | Non
         starts.append(min(start, before) if end > start else start)
         ends.append(end)
         before = max(before, end)
-    return Spans(ids, text, starts, ends)
+    found = Spans(ids, text, starts, ends)
+    return _with_spaces(tokenizer, found) if _leaves_out_spaces(encoding, text) else found
+
+
+def _leaves_out_spaces(encoding: Any, text: str) -> bool:
+    """Whether a tokenizer has tokens of spaces and line breaks, and does not say where."""
+    special = encoding.special_tokens_mask
+    pairs = zip(encoding.offsets, special, strict=True)
+    if any(start == end and not added for (start, end), added in pairs):
+        return True
+    return text != text.rstrip() and max((end for _, end in encoding.offsets), default=0) < len(
+        text
+    )
+
+
+def _with_spaces(tokenizer: Any, told: Spans) -> Spans:
+    """Spans by decoding, where what is decoded is the text; else as the tokenizer has it."""
+    decoded = _without_bos(tokenizer, _decoded(tokenizer, told.ids), told.text)
+    return decoded if decoded.text == told.text else told
 
 
 def _decoded(tokenizer: Any, ids: list[int]) -> Spans:
     """What longer and longer beginnings of the tokens decode to."""
-    text = str(tokenizer.decode(ids))
+    text = _decode(tokenizer, ids)
     ends: list[int] = []
     for count in range(1, len(ids) + 1):
-        begun = str(tokenizer.decode(ids[:count]))
+        begun = _decode(tokenizer, ids[:count])
         end = len(commonprefix([begun, text]))
         ends.append(max(end, ends[-1] if ends else 0) if count < len(ids) else len(text))
     starts = [0, *ends[:-1]]

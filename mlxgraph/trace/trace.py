@@ -39,6 +39,7 @@ from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import first_argument, intervene, meant, read_named, take_in
+from mlxgraph.trace.text_axes import axes_of
 
 Interventions = Mapping[Any, Callable[[Any], Any]]  # by name or handle: its keys are invariant
 
@@ -110,7 +111,8 @@ class Trace:
             self._open.__enter__()
             for graph in (engine.edits, self._given):
                 if graph is not None:
-                    take_in(recording, graph, engine.names, self.lengths)
+                    find = axes_of(engine, self._call)
+                    take_in(recording, graph, engine.names, self.lengths, find)
             intervene(recording, engine.names, self._interventions)
         except BaseException:
             self._close()

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm import models
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import make_prompt_cache
 
 import mlxgraph as mg
 from mlxgraph.analysis.unembed import final_norm
@@ -22,6 +25,7 @@ from mlxgraph.errors import MLXGraphError, NeverCalledError
 from tests.architectures import configs, parts
 
 TOKENS = [7, 21, 3, 88, 40, 5, 63, 12]
+NEW = 4  # tokens to generate
 WORKS, BUT, REFUSES = "works", "works, but", "refuses, because"
 NONE = "-"
 
@@ -210,6 +214,37 @@ def attention(case: Case) -> State:
     return State()
 
 
+def generation(case: Case) -> State:
+    """Each new token is mlx-lm's own, and under an edit that of the whole text traced again."""
+    with case.model.generate(TOKENS, max_tokens=NEW) as t:
+        pass
+    own = generate_step(mx.array(TOKENS), case.module, max_tokens=NEW)
+    check(t.tokens == [int(token) for token, _ in own][:NEW], "a token is not mlx-lm's own")
+    with case.model.generate(TOKENS, max_tokens=NEW) as t:
+        push(entry(case.model))
+        logits = case.model.output.save()
+    steps = [first_array(logits[number])[0, -1] for number in range(NEW)]
+    check([int(mx.argmax(step)) for step in steps] == t.tokens, "a token is not the likeliest")
+    check(not close(steps[0], case.plain[0, -1], 1e-4), "an edit changes nothing")
+    as_one = close(_cached(case), case.plain[0, -1], 1e-4)
+    text = [*TOKENS]
+    for step, token in zip(steps, t.tokens, strict=True):
+        whole = case.edited(mx.array([text]))[0, -1]
+        check(not as_one or close(step, whole, 1e-4), "an edited step is another")
+        text.append(token)
+    return State() if as_one else State(BUT, OTHERWISE)
+
+
+OTHERWISE = "the bare model itself gives other numbers with a cache than without"
+
+
+def _cached(case: Case) -> mx.array:
+    """The bare model's logits of the last token, the others in a cache."""
+    cache = make_prompt_cache(case.module)
+    case.module(mx.array([TOKENS[:-1]]), cache=cache)
+    return first_array(case.module(mx.array([TOKENS[-1:]]), cache=cache))[0, -1]
+
+
 def four_bit(case: Case) -> State:
     """A 4-bit copy traces, edits and compiles."""
     copy = Case.__new__(Case)
@@ -238,6 +273,7 @@ CAPABILITIES: dict[str, Callable[[Case], State]] = {
     "compiled": compiled,
     "padded": padded,
     "attention": attention,
+    "generation": generation,
     "4-bit": four_bit,
 }
 
@@ -249,7 +285,8 @@ def state(case: Case, capability: Callable[[Case], State]) -> State:
     except Wrong as wrong:
         raise Wrong(f"{case.name}, {capability.__name__}: {wrong}") from wrong
     except MLXGraphError as error:
-        return State(REFUSES, str(error).split("\n")[0].rstrip("."))
+        said = re.sub(r"\b[\w.]+\.(?=\d+\.output\b)", "layers.", str(error).split("\n")[0])
+        return State(REFUSES, said.rstrip("."))
 
 
 def row(name: str) -> Row:

@@ -70,7 +70,6 @@ FOR_OTHER_ROOMS = {  # public names that other rooms ask for, and no user
     "trace.recorded": "a block's graph without a run, for compiled passes",
     "fast.resolve": "the graph that a run would see, for explain",
     "g.key": "what equality compares",
-    "op.axis_of_positions": "for whoever collects activations at positions",
 }
 SIGNATURE = re.compile(r"(\w+)(?:\.(\w+))?\((.*)\)", re.DOTALL)
 ATTRIBUTE = re.compile(r"(\w+)\.(\w+)")

@@ -65,6 +65,12 @@ def from_the_first(m: Any) -> None:
     h[:, 3:] += 0.5 * stream(m, 0)[:, :1]
 
 
+def scaled(m: Any) -> None:
+    h = stream(m)
+    h *= -2.0
+    m.layers[0].mlp.output = mx.tanh(m.layers[0].mlp.output)
+
+
 EDITS = [everywhere, at_two, newest, from_the_first]
 
 
@@ -86,6 +92,14 @@ def test_each_row_equals_its_own_run(model: mg.InterpretableModel, edit: Any):
     with model.generate(ROWS, max_tokens=1):
         plain = model.output[:, -1].save()
     assert not all(map(mx.array_equal, plain[0], logits[0]))
+
+
+@pytest.mark.parametrize("options", [{}, {"prefill_step_size": 2}], ids=str)
+def test_what_is_done_to_each_row_alike_is_done_at_once(one, options):
+    with one.generate(ROWS, max_tokens=COUNT, **options) as t:
+        scaled(one)
+    alone = [one.generate(row, max_tokens=COUNT, graph=t.graph).tokens for row in ROWS]
+    assert t.tokens == alone != one.generate(ROWS, max_tokens=COUNT).tokens
 
 
 @pytest.mark.parametrize("options", [{"prefill_step_size": 2}, {"max_kv_size": 64}], ids=str)
@@ -149,9 +163,23 @@ def test_a_model_whose_rows_are_not_those_of_single_runs_is_refused():
     assert found == [mamba.generate(row, max_tokens=4).tokens for row in same]
 
 
+def test_a_list_of_one_prompt_is_a_list(one):
+    tiny = mg.tiny()
+    assert tiny.generate(TEXTS[:1], max_tokens=3).text == [
+        tiny.generate(TEXTS[0], max_tokens=3).text
+    ]
+    assert one.generate([ROWS[0]], max_tokens=3).tokens == [
+        one.generate(ROWS[0], max_tokens=3).tokens
+    ]
+    row = mx.array([ROWS[0]])
+    assert one.generate(row, max_tokens=3).tokens == one.generate(ROWS[0], max_tokens=3).tokens
+
+
 def test_what_a_batch_cannot_do_says_so(one):
     with pytest.raises(OptionError, match="several prompts"):
         one.generate(ROWS, kv_bits=8)
+    with pytest.raises(OptionError, match="compile"):
+        one.generate(ROWS, compile=True)
     with pytest.raises(PartOfTextError, match="texts of a batch"):
         with one.generate(ROWS, max_tokens=2):
             one.layers[1].self_attn.pattern.save()

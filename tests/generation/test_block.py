@@ -217,6 +217,12 @@ def a_head_inside(m: Any, p: int, n: int) -> None:
     m.layers[1].self_attn.heads[:, 2] = 0.0
 
 
+def token_ids(m: Any, p: int, n: int) -> None:
+    m.input[:, 2] = 44
+    if n > LENGTH:
+        m.model.input[:, LENGTH] = 8
+
+
 def a_pattern(m: Any, p: int, n: int) -> None:
     m.layers[1].self_attn.pattern[:, 1] *= 0.25
 
@@ -229,7 +235,7 @@ def some_queries(m: Any, p: int, n: int) -> None:
     m.layers[1].self_attn.queries[:, :, 2:8] *= 3.0
 
 
-OPERATIONS = [a_head_inside, a_pattern, all_scores, some_queries, heads,
+OPERATIONS = [token_ids, a_head_inside, a_pattern, all_scores, some_queries, heads,
               normed, without_direction, coded, largest, other_layer, skipped, inputs,
               the_mean_of_three, a_ramp, transposed, reversed_, one_row]  # fmt: skip
 
@@ -309,6 +315,23 @@ def test_a_stream_gives_tokens_as_they_come_and_stops_when_it_is_left(tiny):
     assert list(whole.stream()) == whole.tokens
 
 
+def test_messages_go_through_the_chat_template(tiny):
+    import copy
+
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    )
+    chat = mg.InterpretableModel(tiny.module, tokenizer)
+    messages = [{"role": "user", "content": "The capital of"}, {"role": "user", "content": "Spain"}]
+    ids = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True)
+    ids = ids if isinstance(ids, list) else ids["input_ids"]
+    found = chat.generate(messages, max_tokens=4)
+    assert found.tokens == chat.generate(ids, max_tokens=4).tokens
+    several = chat.generate([messages, messages[:1]], max_tokens=4)
+    assert several.tokens[0] == found.tokens
+
+
 def test_texts_to_stop_at_are_left_out_of_the_text(tiny):
     whole = tiny.generate(TEXT, max_tokens=6).text
     assert whole.startswith("Paris")
@@ -322,6 +345,59 @@ def test_the_end_of_the_text_ends_it(tiny):
     t = tiny.generate(TEXT, max_tokens=50)
     assert t.tokens[-1] in tiny.tokenizer.eos_token_ids and len(t.tokens) < 50
     assert t.tokens == tiny.generate(TEXT, max_tokens=-1).tokens
+
+
+def test_a_graph_with_steps_is_a_value_like_any_other(model, tmp_path):
+    with model.generate(PROMPT, max_tokens=COUNT) as t:
+        with t.step[0]:
+            model.layers[1].output *= 0.5
+            model.layers[1].output.save("first")
+        with t.step[1:]:
+            model.layers[0].output += push()
+            model.layers[0].output.save("later")
+    t.graph.save(tmp_path / "steps.mlxg")
+    again = mg.Graph.load(tmp_path / "steps.mlxg")
+    assert again == t.graph and "at_steps" in str(again)
+    other = model.generate(PROMPT, max_tokens=COUNT, graph=again)
+    assert other.tokens == t.tokens
+    assert other.saved_values["first"].steps == (0,)
+    assert other.saved_values["later"].steps == tuple(range(1, COUNT))
+    saves = model.run(t.graph, mx.array([PROMPT])).saves  # a forward by itself is a step 0
+    assert close(saves["first"], t.saved_values["first"][0]) and saves["later"] is None
+
+
+def test_a_generation_in_another_models_block_is_its_own(model, tiny):
+    from mlx_lm.sample_utils import make_sampler
+
+    mx.random.seed(3)
+    plain = model.generate(PROMPT, max_tokens=COUNT, sampler=make_sampler(temp=1.0)).tokens
+    mx.random.seed(3)
+    with tiny.trace(TEXT):
+        tiny.layers[0].output *= 1.0
+        found = model.generate(PROMPT, max_tokens=COUNT, sampler=make_sampler(temp=1.0)).tokens
+        tiny.output.save()
+    assert found == plain
+
+
+def test_two_threads_generate_at_once(model):
+    import threading
+
+    wanted = {k: model.generate(PROMPT, max_tokens=12, graph=scaled(k)).tokens for k in range(4)}
+    found: dict[int, list[int]] = {}
+
+    def run(k: int) -> None:
+        found[k] = model.generate(PROMPT, max_tokens=12, graph=scaled(k)).tokens
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == wanted and len(set(map(tuple, wanted.values()))) > 1
+
+
+def scaled(k: int) -> mg.Graph:
+    return mg.edit("layers.1", iv.scale(1.0 - k))
 
 
 # -- mlx-lm's options -----------------------------------------------------------------------------
@@ -359,9 +435,10 @@ def test_a_prompt_cache_is_gone_on_from_and_positions_count_from_its_first_token
     assert value[0].shape[1] == LENGTH - kept
 
 
-@pytest.mark.parametrize("options", [{"max_kv_size": 8}, {"kv_bits": 8, "kv_group_size": 32}])
-def test_rotating_and_quantised_caches_are_mlx_lms_own(options):
+@pytest.mark.parametrize("kind", ["rotating", "quantised"])
+def test_rotating_and_quantised_caches_are_mlx_lms_own(kind):
     from mlx_lm.models import llama
+    from mlx_lm.models.cache import RotatingKVCache
 
     mx.random.seed(2)
     module = llama.Model(
@@ -373,12 +450,17 @@ def test_rotating_and_quantised_caches_are_mlx_lms_own(options):
     )  # fmt: skip
     mx.eval(module.parameters())
     model = mg.InterpretableModel(module)
-    options = {**options, **({"quantized_kv_start": 2} if "kv_bits" in options else {})}
-    plain = plain_tokens(model, PROMPT, 12, **options)[0]
-    with model.generate(PROMPT, max_tokens=12, **options) as t:
+
+    def options() -> dict[str, Any]:
+        if kind == "rotating":
+            return {"prompt_cache": [RotatingKVCache(9, keep=4) for _ in module.layers]}
+        return {"kv_bits": 8, "kv_group_size": 32, "quantized_kv_start": 2}
+
+    plain = plain_tokens(model, PROMPT, 12, **options())[0]
+    with model.generate(PROMPT, max_tokens=12, **options()) as t:
         model.layers[1].output *= 1.0
         h = model.layers[0].output.save()
     assert t.tokens == plain and len(h) == 12
-    with model.generate(PROMPT, max_tokens=12, **options) as edited:
+    with model.generate(PROMPT, max_tokens=12, **options()) as edited:
         model.layers[1].output[:, 2:] += 3.0 * push(64)
     assert edited.tokens != plain

@@ -10,6 +10,7 @@ import mlx.nn as nn
 import pytest
 
 import mlxgraph as mg
+from mlxgraph import interventions as iv
 from mlxgraph.errors import (
     BoundsError,
     InputError,
@@ -185,6 +186,14 @@ def test_an_option_that_mlx_lm_does_not_know_is_refused(model, option, said):
         model.generate(PROMPT, **{option: 3})
     assert said in str(raised.value)
     assert isinstance(raised.value, TypeError)
+
+
+def test_what_is_wrong_with_a_graph_is_said_where_the_tokens_are_asked_for(model):
+    t = model.generate(PROMPT, max_tokens=2, graph=mg.edit("layers.1.mpl", iv.zero_out))
+    with pytest.raises(UnknownSiteError, match="mpl"):
+        list(t.tokens)
+    with pytest.raises(UnknownSiteError, match="mpl"):
+        list(model.generate(PROMPT, interventions={"layers.1.mpl": iv.zero_out}).stream())
 
 
 def test_what_was_not_saved_is_not_there(model):

@@ -72,6 +72,23 @@ class Twice(nn.Module):
         return self.second(self.first(x))
 
 
+class Exponential(nn.Module):
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.exp(x)
+
+
+class NamedAsOperations(nn.Module):
+    """A module with parts whose paths are those of its operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops = {"tanh": nn.Linear(WIDTH, WIDTH)}
+        self.other = Exponential()
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return mx.tanh(self.ops["tanh"](x)) + self.other(x)
+
+
 class Named(nn.Module):
     """A module with a part of its own that is called `ops`."""
 

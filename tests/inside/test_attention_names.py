@@ -91,7 +91,7 @@ def test_activations_are_collected_at_positions(model):
     with model.trace(rows[1]):
         values = model.layers[1].attn.values.save()
     assert mx.allclose(several[1], values[0][:, mx.array([0, -1])].swapaxes(0, 1), atol=1e-6)
-    with pytest.raises(ShapeError, match="no positions"):
+    with pytest.raises(ShapeError, match="several axes of positions"):
         mg.get_activations(model, tokens, ["layers.1.attn.pattern"])
 
 
@@ -114,6 +114,16 @@ def test_an_edit_at_positions_is_one_of_the_queries_or_keys(model, positions):
 
 
 def test_an_edit_of_heads_is_one_of_a_value_s_own(model):
+    fresh = mg.InterpretableModel(make_llama())  # which nobody has looked into
+    edit = mg.edit("layers.1.attn.heads", iv.zero_out, heads=1)
+    wanted = model.run(mg.edit("layers.1.attn", iv.zero_out, heads=1), tokens).output
+    assert mx.array_equal(fresh.run(edit, tokens).output, wanted)
+    fresh = mg.InterpretableModel(make_llama())
+    edit = mg.edit("layers.1.attn.heads", iv.zero_out, positions=-1)
+    with model.trace(tokens):
+        model.layers[1].attn.heads[:, :, -1] = 0
+        wanted = model.output.save()
+    assert mx.array_equal(fresh.run(edit, tokens).output, wanted)
     graph = mg.edit("layers.1.attn.pattern", iv.zero_out, heads=[0, -1], positions=-1)
     with model.trace(tokens):
         pattern = model.layers[1].attn.pattern
@@ -125,9 +135,10 @@ def test_an_edit_of_heads_is_one_of_a_value_s_own(model):
         model.run(mg.edit("layers.1.attn.keys", iv.zero_out, heads=2), tokens)
     with pytest.raises(HeadsError):
         model.run(mg.edit("layers.1.mlp.ops.swiglu", iv.zero_out, heads=0), tokens)
-    with pytest.raises(ShapeError, match="axis 1"):
-        name = "layers.1.attn.ops.fast.scaled_dot_product_attention"
-        model.run(mg.edit(name, iv.zero_out, positions=-1), tokens)
+    name = "layers.1.attn.ops.fast.scaled_dot_product_attention"
+    whole = model.run(mg.edit(name, iv.zero_out, positions=-1), tokens).output
+    heads = model.run(mg.edit("layers.1.attn.heads", iv.zero_out, positions=-1), tokens).output
+    assert mx.array_equal(whole, heads)
 
 
 def test_params_and_values_flow_between_values_and_modules(model):
@@ -207,6 +218,7 @@ def test_a_pattern_of_names_means_the_attentions_among_the_mixers():
     [
         (lambda m: m.layers[0].mlp.pattern, UnknownSiteError, "computes no attention"),
         (lambda m: m["layers.0.mlp.pattern"].output, NeverCalledError, "Its .ops are: swiglu"),
+        (lambda m: m.layers[0].attn.pattern.output, UnknownSiteError, "leave .output out"),
         (lambda m: m.layers[0].attn.patern, UnknownSiteError, "has no"),
         (lambda m: setattr(m.layers[0].mlp, "heads", 0), UnknownSiteError, "no attention"),
         (lambda m: setattr(m.layers[0].attn, "pattern", mx.zeros((3, 3))), ShapeError, "(3, 3)"),

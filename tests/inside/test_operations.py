@@ -18,7 +18,7 @@ from mlxgraph.errors import (
     OrderError,
     UnknownSiteError,
 )
-from tests.inside.models import STEPS, WIDTH, Named, Stack, Twice
+from tests.inside.models import STEPS, WIDTH, Named, NamedAsOperations, Stack, Twice
 from tests.models import make_llama
 
 x = mx.random.normal((2, 3, WIDTH), key=mx.random.key(3))
@@ -291,6 +291,15 @@ def test_a_part_that_is_called_ops_wins():
         model["ops"].output.save()
         with pytest.raises(MLXGraphError):
             model["ops.tanh"].output.save()
+    module = NamedAsOperations()
+    model = mg.InterpretableModel(module)
+    with model.trace(x):
+        linear = model["ops.tanh"].output.save()
+        other = model.other.ops["exp"].output.save()
+        model.other.ops["exp"].output *= 0
+        output = model.output.save()
+    assert close(linear, module.ops["tanh"](x)) and close(other, mx.exp(x))
+    assert close(output, mx.tanh(linear)) and not close(output, module(x))
 
 
 def test_other_threads_and_what_is_outside_see_nothing(stack):
@@ -311,6 +320,35 @@ def test_other_threads_and_what_is_outside_see_nothing(stack):
         output = model.output.save()
     assert not mx.any(output) and all(row == [0.5, 0.5] for row in seen)
     assert plain == (mx.softmax, nn.silu, mx.array)
+
+
+def test_threads_that_watch_and_threads_that_do_not_run_beside_each_other(stack):
+    plain, tanh = stack.module(x), {}
+    by_hand(stack.module, lambda step, value: tanh.setdefault(step, value))
+    mx.eval(plain, tanh["tanh", 0])
+    wrong: list[str] = []
+
+    def watching():
+        for _ in range(20):
+            with stack.trace(x, compile=False):
+                value = stack.layers[1].ops["tanh"].output.save()
+                stack.layers[1].ops["nn.softmax"].output *= 0
+            if not close(value, tanh["tanh", 0]):
+                wrong.append("an operation")
+
+    def plainly():
+        for _ in range(40):
+            with stack.trace(x, compile=False):
+                output = stack.output.save()
+            if not close(output, plain):
+                wrong.append("an output")
+
+    threads = [threading.Thread(target=one) for one in (watching, plainly, watching, plainly)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_a_forward_that_is_stopped_leaves_the_functions_as_they_were(stack):
@@ -344,6 +382,7 @@ def test_what_an_edit_computes_is_no_operation_of_the_module(stack):
 
     with stack.trace(x):
         layer = stack.layers[1]
+        layer.inner.input = mg.apply(lambda h: mx.tanh(h) * 0 + h, layer.inner.input)
         layer.inner.output = mg.apply(edit, layer.inner.output)
         value = layer.ops["tanh"].output.save()
     kept = {}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tests.mutants import of_graph, of_mlx, of_record, of_rewrite, of_run, of_trace
+from tests.mutants import of_graph, of_inside, of_mlx, of_record, of_rewrite, of_run, of_trace
 from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     *of_graph.MUTANTS,
+    *of_inside.MUTANTS,
     *of_mlx.MUTANTS,
     *of_record.MUTANTS,
     *of_rewrite.MUTANTS,

@@ -14,7 +14,7 @@ import mlx.core as mx
 import pytest
 
 import mlxgraph as mg
-from mlxgraph.errors import CompileError
+from mlxgraph.errors import CompileError, NeverCalledError, UnknownSiteError
 from tests import models
 from tests.packages.by_hand import at, leaves, numbers, push, pushed, put, watched
 from tests.packages.configs import CASES, Case
@@ -176,3 +176,23 @@ def test_the_census_is_as_it_was_after_edits(case: Built):
     assert close(again, case.whole[path])
     assert case.is_true(t.output)
     assert case.is_true(case.module(*inputs))
+
+
+def test_what_attentions_compute_is_seen_and_nothing_changes(case: Built):
+    """Every attention of a model, of whatever package: its rows are shares, and mix the values."""
+    names = ("pattern", "values", "heads")
+    with case.model.trace(*case.inputs, optimize=False) as t:
+        try:
+            found = t.cache(*(f"**.{name}" for name in names))
+        except (NeverCalledError, UnknownSiteError):
+            return  # there is none
+        output = case.model.output.save()
+    assert alike(leaves(output.value), case.whole)
+    modules = [name.removesuffix(".pattern") for name in found if name.endswith(".pattern")]
+    assert modules
+    for module in modules:
+        pattern, values, heads = (found[f"{module}.{name}"] for name in names)
+        rows = pattern.astype(mx.float32).sum(axis=-1)
+        assert mx.all((rows > 0) & (rows < 1.01)), module
+        values = mx.repeat(values, heads.shape[1] // values.shape[1], axis=1)
+        assert close((pattern @ values).astype(heads.dtype), heads), module

@@ -148,3 +148,23 @@ def test_whether_a_model_masks_is_asked_later_where_its_weights_are_followed(fre
         how, lambda w: mx.value_and_grad(total)(w)[0]
     )(given)
     assert mx.allclose(inside, total(weight), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loss_of_the_text_alone_has_the_slopes_of_single_runs(kind):
+    """A loss of all columns counts the padding in, whose values mean nothing."""
+    model = make(kind)
+
+    def slope(rows, masked=True):
+        with model.trace(rows) as t:
+            logits, length = model.output, max(t.lengths)
+            is_text = mx.arange(length) >= length - mx.array(t.lengths)[:, None]
+            kept = mx.where(is_text[..., None], logits, 0) if masked else logits
+            return t.grad((kept * kept).sum(), model.layers[0].output).save()
+
+    together = slope(ROWS)
+    for k, row in enumerate(ROWS):
+        alone = slope([row], masked=False)[0]
+        size = mx.abs(alone).max().item()
+        assert size > 0
+        assert mx.abs(together[k, -len(row) :] - alone).max().item() < 1e-4 * size

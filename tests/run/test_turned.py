@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import InputError, VocabularyError
+from mlxgraph.errors import InputError, ShapeError, SharedByRowsError, VocabularyError
 from mlxgraph.graph.nested import leaves
 from mlxgraph.run.turned import SharedByRows
 from tests.architectures import configs
@@ -41,10 +42,6 @@ def model(request: pytest.FixtureRequest) -> mg.InterpretableModel:
     return mg.InterpretableModel(configs.build(request.param))
 
 
-def arrays(value: Any) -> list[Any]:
-    return [leaf for leaf in leaves(value) if isinstance(leaf, mx.array)]
-
-
 def first(value: Any) -> Any:
     while not isinstance(value, mx.array):
         value = value[0]
@@ -61,15 +58,19 @@ def test_every_value_of_every_row_is_that_of_its_single_run(model: mg.Interpreta
     """Of every module, what it gives that has the batch's rows and the text's positions."""
     with model.trace(ROWS) as t:
         names = list(t.activations)
-    together = {name: arrays(t.activations[name]) for name in names}
+    together = {name: leaves(t.activations[name]) for name in names}
     compared = 0
     for k, row in enumerate(ROWS):
         with model.trace([row]) as one:
             pass
         for name in names:
-            alone = arrays(one.activations[name])
-            for both, single in zip(together[name], alone, strict=True):
-                if both.ndim < 2 or single.shape[1:2] != (len(row),) or both.shape[1] != 5:
+            for both, single in zip(together[name], leaves(one.activations[name]), strict=True):
+                if (
+                    not isinstance(both, mx.array)
+                    or both.ndim < 2
+                    or single.shape[1:2] != (len(row),)
+                    or both.shape[1] != 5
+                ):
                     continue  # no positions, or on another axis
                 assert same(both[k, -len(row) :], single[0], CLOSE), name
                 compared += 1
@@ -141,6 +142,26 @@ def test_gradients_of_rows_are_those_of_single_runs(model: mg.InterpretableModel
         assert same(together[k, -len(row) :], alone[0], 1e-4)
 
 
+def test_a_loss_of_whole_rows_has_no_slope_through_the_padding(model: mg.InterpretableModel):
+    """The padding is computed from the text before it, and is no part of any row."""
+    if NO_SLOPES in type(model.module).__module__:
+        return
+    together = grad_of_rows(model, ROWS)
+    for k, row in enumerate(ROWS):
+        alone = grad_of_rows(model, [row])
+        assert mx.abs(alone).max().item() > 1e-6
+        assert same(together[k, -len(row) :], alone[0], 1e-4)
+        assert not mx.any(together[k, : -len(row)]).item()
+
+
+def grad_of_rows(m: mg.InterpretableModel, rows: Any) -> Any:
+    """The slope of a loss of every column, at an edited stream."""
+    with m.trace(rows) as t:
+        stream = stream_of(m)
+        stream[:, -1] *= 2.0
+        return t.grad((m.output * m.output).sum(), stream).save()
+
+
 def test_a_skipped_module_gives_what_was_said_for_every_row(model: mg.InterpretableModel):
     layer = model.layers[0]
     with model.trace(ROWS, compile=False):
@@ -175,12 +196,91 @@ def test_what_rows_share_says_so_where_it_is_looked_at():
         shared = model.transformer.wpe.output
         assert isinstance(shared, SharedByRows)
         assert "one by one" in repr(shared)
-        with pytest.raises(TypeError):
-            shared + 1
+        for use in (lambda: shared + 1, shared.__len__, lambda: shared[0], lambda: shared.save()):
+            with pytest.raises(SharedByRowsError, match="one by one"):
+                use()
+        assert not hasattr(shared, "dtype")  # no array to whoever asks
+    for graph in (mg.read("transformer.wpe"), mg.edit("transformer.wpe", iv.zero_out)):
+        with pytest.raises(ShapeError, match="one by one"):
+            model.run(graph, ROWS)
     with model.trace(ROWS[:1]):
         assert isinstance(model.transformer.wpe.output, mx.array)
 
 
+class Summing(nn.Module):
+    """Gives its state after the last token beside the logits, as recurrent layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.layers = [Running()]
+        self.head = nn.Linear(8, 20)
+
+    def __call__(self, tokens: mx.array) -> Any:
+        stream, state = self.layers[0](self.embedding(tokens))
+        return self.head(stream), state
+
+
+class Running(nn.Module):
+    def __call__(self, x: mx.array) -> Any:
+        total = mx.cumsum(x, axis=1)
+        return total, total[:, -1]
+
+
+def test_what_rows_share_stays_where_the_rest_is_written():
+    """Gemma 2's layers are given a mask of positions alone."""
+    model = mg.InterpretableModel(configs.build("gemma2"))
+
+    def doubled(rows: Any) -> Any:
+        with model.trace(rows):
+            args, kwargs = model.layers[1].inputs
+            model.layers[1].inputs = (args[0] * 2, *args[1:]), kwargs
+            given = model.layers[1].inputs.save()
+            return model.output.save(), given
+
+    with model.trace(ROWS):
+        kept = model.layers[1].inputs.save()
+    assert any(isinstance(leaf, SharedByRows) for leaf in leaves(kept.value))
+    together, _ = doubled(ROWS)
+    assert not same(together, model(ROWS), 1e-3)
+    for k, row in enumerate(ROWS):
+        assert same(together[k, -len(row) :], doubled([row])[0][0], CLOSE)
+
+
+def test_a_state_after_the_last_token_is_not_shown():
+    """The forward has come to it after the padding."""
+    model = mg.InterpretableModel(Summing())
+    logits, state = model(ROWS_OF_TWENTY)
+    with model.trace(ROWS_OF_TWENTY) as t:
+        saved = model.layers[0].output.save()
+    for hidden in (state, saved[1], t.activations["layers.0"][1], t.output[1]):
+        assert isinstance(hidden, SharedByRows)
+        with pytest.raises(SharedByRowsError, match="one by one"):
+            hidden * 2
+    with pytest.raises(SharedByRowsError, match="one by one"):
+        with model.trace(ROWS_OF_TWENTY):
+            model.layers[0].output[1].save()
+    for k, row in enumerate(ROWS_OF_TWENTY):
+        alone, state = model(mx.array([row]))
+        assert same(logits[k, -len(row) :], alone[0], CLOSE)
+        assert same(saved[0][k, -1], state[0], CLOSE)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_what_rows_share_is_no_number_in_a_graph_that_was_recorded_on_one_text(compile: bool):
+    model = mg.InterpretableModel(Summing())
+    with model.trace(ROWS_OF_TWENTY[:1]) as t:
+        model.layers[0].output[1].save("state")
+        model.layers[0].output[0].save("stream")
+    found = model.run(t.graph, ROWS_OF_TWENTY, compile=compile)
+    assert isinstance(found["state"], SharedByRows) and isinstance(found["stream"], mx.array)
+    with model.trace(ROWS_OF_TWENTY[:1]) as t:
+        model.layers[0].output = (model.layers[0].output[0], mx.zeros((1, 8)))
+    with pytest.raises(SharedByRowsError, match="one by one"):
+        model.run(t.graph, ROWS_OF_TWENTY, compile=compile)
+
+
+ROWS_OF_TWENTY = [[7, 2, 3], [5]]
 rows = st.lists(
     st.lists(st.integers(0, 95), min_size=1, max_size=6), min_size=2, max_size=4
 ).filter(lambda rows: len({*map(len, rows)}) > 1)

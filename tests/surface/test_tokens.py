@@ -250,9 +250,8 @@ def test_a_tokenizer_that_changes_the_text():
 def test_spaces_that_no_token_has():
     """As a byte-level tokenizer with `trim_offsets` has it: the next token's."""
     offsets = [(0, 0), (0, 3), (4, 11), (12, 14)]
-    fast = SimpleNamespace(
-        encode=lambda text, add_special_tokens: SimpleNamespace(ids=[0, 1, 2, 3], offsets=offsets)
-    )
+    said = SimpleNamespace(ids=[0, 1, 2, 3], offsets=offsets, special_tokens_mask=[1, 0, 0, 0])
+    fast = SimpleNamespace(encode=lambda text, add_special_tokens: said)
     tokenizer = SimpleNamespace(
         backend_tokenizer=fast, encode=lambda text, **_: [0, 1, 2, 3], bos_token="<s>"
     )
