@@ -24,6 +24,7 @@ from mlxgraph.graph.deferred import Edit, is_graph
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
 from mlxgraph.graph.values import frozen_leaves
+from mlxgraph.mlx_facts.loops import still_to_come
 from mlxgraph.mlx_facts.modules import attach
 from mlxgraph.model.called import called
 from mlxgraph.record.param import holes
@@ -148,8 +149,9 @@ def as_module(self: Any, *, each_call: bool = False) -> nn.Module:
 
     Args:
         each_call: let positions that count from the end, `h[:, -1]`, mean the last token of each
-            call.  mlx-lm gives a prompt in chunks, all but its last token first, and does not say
-            which is the last; so without this they raise in a call of several tokens with a cache.
+            call.  Without it they mean the newest token of each step in mlx-lm's own loops, which
+            give the prompt in chunks, and its last token on its own; in a loop of another's they
+            raise in a call of several tokens with a cache, for nobody says which is the last.
 
     Returns: an `nn.Module`.
     Raises: MissingParamError for edits with params that have no values, PartOfTextError for edits
@@ -217,7 +219,17 @@ class _Edited:
 
     def _window(self, forwards: Forwards, start: int, count: int) -> Window:
         """The tokens of a call, in the text that the cache holds."""
-        if count > 1 and not self.each_call and forwards.text.counts_from_the_end(start, count):
+        stop, text = start + count, forwards.text
+        if self.each_call or not text.names_ends:
+            return Window(start, stop, stop, 1)
+        later = still_to_come()
+        if later is None:  # a loop of somebody's own: one token is the newest
+            length, told = stop, count == 1
+        elif later < 0:
+            length, told = stop + 1, False
+        else:
+            length, told = stop + later, True
+        if not told and text.counts_from_the_end(start, stop, length):
             raise PartOfTextError(
                 "these edits count positions from the end, and in a call of several tokens with a"
                 " cache it cannot be told which is the prompt's last",
@@ -225,7 +237,7 @@ class _Edited:
                 "Write model.generate(...), which knows; count from the start, h[:, 5]; or write"
                 " as_module(each_call=True) for the last token of each call.",
             )
-        return Window(start, start + count, start + count, 1)
+        return Window(start, stop, length, 1)
 
     def _forwards(self, rows: int) -> RowForwards:
         tree = self.engine.runner.refresh()
