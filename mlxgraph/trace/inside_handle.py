@@ -306,7 +306,7 @@ def _attention_site(owner: Any, name: str) -> Site:
     if not census.visits(census.meant(found)):
         reason = str(nothing_there(census, census.meant(found))).partition("has no value: ")[2]
         raise UnknownSiteError(
-            name, (), written(owner), kind="value", advice=reason[:1].upper() + reason[1:], near=[]
+            name, (), written(owner), kind="value", advice=_sentence(reason), near=[]
         )
     if site.call > 0:
         if census.calls(found.path) != census.calls(site.path):
@@ -318,3 +318,8 @@ def _attention_site(owner: Any, name: str) -> Site:
                 f" through: {found.path}.calls[{site.call}] is number {site.call} of all.",
             )
     return found
+
+
+def _sentence(reason: str) -> str:
+    """A reason with a capital at its beginning, where that is no path."""
+    return reason if "." in reason.split(" ", 1)[0] else reason[:1].upper() + reason[1:]

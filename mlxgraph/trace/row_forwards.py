@@ -12,7 +12,7 @@ from typing import Any
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.algebra import draws
-from mlxgraph.graph.held import Window
+from mlxgraph.graph.held import Along, Window
 from mlxgraph.graph.nested import is_container, leaves, unflatten
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
@@ -50,7 +50,7 @@ class RowForwards(Forwards):
             planned = self._made(together, keep, [save for _, save in together.saves])
             if not any(one.exact for _, one in lowered):
                 self._plans.put(key, planned)
-        output, found = self._run(planned, args, kwargs)
+        output, found = self._run(planned, args, kwargs, 0)
         return output, [(text, save, value) for (text, save), value in found]
 
     @cached_property
@@ -87,6 +87,6 @@ class RowForwards(Forwards):
 def _has_rows(value: Any, other: Any, axis: Any) -> bool:
     if not isinstance(value, ARRAY) or not isinstance(other, ARRAY) or value.ndim < 2:
         return False
-    if isinstance(axis, frozenset) or axis == -value.ndim:
-        return False  # a pattern's columns are the batch's, padding and all
+    if isinstance(axis, (frozenset, Along)) or axis == -value.ndim:
+        return False  # a pattern's keys are the batch's, padding and all
     return value.shape[0] == 1 and other.shape == (2, *value.shape[1:])
