@@ -177,6 +177,21 @@ class Operations:
             raise NoLayerError("calls", number, count, str(here()), site.path)
         return InsideHandle(self._owner, tail, number % count)
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise UnknownSiteError(
+            name, (), self._name, kind="attribute", near=[],
+            advice=f"Write {self._name}[{name!r}] for an operation of that name.",
+        )  # fmt: skip
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        name = key if isinstance(key, str) else "softmax"
+        raise InputError(
+            f"{self._name} lists operations, and holds no values.\n  at {here()}\n"
+            f"  Write {self._name}[{name!r}].output = value."
+        )
+
     def _sites(self) -> list[Site]:
         census, owner = census_of(self._owner), self._owner._site(OUTPUT).path
         if not census.calls(owner):
@@ -299,6 +314,12 @@ def write_inside(owner: Any, name: str, value: Any) -> bool:
     return True
 
 
+def _sentence(reason: str) -> str:
+    """With a capital, but for a path."""
+    starts = reason.startswith(("it ", "the "))
+    return reason[:1].upper() + reason[1:] if starts else reason
+
+
 def _attention_site(owner: Any, name: str) -> Site:
     site: Site = owner._site(OUTPUT)
     found = site_inside(owner, name, OUTPUT, site.call)
@@ -306,7 +327,7 @@ def _attention_site(owner: Any, name: str) -> Site:
     if not census.visits(census.meant(found)):
         reason = str(nothing_there(census, census.meant(found))).partition("has no value: ")[2]
         raise UnknownSiteError(
-            name, (), written(owner), kind="value", advice=reason[:1].upper() + reason[1:], near=[]
+            name, (), written(owner), kind="value", advice=_sentence(reason), near=[]
         )
     if site.call > 0:
         if census.calls(found.path) != census.calls(site.path):
