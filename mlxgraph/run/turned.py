@@ -268,7 +268,7 @@ def _leaves_turned(
 
 
 def _unwritten(value: Any) -> Any:
-    """What stands for an array that rows share.  Raises: SharedByRowsError for one written there."""
+    """What stands for what rows share.  Raises: SharedByRowsError for an array written there."""
     if type(value) is not SharedByRows:
         raise SharedByRows(value.shape).refusal("a run of texts of several lengths")
     return value

@@ -339,3 +339,8 @@ def _attention_site(owner: Any, name: str) -> Site:
                 f" through: {found.path}.calls[{site.call}] is number {site.call} of all.",
             )
     return found
+
+
+def _sentence(reason: str) -> str:
+    """A reason with a capital at its beginning, where that is no path."""
+    return reason if "." in reason.split(" ", 1)[0] else reason[:1].upper() + reason[1:]
