@@ -177,6 +177,21 @@ class Operations:
             raise NoLayerError("calls", number, count, str(here()), site.path)
         return InsideHandle(self._owner, tail, number % count)
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise UnknownSiteError(
+            name, (), self._name, kind="attribute", near=[],
+            advice=f"Write {self._name}[{name!r}] for an operation of that name.",
+        )  # fmt: skip
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        name = key if isinstance(key, str) else "softmax"
+        raise InputError(
+            f"{self._name} lists operations, and holds no values.\n  at {here()}\n"
+            f"  Write {self._name}[{name!r}].output = value."
+        )
+
     def _sites(self) -> list[Site]:
         census, owner = census_of(self._owner), self._owner._site(OUTPUT).path
         if not census.calls(owner):
@@ -297,6 +312,12 @@ def write_inside(owner: Any, name: str, value: Any) -> bool:
     recording = owner._recording(name)
     recording.replace(_attention_site(owner, name), value)
     return True
+
+
+def _sentence(reason: str) -> str:
+    """With a capital, but for a path."""
+    starts = reason.startswith(("it ", "the "))
+    return reason[:1].upper() + reason[1:] if starts else reason
 
 
 def _attention_site(owner: Any, name: str) -> Site:
