@@ -37,6 +37,10 @@ from mlxgraph.rewrite.held_nested import nested
 from mlxgraph.rewrite.lowered import Keep, Lowered, Save
 from mlxgraph.rewrite.odd import odd
 
+_FN = (
+    "Write it with functions of mlx, which are recorded; or give it a position by name,"
+    " `mg.apply(fn, h[:, 3])`."
+)
 WRITES = frozenset({ops.UPDATE, *ops.AT.values()})
 _RESHAPES = ops.RESHAPES - {ops.RESHAPE_LIKE}
 
@@ -369,6 +373,8 @@ class Forward:
         inputs = {}
         for child, state in states.items():
             plain = self.fit.plain(state, node)
+            if isinstance(plain, Refused) and node.op == ops.APPLY:
+                return plain._replace(what="a function that the graph cannot look into", advice=_FN)
             if not isinstance(plain, Plain):
                 return plain
             inputs[child] = plain.node

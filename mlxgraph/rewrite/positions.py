@@ -44,6 +44,11 @@ class Text:
         last = [max(found, default=0) for found in (self._positions, self._ends)]
         self._last = (*last, float("inf") if strided else max(steps, default=1))
 
+    @property
+    def names_ends(self) -> bool:
+        """Whether anything counts from the end of the text."""
+        return bool(self._ends) or self._strided
+
     def is_settled(self, window: Window) -> bool:
         """Whether a window of one token, and every later one, comes after all that is named."""
         start, stop, length, step = window
@@ -116,11 +121,10 @@ class Text:
                 return False
         return True
 
-    def counts_from_the_end(self, start: int, count: int) -> bool:
-        """Whether it matters to a forward how much of the text is still to come."""
-        stop = start + count
-        last, not_yet = (self.at(Window(start, stop, length, 1)) for length in (stop, stop + 1))
-        return last.writes != not_yet.writes or last.saves != not_yet.saves
+    def counts_from_the_end(self, start: int, stop: int, length: int) -> bool:
+        """Whether it matters to a forward that the text is one token longer than `length`."""
+        one, other = (self.at(Window(start, stop, end, 1)) for end in (length, length + 1))
+        return one.writes != other.writes or one.saves != other.saves
 
     def at(self, window: Window) -> Lowered:
         """The graph in one forward.  Raises: PartOfTextError."""

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from mlxgraph.graph.inside import OPS, below, parted
-from mlxgraph.mlx_facts.watching import is_in_compiled, reach_attributes, watched
+from mlxgraph.mlx_facts.watching import is_in_compiled, is_in_vmap, reach_attributes, watched
 from mlxgraph.run.attention import KERNELS, attend
 from mlxgraph.run.handwritten import STEPS, Written
 from mlxgraph.run.names import with_own_ops
@@ -127,7 +127,8 @@ class Watch:
         """What a call of one of MLX's functions gives."""
         if not self._told or not self._running or self._running[-1] in self._named_so:
             return real(*args, **kwargs)
-        if is_in_compiled(sys._getframe(2), _OWN_FORWARD):
+        frame = sys._getframe(2)
+        if is_in_compiled(frame, _OWN_FORWARD) or is_in_vmap(frame):
             return real(*args, **kwargs)
         module = self._running[-1]
         path = below(module, f"{OPS}.{name}")

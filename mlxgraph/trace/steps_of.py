@@ -6,13 +6,16 @@ In: what stands in the brackets.  Out: the steps as a graph has them, or an erro
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from mlxgraph.errors import InputError, NoStepError
 from mlxgraph.errors.source_line import here
+from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.steps import frozen_steps
 
 
+@with_edges
 class StepsOf:
     """`t.step`: which steps of a generation a block is for."""
 
@@ -22,7 +25,27 @@ class StepsOf:
         self._most = most
 
     def __getitem__(self, steps: Any) -> Any:
-        return self._at(_checked(steps, self._most), str(here()))
+        return AtSteps(self._at(_checked(steps, self._most), str(here())))
+
+
+@with_edges
+class AtSteps:
+    """`with t.step[1:]:`"""
+
+    def __init__(self, block: AbstractContextManager[Any]):
+        self._block = block
+
+    def __enter__(self) -> Any:
+        return self._block.__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        return self._block.__exit__(*error)
+
+    def __iter__(self) -> Any:
+        raise InputError(
+            "a block is recorded once, for all of these steps, and there is nothing to loop over.\n"
+            f"  at {here()}\n  Write `with t.iter[:]:`, or `t.step[1:]`."
+        )
 
 
 def _checked(steps: Any, most: int) -> Any:

@@ -105,6 +105,18 @@ def test_a_value_that_a_module_has_not_begins_with_its_path_as_it_is(model):
             model.layers[1].mlp.pattern[..., 0] = 0.0
 
 
+def test_a_function_that_nobody_can_look_into_is_said_to_be_one(model):
+    with pytest.raises(PartOfTextError, match="cannot look into"):
+        with model.generate(PROMPT, max_tokens=3) as t:
+            a_function(model, t)
+    with model.generate(PROMPT, max_tokens=3) as t:
+        h = model.layers[1].output
+        h[:, -1] = mg.apply(lambda x: x * 2.0, h[:, -1])
+    with model.generate(PROMPT, max_tokens=3) as other:
+        model.layers[1].output[:, -1] *= 2.0
+    assert t.tokens == other.tokens
+
+
 def test_what_a_forward_finds_out_ends_at_the_users_line_too(model):
     from mlx_lm.models.cache import make_prompt_cache
 
@@ -130,6 +142,14 @@ def test_what_is_no_step_is_refused(model, steps):
         with model.generate(PROMPT, max_tokens=4) as t:
             with t.step[steps]:
                 pass
+
+
+def test_steps_are_no_loop(model):
+    with pytest.raises(InputError, match="with t.iter") as raised:
+        with model.generate(PROMPT, max_tokens=4) as t:
+            for _ in t.iter[:]:
+                model.layers[1].output *= 0.0
+    assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
 
 
 def test_a_step_that_did_not_come_is_said_and_what_was_generated_is_kept(tiny):
