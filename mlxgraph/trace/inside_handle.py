@@ -314,12 +314,6 @@ def write_inside(owner: Any, name: str, value: Any) -> bool:
     return True
 
 
-def _sentence(reason: str) -> str:
-    """With a capital, but for a path."""
-    starts = reason.startswith(("it ", "the "))
-    return reason[:1].upper() + reason[1:] if starts else reason
-
-
 def _attention_site(owner: Any, name: str) -> Site:
     site: Site = owner._site(OUTPUT)
     found = site_inside(owner, name, OUTPUT, site.call)
