@@ -6,7 +6,8 @@
     model.layers[3].attn.pattern                a value of its attention, in a block
 
 Names are MLX's without the package: `mx.softmax` is `softmax`, `mx.fast.rope` is `fast.rope`,
-`nn.silu` is `silu`.  Numbers run through all calls of the module in one forward.
+`nn.silu` is `silu`.  Numbers run through all calls of the module in one forward; of one from the
+end a graph keeps what it is in this forward.
 """
 
 from __future__ import annotations
