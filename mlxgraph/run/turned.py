@@ -69,11 +69,8 @@ class SharedByRows:
 for _sign in ("add", "sub", "mul", "truediv", "matmul", "pow", "mod", "floordiv"):
     for _kind in ("", "r", "i"):
         setattr(SharedByRows, f"__{_kind}{_sign}__", _refused(f"__{_kind}{_sign}__"))
-for _name in (
-    *("__neg__", "__abs__", "__float__", "__int__", "__bool__", "__len__", "__iter__"),
-    *("__getitem__", "__setitem__", "__array__"),
-):
-    setattr(SharedByRows, _name, _refused(_name))
+for _name in "neg abs float int bool len iter getitem setitem array".split():
+    setattr(SharedByRows, f"__{_name}__", _refused(f"__{_name}__"))
 
 
 def turned_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:

@@ -6,7 +6,8 @@
     model.layers[3].attn.pattern                a value of its attention, in a block
 
 Names are MLX's without the package: `mx.softmax` is `softmax`, `mx.fast.rope` is `fast.rope`,
-`nn.silu` is `silu`.  Numbers run through all calls of the module in one forward.
+`nn.silu` is `silu`.  Numbers run through all calls of the module in one forward; of one from the
+end a graph keeps what it is in this forward.
 """
 
 from __future__ import annotations
@@ -312,12 +313,6 @@ def write_inside(owner: Any, name: str, value: Any) -> bool:
     recording = owner._recording(name)
     recording.replace(_attention_site(owner, name), value)
     return True
-
-
-def _sentence(reason: str) -> str:
-    """With a capital, but for a path."""
-    starts = reason.startswith(("it ", "the "))
-    return reason[:1].upper() + reason[1:] if starts else reason
 
 
 def _attention_site(owner: Any, name: str) -> Site:
