@@ -198,14 +198,33 @@ def _run(model: Traceable, rows: list[mx.array], paths: dict[int, str], align: s
             if same:
                 value[copy] = value[CLEAN]
             else:
-                _patch_aligned(value, copy, [row.shape[1] for row in rows], align)
+                lengths = [one.shape[1] for one in rows]
+                _patch_aligned(value, copy, lengths, align, _second(row, positions))
         logits = first_array(model.output)[:, -1].astype(mx.float32).save()
     return logits
 
 
-def _patch_aligned(value: Any, copy: int, lengths: list[int], align: str) -> None:
-    """Patch the positions that a left-padded row shares with the clean one."""
+def _second(row: int, positions: list[int]) -> int | None:
+    """Where a second axis of positions is, once those of rows and of positions come first."""
+    if len(positions) < 2:
+        return None
+    before = [axis for axis in (row, positions[0]) if axis < positions[1]]
+    return positions[1] - len(before) + 2
+
+
+def _patch_aligned(value: Any, copy: int, lengths: list[int], align: str, keys: int | None) -> None:
+    """Patch the positions that a left-padded row shares with the clean one.
+
+    Args: keys: a second axis of positions, as a pattern has: it is moved along with the first, and
+        what the clean text has of tokens that the other lacks is left out.
+    """
     longest, both = max(lengths), min(lengths)
     starts = [longest - (length if align == "start" else both) for length in lengths]
     source, target = (slice(start, start + both) for start in starts)
-    value[copy, target] = value[CLEAN, source]
+    clean = value[CLEAN]
+    there: tuple[Any, ...] = (Ellipsis,)
+    if keys is not None:
+        clean = mx.roll(clean, starts[1] - starts[0], axis=keys - 1)
+        rest = (slice(None),) * (keys - 2)
+        there = (*rest, slice(longest - lengths[1], None), Ellipsis)
+    value[(copy, target, *there)] = clean[(source, *there)]

@@ -9,7 +9,7 @@ from mlxgraph.errors.inputs import InputError
 
 
 class ChatError(InputError):
-    """Messages of which no text can be made."""
+    """Messages of which no text can be made, or of which the template leaves one out."""
 
 
 class NoChatTemplateError(ChatError):

@@ -5,6 +5,7 @@ A forward of a generation holds a window of it.  Every node then stands for one 
 
     Plain    a value without positions: it is the same operation in every forward
     Held     a value with an axis of positions, of which this forward holds some
+    Both     a value with an axis of positions, and one of all tokens so far
     Odd      a value that grows with the text in some way of its own: it can be scaled and saved
     Nest     a tuple, list or dict of such
     Absent   a position that this forward does not hold: an earlier one's, a later one's, or none's
@@ -14,9 +15,11 @@ A forward of a generation holds a window of it.  Every node then stands for one 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mlxgraph.graph import ops
+from mlxgraph.graph.nested import is_a_leaf
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import FrozenList, Slice, map_frozen
 
@@ -33,6 +36,24 @@ class Window(NamedTuple):
     step: int
 
 
+@dataclass(frozen=True)
+class Along:
+    """The axes of an array, counted from the last, one of which is of all tokens so far.
+
+    Attributes:
+        held: that of the forward's own tokens, or None.
+        grown: that of all tokens so far, from the text's first.
+        pad: what such a value holds where a later token is meant, or None where that is not known.
+    """
+
+    held: int | None
+    grown: int
+    pad: float | None = None
+
+
+is_a_leaf(Along)
+
+
 class Held(NamedTuple):
     """A value with an axis of positions.
 
@@ -46,6 +67,8 @@ class Held(NamedTuple):
         anchored: whether `chosen` only grows at its end as the text does.
         fixed: whether it does not grow once the text has `full`.
         origin: the node as it was recorded.
+        grown: whether a forward holds all of the text so far, as keys from a cache are.
+        pad: of such a value what it holds for later tokens, or None where that is not known.
     """
 
     node: Node | None
@@ -57,6 +80,8 @@ class Held(NamedTuple):
     anchored: bool
     fixed: bool
     origin: Node
+    grown: bool = False
+    pad: float | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -65,7 +90,26 @@ class Held(NamedTuple):
 
     def same_positions(self, other: Held) -> bool:
         """Whether two values are of the same positions, one by one."""
-        return self.axis == other.axis and list(self.chosen) == list(other.chosen)
+        return (self.axis, self.grown) == (other.axis, other.grown) and same(
+            self.chosen, other.chosen
+        )
+
+
+class Both(NamedTuple):
+    """A value with an axis of positions and one of all tokens so far: an attention's pattern.
+
+    Attributes:
+        node: the value of this forward; None where it holds nothing of it.
+        rows, keys: its two axes, each as of a value with that one alone.
+        pad: what it holds for keys that a forward has not seen, or None where that is not known.
+        causal: whether it holds what the model itself has where a key is later than its query.
+    """
+
+    node: Node | None
+    rows: Held
+    keys: Held
+    pad: float | None
+    causal: bool
 
 
 class Plain(NamedTuple):
@@ -110,7 +154,14 @@ class Refused(NamedTuple):
     advice: str
 
 
-State = Held | Plain | Odd | Nest | Absent | Refused
+State = Held | Plain | Both | Odd | Nest | Absent | Refused
+
+
+def same(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two sequences are of the same numbers."""
+    if isinstance(one, range) and isinstance(other, range):
+        return one == other
+    return list(one) == list(other)
 
 
 def cut(node: Node, axis: int, numbers: Sequence[int]) -> Node:

@@ -20,6 +20,7 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from threading import RLock
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -155,10 +156,11 @@ def _arrange() -> None:
     for kind, call, ours in _calls:
         setters.append(partial(setattr, kind, "__call__"))
         given.append((call, ours, call, ours))
-    for one in exchanged:
-        one.respect_others(_state())
-    _give(exchanged, setters, given)
-    settle()
+    with _one_by_one:
+        for one in exchanged:
+            one.respect_others(_state())
+        _give(exchanged, setters, given)
+        settle()
 
 
 def _give(exchanged: list[Exchanged], setters: list[Any], given: list[tuple]) -> None:
@@ -194,6 +196,9 @@ def respect_others() -> None:
         _give(_exchanged, _setters[: len(_given)], _given)
 
 
+# Between who is noted to want something and the names that follow, another thread would take what
+# stands there for somebody else's.
+_one_by_one = RLock()
 _matmul: list[Any] = [None, None]  # `array @ array`, as it is and watched
 
 
@@ -217,18 +222,20 @@ _SET_MATMUL = partial(setattr, ARRAY, "__matmul__")
 
 def want(of: dict[int, Any], key: int, who: Any) -> None:
     """From now on somebody wants the names exchanged.  Args: of: `blocks` or `watches`."""
-    respect_others()
-    of[key] = who
-    settle()
-    if of is watches:
-        _settle_matmul()
+    with _one_by_one:
+        respect_others()
+        of[key] = who
+        settle()
+        if of is watches:
+            _settle_matmul()
 
 
 def want_no_more(of: dict[int, Any], key: int) -> None:
     """From now on somebody does not any more."""
-    if key in of:
-        respect_others()
-        of.pop(key, None)
-    settle()
-    if of is watches:
-        _settle_matmul()
+    with _one_by_one:
+        if key in of:
+            respect_others()
+            of.pop(key, None)
+        settle()
+        if of is watches:
+            _settle_matmul()

@@ -2,12 +2,13 @@
 
 For as long as any forward is watched in any thread, the functions of `mlx.core` and `mlx.nn` tell
 the watch of their own thread that they were called, and let it answer; in a thread without one
-they do what they always did.  Beside MLX's own places three more are reached: names in the modules
-of a model's own code (`from mlx.core import softmax`, and helpers under `@mx.compile`), dicts there
-(`ACT2FN["silu"]`), and functions that modules hold as attributes.
+they do what they always did.  Beside MLX's own places more are reached: names in the modules of a
+model's own code (`from mlx.core import softmax`, and helpers under `@mx.compile`), and what modules
+and their classes hold as attributes; there and here in dicts, lists, tuples and `partial` as well.
 
 A helper that a model compiles is one function, and what it calls inside is not told: its Python
-runs only when MLX traces it, and what was answered there would stay in it.
+runs only when MLX traces it, and what was answered there would stay in it.  Nor is what a function
+under `mx.vmap` calls: its arrays are of one row, and gone when it is over.
 
 Whether a forward is watched is looked up on the call stack, so an interrupt leaves nothing behind.
 """
@@ -18,7 +19,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Protocol
 
@@ -28,12 +29,14 @@ from mlxgraph.mlx_facts import exchange
 from mlxgraph.mlx_facts.compiling import compiled_codes
 from mlxgraph.mlx_facts.exchange import EVALUATE, FILES, PLACES, TRANSFORM, functions_in
 from mlxgraph.mlx_facts.functions import is_compiled
-from mlxgraph.mlx_facts.modules import attach
+from mlxgraph.mlx_facts.modules import attach, enter
+from mlxgraph.mlx_facts.originals import vmap as _vmap
 
 ATTENTION = "fast.scaled_dot_product_attention"
 QUANTIZED_ATTENTION = "quantized_scaled_dot_product_attention"
 _NOT_OPERATIONS = EVALUATE | FILES | TRANSFORM
 _OWN = ("mlx", "mlxgraph", "builtins")  # packages whose names are left alone
+_FEW = 64  # entries of a list or a dict that may be a table of functions
 
 
 class Watch(Protocol):
@@ -118,6 +121,32 @@ def is_in_compiled(frame: FrameType | None, end: CodeType) -> bool:
     return False
 
 
+def is_in_vmap(frame: FrameType | None) -> bool:
+    """Whether a function runs for one row, somewhere above a frame of the watched forward."""
+    while frame is not None and frame is not _here.frame:
+        if frame.f_code is _ONE_ROW:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _seen_in_vmap(below: Callable[..., Any]) -> Callable[..., Any]:
+    """`mx.vmap`, of functions that are seen on the stack while they run for one row."""
+
+    def vmap(fun: Any, *args: Any, **kwargs: Any) -> Any:
+        return below(partial(_of_one_row, fun) if callable(fun) else fun, *args, **kwargs)
+
+    vmap.__wrapped__ = below  # type: ignore[attr-defined]
+    return vmap
+
+
+def _of_one_row(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return fun(*args, **kwargs)
+
+
+_ONE_ROW = _of_one_row.__code__
+
+
 def _is_on_stack() -> bool:
     watching = _here.frame
     frame: FrameType | None = sys._getframe(1)
@@ -134,10 +163,13 @@ def _prepare() -> None:
     with _lock:
         if _by_real:
             return
-        names, made = operation_names(), {}
+        names = operation_names()
+        made: dict[int, Callable[..., Any]] = {}
 
         def watching(own: Any, recording: Any) -> Any:
             name = names.get(id(own))
+            if own is _vmap:
+                return made.setdefault(id(own), _seen_in_vmap(recording))
             if name is None:
                 return recording
             if id(own) not in made:
@@ -168,15 +200,39 @@ def reach(packages: Iterable[str]) -> None:
             exchange.exchange_too([(held, names) for held, names in found if names])
 
 
-def _held_by(held: dict[Any, Any]) -> dict[Any, Callable[..., Any]]:
-    """The keys under which functions of MLX stand, or what `mx.compile` made of a model's own."""
+def _held_by(held: dict[Any, Any]) -> dict[Any, Any]:
+    """The keys under which functions of MLX stand, or what `mx.compile` made of a model's own.
+
+    Dicts in it are left out: whoever asks for them asks on their own account.
+    """
     found = {}
     for name, value in [*held.items()]:
-        if id(value) in _by_real:
-            found[name] = _by_real[id(value)]
-        elif is_compiled(value) or _is_attention(value):
-            found[name] = _helper(value)
+        told = None if type(value) is dict else _telling(value, str(name))
+        if told is not None:
+            found[name] = told
     return found
+
+
+def _telling(value: Any, name: str, depth: int = 0) -> Any:
+    """A value with functions in it that tell the watch; None for one that has none.
+
+    Args: name: what it goes by, for a function that has no name.
+    """
+    if id(value) in _by_real:
+        return _by_real[id(value)]
+    if is_compiled(value) or _is_attention(value):
+        return _helper(value, name)
+    if type(value) is partial:
+        function = _telling(value.func, name)
+        return function and partial(function, *value.args, **value.keywords)
+    if type(value) not in (list, tuple, dict) or depth > 1 or len(value) > _FEW:
+        return None
+    items = value.values() if type(value) is dict else value
+    told = [_telling(item, name, depth + 1) for item in items]
+    if not any(one is not None for one in told):
+        return None
+    parts = [own if one is None else one for own, one in zip(items, told, strict=True)]
+    return dict(zip(value, parts, strict=True)) if type(value) is dict else type(value)(parts)
 
 
 def _is_attention(value: Any) -> bool:
@@ -185,11 +241,13 @@ def _is_attention(value: Any) -> bool:
     return named and value.__module__ == "mlx_lm.models.base"
 
 
-def _helper(compiled: Any) -> Callable[..., Any]:
+def _helper(compiled: Any, given: str) -> Callable[..., Any]:
     """A compiled function of a model's own, as one operation by its name."""
-    name = getattr(compiled, "__name__", "compiled")
+    name = getattr(compiled, "__name__", "")
+    if not name.isidentifier():  # a lambda
+        name = given if given.isidentifier() else "compiled"
     if name in operation_names().values():
-        name = f"{compiled.__module__.rpartition('.')[2]}.{name}"
+        name = f"{getattr(compiled, '__module__', '').rpartition('.')[2] or 'own'}.{name}"
     _helpers.append(compiled)
     made = _by_real[id(compiled)] = _watched(name, compiled, compiled)
     return made
@@ -198,9 +256,28 @@ def _helper(compiled: Any) -> Callable[..., Any]:
 def reach_attributes(modules: Iterable[nn.Module]) -> None:
     """Reach the functions of MLX that modules hold as attributes.  They are to be copies."""
     for module in modules:
-        for name, value in [*vars(module).items()]:
-            if id(value) in _by_real:
-                attach(module, name, _by_real[id(value)])
+        own = {**_of_class(type(module)), **vars(module)}  # type: ignore[arg-type]
+        for name, value in own.items():
+            told = _telling(value, name)
+            if told is not None:
+                attach(module, name, told)
+        for name, value in [*module.items()]:
+            told = _telling(value, name)
+            if told is not None:
+                enter(module, name, told)
+
+
+@lru_cache(maxsize=1024)
+def _of_class(kind: type) -> dict[str, Any]:
+    """What a model's own classes hold and their objects do not get as methods."""
+    found: dict[str, Any] = {}
+    for base in kind.__mro__[::-1]:
+        if base.__module__.partition(".")[0] not in _OWN:
+            for name, value in vars(base).items():
+                value = value.__func__ if type(value) is staticmethod else value
+                if not name.startswith("__") and type(value) is not FunctionType:
+                    found[name] = value
+    return found
 
 
 def _end(key: int) -> None:

@@ -9,6 +9,7 @@ In: an engine with edits.  Out: a module.  Never: weights of its own.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from mlxgraph.graph.deferred import Edit, is_graph
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
 from mlxgraph.graph.values import frozen_leaves
+from mlxgraph.mlx_facts.loops import still_to_come
 from mlxgraph.mlx_facts.modules import attach
 from mlxgraph.model.called import called
 from mlxgraph.record.param import holes
@@ -70,6 +72,15 @@ class EditedModule(nn.Module):
     @property
     def training(self) -> bool:
         return _root(self).training
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EditedModule:
+        """The edits on a copy of the model."""
+        edited = self.__dict__[_OWN]
+        return type(self)(copy.deepcopy(edited.engine, memo), edited.each_call)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        edited = self.__dict__[_OWN]
+        return _put_together, (edited.engine, edited.each_call)
 
     def __repr__(self) -> str:
         return f"<{type(_root(self)).__name__} with {self.__dict__[_OWN].graph!r}>"
@@ -126,6 +137,11 @@ def _kind(root: type) -> type[EditedModule]:
     return type(root.__name__, (EditedModule,), members)
 
 
+def _put_together(engine: Engine, each_call: bool) -> EditedModule:
+    root: Any = type(engine.root)
+    return _kind(root)(engine, each_call)
+
+
 def as_module(self: Any, *, each_call: bool = False) -> nn.Module:
     """The model with the edits that stay on it, as an `nn.Module` for mlx-lm's own functions.
 
@@ -135,8 +151,9 @@ def as_module(self: Any, *, each_call: bool = False) -> nn.Module:
 
     Args:
         each_call: let positions that count from the end, `h[:, -1]`, mean the last token of each
-            call.  mlx-lm gives a prompt in chunks, all but its last token first, and does not say
-            which is the last; so without this they raise in a call of several tokens with a cache.
+            call.  Without it they mean the newest token of each step in mlx-lm's own loops, which
+            give the prompt in chunks, and its last token on its own; in a loop of another's they
+            raise in a call of several tokens with a cache, for nobody says which is the last.
 
     Returns: an `nn.Module`.
     Raises: MissingParamError for edits with params that have no values, PartOfTextError for edits
@@ -149,8 +166,7 @@ def as_module(self: Any, *, each_call: bool = False) -> nn.Module:
         >>> mlx_lm.generate(quiet, model.tokenizer, "The capital of France is", max_tokens=2)
         'Paris.'
     """
-    kind: Any = type(self.module)
-    return _kind(kind)(self._engine, each_call)
+    return _put_together(self._engine, each_call)
 
 
 class _Edited:
@@ -160,7 +176,7 @@ class _Edited:
         self.engine = engine
         self.root = engine.root
         self.graph = engine.edits.replace(saves=())
-        self._each_call = each_call
+        self.each_call = each_call
         self._kinds: Recent[Any, RowForwards] = Recent(MOST_KINDS)
         self._tree: Any = None
         if engine.is_edited:
@@ -205,7 +221,17 @@ class _Edited:
 
     def _window(self, forwards: Forwards, start: int, count: int) -> Window:
         """The tokens of a call, in the text that the cache holds."""
-        if count > 1 and not self._each_call and forwards.text.counts_from_the_end(start, count):
+        stop, text = start + count, forwards.text
+        if self.each_call or not text.names_ends:
+            return Window(start, stop, stop, 1)
+        later = still_to_come()
+        if later is None:  # a loop of somebody's own: one token is the newest
+            length, told = stop, count == 1
+        elif later < 0:
+            length, told = stop + 1, False
+        else:
+            length, told = stop + later, True
+        if not told and text.counts_from_the_end(start, stop, length):
             raise PartOfTextError(
                 "these edits count positions from the end, and in a call of several tokens with a"
                 " cache it cannot be told which is the prompt's last",
@@ -213,7 +239,7 @@ class _Edited:
                 "Write model.generate(...), which knows; count from the start, h[:, 5]; or write"
                 " as_module(each_call=True) for the last token of each call.",
             )
-        return Window(start, start + count, start + count, 1)
+        return Window(start, stop, length, 1)
 
     def _forwards(self, rows: int) -> RowForwards:
         tree = self.engine.runner.refresh()

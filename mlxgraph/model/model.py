@@ -311,7 +311,8 @@ class InterpretableModel:
 
     def __contains__(self, name: Any) -> bool:
         """Whether a name, a pattern or a handle means a module of this model."""
-        return bool(refreshed(self._engine).names.sites(name, may_be_none=True))
+        names = refreshed(self._engine).names
+        return any(names.exists(n.site.path) for n in names.sites(name, may_be_none=True))
 
     def __getitem__(self, name: str | ModuleHandle) -> ModuleHandle:
         """A module by any form of its name: `model["layers.5.mlp"]`."""

@@ -97,8 +97,9 @@ def position(model: Tokenized, text: Any, part: str, *, occurrence: int | None =
         part: some of its characters, such as " France", that end where a token ends.
         occurrence: which one, where the part is there several times: 0 is the first, -1 the last.
     Returns: an index from the prompt's first token on, special tokens included, for `h[:, p]` and
-        `positions=`.  In a batch of several lengths positions count from the padding on: there,
-        `p - len(model.encode(text))` counts from the end.
+        `positions=`.  In a batch of several lengths `positions=` counts in each text by itself, and
+        the columns of `h[:, p]` count the padding in: there `p - len(model.encode(text))`, from
+        the end, is the same token.
     Raises: TokenError (an InputError) where the part is absent, ends inside a token, or is there
         several times and no `occurrence` says which; NoTokenizerError.
     Source: the last token of the subject, Meng et al. 2022, arXiv:2202.05262.

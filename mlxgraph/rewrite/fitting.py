@@ -15,6 +15,8 @@ from mlxgraph.graph.held import (
     BEYOND,
     LATER,
     Absent,
+    Along,
+    Both,
     Held,
     Nest,
     Odd,
@@ -23,10 +25,12 @@ from mlxgraph.graph.held import (
     State,
     Window,
     cut,
+    same,
 )
 from mlxgraph.graph.nested import is_container
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
+from mlxgraph.rewrite.held_index import Chosen
 
 
 class About(NamedTuple):
@@ -35,11 +39,15 @@ class About(NamedTuple):
     Attributes:
         kind: a node's shape and dtype as recorded, or None where it is no array.
         axes: a site's value with the axis of the positions (from the last) in place of each array,
-            None where it has none, a frozenset of those that grow in another way.
+            an Along where one is of all tokens so far, None where it has none, a frozenset of
+            those that grow in another way.
         keeps: the axis of a node's value that goes along with these axes of its inputs; None
             where it mixes positions.
         numbers: the whole numbers of an array from outside, or None.
         length: of the whole text, as recorded.
+        over_keys: what an operation does along axes of keys of its inputs, each with what they
+            hold for later ones: the axis of its value that goes along with them (None where that
+            has none) and what it holds there; None where a later key changes what comes out.
     """
 
     kind: Callable[[Node], tuple[tuple[int, ...], str] | None]
@@ -47,6 +55,9 @@ class About(NamedTuple):
     keeps: Callable[[Node, Mapping[Node, int]], int | None]
     numbers: Callable[[Node], Any]
     length: int
+    over_keys: Callable[
+        [Node, Mapping[Node, tuple[int, float | None]]], tuple[int | None, float] | None
+    ]
 
 
 class Recorded:
@@ -80,14 +91,15 @@ class Fitting:
     """How values are fitted to each other in one window.
 
     Attributes: asks: the recorded node of each param that stands for an earlier forward's value;
-        exact: whether another window of the same kind needs another graph.
+        exact: whether another window of the same kind needs another graph; counted: whether
+            it matters that values of all tokens so far begin with the text's first.
     """
 
     def __init__(self, recorded: Recorded, window: Window):
         self.recorded = recorded
         self.about = recorded.about
         self.window = window
-        self.exact = False
+        self.exact = self.counted = False
         self.asks: dict[Node, Node] = {}
 
     def of_axes(self, node: Node, origin: Node, axes: Any) -> State:
@@ -98,9 +110,24 @@ class Fitting:
         if axes is None:
             return Plain(node)
         start, stop, length, _ = self.window
-        here = range(start, stop)
         full = range(self.about.length)
-        return Held(node, axes, range(length), here, full, True, True, False, origin)
+
+        def held(axis: int, here: range, **more: Any) -> Held:
+            return Held(node, axis, range(length), here, full, True, True, False, origin, **more)
+
+        if not isinstance(axes, Along):
+            return held(axes, range(start, stop))
+        keys = held(axes.grown, range(stop), grown=True)
+        if axes.held is None:
+            return keys
+        return Both(node, held(axes.held, range(start, stop)), keys, axes.pad, True)
+
+    def note(self, held: Held, found: Chosen | Absent | Refused) -> None:
+        """What an index into a value says about other windows."""
+        chosen = found if isinstance(found, Chosen) else None
+        self.exact = self.exact or not held.whole or (chosen is not None and chosen.exact)
+        is_all = chosen is not None and chosen.part is not None and chosen.part.whole
+        self.counted = self.counted or (held.grown and not is_all)
 
     def earlier(self, node: Node) -> State:
         """A value that an earlier forward held."""
@@ -110,6 +137,8 @@ class Fitting:
 
     def plain(self, state: State, node: Node) -> State:
         """A value whose positions are of no account any more: all of them, from one forward."""
+        if isinstance(state, Both):
+            return Refused(node, "an operation over all positions", _OVER)
         if not isinstance(state, Held):
             return state
         if state.is_complete and state.node is not None:
@@ -128,10 +157,10 @@ class Fitting:
         """A node of a value that goes together with `like`, position by position."""
         if isinstance(given, (Refused, Absent)):
             return given
-        if isinstance(given, Odd) or isinstance(given, Nest):
+        if isinstance(given, (Odd, Nest, Both)):
             return Refused(node, "a value that grows with the text in its own way", BY_WHERE)
         if isinstance(given, Held):
-            if given.same_positions(like) and list(given.here) == list(like.here):
+            if given.same_positions(like) and same(given.here, like.here):
                 return given.node
             if len(given.full) > 1:
                 return Refused(node, "an operation on different positions", SAME)
@@ -150,6 +179,7 @@ class Fitting:
         if len(like.here) == len(full):
             return given.node
         self.exact = True
+        self.counted = self.counted or like.grown
         return cut(given.node, like.axis, list(like.here))
 
     def refusal(self, state: Refused) -> PartOfTextError:
@@ -174,11 +204,10 @@ class Fitting:
                 " comes before those that are written.",
             )
         raise PartOfTextError(
-            f"token {state.position}, counted from the newest, was in an earlier forward, which"
-            " kept no value of it",
+            f"token {state.position} was in an earlier forward, which kept no value of it",
             line,
-            "Read it by its position from the start of the text, `h[:, 3]`, or save it and use it"
-            " in another generation.",
+            "Read it by its position from the start of the text, `h[:, 3]`, and of a pattern by its"
+            " keys too, `pattern[:, :, 3, 1]`; or save it and use it in another generation.",
         )
 
 

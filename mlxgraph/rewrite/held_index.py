@@ -22,21 +22,23 @@ class Chosen(NamedTuple):
         local: the index as it is in this forward; None where it holds nothing of it.
         one: the number among the value's positions where the index is one number, or None.
         part: the value that the index shows, its `node` not made yet; None for one number.
+        exact: whether another forward, of the same tokens as far as they are named, needs another.
     """
 
     local: tuple | None
     one: int | None
     part: Held | None
+    exact: bool = False
 
 
 def chosen_by(
     node: Node, held: Held, index: Any, ndim: int, window: Window, numbers: Numbers
 ) -> Chosen | Absent | Refused:
     """What `held[index]` chooses.  Args: ndim: of the value as it was recorded."""
-    parts = _every_axis(index, ndim)
+    parts = every_axis(index, ndim)
     if parts is None:
         return Refused(node, "an index with a mask or an array of several axes", _MASKS)
-    at, axis = _place(parts, ndim + held.axis)
+    at = place(parts, ndim + held.axis)
     part = parts[at]
     if type(part) is int:
         return _one(node, held, parts, at, window)
@@ -55,13 +57,13 @@ def chosen_by(
                 "a list of positions beside another index",
                 "Index one after the other: `h[:, [1, 2]][..., 0]`.",
             )
-    return _several(node, held, parts, at, part, listed)
+    return _several(node, held, parts, at, part, listed, window.stop == window.length)
 
 
 _MASKS = "Write positions as whole numbers, lists of them or slices; or choose with mx.where."
 
 
-def _every_axis(index: Any, ndim: int) -> list[Any] | None:
+def every_axis(index: Any, ndim: int) -> list[Any] | None:
     """The parts of an index, one for every axis and None for every new one."""
     parts = list(index) if type(index) is tuple else [index]
     taken = sum(1 for part in parts if part is not None and part is not Ellipsis)
@@ -75,13 +77,13 @@ def _every_axis(index: Any, ndim: int) -> list[Any] | None:
     return parts if all(type(part) in known for part in parts) else None
 
 
-def _place(parts: list[Any], axis: int) -> tuple[int, int]:
+def place(parts: list[Any], axis: int) -> int:
     """Where in an index the part for an axis stands."""
     seen = -1
     for k, part in enumerate(parts):
         seen += part is not None
         if seen == axis:
-            return k, axis
+            return k
     raise AssertionError(parts)
 
 
@@ -104,24 +106,33 @@ def _one(
         position = held.chosen[number]
         whose = PAST if position < window.start else LATER
         return Absent(whose, position, node, fixed)
-    local = list(parts)
-    local[at] = list(held.here).index(number)
-    return Chosen(tuple(local), number, None)
+    local, exact = list(parts), False
+    if not (held.grown and held.whole and (parts[at] >= 0 or window.stop == window.length)):
+        local[at], exact = held.here.index(number), held.grown
+    return Chosen(tuple(local), number, None, exact)
 
 
 def _several(
-    node: Node, held: Held, parts: list[Any], at: int, part: Any, listed: list[int] | None
+    node: Node,
+    held: Held,
+    parts: list[Any],
+    at: int,
+    part: Any,
+    listed: list[int] | None,
+    is_last: bool,
 ) -> Chosen:
-    """A slice of positions, or a list of them, of which those count that the text has."""
+    """A slice of positions, or a list of them, of which those count that the text has.
 
-    def taken(count: int) -> list[int]:
+    Args: is_last: whether the forward holds the newest token of the step.
+    """
+
+    def taken(count: int) -> Sequence[int]:
         if listed is not None:
             return [n % count for n in listed if -count <= n < count]
-        return list(range(count)[slice(*part.value)])
+        return range(count)[slice(*part.value)]
 
     numbers, recorded = taken(len(held.chosen)), taken(len(held.full))
-    at_hand = {number: k for k, number in enumerate(held.here)}
-    here = [k for k, number in enumerate(numbers) if number in at_hand]
+    here = _at_hand(numbers, held.here)
     if part == FULL:
         anchored, fixed = held.anchored, held.fixed
     elif listed is not None:
@@ -140,17 +151,48 @@ def _several(
     shown = Held(
         None,
         -1 - after,
-        [held.chosen[n] for n in numbers],
+        those(held.chosen, numbers),
         here,
-        [held.full[n] for n in recorded],
+        those(held.full, recorded),
         held.whole and part == FULL,
         anchored,
         fixed,
         node,
+        held.grown,
+        held.pad,
     )
-    local = None
-    if here:
-        own = [at_hand[numbers[k]] for k in here]
-        inside = FULL if own == list(range(len(held.here))) else numbered(own)
-        local = (*parts[:at], inside, *parts[at + 1 :])
-    return Chosen(local, None, shown)
+    if not here:
+        return Chosen(None, None, shown)
+    if held.grown and held.whole and (part == FULL or len(here) == len(numbers)):
+        as_it_stands = listed is None or listed == numbers
+        if is_last and as_it_stands:
+            return Chosen(tuple(parts), None, shown)
+    own = [held.here.index(numbers[k]) for k in here]
+    inside = FULL if own == list(range(len(held.here))) else numbered(own)
+    local = (*parts[:at], inside, *parts[at + 1 :])
+    return Chosen(local, None, shown, held.grown and part != FULL)
+
+
+def _at_hand(numbers: Sequence[int], held: Sequence[int]) -> Sequence[int]:
+    """Which of some numbers are among those that a forward holds, by where they stand."""
+    if isinstance(numbers, range) and isinstance(held, range):
+        start, step = numbers.start, numbers.step
+        if held.step == 1 and step > 0:
+            bounds = [-((start - bound) // step) for bound in (held.start, held.stop)]
+            return range(*[min(max(0, bound), len(numbers)) for bound in bounds])
+    there = held if isinstance(held, range) else frozenset(held)
+    return [k for k, number in enumerate(numbers) if number in there]
+
+
+def those(of: Sequence[int], numbers: Sequence[int]) -> Sequence[int]:
+    """The entries of a sequence by their numbers; of a long range they are not written out."""
+    if isinstance(of, range) and isinstance(numbers, range) and numbers.step > 0:
+        return of[numbers.start : numbers.stop : numbers.step]
+    return [of[n] for n in numbers]
+
+
+def ends(numbers: Sequence[int]) -> tuple[int, int]:
+    """The least and the greatest of some numbers."""
+    if isinstance(numbers, range):
+        return min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1])
+    return min(numbers), max(numbers)

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlxgraph.graph import ops
-from mlxgraph.graph.held import Absent, Held, Nest, Refused, State
+from mlxgraph.graph.held import Absent, Along, Both, Held, Nest, Refused, State
 from mlxgraph.graph.nested import entry, leaves, replace_item, unflatten
 from mlxgraph.graph.node import Node
 from mlxgraph.rewrite.fitting import SAME, Fitting
+
+_APART = "Edit a value that is one array, `attn.pattern`."
 
 
 def nested(
@@ -45,11 +47,12 @@ def _entry(node: Node, value: Any, axes: Any, states: Mapping[Node, State], fit:
     state = states[value]
     if isinstance(state, Nest):
         return state.node, state.axes
-    if type(axes) is int:
-        whole = fit.of_axes(node, node, axes)
-        fitted = fit.fitted(node, state, whole, value)  # type: ignore[arg-type]
-        return fitted, axes
-    if isinstance(state, Held):
+    if type(axes) is int or isinstance(axes, Along):
+        whole: Any = fit.of_axes(node, node, axes)
+        if isinstance(whole, Both):
+            return Refused(node, "an edit of rows and keys in a nested value", _APART), axes
+        return fit.fitted(node, state, whole, value), axes
+    if isinstance(state, (Held, Both)):
         return Refused(node, "a value with positions in place of one without", SAME), axes
     return (state if isinstance(state, (Refused, Absent)) else state.node), axes
 

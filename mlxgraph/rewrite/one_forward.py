@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.held import (
     BEYOND,
+    LATER,
     PAST,
     Absent,
+    Both,
     Held,
     Nest,
     Odd,
@@ -21,62 +23,26 @@ from mlxgraph.graph.held import (
     Refused,
     State,
     Window,
+    same,
     with_inputs,
 )
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
 from mlxgraph.graph.site import OUTPUT, SKIP, Site
 from mlxgraph.graph.steps import takes_step
 from mlxgraph.graph.values import frozen_leaves
+from mlxgraph.rewrite import across_keys, both, chunks
 from mlxgraph.rewrite.fitting import BY_WHERE, RESHAPE, SAME, Fitting, Recorded
 from mlxgraph.rewrite.held_index import Chosen, chosen_by
 from mlxgraph.rewrite.held_nested import nested
+from mlxgraph.rewrite.lowered import Keep, Lowered, Save
 from mlxgraph.rewrite.odd import odd
 
+_FN = (
+    "Write it with functions of mlx, which are recorded; or give it a position by name,"
+    " `mg.apply(fn, h[:, 3])`."
+)
 WRITES = frozenset({ops.UPDATE, *ops.AT.values()})
 _RESHAPES = ops.RESHAPES - {ops.RESHAPE_LIKE}
-
-
-class Save(NamedTuple):
-    """A save in one forward: the axis along which several forwards' values are joined, or axes of a
-    nested value; None of one that does not grow, a frozenset where they cannot be."""
-
-    name: str
-    node: Node
-    axes: Any
-
-
-class Keep(NamedTuple):
-    """A value that later forwards will ask for, or the part of one that this forward holds.
-
-    Attributes:
-        known: the recorded node.
-        value: the node of this forward.
-        axis: that of the positions; None for a whole value.
-        here: which of the value's positions this forward holds, by number, of how many in all.
-    """
-
-    known: Node
-    value: Node
-    axis: int | None = None
-    here: tuple[int, ...] = ()
-    of: int = 0
-
-
-class Lowered(NamedTuple):
-    """What a graph is in one forward.
-
-    Attributes:
-        writes: the edited sites; saves: those that have a value in this forward.
-        keep: what later forwards will ask for.
-        asks: what earlier forwards kept: the recorded node of each param.
-        exact: whether another window of the same kind needs another graph.
-    """
-
-    writes: tuple[tuple[Site, Node], ...]
-    saves: list[Save]
-    keep: list[Keep]
-    asks: dict[Node, Node]
-    exact: bool
 
 
 class Forward:
@@ -91,7 +57,7 @@ class Forward:
 
     def lowered(self) -> Lowered:
         for node in self.recorded.nodes:
-            self.states[node] = self._state(node)
+            self.states[node] = chunks.padded(node, self._state(node))
         writes = []
         for site, node in self.recorded.graph.writes:
             written = self._written(site, node)
@@ -101,7 +67,7 @@ class Forward:
         keep = [found for node in self.recorded.wanted for found in self._to_keep(node)]
         used = walk([*[n for _, n in writes], *[s.node for s in saves]])
         asks = {node: self.fit.asks[node] for node in used if node in self.fit.asks}
-        return Lowered(tuple(writes), saves, keep, asks, self.fit.exact)
+        return Lowered(tuple(writes), saves, keep, asks, self.fit.exact, self.fit.counted)
 
     # -- what comes out ---------------------------------------------------------------------------
 
@@ -116,11 +82,14 @@ class Forward:
             return state.node
         there = site._replace(port=OUTPUT) if site.port == SKIP else site
         whole = self._site(there, site_node(*there))
+        if isinstance(whole, Both):
+            found = both.written(node, state, whole, self.fit)
+            return found if type(found) is Node else self._raise(found, node)  # type: ignore
         if not isinstance(whole, Held):
             if isinstance(state, Held):
                 state = self.fit.plain(state, node)
             return state.node if isinstance(state, Plain) else None
-        if isinstance(state, Held) and state.whole and state.axis == whole.axis:
+        if isinstance(state, Held) and state.whole and state.same_positions(whole):
             return state.node
         fitted = self.fit.fitted(node, state, whole, node)
         if isinstance(fitted, (Refused, Absent)):
@@ -137,9 +106,14 @@ class Forward:
         state = self.states[node]
         if isinstance(state, Refused):
             raise self.fit.refusal(state)
+        without = chunks.saved_without_keys(node, state, self.fit)
+        if without is not None:
+            return [Save(name, *without)]
         if isinstance(state, Absent) or state.node is None:
             return []
         axes: Any = state.axis if isinstance(state, Held) else None
+        if isinstance(state, Both) or isinstance(state, Held) and state.grown:
+            axes = chunks.to_join(state, self.fit)
         if isinstance(state, Nest):
             axes = state.axes
         elif isinstance(state, Odd):
@@ -150,10 +124,13 @@ class Forward:
 
     @staticmethod
     def _is_fresh(node: Node) -> bool:
-        return any(below.op == ops.SITE for below in walk([node]))
+        return any(below.op in (ops.SITE, ops.MX_FULL) for below in walk([node]))
 
     def _to_keep(self, node: Node) -> list[Keep]:
         state = self.states[node]
+        if isinstance(state, Held) and state.grown:
+            whole = state.is_complete and state.node is not None
+            return [Keep(node, state.node)] if whole else []  # type: ignore[arg-type]
         if isinstance(state, Held) and state.node is not None and state.here:
             self.fit.exact = True  # a window further on holds others of its positions
             return [Keep(node, state.node, state.axis, tuple(state.here), len(state.full))]
@@ -187,6 +164,8 @@ class Forward:
             return nested(node, states, self.states, self.fit)
         if any(isinstance(s, Odd) for s in states.values()):
             return odd(node, states, self.about.kind)
+        if any(isinstance(s, Both) for s in states.values()):
+            return both.both(node, states, self.fit)
         if not any(isinstance(s, Held) for s in states.values()):
             return Plain(with_inputs(node, {c: s.node for c, s in states.items()}))  # type: ignore
         if op == ops.GETITEM:
@@ -209,8 +188,9 @@ class Forward:
     def _chosen(self, node: Node, held: Held, index: Any) -> Chosen | Absent | Refused:
         kind = self.about.kind(node.args[0])
         assert kind is not None
-        self.fit.exact = self.fit.exact or not held.whole
-        return chosen_by(node, held, index, len(kind[0]), self.window, self.about.numbers)
+        found = chosen_by(node, held, index, len(kind[0]), self.window, self.about.numbers)
+        self.fit.note(held, found)
+        return found
 
     def _part(self, node: Node) -> State:
         held = self.states[node.args[0]]
@@ -219,6 +199,8 @@ class Forward:
             return Refused(node, "an index that the model computes", BY_WHERE)
         found = self._chosen(node, held, node.args[1])
         if isinstance(found, Absent):
+            if found.whose == LATER and held.pad is not None:
+                return chunks.later_key(node, held.pad, self.fit)
             return self.fit.earlier(node) if found.fixed and found.whose == PAST else found
         if isinstance(found, Refused):
             return found
@@ -237,6 +219,10 @@ class Forward:
         if isinstance(held, (Refused, Absent)):
             return held
         given: State = self.states[value] if type(value) is Node else Plain(node)
+        if isinstance(held, Both):
+            if isinstance(given, Refused):
+                return given
+            return both.update(node, held, given, self.states, self.fit)
         if not isinstance(held, Held):
             return self._update_plain(node, held, given)
         if self._has_nodes_held(index):
@@ -334,7 +320,8 @@ class Forward:
             value, like = (states[child] for child in node.args)
             if not (isinstance(value, Held) and isinstance(like, Held)):
                 return self._other(node, states)
-            if list(value.here) != list(like.here) or list(value.chosen) != list(like.chosen):
+            alike = value.grown == like.grown and same(value.here, like.here)
+            if not alike or not same(value.chosen, like.chosen):
                 return Refused(node, "a reshape to different positions", SAME)
             if value.node is None or like.node is None:
                 return like._replace(node=None, origin=node)
@@ -357,7 +344,7 @@ class Forward:
         if held.node is None:
             return held._replace(axis=axis, origin=node)
         new = tuple(len(held.here) if k == places[0] else n for k, n in enumerate(shape))
-        self.fit.exact = self.fit.exact or len(held.here) != 1
+        self.fit.exact = self.fit.exact or held.grown or len(held.here) != 1
         made = Node(ops.MX_RESHAPE, (held.node, new))
         return held._replace(node=made, axis=axis, origin=node)
 
@@ -367,24 +354,27 @@ class Forward:
         return prod(kind[0][: len(kind[0]) + axis])
 
     def _other(self, node: Node, states: Mapping[Node, State]) -> State:
-        """Any other operation: on each position by itself, or over all of them."""
         held = {child: s for child, s in states.items() if isinstance(s, Held)}
         first = next(iter(held.values()))
-        alike = all(list(s.chosen) == list(first.chosen) for s in held.values())
+        alike = all(s.grown == first.grown and same(s.chosen, first.chosen) for s in held.values())
         if alike and not is_draw(node) or node.op == ops.CALL and alike:
             axis = self.about.keeps(node, {child: s.axis for child, s in held.items()})
             if axis is not None:
-                if any(s.node is None for s in held.values()):
-                    return first._replace(node=None, axis=axis, origin=node)
-                inputs = {c: s.node for c, s in states.items()}
-                made = with_inputs(node, inputs)  # type: ignore[arg-type]
-                return first._replace(node=made, axis=axis, origin=node)
+                pad = None if first.pad is None else chunks.UNKNOWN
+                inputs: Any = {c: s.node for c, s in states.items()}
+                made = None if None in inputs.values() else with_inputs(node, inputs)
+                return first._replace(node=made, axis=axis, origin=node, pad=pad)
+            over = across_keys.over_a_row(node, held, states, self.fit)
+            if over is not None:
+                return over
         return self._mixing(node, states)
 
     def _mixing(self, node: Node, states: Mapping[Node, State]) -> State:
         inputs = {}
         for child, state in states.items():
             plain = self.fit.plain(state, node)
+            if isinstance(plain, Refused) and node.op == ops.APPLY:
+                return plain._replace(what="a function that the graph cannot look into", advice=_FN)
             if not isinstance(plain, Plain):
                 return plain
             inputs[child] = plain.node

@@ -13,7 +13,7 @@ Never: guesses.  What an operation does along the positions is asked (`keeps`).
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlxgraph.errors import PartOfTextError
@@ -24,7 +24,8 @@ from mlxgraph.graph.node import Node
 from mlxgraph.graph.steps import bounds_of
 from mlxgraph.graph.values import Slice, frozen_leaves
 from mlxgraph.rewrite.fitting import About, Recorded
-from mlxgraph.rewrite.one_forward import WRITES, Forward, Keep, Lowered, Save
+from mlxgraph.rewrite.lowered import Keep, Lowered, Save
+from mlxgraph.rewrite.one_forward import WRITES, Forward
 
 __all__ = ["About", "Keep", "Lowered", "Save", "Text"]
 
@@ -35,13 +36,18 @@ class Text:
     def __init__(self, graph: Graph, about: About):
         self._recorded = Recorded(graph, about)
         self._everywhere: dict[int, bool] = {}
-        positions, steps, strided = _marks(self._recorded.nodes)
+        positions, steps, strided = _marks(self._recorded.nodes, about.numbers)
         self._strided = strided
         self._positions = sorted({p for p in positions if p >= 0})
         self._ends = sorted({-p for p in positions if p < 0})
         self._bounds = sorted(steps)
         last = [max(found, default=0) for found in (self._positions, self._ends)]
         self._last = (*last, float("inf") if strided else max(steps, default=1))
+
+    @property
+    def names_ends(self) -> bool:
+        """Whether anything counts from the end of the text."""
+        return bool(self._ends) or self._strided
 
     def is_settled(self, window: Window) -> bool:
         """Whether a window of one token, and every later one, comes after all that is named."""
@@ -101,28 +107,33 @@ class Text:
         starts = {0, far} | {start for p in self._positions for start in (p, p + 1)}
         windows = [Window(start, start + count, start + count, 1) for start in starts]
         windows += [w._replace(length=w.length + n) for n in (1, *self._ends, far) for w in windows]
-        try:
-            found = [self.at(window) for window in windows]
-        except PartOfTextError:
-            return False
-        first = found[0]
         if self._strided:
             return False
-        same = all(o.writes == first.writes and o.saves == first.saves for o in found)
-        return same and not any(one.exact for one in found)
+        first = None
+        for window in sorted(windows):
+            try:
+                one = self.at(window)
+            except PartOfTextError:
+                return False
+            first = first or one
+            same = one.writes == first.writes and one.saves == first.saves
+            if not same or one.exact or one.counted:
+                return False
+        return True
 
-    def counts_from_the_end(self, start: int, count: int) -> bool:
-        """Whether it matters to a forward how much of the text is still to come."""
-        stop = start + count
-        last, not_yet = (self.at(Window(start, stop, length, 1)) for length in (stop, stop + 1))
-        return last.writes != not_yet.writes or last.saves != not_yet.saves
+    def counts_from_the_end(self, start: int, stop: int, length: int) -> bool:
+        """Whether it matters to a forward that the text is one token longer than `length`."""
+        one, other = (self.at(Window(start, stop, end, 1)) for end in (length, length + 1))
+        return one.writes != other.writes or one.saves != other.saves
 
     def at(self, window: Window) -> Lowered:
         """The graph in one forward.  Raises: PartOfTextError."""
         return Forward(self._recorded, window).lowered()
 
 
-def _marks(nodes: Iterable[Node]) -> tuple[set[int], set[int], bool]:
+def _marks(
+    nodes: Iterable[Node], numbers: Callable[[Node], Any]
+) -> tuple[set[int], set[int], bool]:
     """Every whole number among indices, the bounds of steps, and whether some positions or steps
     are left out by turns: each window is then another."""
     positions: set[int] = set()
@@ -131,7 +142,11 @@ def _marks(nodes: Iterable[Node]) -> tuple[set[int], set[int], bool]:
     for node in nodes:
         if node.op == ops.GETITEM or node.op in WRITES:
             index = node.args[1]
-            positions.update(leaf for leaf in frozen_leaves(index) if type(leaf) is int)
+            for leaf in frozen_leaves(index):
+                if type(leaf) is int:
+                    positions.add(leaf)
+                elif type(leaf) is Node:
+                    positions.update(numbers(leaf) or ())
             parts = index if type(index) is tuple else (index,)
             slices += [part.value for part in parts if type(part) is Slice]
         elif node.op == ops.AT_STEPS:

@@ -21,7 +21,7 @@ from mlxgraph.graph.nested import is_container, leaves
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, substitute
 from mlxgraph.graph.site import OUTPUT, SKIP, Site
 from mlxgraph.graph.values import Slice
-from mlxgraph.rewrite.one_forward import Keep, Lowered, Save
+from mlxgraph.rewrite.lowered import Keep, Lowered, Save
 
 
 class Row(NamedTuple):

@@ -76,7 +76,7 @@ def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:
     again = _taken(tree, call, None, finder.found)
     own = {below(module, name) for module in finder.found for name in ATTENTION}
     calls = [site for site in again.order if site.path not in own]
-    if [*first.order] != calls or first.of_modules() != [*plain.order]:
+    if [*first.order] != calls or first.of_modules() != plain.of_modules():
         raise OperationError(
             "looking inside",
             type(tree.root).__name__,

@@ -203,7 +203,7 @@ class Run:
         self.seen[path] += 1
         before, after = Site(path, INPUTS, call), Site(path, OUTPUT, call)
         if before in self.plan.stops:
-            args, kwargs = self._through(before, (args, kwargs))
+            args, kwargs = self.through(before, (args, kwargs))
         skip = self.plan.writes.get(Site(path, SKIP, call))
         if skip is not None:
             self.reached.add(Site(path, SKIP, call))
@@ -214,10 +214,10 @@ class Run:
             if self.turning is not None:
                 result = self.turning.back(after, result)
         if after in self.plan.stops:
-            result = self._through(after, result)
+            result = self.through(after, result)
         return result
 
-    def _through(self, site: Site, value: Any) -> Any:
+    def through(self, site: Site, value: Any) -> Any:
         """Keep the value that the model has at a site, and give back the edited one."""
         if self.turning is None:
             return self._edited(site, value)
@@ -266,7 +266,7 @@ class ValuesInside:
         run = self._run()
         assert run is not None  # whoever shows a value has asked whether it is wanted
         run.seen[path] = number + 1
-        return run._through(Site(path, OUTPUT, number), value)
+        return run.through(Site(path, OUTPUT, number), value)
 
 
 def _shifted(deltas: Deltas, node: Node, value: Any) -> Any:

@@ -24,9 +24,9 @@ from typing import Any, Protocol
 import mlx.core as mx
 
 from mlxgraph.graph.inside import OPS, below, parted
-from mlxgraph.mlx_facts.watching import is_in_compiled, reach_attributes, watched
+from mlxgraph.mlx_facts.watching import is_in_compiled, is_in_vmap, reach_attributes, watched
 from mlxgraph.run.attention import KERNELS, attend
-from mlxgraph.run.handwritten import MATMUL, SOFTMAX, Written
+from mlxgraph.run.handwritten import STEPS, Written
 from mlxgraph.run.names import with_own_ops
 from mlxgraph.run.standin import Hook, StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -127,7 +127,8 @@ class Watch:
         """What a call of one of MLX's functions gives."""
         if not self._told or not self._running or self._running[-1] in self._named_so:
             return real(*args, **kwargs)
-        if is_in_compiled(sys._getframe(2), _OWN_FORWARD):
+        frame = sys._getframe(2)
+        if is_in_compiled(frame, _OWN_FORWARD) or is_in_vmap(frame):
             return real(*args, **kwargs)
         module = self._running[-1]
         path = below(module, f"{OPS}.{name}")
@@ -135,7 +136,7 @@ class Watch:
         try:
             if name in KERNELS:
                 real = partial(self._kernel, self._next(module), module, name, real)
-            elif name in (MATMUL, SOFTMAX) and module in self._written:
+            elif name in STEPS and module in self._written:
                 real = self._step(module, name, self._next(path), real)
             if self._paths is not None and path not in self._paths:
                 return real(*args, **kwargs)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from copy import copy
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -65,12 +66,21 @@ class LongRun:
         return self._tree.are_weights(self._weights)
 
     def forward(
-        self, plan: Plan | None, known: dict[Node, Any], args: tuple, kwargs: dict[str, Any]
+        self,
+        plan: Plan | None,
+        known: dict[Node, Any],
+        args: tuple,
+        kwargs: dict[str, Any],
+        check: Callable[[Site, Any], None] | None = None,
     ) -> tuple[Any, list[Any], Run | None]:
-        """One forward.  Returns: the model's output, the plan's saves, the run to be looked at."""
+        """One forward.  Returns: the model's output, the plan's saves, the run to be looked at.
+
+        Args: check: is told what the model has at a site, before that is edited.
+        """
         tree, standin = self._tree, self._standin
         draws = Draws(plan.drawn) if plan is not None and plan.drawn else None
-        run = None if plan is None else Run(plan, known, None, draws)
+        kind = Run if check is None else partial(_Checked, check)
+        run = None if plan is None else kind(plan, known, None, draws)
         if run is not None:
             run.by_hand.modules = standin.modules
         if draws is not None:
@@ -94,6 +104,18 @@ class LongRun:
         if draws is not None:
             draws.finish()
         return output, saves, run
+
+
+class _Checked(Run):
+    """A run whose values are looked at before they are edited."""
+
+    def __init__(self, check: Callable[[Site, Any], None], *args: Any):
+        super().__init__(*args)
+        self._check = check
+
+    def through(self, site: Site, value: Any) -> Any:
+        self._check(site, value)
+        return super().through(site, value)
 
 
 def _watch(tree: ModuleTree, plan: Plan | None, run: Run | None) -> Watch | None:

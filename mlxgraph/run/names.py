@@ -11,10 +11,11 @@ Never: guesses.  What no rule reads is an UnknownSiteError with close matches.
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import LayersError, SiteNameError, UnknownSiteError, numbered
-from mlxgraph.graph.inside import OPS, below, parted
+from mlxgraph.graph.inside import ATTENTION, OPS, below, parted
 from mlxgraph.graph.pattern import ALIASES, is_pattern, matches, numbers_of, split
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.graph.site_name import SiteName, site_text, taken_apart
@@ -166,6 +167,9 @@ class Names:
             known = [p.replace(inside, "layers.", 1) if short else p for p in known]
             known = [_NUMBER.sub("*", form) for form in known]
         kind = "module that matches" if is_pattern(text) else "module"
+        owner, _, last = text.rpartition(".")
+        if owner and self._paths(owner):
+            known += [f"{owner}.{value}" for value in get_close_matches(last, ATTENTION, 1, 0.75)]
         near: list[str] = []
         advice = self._several(module)
         if f".{OPS}." in text and is_pattern(text.rpartition(f".{OPS}.")[2]):

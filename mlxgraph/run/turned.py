@@ -69,7 +69,7 @@ class SharedByRows:
 for _sign in ("add", "sub", "mul", "truediv", "matmul", "pow", "mod", "floordiv"):
     for _kind in ("", "r", "i"):
         setattr(SharedByRows, f"__{_kind}{_sign}__", _refused(f"__{_kind}{_sign}__"))
-for _name in ("neg", "abs", "float", "int", "bool", "len", "iter", "getitem", "setitem", "array"):
+for _name in "neg abs float int bool len iter getitem setitem array".split():
     setattr(SharedByRows, f"__{_name}__", _refused(f"__{_name}__"))
 
 
@@ -268,7 +268,7 @@ def _leaves_turned(
 
 
 def _unwritten(value: Any) -> Any:
-    """What stands for an array that rows share.  Raises: SharedByRowsError where one is written."""
+    """What stands for what rows share.  Raises: SharedByRowsError for an array written there."""
     if type(value) is not SharedByRows:
         raise SharedByRows(value.shape).refusal("a run of texts of several lengths")
     return value

@@ -18,8 +18,8 @@ from mlxgraph.graph.held import Window
 from mlxgraph.record.recording import Recording
 from mlxgraph.rewrite.rows_joined import Row
 from mlxgraph.run.engine import Engine
-from mlxgraph.trace.forwards import joined
 from mlxgraph.trace.generation import Generation, Loop, Token, by_itself
+from mlxgraph.trace.pieces import joined
 from mlxgraph.trace.row_forwards import RowForwards
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.errors import ChatError, InputError, NoChatTemplateError, NoTokenizerError
+from mlxgraph.errors import ChatError, InputError, NoTokenizerError
 from mlxgraph.graph.nested import leaves
+from mlxgraph.trace.chat import templated
 
 
 def token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
@@ -113,7 +114,7 @@ def _with_one_bos(tokenizer: Any, text: str) -> list[int]:
 def _without_added(tokenizer: Any, text: str, ids: list[int]) -> list[int]:
     """The ids that a tokenizer gives which cannot be told to add no begin-of-text token."""
     first = getattr(tokenizer, "bos_token", None)
-    if not isinstance(first, str) or not first or not ids:
+    if not isinstance(first, str) or not first or not ids or not hasattr(tokenizer, "decode"):
         return ids
     if str(tokenizer.decode(ids[:1])) != first:
         return ids
@@ -181,69 +182,6 @@ def _check_messages(given: Any) -> None:
 
 def _is_like_one(item: Any) -> bool:
     return isinstance(item, Mapping) and ("role" in item or "content" in item)
-
-
-def templated(tokenizer: Any, messages: Any) -> str:
-    """The text that the tokenizer's chat template makes of messages, for the model to go on from.
-
-    Raises: NoTokenizerError, NoChatTemplateError, ChatError for what the template refuses.
-    """
-    if tokenizer is None:
-        raise NoTokenizerError("a list of messages")
-    has_one = getattr(tokenizer, "has_chat_template", False)  # of mlx-lm's own wrapper
-    if not has_one and getattr(tokenizer, "chat_template", None) is None:
-        raise NoChatTemplateError()
-    messages = [dict(message) for message in messages]
-    try:
-        text = _rendered(tokenizer, messages)
-    except Exception as error:  # a template raises whatever it likes
-        raise ChatError(
-            f"the chat template refuses these messages: {type(error).__name__}: {error}\n"
-            "  It knows which roles there are, and in which order."
-        ) from error
-    for number, message in enumerate(messages):
-        content = message.get("content")
-        if isinstance(content, str) or message.get("tool_calls"):
-            continue
-        if content is not None:
-            _check_written(content, text)
-        elif not _says_otherwise(tokenizer, messages, number, text):
-            raise _no_content(message)
-    return text
-
-
-def _rendered(tokenizer: Any, messages: list[dict]) -> str:
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-
-def _check_written(content: Any, text: str) -> None:
-    """Raise ChatError where a template made a text of a content that is none."""
-    if str(content) in text:
-        raise ChatError(
-            f"this chat template takes a text as the content of a message, and would write this"
-            f" {type(content).__name__} as Python does: {str(content):.60}\n"
-            "  Write {'role': 'user', 'content': 'Hello'}."
-        )
-
-
-def _says_otherwise(tokenizer: Any, messages: list[dict], number: int, text: str) -> bool:
-    """Whether a template writes a message that has no content by something else that it has."""
-    mine = messages[number]
-    others = {key: f"{mine[key]}x" for key in mine if key not in ("role", "content")}
-    changed = [*messages[:number], mine | others, *messages[number + 1 :]]
-    try:
-        return _rendered(tokenizer, changed) != text
-    except Exception:  # it looks at it, whatever it makes of it
-        return True
-
-
-def _no_content(message: dict) -> ChatError:
-    if "content" in message:
-        return ChatError("the content of a message is None.\n  Write a text, '' for none.")
-    return ChatError(
-        f"a message needs a 'content', and this one has {', '.join(map(repr, message))}.\n"
-        "  Write {'role': 'user', 'content': 'Hello'}."
-    )
 
 
 # -- encodings -------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ returns, and the saves of each forward.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -15,8 +16,8 @@ from mlxgraph.errors import PartOfTextError
 from mlxgraph.evaluate.values import NodeFailure, source_values
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.held import Window
-from mlxgraph.graph.nested import leaves, unflatten
+from mlxgraph.graph.held import Along, Window
+from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
@@ -24,13 +25,14 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import begin
 from mlxgraph.record.recording import Recording
 from mlxgraph.rewrite.positions import About, Keep, Save, Text
-from mlxgraph.run.along import axes_of, kept_axis
+from mlxgraph.run.along import HAD, NEW, axes_of, kept_axis, of_all_so_far, over_keys
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.compiled_step import CompiledStep
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.long_run import LongRun, as_traced, check_reached, to_the_end
 from mlxgraph.run.plan import Plan, make_plan
+from mlxgraph.run.short_cache import census_with_cache
 from mlxgraph.trace.execute import failure_said
 from mlxgraph.trace.indices import line_of
 from mlxgraph.trace.same_form import Used
@@ -47,14 +49,17 @@ def text_call(length: int, rows: int = 1) -> Call:
 class _Planned:
     """What one kind of window does, and whether a forward of it was looked at.
 
-    Attributes: lowered: a `Lowered`, or the `Joined` of several texts.
+    Attributes:
+        lowered: a `Lowered`, or the `Joined` of several texts.
+        counted: sites of which keys are counted from the text's first.
     """
 
-    __slots__ = ("lowered", "plan", "checked", "known", "step")
+    __slots__ = ("lowered", "plan", "counted", "checked", "known", "step")
 
-    def __init__(self, lowered: Any, plan: Plan | None):
+    def __init__(self, lowered: Any, plan: Plan | None, counted: dict[Site, Any]):
         self.lowered = lowered
         self.plan = plan
+        self.counted = counted
         self.checked = False
         self.step: CompiledStep | None = None
         self.known: dict[Node, Any] | None = None  # what its sources are worth, where that stays
@@ -87,12 +92,13 @@ class Forwards:
         self._rows = rows
         self._used = Used(graph)
         self._kinds = {node: _kind(recording, node) for node in graph.nodes()}
-        self._keeps: dict[Any, int | None] = {}
+        self._keeps: dict[Any, Any] = {}
         self._axes: dict[Site, Any] = {}
         self._plans: Recent[Any, _Planned] = Recent(MOST_PLANS)
         self._memory: dict[Any, Any] = {}
         self._parts: dict[Any, dict[tuple[int, ...], Any]] = {}
-        about = About(self._kinds.get, self._axes_of, self._kept_axis, self._numbers, length)
+        asked = (self._kept_axis, self._numbers, length, self._over_keys)
+        about = About(self._kinds.get, self._axes_of, *asked)
         self.text = Text(graph, about)
         inside = any(self._census.is_inside(site) for site in graph.sites)
         hooked = self._census.of_modules() if inside else graph.sites
@@ -107,18 +113,31 @@ class Forwards:
     def _axes_of(self, site: Site) -> Any:
         if site not in self._axes:
             longer = self._engine.runner.census(text_call(self._length + 1, self._rows))
-            if self._census.is_inside(site):
+            inside = self._census.is_inside(site)
+            if inside:
                 longer.look_inside()
-            self._axes[site] = axes_of(site, self._length, self._census, longer)
+            axes = axes_of(site, self._length, self._census, longer)
+            if inside or any(isinstance(one, frozenset) for one in leaves(axes)):
+                short = census_with_cache(self._engine.runner, self._rows, HAD, NEW)
+                axes = axes if short is None else of_all_so_far(site, axes, short)
+            self._axes[site] = axes
         return self._axes[site]
 
     def _kept_axis(self, node: Node, axes: Mapping[Node, int]) -> int | None:
-        key = (node, tuple(axes.items()))
+        return self._tried(kept_axis, node, axes)
+
+    def _over_keys(
+        self, node: Node, axes: Mapping[Node, tuple[int, float | None]]
+    ) -> tuple[int | None, float] | None:
+        return self._tried(over_keys, node, axes)
+
+    def _tried(self, how: Callable[..., Any], node: Node, axes: Mapping[Node, Any]) -> Any:
+        key = (how, node, tuple(axes.items()))
         if key not in self._keeps:
             sources = [child for child in node.inputs if child.op in (ops.CONSTANT, ops.NUMBER)]
             given = source_values(sources, self.graph.constants, {})
             modules = self._engine.runner.modules
-            self._keeps[key] = kept_axis(node, axes, self._kinds.get, modules, given)
+            self._keeps[key] = how(node, axes, self._kinds.get, modules, given)
         return self._keeps[key]
 
     def _numbers(self, node: Node) -> list[int] | None:
@@ -141,10 +160,10 @@ class Forwards:
         planned = self._settled
         if planned is None or not self.text.is_settled(window):
             planned = self._planned(window)
-        return self._run(planned, args, kwargs)
+        return self._run(planned, args, kwargs, window.stop)
 
     def _run(
-        self, planned: _Planned, args: tuple, kwargs: dict[str, Any]
+        self, planned: _Planned, args: tuple, kwargs: dict[str, Any], stop: int
     ) -> tuple[Any, list[tuple[Any, Any]]]:
         lowered, plan = planned.lowered, planned.plan
         long = self._copies()
@@ -156,8 +175,9 @@ class Forwards:
         if step is not None and found is not None and step.is_sure(found[1]):
             output, values = step.take(*found)
             return output, self._kept(lowered, values)
+        check = partial(self._check_keys, stop, planned.counted) if planned.counted else None
         try:
-            output, values, run = long.forward(plan, known, args, kwargs)
+            output, values, run = long.forward(plan, known, args, kwargs, check)
         except NodeFailure as failure:
             raise failure_said(failure, self.graph) from failure.error
         if step is not None and found is not None:
@@ -171,7 +191,7 @@ class Forwards:
         self, planned: _Planned, plan: Plan, args: tuple, kwargs: dict[str, Any]
     ) -> CompiledStep | None:
         """The step as it is compiled, where that is asked for and may be done with this call."""
-        if not self._compile or planned is not self._settled:
+        if not self._compile or planned is not self._settled or planned.counted:
             return None
         if planned.step is None:
             tree = self._engine.runner.tree
@@ -209,20 +229,24 @@ class Forwards:
         known = self._plans.get(key)
         if known is None:
             lowered = self.text.at(window)
-            known = self._made(lowered, lowered.keep, lowered.saves)
+            known = self._made(lowered, lowered.keep, lowered.saves, lowered.counted)
             if not lowered.exact:
                 self._plans.put(key, known)
         if not known.lowered.exact and self.text.is_settled(window):
             self._settled = known
         return known
 
-    def _made(self, lowered: Any, keep: Sequence[Keep], saves: Sequence[Save]) -> _Planned:
+    def _made(
+        self, lowered: Any, keep: Sequence[Keep], saves: Sequence[Save], counted: bool = False
+    ) -> _Planned:
         wanted = [*[save.node for save in saves], *[one.value for one in keep]]
         if not wanted and not lowered.writes:
-            return _Planned(lowered, None)
+            return _Planned(lowered, None, {})
         graph = self.graph.replace(writes=lowered.writes, saves=(), then=())
         plan = make_plan(graph, as_traced(self._census), [*wanted, site_node("")])
-        return _Planned(lowered, to_the_end(plan))
+        axes = {site: self._axes_of(site) for site in plan.stops} if counted else {}
+        keys = {site: found for site, found in axes.items() if _has_keys(found)}
+        return _Planned(lowered, to_the_end(plan), keys)
 
     @staticmethod
     def _named(keep: Any) -> tuple[Any, Keep]:
@@ -270,6 +294,25 @@ class Forwards:
             if not self._used.is_as_recorded(site, value, recorded, axes, shape, self._rows):
                 raise self._other_form(site)
 
+    def _check_keys(self, stop: int, counted: dict[Site, Any], site: Site, value: Any) -> None:
+        """Whether what a forward has of all tokens so far begins with the text's first."""
+        axes = counted.get(site)
+        if axes is None:
+            return
+        for array, axis in zip(leaves(value), leaves(axes), strict=False):
+            if not isinstance(axis, Along) or not isinstance(array, ARRAY):
+                continue
+            size = array.shape[axis.grown] if array.ndim >= -axis.grown else 0
+            if size != stop:
+                raise PartOfTextError(
+                    f"{site.spoken} is of {size} tokens where the text has {stop}: the cache"
+                    " has dropped some, or turned them, and a position is no longer where it was",
+                    line_of(self.graph, site_node(*site)),
+                    "Generate no further than the cache holds (max_kv_size=, the sliding window of"
+                    " this layer), edit another layer, or edit each key alike,"
+                    " `attn.pattern[:, 3] = 0`.",
+                )
+
     def _other_form(self, site: Site) -> PartOfTextError:
         return PartOfTextError(
             f"{site.spoken} has another form in a forward of this generation than in one on the"
@@ -277,6 +320,10 @@ class Forwards:
             line_of(self.graph, site_node(*site)),
             "Read or edit it where its axes are the same for one token and for many.",
         )
+
+
+def _has_keys(axes: Any) -> bool:
+    return any(isinstance(axis, Along) for axis in leaves(axes))
 
 
 def _kind(recording: Recording, node: Node) -> tuple[tuple[int, ...], str] | None:
@@ -291,19 +338,3 @@ def _begin(values: list[Any]) -> None:
     arrays = [one for one in leaves(values) if isinstance(one, ARRAY)]
     if arrays:
         begin(arrays)
-
-
-def joined(pieces: list[tuple[Save, Any]]) -> Any:
-    """One value of what the forwards of one step gave: the chunks of a prompt."""
-    save, first = pieces[-1]
-    if len(pieces) == 1 or save.axes is None:
-        return first
-    if isinstance(save.axes, frozenset):
-        return [value for _, value in pieces]
-    if type(save.axes) is int:
-        return mx.concatenate([value for _, value in pieces], axis=save.axes)
-    parts = []
-    columns = zip(*[leaves(value) for _, value in pieces], strict=True)
-    for axis, column in zip(leaves(save.axes), columns, strict=True):
-        parts.append(mx.concatenate(column, axis=axis) if type(axis) is int else column[-1])
-    return unflatten(first, parts)

@@ -36,8 +36,9 @@ from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
-from mlxgraph.trace.forwards import Forwards, joined, text_call
+from mlxgraph.trace.forwards import Forwards, text_call
 from mlxgraph.trace.ids import check_ids
+from mlxgraph.trace.pieces import joined
 from mlxgraph.trace.steps_of import StepsOf
 from mlxgraph.trace.trace import Interventions, Trace
 

@@ -6,7 +6,8 @@
     model.layers[3].attn.pattern                a value of its attention, in a block
 
 Names are MLX's without the package: `mx.softmax` is `softmax`, `mx.fast.rope` is `fast.rope`,
-`nn.silu` is `silu`.  Numbers run through all calls of the module in one forward.
+`nn.silu` is `silu`.  Numbers run through all calls of the module in one forward; of one from the
+end a graph keeps what it is in this forward.
 """
 
 from __future__ import annotations
@@ -177,6 +178,21 @@ class Operations:
             raise NoLayerError("calls", number, count, str(here()), site.path)
         return InsideHandle(self._owner, tail, number % count)
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise UnknownSiteError(
+            name, (), self._name, kind="attribute", near=[],
+            advice=f"Write {self._name}[{name!r}] for an operation of that name.",
+        )  # fmt: skip
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        name = key if isinstance(key, str) else "softmax"
+        raise InputError(
+            f"{self._name} lists operations, and holds no values.\n  at {here()}\n"
+            f"  Write {self._name}[{name!r}].output = value."
+        )
+
     def _sites(self) -> list[Site]:
         census, owner = census_of(self._owner), self._owner._site(OUTPUT).path
         if not census.calls(owner):
@@ -306,7 +322,7 @@ def _attention_site(owner: Any, name: str) -> Site:
     if not census.visits(census.meant(found)):
         reason = str(nothing_there(census, census.meant(found))).partition("has no value: ")[2]
         raise UnknownSiteError(
-            name, (), written(owner), kind="value", advice=reason[:1].upper() + reason[1:], near=[]
+            name, (), written(owner), kind="value", advice=_sentence(reason), near=[]
         )
     if site.call > 0:
         if census.calls(found.path) != census.calls(site.path):
@@ -318,3 +334,8 @@ def _attention_site(owner: Any, name: str) -> Site:
                 f" through: {found.path}.calls[{site.call}] is number {site.call} of all.",
             )
     return found
+
+
+def _sentence(reason: str) -> str:
+    """A reason with a capital at its beginning, where that is no path."""
+    return reason if "." in reason.split(" ", 1)[0] else reason[:1].upper() + reason[1:]

@@ -25,7 +25,7 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.graph import ops
-from mlxgraph.graph.inside import OPS, parted
+from mlxgraph.graph.inside import ATTENTION, OPS, parted
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -242,7 +242,7 @@ class ModuleHandle:
     def _unknown(self, name: str, of_value: str) -> UnknownSiteError:
         """`of_value`: what was asked of the module and may have been meant of its output."""
         advice = f"Write {written(self)}.output{of_value} for the value." if of_value else ""
-        also = [*PORTS, "module"]
+        also = [*PORTS, "module", OPS, *ATTENTION]
         return UnknownSiteError(name, self._likely(name), self._name, also=also, advice=advice)
 
     @overload

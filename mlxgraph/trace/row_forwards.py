@@ -7,10 +7,12 @@ the saves of each text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
+from mlxgraph.graph import ops
 from mlxgraph.graph.algebra import draws
-from mlxgraph.graph.held import Window
+from mlxgraph.graph.held import Along, Window
 from mlxgraph.graph.nested import is_container, leaves, unflatten
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
@@ -19,6 +21,10 @@ from mlxgraph.rewrite.positions import Keep, Save
 from mlxgraph.rewrite.rows_joined import Row, Sites, joined
 from mlxgraph.trace.forwards import Forwards, text_call
 from mlxgraph.trace.indices import line_of
+
+_ENTRY_BY_ENTRY = (
+    ops.ELEMENTWISE | ops.SOURCES | {ops.FULL_LIKE, ops.ASTYPE_LIKE, ops.BROADCAST_LIKE}
+)
 
 
 class RowForwards(Forwards):
@@ -31,6 +37,9 @@ class RowForwards(Forwards):
 
         Raises: PartOfTextError, and whatever the model raises.
         """
+        count = args[0].shape[1]
+        if self._is_for_all and self.text.is_the_same_everywhere(count):
+            return self(Window(0, count, count, 1), args, kwargs)[0], []
         key = tuple((row, self.text.key(window)) for row, window in rows)
         planned = self._plans.get(key)
         if planned is None:
@@ -41,8 +50,15 @@ class RowForwards(Forwards):
             planned = self._made(together, keep, [save for _, save in together.saves])
             if not any(one.exact for _, one in lowered):
                 self._plans.put(key, planned)
-        output, found = self._run(planned, args, kwargs)
+        output, found = self._run(planned, args, kwargs, 0)
         return output, [(text, save, value) for (text, save), value in found]
+
+    @cached_property
+    def _is_for_all(self) -> bool:
+        """Whether what is done to one row, done to the batch, is done to each: entry by entry, with
+        nothing to give back."""
+        nodes = self.graph.nodes()
+        return not self.graph.saves and all(node.op in _ENTRY_BY_ENTRY for node in nodes)
 
     @staticmethod
     def _named(keep: Any) -> tuple[Any, Keep]:
@@ -71,6 +87,6 @@ class RowForwards(Forwards):
 def _has_rows(value: Any, other: Any, axis: Any) -> bool:
     if not isinstance(value, ARRAY) or not isinstance(other, ARRAY) or value.ndim < 2:
         return False
-    if isinstance(axis, frozenset) or axis == -value.ndim:
-        return False  # a pattern's columns are the batch's, padding and all
+    if isinstance(axis, (frozenset, Along)) or axis == -value.ndim:
+        return False  # a pattern's keys are the batch's, padding and all
     return value.shape[0] == 1 and other.shape == (2, *value.shape[1:])

@@ -12,6 +12,7 @@ from typing import Any
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.held import Along
 from mlxgraph.graph.nested import entry, is_container, leaves
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import Site
@@ -39,11 +40,16 @@ class Used:
         Args: shape: of the forward's tokens; rows: of the tokens that were recorded.
         """
         for mine, before, axis in self._parts(site_node(*site), value, recorded, axes):
-            if not isinstance(before, ARRAY) or type(axis) is not int:
+            if not isinstance(before, ARRAY) or not isinstance(axis, (int, Along)):
                 continue
             wanted = [*before.shape]
-            wanted[axis] = shape[1]
-            if before.shape[0] == rows and -axis < len(wanted):
+            held = axis.held if isinstance(axis, Along) else axis
+            if held is not None:
+                wanted[held] = shape[1]
+            if isinstance(axis, Along) and isinstance(mine, ARRAY) and mine.ndim == len(wanted):
+                wanted[axis.grown] = mine.shape[axis.grown]
+            own = (held, getattr(axis, "grown", None))
+            if before.shape[0] == rows and -len(wanted) not in own:
                 wanted[0] = shape[0]
             if not isinstance(mine, ARRAY) or mine.shape != tuple(wanted):
                 return False

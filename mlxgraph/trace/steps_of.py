@@ -5,15 +5,17 @@ In: what stands in the brackets.  Out: the steps as a graph has them, or an erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-from mlxgraph.errors import InputError, NoStepError, OperationError
+from mlxgraph.errors import InputError, NoStepError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.steps import frozen_steps
 
 
+@with_edges
 class StepsOf:
     """`t.step`: which steps of a generation a block is for."""
 
@@ -23,30 +25,26 @@ class StepsOf:
         self._most = most
 
     def __getitem__(self, steps: Any) -> Any:
-        return _Block(self._at(_checked(steps, self._most), str(here())))
+        return AtSteps(self._at(_checked(steps, self._most), str(here())))
 
 
 @with_edges
-class _Block:
-    """A block for some steps: written once, and done at each of them."""
+class AtSteps:
+    """`with t.step[1:]:`"""
 
-    __slots__ = ("_of",)
-
-    def __init__(self, of: Any):
-        self._of = of
+    def __init__(self, block: AbstractContextManager[Any]):
+        self._block = block
 
     def __enter__(self) -> Any:
-        return self._of.__enter__()
+        return self._block.__enter__()
 
     def __exit__(self, *error: Any) -> Any:
-        return self._of.__exit__(*error)
+        return self._block.__exit__(*error)
 
-    def __iter__(self) -> Iterator[Any]:
-        raise OperationError(
-            "a loop",
-            "steps",
-            str(here()),
-            "what is done at each of them is written once.\n  Write `with t.step[1:]:`.",
+    def __iter__(self) -> Any:
+        raise InputError(
+            "a block is recorded once, for all of these steps, and there is nothing to loop over.\n"
+            f"  at {here()}\n  Write `with t.iter[:]:`, or `t.step[1:]`."
         )
 
 

@@ -12,13 +12,13 @@ from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import InputError, NoTokenizerError, TokenError
+from mlxgraph.trace.chat import templated
 from mlxgraph.trace.encoding import (
     begins_with_bos,
     check_text,
     encode,
     is_messages,
     prompt_rows,
-    templated,
 )
 from mlxgraph.trace.inputs import listed_ids
 

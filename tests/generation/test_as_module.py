@@ -97,8 +97,9 @@ def test_batch_generate_takes_edits_of_every_position():
 def test_positions_from_the_end_are_refused_where_the_end_is_not_known(llama):
     graph = mg.edit("layers.1", iv.zero_out, positions=-1)
     module = llama.edit(graph).as_module()
+    cache = make_prompt_cache(module)
     with pytest.raises(PartOfTextError, match="each_call=True"):
-        tokens_of(module)
+        module(mx.array([PROMPT]), cache=cache)
     one = llama.edit(graph).as_module(each_call=True)
     cache = make_prompt_cache(one)
     first, last = (one(mx.array([part]), cache=cache) for part in (PROMPT[:5], PROMPT[5:]))
@@ -109,6 +110,28 @@ def test_positions_from_the_end_are_refused_where_the_end_is_not_known(llama):
     assert close(mx.concatenate([first, last], axis=1)[0], wanted[0])
     whole = module(mx.array([PROMPT]))
     assert mx.array_equal(whole, llama.edit(graph)(mx.array([PROMPT])))
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, PROMPT[:2], PROMPT[:1], PROMPT * 3], ids=len)
+@pytest.mark.parametrize("size", [1, 3, 2048])
+@pytest.mark.parametrize("positions", [-1, -2, slice(-2, None)], ids=str)
+def test_positions_from_the_end_are_those_of_mlx_lms_own_steps(llama, positions, size, prompt):
+    graph = mg.edit("layers.1", iv.scale(-3.0), positions=positions)
+    module = llama.edit(graph).as_module()
+    wanted = llama.generate(prompt, max_tokens=5, graph=graph, prefill_step_size=size).tokens
+    steps = generate_step(mx.array(prompt), module, max_tokens=5, prefill_step_size=size)
+    assert [int(token) for token, _ in steps] == wanted
+
+
+def test_the_newest_token_of_each_text_of_a_batch_is_edited(llama):
+    graph = mg.edit("layers.1", iv.scale(-3.0), positions=-1)
+    module = llama.edit(graph).as_module()
+    rows = [PROMPT, PROMPT[:4], [9, 12, 30, 2, 7]]
+    batch = types.SimpleNamespace(eos_token_ids=[], decode=str)
+    found = mlx_lm.batch_generate(module, batch, rows, max_tokens=6, return_token_ids=True)
+    alone = [llama.generate(row, max_tokens=6, graph=graph).tokens for row in rows]
+    assert found.token_ids == alone
+    assert alone != [llama.generate(row, max_tokens=6).tokens for row in rows]
 
 
 @pytest.mark.parametrize("positions", [2, slice(3, None), 8], ids=str)
@@ -177,6 +200,18 @@ def test_everything_but_its_call_is_the_modules_own(llama):
     assert module(mx.array([PROMPT])).shape == (1, 7, 5)
     assert mx.array_equal(dict(tree_flatten(dict.items(module)) and module)["lm_head"].weight,
                           root.lm_head.weight)  # fmt: skip
+
+
+def test_a_copy_is_of_a_copy_of_the_model(llama):
+    import copy
+
+    module = llama.edit(steer()).as_module()
+    x = mx.array([PROMPT])
+    twin = copy.deepcopy(module)
+    wanted = module(x)
+    assert mx.array_equal(twin(x), wanted) and twin.lm_head is not module.lm_head
+    twin.lm_head.weight = mx.zeros_like(twin.lm_head.weight)
+    assert mx.array_equal(module(x), wanted) and not mx.array_equal(twin(x), wanted)
 
 
 def test_weights_that_change_are_seen_by_the_next_call(llama):

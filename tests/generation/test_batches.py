@@ -65,6 +65,12 @@ def from_the_first(m: Any) -> None:
     h[:, 3:] += 0.5 * stream(m, 0)[:, :1]
 
 
+def scaled(m: Any) -> None:
+    h = stream(m)
+    h *= -2.0
+    m.layers[0].mlp.output = mx.tanh(m.layers[0].mlp.output)
+
+
 EDITS = [everywhere, at_two, newest, from_the_first]
 
 
@@ -86,6 +92,14 @@ def test_each_row_equals_its_own_run(model: mg.InterpretableModel, edit: Any):
     with model.generate(ROWS, max_tokens=1):
         plain = model.output[:, -1].save()
     assert not all(map(mx.array_equal, plain[0], logits[0]))
+
+
+@pytest.mark.parametrize("options", [{}, {"prefill_step_size": 2}], ids=str)
+def test_what_is_done_to_each_row_alike_is_done_at_once(one, options):
+    with one.generate(ROWS, max_tokens=COUNT, **options) as t:
+        scaled(one)
+    alone = [one.generate(row, max_tokens=COUNT, graph=t.graph).tokens for row in ROWS]
+    assert t.tokens == alone != one.generate(ROWS, max_tokens=COUNT).tokens
 
 
 @pytest.mark.parametrize("options", [{"prefill_step_size": 2}, {"max_kv_size": 64}], ids=str)

@@ -83,15 +83,6 @@ def test_nested_values_are_saved_by_step_too(model):
     assert len(t.saved_values) == 2
 
 
-def test_a_pattern_is_saved_in_the_chunks_that_it_was_computed_in(model):
-    with model.generate(PROMPT, max_tokens=3):
-        pattern = model.layers[1].self_attn.pattern.save()
-    shapes = [chunk.shape for chunk in pattern[0]]
-    assert shapes == [(1, 4, LENGTH - 1, LENGTH - 1), (1, 4, 1, LENGTH)]
-    assert pattern[2].shape == (1, 4, 1, LENGTH + 2)
-    assert close(pattern[2].sum(axis=-1), mx.ones((1, 4, 1)))
-
-
 def test_values_by_step_are_pickled_as_what_they_are(model):
     with model.generate(PROMPT, max_tokens=2):
         h = model.layers[1].output.save()

@@ -86,7 +86,15 @@ def copied(m: Any, prompt: int, length: int) -> None:
         h[:, 5] = source
 
 
+def by_an_array(m: Any, prompt: int, length: int) -> None:
+    """Of positions that are an array's numbers, some of them to come."""
+    h = stream(m)
+    there = [p for p in (1, LENGTH + 1, LENGTH + 3) if p < length]
+    h[:, mx.array(there)] = 0.0
+
+
 EDITS = [
+    by_an_array,
     everywhere,
     scaled,
     at(0),

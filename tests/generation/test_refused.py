@@ -79,21 +79,13 @@ def a_function(m: Any, t: Any) -> None:
     m.layers[1].output = mg.apply(lambda x: x * 2.0, h)
 
 
-def keys_of_all(m: Any, t: Any) -> None:
-    m.layers[1].self_attn.keys.save()
-
-
-def a_row_of_a_pattern(m: Any, t: Any) -> None:
-    m.layers[1].self_attn.pattern[:, :, 2] = 0.0
-
-
 def by_value(m: Any, t: Any) -> None:
     h = m.layers[1].output
     m.layers[1].output[:, mx.argmax(h[0, 2:3, 0])] = 0.0
 
 
 MEANINGLESS = [over_all, summed_up, flipped, attention_by_hand, from_later, from_before,
-               a_gradient, a_function, by_value, a_row_of_a_pattern]  # fmt: skip
+               a_gradient, a_function, by_value]  # fmt: skip
 
 
 @pytest.mark.parametrize("edit", MEANINGLESS, ids=lambda edit: edit.__name__)
@@ -107,12 +99,22 @@ def test_an_operation_without_a_meaning_names_the_users_line(model, edit):
     assert t.tokens == []
 
 
-def test_a_value_of_another_form_in_a_later_forward_is_refused_and_what_there_is_is_kept(model):
-    with pytest.raises(PartOfTextError, match="another form") as raised:
+def test_a_value_that_a_module_has_not_begins_with_its_path_as_it_is(model):
+    with pytest.raises(UnknownSiteError, match=r"\n  model\.layers\.1\.mlp computes no attention"):
+        with model.generate(PROMPT, max_tokens=3):
+            model.layers[1].mlp.pattern[..., 0] = 0.0
+
+
+def test_a_function_that_nobody_can_look_into_is_said_to_be_one(model):
+    with pytest.raises(PartOfTextError, match="cannot look into"):
         with model.generate(PROMPT, max_tokens=3) as t:
-            keys_of_all(model, t)
-    assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
-    assert t.tokens == []
+            a_function(model, t)
+    with model.generate(PROMPT, max_tokens=3) as t:
+        h = model.layers[1].output
+        h[:, -1] = mg.apply(lambda x: x * 2.0, h[:, -1])
+    with model.generate(PROMPT, max_tokens=3) as other:
+        model.layers[1].output[:, -1] *= 2.0
+    assert t.tokens == other.tokens
 
 
 def test_what_a_forward_finds_out_ends_at_the_users_line_too(model):
@@ -140,6 +142,14 @@ def test_what_is_no_step_is_refused(model, steps):
         with model.generate(PROMPT, max_tokens=4) as t:
             with t.step[steps]:
                 pass
+
+
+def test_steps_are_no_loop(model):
+    with pytest.raises(InputError, match="with t.iter") as raised:
+        with model.generate(PROMPT, max_tokens=4) as t:
+            for _ in t.iter[:]:
+                model.layers[1].output *= 0.0
+    assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
 
 
 def test_a_step_that_did_not_come_is_said_and_what_was_generated_is_kept(tiny):

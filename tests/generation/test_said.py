@@ -10,7 +10,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import OperationError, PartOfTextError, UnboundParamError
+from mlxgraph.errors import InputError, OperationError, PartOfTextError, UnboundParamError
 from tests import models
 from tests.generation.prefixes import plain_tokens
 
@@ -23,7 +23,7 @@ def model() -> mg.InterpretableModel:
 
 
 def test_a_loop_over_steps_or_over_a_generation_says_what_to_write(model):
-    with pytest.raises(OperationError, match=r"with t\.step"):
+    with pytest.raises(InputError, match=r"with t\.iter"):
         with model.generate(PROMPT, max_tokens=3) as t:
             for _ in t.iter[0:2]:
                 model.layers[1].output *= 0.5

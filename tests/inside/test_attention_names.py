@@ -219,7 +219,9 @@ def test_a_pattern_of_names_means_the_attentions_among_the_mixers():
         (lambda m: m.layers[0].mlp.pattern, UnknownSiteError, "computes no attention"),
         (lambda m: m["layers.0.mlp.pattern"].output, NeverCalledError, "Its .ops are: swiglu"),
         (lambda m: m.layers[0].attn.pattern.output, UnknownSiteError, "leave .output out"),
-        (lambda m: m.layers[0].attn.patern, UnknownSiteError, "has no"),
+        (lambda m: m.layers[0].attn.patern, UnknownSiteError, "Did you mean 'pattern'"),
+        (lambda m: m["layers.0.attn.patern"], UnknownSiteError, "'layers.0.attn.pattern'"),
+        (lambda m: m.sites("layers.*.attn.score"), UnknownSiteError, "'layers.*.attn.scores'"),
         (lambda m: setattr(m.layers[0].mlp, "heads", 0), UnknownSiteError, "no attention"),
         (lambda m: setattr(m.layers[0].attn, "pattern", mx.zeros((3, 3))), ShapeError, "(3, 3)"),
         (lambda m: m.layers[0].attn.calls[1].pattern, MLXGraphError, "call"),
@@ -229,6 +231,14 @@ def test_what_is_not_there_says_so(model, ask, error, says):
     with model.trace(tokens), pytest.raises(error) as refused:
         ask(model)
     assert says in str(refused.value)
+
+
+def test_what_is_inside_a_module_is_no_module(model):
+    assert "layers.0.attn" in model and "layers.0.attn.q_proj" in model
+    for name in ("layers.0.attn.heads", "layers.0.mlp.ops.swiglu", "values", "ops.softmax"):
+        assert name not in model
+    names = [name for name, _ in model.named_modules()]
+    assert not any("ops" in name or name.endswith("heads") for name in names)
 
 
 def test_outside_of_a_block_there_are_no_values(model):

@@ -131,14 +131,14 @@ MUTANTS = (
     Mutant(
         "the first of several products is taken for the scores",
         "run/handwritten.py",
-        "    if len(before) != 1:\n",
-        "    if not before:\n",
+        "    if len(before) > 1:\n",
+        "    if False:\n",
         "an attention that is not certain is refused",
         (f"{BY_HAND}::test_what_is_not_certain_says_why_and_shows_the_operations",),
     ),
     Mutant(
         "a cast of the pattern is another array",
-        "run/handwritten.py",
+        "run/marks.py",
         "        wear(array, type(self))\n",
         "",
         "a pattern that is cast on its way is still the pattern",

@@ -194,9 +194,9 @@ def chat(template: str) -> mg.InterpretableModel:
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ({"role": "user", "contents": "Hello"}, "needs a 'content', and this one has 'role', 'con"),
-        ({"role": "user"}, "needs a 'content'"),
-        ({"role": "user", "content": None}, "is None"),
+        ({"role": "user", "contents": "Hello"}, "no 'content', but 'role', 'contents'"),
+        ({"role": "user"}, "no 'content'"),
+        ({"role": "user", "content": None}, "is None, and the chat template makes nothing of it"),
         ({"role": "user", "content": PARTS}, "would write this list as Python does"),
         ({"role": "user", "content": 5}, "would write this int"),
     ],
@@ -216,7 +216,52 @@ def test_a_message_that_a_template_writes_as_it_is_not_meant(message: dict, said
     ],
 )
 def test_a_message_that_a_template_knows(template: str, message: dict):
-    assert chat(template).encode([message, {"role": "user", "content": "a", "text": "b"}])
+    assert chat(template).encode([message, message])
+
+
+WITHOUT_SYSTEM = (
+    "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}{% endif %}{% endfor %}"
+)
+OF_PARTS_ALONE = (
+    "{% for m in messages %}<{% for part in m.content %}{{ part.text }}{% endfor %}>{% endfor %}"
+)
+OF_TEXT_ALONE = (
+    "{% for m in messages %}<{% if m.content is string %}{{ m.content }}{% endif %}>{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "role", "content"),
+    [
+        (WITHOUT_SYSTEM, "system", "Be brief"),
+        (OF_PARTS_ALONE, "user", "Hello"),
+        (OF_TEXT_ALONE, "user", PARTS),
+        ("", "user", "Hello"),
+    ],
+)
+def test_a_message_that_a_template_leaves_out_is_refused(template: str, role: str, content: Any):
+    model = chat(template)
+    given = [{"role": role, "content": content}, {"role": "user", "content": ""}]
+    for call in (model.encode, model, lambda x: model.position(x, "<"), model.logit_lens):
+        with pytest.raises(ChatError, match=f"leaves out message 0, of role '{role}'"):
+            call(given)
+
+
+@pytest.mark.parametrize(
+    ("template", "content", "text"),
+    [
+        ("{{ messages[0].content | trim }}", "  Hello\n", "Hello"),
+        ("{{ messages[0].content.split('</think>')[-1] }}", "<think>a</think>Hello", "Hello"),
+        ("{{ messages[0].content | upper }}", "Hello", "HELLO"),
+        (OF_PARTS_ALONE, PARTS, "<Hello>"),
+        (OF_TEXT_ALONE, "", "<>"),
+        (OF_PARTS_ALONE, [{"type": "image"}], "<>"),
+    ],
+)
+def test_a_message_that_a_template_changes_is_one(template: str, content: Any, text: str):
+    model = chat(template)
+    given = [{"role": "user", "content": content}]
+    assert model.encode(given) == model.encode(text, add_special_tokens=False)
 
 
 def test_logits_of_which_none_is_possible(tiny: mg.InterpretableModel):

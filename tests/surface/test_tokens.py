@@ -284,3 +284,21 @@ def test_an_id_outside_the_vocabulary_raises(tiny, token):
         with pytest.raises(VocabularyError):
             with call([5, token]):
                 pass
+
+
+def test_a_position_is_the_same_token_in_a_batch_of_several_lengths(tiny):
+    texts = [TEXT, "In the end Paris is the capital of France, and Rome of Italy"]
+    at = [tiny.position(text, " France") for text in texts]
+    assert at[0] != at[1]
+    with tiny.trace(texts):
+        h = tiny.layers[1].output
+        columns = [h[k, p - len(tiny.encode(texts[k]))].save() for k, p in enumerate(at)]
+    for k, text in enumerate(texts):
+        with tiny.trace(text):
+            alone = tiny.layers[1].output[0, at[k]].save()
+        assert mx.allclose(columns[k], alone, atol=1e-5)
+    graph = mg.edit("layers.1", lambda h: h * 0, positions=at[0])
+    both = tiny.run(graph, texts).output
+    for k, text in enumerate(texts):
+        alone = tiny.run(graph, text).output[0]
+        assert mx.allclose(both[k, -alone.shape[0] :], alone, atol=1e-3)

@@ -1,0 +1,47 @@
+"""Which of mlx-lm's loops calls a model, and what it has of the prompt by then.
+
+mlx-lm gives a model all of a prompt but its last token, in chunks, and then that one; it says so to
+nobody, and the code that calls is where it can be told.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+_LOOPS = "mlx_lm.generate"
+_STEPS = ("generate_step.<locals>._step", "GenerationBatch._step")
+_FAR = 60  # frames between a loop and a module's call
+
+
+def still_to_come() -> int | None:
+    """How many tokens of the prompt come after those of this call, as far as mlx-lm's code says.
+
+    `_step` of `generate_step` and of `GenerationBatch` gives the newest token.  `generate_step`
+    itself gives chunks, and keeps how long the prompt is; `PromptProcessingBatch.prompt` gives
+    chunks of all that is known but the last token, and what comes later it does not know.
+
+    Returns: 0 for the newest token; -1 for one or more; None where another loop calls.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(_FAR):
+        if frame is None:
+            return None
+        if frame.f_globals.get("__name__") == _LOOPS:
+            name = frame.f_code.co_qualname
+            if name in _STEPS:
+                return 0
+            if name == "generate_step":
+                return _of_chunk(frame)
+            if name == "PromptProcessingBatch.prompt":
+                return -1
+            if not name.endswith("_model_call"):
+                return None
+        frame = frame.f_back
+    return None
+
+
+def _of_chunk(frame: FrameType) -> int:
+    held = frame.f_locals
+    given = held["prompt_processed_tokens"] + held["n_to_process"]
+    return int(held["total_prompt_tokens"] - given)

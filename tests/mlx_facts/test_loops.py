@@ -1,0 +1,61 @@
+"""mlx-lm's loops: what a model can tell of the prompt that it is given in parts."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm
+import pytest
+from mlx_lm.generate import generate_step
+
+from mlxgraph.mlx_facts.loops import still_to_come
+from tests import models
+
+PROMPT = [7, 21, 3, 18, 40, 5, 33]
+
+
+def listening(heard: list[tuple[int, int | None]]) -> Any:
+    """A model that notes how many tokens it is given, and what it is told of those to come."""
+    module: Any = models.make_llama(tied=False)
+
+    class Listening(type(module)):
+        def __call__(self, tokens: mx.array, cache: Any = None) -> mx.array:
+            heard.append((tokens.shape[1], still_to_come()))
+            return super().__call__(tokens, cache)
+
+    module.__class__ = Listening
+    return module
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        (2048, [(6, 1), (1, 0), (1, 0), (1, 0)]),
+        (3, [(3, 4), (3, 1), (1, 0), (1, 0), (1, 0)]),
+        (5, [(5, 2), (1, 1), (1, 0), (1, 0), (1, 0)]),
+    ],
+)
+def test_a_step_is_told_from_a_chunk_of_the_prompt(size: int, wanted: list[tuple[int, int]]):
+    heard: list[tuple[int, int | None]] = []
+    module = listening(heard)
+    for _ in generate_step(mx.array(PROMPT), module, max_tokens=2, prefill_step_size=size):
+        pass
+    assert heard == wanted
+
+
+def test_of_a_batch_a_chunk_says_that_some_are_to_come():
+    heard: list[tuple[int, int | None]] = []
+    batch: Any = types.SimpleNamespace(eos_token_ids=[], decode=str)
+    mlx_lm.batch_generate(listening(heard), batch, [PROMPT, PROMPT[:4]], max_tokens=2)
+    assert {later for count, later in heard if count > 1} == {-1}
+    assert (1, 0) in heard
+    assert {later for _, later in heard} == {-1, 0}
+
+
+def test_another_loop_says_nothing():
+    heard: list[tuple[int, int | None]] = []
+    listening(heard)(mx.array([PROMPT]))
+    assert heard == [(7, None)]
+    assert still_to_come() is None
