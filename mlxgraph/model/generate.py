@@ -81,6 +81,7 @@ def generate(
     for name in options:
         if name not in known:
             raise OptionError(name, [*_OWN, *known, *named])
+    _check_values(options)
     most = _most(max_tokens)
     call = prepare((prompt,), engine)
     if call.tokens is None:
@@ -94,8 +95,8 @@ def generate(
         several = pieces_of_rows(engine, rows, most, _stops(stop), options, Callee)
         loop = Loop(call, 0, most, several, engine.tokenizer is not None)
         return BatchGeneration(engine, loop, interventions, graph, values)
-    start = _start(options.get("prompt_cache"))
-    pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options)
+    start = _start(options.get("prompt_cache"), engine.root)
+    pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options, start)
     loop = Loop(call, start, most, pieces, engine.tokenizer is not None, compile)
     return Generation(engine, loop, interventions, graph, values)
 
@@ -142,9 +143,41 @@ def _stops(stop: Any) -> tuple[str, ...]:
     return stops
 
 
-def _start(cache: Any) -> int:
-    """How many tokens a prompt cache holds.  Raises: InputError where it does not say."""
+def _check_values(options: dict[str, Any]) -> None:
+    """Raise InputError for a value with which mlx-lm's loop would come to nothing."""
+    sampler, processors = options.get("sampler"), options.get("logits_processors")
+    size = options.get("prefill_step_size", 1)
+    if sampler is not None and not callable(sampler):
+        raise InputError(
+            f"sampler={sampler!r} is no function of log probabilities.\n"
+            "  Write sampler=mlx_lm.sample_utils.make_sampler(temp=0.8)."
+        )
+    if callable(processors) or not all(map(callable, processors or ())):
+        raise InputError(
+            f"logits_processors={processors!r} is no list of functions of tokens and logits.\n"
+            "  Write logits_processors=[function]."
+        )
+    if not isinstance(size, int) or size < 1:
+        raise InputError(
+            f"prefill_step_size={size!r} is no number of tokens.\n"
+            "  Write prefill_step_size=512, or leave it out."
+        )
+
+
+def _start(cache: Any, root: Any) -> int:
+    """How many tokens a prompt cache holds.  Raises: InputError where it does not say, and for one
+    that is another model's."""
     found = 0 if cache is None else length_of(cache)
+    if cache is not None and found is not None:
+        from mlx_lm.models.cache import make_prompt_cache
+
+        of_model = len(make_prompt_cache(root))
+        if len(cache) != of_model:
+            raise InputError(
+                f"this prompt cache has {len(cache)} entries and the model asks for {of_model}:"
+                " layers without one would be left out.\n"
+                "  Write prompt_cache=mlx_lm.models.cache.make_prompt_cache(model.module)."
+            )
     if found is None:
         raise InputError(
             "this prompt cache does not say how many tokens it holds, and positions count from the"
@@ -154,7 +187,7 @@ def _start(cache: Any) -> int:
 
 
 def _pieces(
-    engine: Engine, tokens: Any, max_tokens: int, stops: tuple[str, ...], options: dict[str, Any]
+    engine: Engine, tokens: Any, max_tokens: int, stops: tuple[str, ...], options: dict[str, Any], start: int
 ) -> Callable[[Callable[..., Any]], Iterator[tuple[int, str]]]:
     """mlx-lm's loop, with something else called in place of the model."""
     from mlx_lm.generate import generate_step, stream_generate
@@ -162,7 +195,15 @@ def _pieces(
 
     def run(forward: Callable[..., Any]) -> Iterator[tuple[int, str]]:
         own = dict(options)
-        if own.get("prompt_cache") is None:
+        given = own.get("prompt_cache")
+        if given is not None and length_of(given) != start:
+            raise InputError(
+                f"this prompt cache held {start} tokens when the generation was made, and holds"
+                f" {length_of(given)} as it begins: positions count from the first.\n"
+                "  Write model.generate(...) again where it is to begin; what it gives is made when"
+                " it is asked for, t.tokens."
+            )
+        if given is None:
             own["prompt_cache"] = make_prompt_cache(engine.root, own.get("max_kv_size"))
         if engine.tokenizer is None:
             found = generate_step(tokens, forward, max_tokens=max_tokens, **own)

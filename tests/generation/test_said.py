@@ -93,3 +93,39 @@ def test_an_error_of_a_module_ends_at_the_line_that_called_it(model):
     with pytest.raises(PartOfTextError, match="each_call") as raised:
         edited.as_module()(mx.array([PROMPT]), cache=make_prompt_cache(model.module))
     assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
+
+
+def test_a_prompt_cache_that_was_filled_meanwhile_is_refused(model):
+    """Positions would be those of another text, silently."""
+    from mlx_lm.models.cache import make_prompt_cache
+
+    cache = make_prompt_cache(model.module)
+    first = model.generate(PROMPT, max_tokens=3, prompt_cache=cache)
+    second = model.generate(PROMPT, max_tokens=3, prompt_cache=cache)
+    assert first.tokens == model.generate(PROMPT, max_tokens=3).tokens
+    with pytest.raises(InputError, match="held 0 tokens") as raised:
+        second.tokens  # noqa: B018
+    assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
+    assert len(model.generate(PROMPT, max_tokens=3, prompt_cache=cache).tokens) == 3
+
+
+def test_a_prompt_cache_with_entries_for_other_layers_is_refused(model):
+    from mlx_lm.models.cache import make_prompt_cache
+
+    with pytest.raises(InputError, match="1 entries"):
+        model.generate(PROMPT, prompt_cache=make_prompt_cache(model.module)[:1])
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"sampler": 0.8}, "make_sampler"),
+        ({"logits_processors": lambda tokens, logits: logits}, r"=\[function\]"),
+        ({"logits_processors": [3]}, r"=\[function\]"),
+        ({"prefill_step_size": 0}, "prefill_step_size=512"),
+    ],
+)
+@pytest.mark.parametrize("prompt", [PROMPT, [PROMPT, PROMPT[:2]]], ids=["one", "two"])
+def test_a_value_that_mlx_lm_would_stumble_over_says_what_to_write(model, prompt, options, said):
+    with pytest.raises(InputError, match=said):
+        model.generate(prompt, max_tokens=2, **options)
