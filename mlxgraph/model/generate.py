@@ -187,7 +187,12 @@ def _start(cache: Any, root: Any) -> int:
 
 
 def _pieces(
-    engine: Engine, tokens: Any, max_tokens: int, stops: tuple[str, ...], options: dict[str, Any], start: int
+    engine: Engine,
+    tokens: Any,
+    max_tokens: int,
+    stops: tuple[str, ...],
+    options: dict[str, Any],
+    start: int,
 ) -> Callable[[Callable[..., Any]], Iterator[tuple[int, str]]]:
     """mlx-lm's loop, with something else called in place of the model."""
     from mlx_lm.generate import generate_step, stream_generate
