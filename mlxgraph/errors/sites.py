@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
 
 _LATER = "{} is not part of this version."
+_STEPS = (
+    "Steps are those of a generation: `with model.generate(prompt) as t:`, and t.step[1:] in it."
+)
 _TIED = (
     "A head that is tied to the embedding is no module of its own. Its logits are model.output;"
     " model.get_token_predictions(h) applies the final norm and the head, and model.unembed(token)"
@@ -21,7 +24,8 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "invoke": "Several prompts go into `with model.trace() as t:`, opened without inputs.",
     "scan": "Shapes are known inside every block: h.shape runs nothing.",
     "session": "Values that are saved flow from one trace into the next; no session is needed.",
-    "next": "Write `module.calls[k]` for the k-th call in one forward.",
+    "next": "Write `module.calls[k]` for the k-th call in one forward, t.step[k] for a step of a"
+    " generation.",
     "source": "Write module.ops: what the module's own forward calls.",
     "run_with_cache": "Write `with model.trace(x) as t:` and look values up in t.activations.",
     "run_with_hooks": "Write model.trace(x, interventions={name: function}).",
@@ -30,9 +34,9 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "saves": "Write t.saved_values, by name.",
     "saved": "Write t.saved_values, by name.",
     "value": "After its block a saved value is the array itself.",
-    "iter": _LATER.format("Generation under edits"),
-    "all": _LATER.format("Generation under edits"),
-    "step": _LATER.format("Generation under edits"),
+    "iter": _STEPS,
+    "all": _STEPS,
+    "step": _STEPS,
     "local": "Everything runs on this machine.",
     "config": "Write model.module.args, where the model keeps its settings.",
     "cfg": "Write model.module.args, where the model keeps its settings.",
@@ -68,7 +72,7 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "hook_attn_out": _HOOK.format("layers[k].attn.output", "layers.k.attn"),
     "hook_mlp_out": _HOOK.format("layers[k].mlp.output", "layers.k.mlp"),
     "hook_embed": _HOOK.format("model.embed_tokens.output", "model.embed_tokens"),
-    "generate": _LATER.format("Generation under edits"),
+    "generate": "Write model.generate(prompt, max_tokens=20).",
     "sweep": _LATER.format("A batched sweep") + " Run the graphs in a loop.",
     **{
         port: f"It is a value of an attention: write model.layers[k].attn.{port} in a block."

@@ -10,7 +10,13 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import InputError, OperationError, PartOfTextError, UnboundParamError
+from mlxgraph.errors import (
+    InputError,
+    MLXGraphError,
+    OperationError,
+    PartOfTextError,
+    UnboundParamError,
+)
 from tests import models
 from tests.generation.prefixes import plain_tokens
 
@@ -129,3 +135,14 @@ def test_a_prompt_cache_with_entries_for_other_layers_is_refused(model):
 def test_a_value_that_mlx_lm_would_stumble_over_says_what_to_write(model, prompt, options, said):
     with pytest.raises(InputError, match=said):
         model.generate(prompt, max_tokens=2, **options)
+
+
+def test_steps_beside_a_generation_are_told_where_they_belong(model):
+    with model.generate(PROMPT, max_tokens=2):
+        for of in (model, model.layers[1]):
+            with pytest.raises(MLXGraphError, match=r"model\.generate\(prompt\) as t"):
+                of.step[1:]
+    with model.trace(mx.array([PROMPT])) as t:
+        for name in ("iter", "step", "all"):
+            with pytest.raises(MLXGraphError, match=r"model\.generate\(prompt\) as t"):
+                getattr(t, name)
