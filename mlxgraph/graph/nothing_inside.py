@@ -29,7 +29,7 @@ def nothing_there(census: Census, site: Site, where: str = "") -> NeverCalledErr
         reason = census.unknown.get(module) or (
             f"it computes {numbered('attentions', times)} in this forward."
             if times
-            else f"{owner} computes no attention in its own forward."
+            else f"{owner} computes no attention in its own forward." + _below(census, module, tail)
         )
         reason += f"\n  {_listed(called)}"
     else:
@@ -40,6 +40,17 @@ def nothing_there(census: Census, site: Site, where: str = "") -> NeverCalledErr
             reason = f"the own forward of {owner} calls no {name!r}."
             reason += suggest(close_matches(name, called)) + f"\n  {_listed(called)}"
     return NeverCalledError(site.spoken, where or str(here()), (), reason=reason)
+
+
+def _below(census: Census, module: str, tail: str) -> str:
+    """The modules in a module that compute an attention, to be named in its place."""
+    prefix = f"{module}." if module else ""
+    found = [s.path for s in census.inside if s.path.startswith(prefix) and s.path != prefix + tail]
+    sites = list(dict.fromkeys(p for p in found if (parted(p) or ("", ""))[1] == tail))
+    if not sites:
+        return ""
+    more = f", ... ({len(sites)} in all)" if len(sites) > 1 else ""
+    return f"\n  A module in it does: {sites[0]}{more}."
 
 
 def operations_of(census: Census, module: str) -> Counter[str]:

@@ -212,7 +212,7 @@ class Recording:
         self._sites.check_visited(site)
         target = self.census.values[site]
         node = freeze(value, self)
-        given = shape_and_dtype(self.info(node).value) if type(node) is Node else repr(value)
+        given = shape_and_dtype(self.info(node).value if type(node) is Node else value)
         if type(node) is not Node or given != shape_and_dtype(target):
             raise ShapeError(
                 f"{site.spoken} is {shape_and_dtype(target)}, and skipping it was to give {given}",

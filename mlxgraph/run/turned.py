@@ -69,7 +69,7 @@ class SharedByRows:
 for _sign in ("add", "sub", "mul", "truediv", "matmul", "pow", "mod", "floordiv"):
     for _kind in ("", "r", "i"):
         setattr(SharedByRows, f"__{_kind}{_sign}__", _refused(f"__{_kind}{_sign}__"))
-for _name in ("neg", "abs", "float", "int", "bool", "len", "iter", "getitem", "setitem", "array"):
+for _name in "neg abs float int bool len iter getitem setitem array".split():
     setattr(SharedByRows, f"__{_name}__", _refused(f"__{_name}__"))
 
 

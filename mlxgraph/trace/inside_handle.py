@@ -6,7 +6,8 @@
     model.layers[3].attn.pattern                a value of its attention, in a block
 
 Names are MLX's without the package: `mx.softmax` is `softmax`, `mx.fast.rope` is `fast.rope`,
-`nn.silu` is `silu`.  Numbers run through all calls of the module in one forward.
+`nn.silu` is `silu`.  Numbers run through all calls of the module in one forward; of one from the
+end a graph keeps what it is in this forward.
 """
 
 from __future__ import annotations
@@ -176,6 +177,21 @@ class Operations:
         if not -count <= number < count:
             raise NoLayerError("calls", number, count, str(here()), site.path)
         return InsideHandle(self._owner, tail, number % count)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise UnknownSiteError(
+            name, (), self._name, kind="attribute", near=[],
+            advice=f"Write {self._name}[{name!r}] for an operation of that name.",
+        )  # fmt: skip
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        name = key if isinstance(key, str) else "softmax"
+        raise InputError(
+            f"{self._name} lists operations, and holds no values.\n  at {here()}\n"
+            f"  Write {self._name}[{name!r}].output = value."
+        )
 
     def _sites(self) -> list[Site]:
         census, owner = census_of(self._owner), self._owner._site(OUTPUT).path

@@ -242,7 +242,7 @@ class ModuleHandle:
     def _unknown(self, name: str, of_value: str) -> UnknownSiteError:
         """`of_value`: what was asked of the module and may have been meant of its output."""
         advice = f"Write {written(self)}.output{of_value} for the value." if of_value else ""
-        also = [*PORTS, "module", *ATTENTION]
+        also = [*PORTS, "module", OPS, *ATTENTION]
         return UnknownSiteError(name, self._likely(name), self._name, also=also, advice=advice)
 
     @overload

@@ -6,7 +6,7 @@ Out: nothing; the recording goes on from where the graph leaves it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -14,20 +14,20 @@ import mlx.core as mx
 from mlxgraph.errors import CountError, HeadsError, InterventionError, NoLayerError, ShapeError
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.inside import ATTENTION, HEADS, below, may_be_inside, parted
+from mlxgraph.graph.inside import ATTENTION, HEADS, KEYS, VALUES, below, may_be_inside, parted
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.record.apply import changed, edited_array
 from mlxgraph.record.handle import describe
 from mlxgraph.record.recording import Recording
 from mlxgraph.run.names import NamedSite, Names
-from mlxgraph.trace.text_axes import Axes
+from mlxgraph.trace.text_axes import Axes, AxesOf
 
 FIRST = Axes(0, 1)  # of rows and of positions, in nearly every value
 OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "wo", "c_proj", "dense", "proj", "output_proj")
 HEAD_COUNTS = ("n_heads", "num_heads", "num_attention_heads", "n_head", "num_query_heads")
 
 
-Find = Callable[[Site, Any], Axes | None] | None
+Find = AxesOf | None
 
 
 def take_in(
@@ -141,6 +141,13 @@ def _chosen(
     if positions is None or edit.heads is not None and not _is_inside(recording, site):
         yield from at_positions(handle, positions, lengths, where)
     elif _is_inside_attention(recording, site):
+        if find is not None and _is_of_keys(site) and not find.are_all(handle.shape[2]):
+            raise ShapeError(
+                f"{describe(handle)} has {handle.shape[2]} keys, which are not those of all tokens"
+                " so far: which are kept, and in what order, is the cache's affair",
+                where,
+                "Leave positions out, or edit `pattern` or what the keys are made of.",
+            )
         for part in at_positions(handle.swapaxes(1, 2), positions, lengths, where):
             yield part if isinstance(positions, int) else part.swapaxes(1, 2)
     elif find is None or handle.ndim < 3:
@@ -166,6 +173,10 @@ def _is_inside(recording: Recording, site: Site) -> bool:
 def _is_inside_attention(recording: Recording, site: Site) -> bool:
     tail = (parted(site.path) or ("", ""))[1]
     return tail in ATTENTION and _is_inside(recording, site)
+
+
+def _is_of_keys(site: Site) -> bool:
+    return (parted(site.path) or ("", ""))[1] in (KEYS, VALUES)
 
 
 def at_positions(

@@ -8,7 +8,6 @@ In: a call, a site.  Out: axes.  Never: takes a size for an axis because the num
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -20,6 +19,7 @@ from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.turned import grown_axes
+from mlxgraph.trace.cache_lengths import length_of
 from mlxgraph.trace.inputs import call_of
 
 
@@ -30,18 +30,36 @@ class Axes(NamedTuple):
     positions: int
 
 
-def axes_of(engine: Engine, call: Call) -> Callable[[Site, Any], Axes | None] | None:
-    """What tells a value's axes; None for a call on no array of rows.
+class AxesOf:
+    """What tells the axes of a call's values.
 
-    It is given a site and the value of it that is meant, and gives None for a value without
-    positions, or with several axes of them.  In a call that is not of texts, axis 1 of the first
-    array counts the positions, and so does axis 1 of what modules give.
+    In a call that is not of texts, axis 1 of the first array counts the positions, and so does
+    axis 1 of what modules give.
     """
-    if call.tokens is not None and call.lengths is not None:
-        return lambda site, value: _found(engine, call, site, value)
-    if not call.arrays or call.arrays[0].ndim < 2:
-        return None
-    return lambda site, value: _found_in_arrays(engine, call, site, value)
+
+    __slots__ = ("_engine", "_call")
+
+    def __init__(self, engine: Engine, call: Call):
+        self._engine, self._call = engine, call
+
+    def __call__(self, site: Site, value: Any) -> Axes | None:
+        """The axes of a site's value, of which `value` is the part that is meant; None where there
+        are no positions, or several axes of them."""
+        if self._call.tokens is not None and self._call.lengths is not None:
+            return _found(self._engine, self._call, site, value)
+        return _found_in_arrays(self._engine, self._call, site, value)
+
+    def are_all(self, keys: int) -> bool:
+        """Whether so many keys can be those of all tokens so far, one after the other: a cache that
+        keeps the last ones writes over the first, wherever these are."""
+        cache = self._call.kwargs.get("cache")
+        held = length_of(cache) if isinstance(cache, (list, tuple)) else None
+        return not held or keys == held + self._call.arrays[0].shape[1]
+
+
+def axes_of(engine: Engine, call: Call) -> AxesOf | None:
+    """What tells a call's axes; None for a call on no array of rows."""
+    return AxesOf(engine, call) if call.arrays and call.arrays[0].ndim > 1 else None
 
 
 def _found_in_arrays(engine: Engine, call: Call, site: Site, value: Any) -> Axes | None:

@@ -111,7 +111,7 @@ class Trace:
             self._open.__enter__()
             for graph in (engine.edits, self._given):
                 if graph is not None:
-                    find = axes_of(engine, self._call)
+                    find = axes_of(engine, self._call) if graph.then else None
                     take_in(recording, graph, engine.names, self.lengths, find)
             intervene(recording, engine.names, self._interventions)
         except BaseException:

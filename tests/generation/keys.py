@@ -6,13 +6,15 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
+import pytest
 
 from tests.generation.prefixes import close, reference
 
 PROMPT = [7, 21, 3, 18, 40, 5, 33]
 LENGTH, COUNT = len(PROMPT), 5
 TEXT = "The capital of France is"
-CHUNKS = [{}, {"prefill_step_size": 1}, {"prefill_step_size": 2}, {"prefill_step_size": 3}]
+CHUNKS = [{}, {"prefill_step_size": 3}, {"prefill_step_size": 1}, {"prefill_step_size": 2}]
+CHUNKED = [pytest.param(c, marks=[] if k < 2 else [pytest.mark.slow]) for k, c in enumerate(CHUNKS)]
 LAYER = 1  # its cache keeps every token, in each of them
 
 

@@ -12,6 +12,7 @@ from mlxgraph.errors import BoundsError, PartOfTextError
 from tests.architectures import configs
 from tests.generation.keys import (
     BROAD,
+    CHUNKED,
     CHUNKS,
     COUNT,
     EDITS,
@@ -45,10 +46,13 @@ def tiny() -> mg.InterpretableModel:
     return mg.tiny()
 
 
+@pytest.mark.parametrize(
+    "chunks", [pytest.param(CHUNKS, marks=pytest.mark.slow), CHUNKS[1:2]], ids=len
+)
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
-def test_an_edit_is_that_of_the_whole_text_whatever_the_chunks(one, edit: Any):
+def test_an_edit_is_that_of_the_whole_text_whatever_the_chunks(one, edit: Any, chunks):
     wanted = reference(one, PROMPT, COUNT, edit)
-    for options in CHUNKS:
+    for options in chunks:
         check(one, edit, wanted, **options)
     assert felt(one, edit, wanted)
 
@@ -70,7 +74,7 @@ def is_latent(m: Any) -> bool:
     return m.module.model_type == "deepseek_v3"
 
 
-@pytest.mark.parametrize("options", [*CHUNKS, {"prefill_step_size": 4}], ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_the_newest_key_and_query_are_those_of_each_step(one, options):
     def rows(m: Any, p: int, n: int) -> None:
         attn(m).pattern[:, :, p - 1 :, 0] = 0.0
@@ -103,7 +107,7 @@ def test_the_newest_key_and_query_are_those_of_each_step(one, options):
 # -- attention to what comes later ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_no_token_attends_to_a_later_one_whatever_is_written(one, options):
     def wanted(m: Any, p: int, n: int) -> None:
         attn(m).pattern[:, :, 5:, 5] = 0.3

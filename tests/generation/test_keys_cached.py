@@ -17,7 +17,7 @@ from mlxgraph.errors import PartOfTextError
 from tests import models
 from tests.architectures import configs
 from tests.generation.keys import (
-    CHUNKS,
+    CHUNKED,
     COUNT,
     LAYER,
     LENGTH,
@@ -54,7 +54,7 @@ def sliding_head(m: Any, p: int, n: int) -> None:
 
 
 @pytest.mark.parametrize("name", SLIDERS)
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_a_sliding_window_counts_from_the_start_until_it_slides(name, options):
     m = mg.InterpretableModel(configs.build(name))
     short, window = PROMPT[:3], 6
@@ -132,7 +132,7 @@ def one_key(m: Any, p: int, n: int) -> None:
 
 
 @pytest.mark.parametrize("edit", [key_of_two_heads, one_key], ids=lambda e: e.__name__)
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_a_quantised_cache_is_edited_by_positions_too(wide, edit, options):
     fixed = [9, 30, 2, 14, 27]  # the same tokens in each, for rounding may choose others
 
@@ -161,7 +161,7 @@ def no_first_key(pattern: mx.array) -> mx.array:
     return pattern
 
 
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_interventions_and_edits_by_name_are_the_same(one, options):
     def edit(m: Any, p: int, n: int) -> None:
         attn(m).pattern[..., 0] = 0.0
@@ -191,7 +191,7 @@ def as_generated(m: Any, edit: Any, each_call: bool = False) -> Any:
     [a_key_of_the_pattern, a_key_of_scores, rows_and_keys, of_both, a_position_of_keys, in_a_view],
     ids=lambda e: e.__name__,
 )
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_a_module_for_mlx_lm_counts_keys_from_the_start(one, edit, options):
     from mlx_lm.generate import generate_step
 

@@ -9,7 +9,7 @@ import pytest
 
 from mlxgraph.errors import PartOfTextError
 from tests.generation.keys import (
-    CHUNKS,
+    CHUNKED,
     COUNT,
     LENGTH,
     PROMPT,
@@ -22,7 +22,7 @@ from tests.generation.keys import (
 from tests.generation.prefixes import close
 
 
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 @pytest.mark.parametrize("edit", [nothing, rows_and_keys, a_weaker_key], ids=lambda e: e.__name__)
 def test_a_save_is_what_the_whole_text_has_at_each_step(one, edit, options):
     reads = [
@@ -59,7 +59,7 @@ def test_a_save_is_what_the_whole_text_has_at_each_step(one, edit, options):
             assert close(save[step], whole), (step, whole.shape, save[step].shape)
 
 
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_a_saved_row_has_a_value_where_it_is_held(one, options):
     with one.generate(mx.array(PROMPT), max_tokens=COUNT, **options) as t:
         pattern = attn(one).pattern

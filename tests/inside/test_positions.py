@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from mlx_lm.models.cache import make_prompt_cache
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
@@ -134,3 +135,31 @@ def test_patching_aligned_texts_is_patching_by_hand(component, align, texts):
     distance, base = (mx.linalg.norm(a - best).item() for a in (patched, worst))
     assert abs(found[2] - 100 * (base - distance) / base) < 1e-2
     assert abs(found[2]) > 1e-2
+
+
+def test_keys_of_a_cache_that_keeps_the_last_ones_have_no_positions():
+    gemma = mg.InterpretableModel(configs.build("gemma3_text"))
+    text = tokens(10)[0].tolist()
+
+    def filled():
+        cache = make_prompt_cache(gemma.module)
+        gemma.module(mx.array([text[:4]]), cache=cache)
+        for token in text[4:-1]:
+            gemma.module(mx.array([[token]]), cache=cache)
+        return cache
+
+    newest = mx.array([text[-1:]])
+    for name in ("keys", "values"):
+        with pytest.raises(ShapeError, match="6 keys, which are not those of all tokens"):
+            graph = mg.edit(f"layers.0.attn.{name}", iv.zero_out, positions=-1)
+            gemma.run(graph, newest, cache=filled())
+    whole = mg.edit("layers.0.attn.keys", iv.zero_out) >> mg.read("layers.0.attn.keys", "k")
+    assert not bool(mx.any(gemma.run(whole, newest, cache=filled()).saves["k"]))
+    site = "layers.1.attn.keys"  # of all tokens
+    graph = mg.edit(site, iv.zero_out, positions=-1) >> mg.read(site, "v")
+    value = gemma.run(graph, newest, cache=filled()).saves["v"]
+    assert value.shape[2] == 10
+    assert not bool(mx.any(value[:, :, 9])) and bool(mx.any(value[:, :, 8]))
+    site = "layers.0.attn.queries"
+    graph = mg.edit(site, iv.zero_out, positions=-1) >> mg.read(site, "v")
+    assert not bool(mx.any(gemma.run(graph, newest, cache=filled()).saves["v"]))
