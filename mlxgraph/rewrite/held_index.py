@@ -175,8 +175,11 @@ def _several(
 
 def _at_hand(numbers: Sequence[int], held: Sequence[int]) -> Sequence[int]:
     """Which of some numbers are among those that a forward holds, by where they stand."""
-    if isinstance(numbers, range) and held == range(len(held)) and numbers.step > 0:
-        return range(len(range(numbers.start, min(numbers.stop, len(held)), numbers.step)))
+    if isinstance(numbers, range) and isinstance(held, range):
+        start, step = numbers.start, numbers.step
+        if held.step == 1 and step > 0:
+            bounds = [-((start - bound) // step) for bound in (held.start, held.stop)]
+            return range(*[min(max(0, bound), len(numbers)) for bound in bounds])
     there = held if isinstance(held, range) else frozenset(held)
     return [k for k, number in enumerate(numbers) if number in there]
 

@@ -1,7 +1,6 @@
-"""Values that grow with the text along axes that are not its positions: an attention's pattern,
-each row of which is of the whole text before it.
+"""Values that grow with the text along axes of which it cannot be told what they are.
 
-They are scaled, saved, and indexed along their other axes: `pattern[:, 3] = 0` is head 3 in every
+They are scaled, saved, and indexed along their other axes: `x[:, 3] = 0` is the same in every
 forward.
 
 In: an operation on one, what its inputs are.  Out: what it is.
@@ -42,7 +41,7 @@ def odd(node: Node, states: Mapping[Node, State], kind: Kind) -> State:
     return Refused(
         node,
         f"{ops.short(node.op)} of a value that grows with the text in a way of its own",
-        "Scale it, save it, or index its other axes: `pattern[:, 3] = 0` for a head.",
+        "Scale it, save it, or index its other axes: `x[:, 3] = 0`.",
     )
 
 

@@ -194,17 +194,40 @@ class Batch:
         prompt = self._prompts[number]
         if len(self._prompts) == 1 and own.shape == getattr(batch, "shape", None):
             return (Ellipsis,)  # one prompt is all of the batch
-        if not self._has_rows(prompt, site, own, batch):
+        rows = self._axis_of_rows(prompt, site, own, batch)
+        if rows is None:
             raise _no_rows(site, own, batch, self._line)
-        index: list[Any] = [Slice(first, first + prompt.rows, None)]
-        for mine, whole in zip(own.shape[1:], batch.shape[1:], strict=True):
-            if mine == whole:
+        index: list[Any] = []
+        for axis, (mine, whole) in enumerate(zip(own.shape, batch.shape, strict=True)):
+            if axis == rows:
+                index.append(Slice(first, first + prompt.rows, None))
+            elif mine == whole:
                 index.append(FULL)
             elif mine == prompt.length:
                 index.append(Slice(whole - mine, whole, None))
             else:
                 raise _no_rows(site, own, batch, self._line)
         return tuple(index)
+
+    def _axis_of_rows(self, prompt: Prompt, site: Site, own: mx.array, batch: Any) -> int | None:
+        """The axis of a value that is the batch's: the first, as a rule, or the one that grows
+        with a row more, where streams are stacked before it."""
+        if self._has_rows(prompt, site, own, batch):
+            return 0
+        if not isinstance(batch, ARRAY) or own.ndim != batch.ndim:
+            return None
+        more = prompt.more()
+        grown = more.values.get(site) if more.visits(site) else None
+        found = set()
+        for value in leaves(grown):
+            if isinstance(value, ARRAY) and value.ndim == own.ndim:
+                pairs = enumerate(zip(own.shape, value.shape, strict=True))
+                found.add(tuple(axis for axis, (a, b) in pairs if a != b))
+        axes = next(iter(found)) if len(found) == 1 else ()
+        if len(axes) != 1 or not axes[0]:
+            return None
+        is_ours = own.shape[axes[0]] == prompt.rows and batch.shape[axes[0]] == self._total
+        return axes[0] if is_ours else None
 
     def _has_rows(self, prompt: Prompt, site: Site, own: mx.array, batch: Any) -> bool:
         """Whether the first axis of a value is the batch's."""

@@ -112,3 +112,45 @@ def test_a_value_with_two_axes_of_positions_has_no_one(stacked: mg.Interpretable
     heads = mg.InterpretableModel(configs.build("gemma2"))
     with pytest.raises(ShapeError, match="no one axis of positions"):
         heads.run(graph, [[1, 2, 3]])
+
+
+@pytest.mark.parametrize("rows", [TWO, ROWS, [ROWS[0], ROWS[1]]])
+def test_prompts_of_stacked_streams(stacked: mg.InterpretableModel, rows: Any):
+    """Edits, saves, gradients, and values that flow from one prompt to the next."""
+
+    def edited(t: Any, k: int, clean: Any) -> Any:
+        stream = stacked.layers[0].output
+        stream[:, :, -1] *= k + 2
+        if clean is not None:
+            stream[:, :, 0] = clean
+        logits = stacked.output
+        return logits.save(), stream.save(), t.grad(logits.sum(), stacked.layers[1].output).save()
+
+    with stacked.trace() as t:
+        found, clean = [], None
+        for k, row in enumerate(rows):
+            with t.invoke([row]):
+                found.append(edited(t, k, clean))
+                clean = stacked.layers[0].output[:, :, -1]
+    clean = None
+    for k, row in enumerate(rows):
+        with stacked.trace([row]) as t:
+            alone = edited(t, k, clean)
+            clean = stacked.layers[0].output[:, :, -1].save()
+        for mine, its in zip(found[k], alone, strict=True):
+            assert same(mine, its, 1e-4)
+        assert not same(alone[0], stacked(mx.array([row])), 1e-3)
+
+
+def test_texts_in_one_prompt_of_stacked_streams(stacked: mg.InterpretableModel):
+    with stacked.trace() as t:
+        with t.invoke(ROWS):
+            several = stacked.layers[1].output.save()
+        with t.invoke([ROWS[0] + [1, 2]]):
+            one = stacked.layers[1].output.save()
+    for k, row in enumerate(ROWS):
+        with stacked.trace([row]):
+            alone = stacked.layers[1].output.save()
+        assert same(several[:, k, -len(row) :], alone[:, 0], 1e-5)
+    with stacked.trace([ROWS[0] + [1, 2]]):
+        assert one.shape == stacked.layers[1].output.shape

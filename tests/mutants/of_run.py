@@ -254,7 +254,7 @@ MUTANTS = (
     Mutant(
         "what is read of turned rows is not turned",
         "run/turned.py",
-        "return self._each(site, value, self._padding)",
+        "return self._each(site, value, self._shown, lambda one: SharedByRows(one.shape))",
         "return value",
         "positions of a turned row are those of its text",
         ("run/test_turned.py::test_every_value_of_every_row_is_that_of_its_single_run",),

@@ -117,7 +117,7 @@ MUTANTS = (
     ),
     Mutant(
         "messages end where the answer would begin",
-        "trace/encoding.py",
+        "trace/chat.py",
         "tokenize=False, add_generation_prompt=True",
         "tokenize=False",
         "messages are the text of the template",
@@ -160,8 +160,8 @@ MUTANTS = (
     Mutant(
         "a text loses its first token",
         "trace/encoding.py",
-        'return list(encoded.ids if hasattr(type(encoded), "ids") else encoded)',
-        'return list(encoded.ids if hasattr(type(encoded), "ids") else encoded)[1:]',
+        "        return list(encoded)\n",
+        "        return list(encoded)[1:]\n",
         "a text, its ids and an array of them are one input",
         (
             "surface/test_inputs.py::test_text_ids_and_arrays_are_one_input",

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from tests.mutants import of_graph, of_inside, of_mlx, of_record, of_rewrite, of_run, of_trace
+from tests.mutants import (
+    of_graph,
+    of_inside,
+    of_keys,
+    of_mlx,
+    of_record,
+    of_rewrite,
+    of_run,
+    of_trace,
+)
 from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     *of_graph.MUTANTS,
     *of_inside.MUTANTS,
+    *of_keys.MUTANTS,
     *of_mlx.MUTANTS,
     *of_record.MUTANTS,
     *of_rewrite.MUTANTS,
