@@ -23,7 +23,8 @@ from tests.generation.prefixes import close, reference
 PROMPT = [7, 21, 3, 18, 40, 5, 33]
 LENGTH, COUNT = len(PROMPT), 5
 TEXT = "The capital of France is"
-CHUNKS = [{}, {"prefill_step_size": 1}, {"prefill_step_size": 2}, {"prefill_step_size": 3}]
+CHUNKS = [{}, {"prefill_step_size": 3}, {"prefill_step_size": 1}, {"prefill_step_size": 2}]
+CHUNKED = [pytest.param(c, marks=[] if k < 2 else [pytest.mark.slow]) for k, c in enumerate(CHUNKS)]
 LAYER = 1  # its cache keeps every token, in each of them
 ALWAYS = ("llama", "gemma3_text", "gpt_oss")
 NAMES = configs.installed([*ALWAYS, "deepseek_v3"])
@@ -214,10 +215,13 @@ def felt(m: Any, edit: Any, wanted: Any) -> bool:
     return not all(close(a[-1], b[-1]) for a, b in zip(wanted[1], plain, strict=True))
 
 
+@pytest.mark.parametrize(
+    "chunks", [pytest.param(CHUNKS, marks=pytest.mark.slow), CHUNKS[1:2]], ids=len
+)
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
-def test_an_edit_is_that_of_the_whole_text_whatever_the_chunks(one, edit: Any):
+def test_an_edit_is_that_of_the_whole_text_whatever_the_chunks(one, edit: Any, chunks):
     wanted = reference(one, PROMPT, COUNT, edit)
-    for options in CHUNKS:
+    for options in chunks:
         check(one, edit, wanted, **options)
     assert felt(one, edit, wanted)
 
@@ -239,7 +243,7 @@ def is_latent(m: Any) -> bool:
     return m.module.model_type == "deepseek_v3"
 
 
-@pytest.mark.parametrize("options", [*CHUNKS, {"prefill_step_size": 4}], ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_the_newest_key_and_query_are_those_of_each_step(one, options):
     def rows(m: Any, p: int, n: int) -> None:
         attn(m).pattern[:, :, p - 1 :, 0] = 0.0
@@ -279,7 +283,7 @@ def traced(m: Any, tokens: list[int], read: Any, edit: Any = nothing) -> mx.arra
     return mx.array(value)
 
 
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 @pytest.mark.parametrize("edit", [nothing, rows_and_keys, a_weaker_key], ids=lambda e: e.__name__)
 def test_a_save_is_what_the_whole_text_has_at_each_step(one, edit, options):
     reads = [
@@ -316,7 +320,7 @@ def test_a_save_is_what_the_whole_text_has_at_each_step(one, edit, options):
             assert close(save[step], whole), (step, whole.shape, save[step].shape)
 
 
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_a_saved_row_has_a_value_where_it_is_held(one, options):
     with one.generate(mx.array(PROMPT), max_tokens=COUNT, **options) as t:
         pattern = attn(one).pattern
@@ -370,7 +374,7 @@ def test_what_later_keys_hold_is_worked_out_or_else_the_chunks_are_as_they_were(
 # -- attention to what comes later ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_no_token_attends_to_a_later_one_whatever_is_written(one, options):
     def wanted(m: Any, p: int, n: int) -> None:
         attn(m).pattern[:, :, 5:, 5] = 0.3
@@ -420,7 +424,7 @@ def sliding_head(m: Any, p: int, n: int) -> None:
 
 
 @pytest.mark.parametrize("name", SLIDERS)
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_a_sliding_window_counts_from_the_start_until_it_slides(name, options):
     m = mg.InterpretableModel(configs.build(name))
     short, window = PROMPT[:3], 6
@@ -498,7 +502,7 @@ def one_key(m: Any, p: int, n: int) -> None:
 
 
 @pytest.mark.parametrize("edit", [key_of_two_heads, one_key], ids=lambda e: e.__name__)
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_a_quantised_cache_is_edited_by_positions_too(wide, edit, options):
     fixed = [9, 30, 2, 14, 27]  # the same tokens in each, for rounding may choose others
 
@@ -527,7 +531,7 @@ def no_first_key(pattern: mx.array) -> mx.array:
     return pattern
 
 
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_interventions_and_edits_by_name_are_the_same(one, options):
     def edit(m: Any, p: int, n: int) -> None:
         attn(m).pattern[..., 0] = 0.0
@@ -557,7 +561,7 @@ def as_generated(m: Any, edit: Any, each_call: bool = False) -> Any:
     [a_key_of_the_pattern, a_key_of_scores, rows_and_keys, of_both, a_position_of_keys, in_a_view],
     ids=lambda e: e.__name__,
 )
-@pytest.mark.parametrize("options", CHUNKS, ids=str)
+@pytest.mark.parametrize("options", CHUNKED, ids=str)
 def test_a_module_for_mlx_lm_counts_keys_from_the_start(one, edit, options):
     from mlx_lm.generate import generate_step
 
