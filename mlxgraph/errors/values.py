@@ -32,13 +32,20 @@ class NotSavedError(MLXGraphError, RuntimeError):
 class UnboundParamError(NotSavedError):
     """A value that waits for params that were never given."""
 
-    def __init__(self, names: Iterable[str]):
+    def __init__(self, names: Iterable[str], of_generation: bool = False):
         shown = ", ".join(names)
+        first = shown.split(", ")[0]
+        what = "generation" if of_generation else "trace"
+        write = (
+            f"model.generate(prompt, params={{{first!r}: ...}})."
+            if of_generation
+            else f"model.trace(x, params={{{first!r}: ...}}), or run the graph:"
+            f" model.run(t.graph, x, {first}=...)."
+        )
         MLXGraphError.__init__(
             self,
-            f"this value needs a value for the param {shown}, so its trace did not run.\n"
-            f"  Write model.trace(x, params={{{shown.split(', ')[0]!r}: ...}}), or run the graph:"
-            f" model.run(t.graph, x, {shown.split(', ')[0]}=...).",
+            f"this value needs a value for the param {shown}, so its {what} did not run.\n"
+            f"  Write {write}",
         )
 
 

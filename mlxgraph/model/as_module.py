@@ -19,6 +19,7 @@ from typing import Any
 import mlx.nn as nn
 
 from mlxgraph.errors import MissingParamError, PartOfTextError
+from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph import ops
 from mlxgraph.graph.deferred import Edit, is_graph
 from mlxgraph.graph.graph import Graph
@@ -36,7 +37,7 @@ from mlxgraph.trace.forwards import Forwards, text_call
 from mlxgraph.trace.row_forwards import RowForwards
 from mlxgraph.trace.trace import Trace
 
-SHORTEST = 8  # of the texts that edits are recorded on
+SHORTEST = 8  # of the texts that edits are recorded on, beyond the positions that they name
 MOST_KINDS = 8
 _OWN = "_mlxgraph"
 
@@ -127,6 +128,7 @@ def _kind(root: type) -> type[EditedModule]:
     """The class for wrapped modules of a class: its call says what it takes as theirs does."""
     call = root.__call__
 
+    @at_the_edge
     @functools.wraps(call)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
         return EditedModule.__call__(self, *args, **kwargs)
@@ -249,8 +251,9 @@ class _Edited:
         return known if known is not None else self._kinds.put(key, self._recorded(rows))
 
     def _recorded(self, rows: int) -> RowForwards:
-        """The edits on a text that is long enough for the positions that they name."""
-        length = max([SHORTEST, *[n + 1 if n >= 0 else -n for n in _numbers(self.graph)]])
+        """The edits on a text that is long enough for the positions that they name: of `h[:, 7:]`
+        there are several too, or it would be taken for one position."""
+        length = SHORTEST + max(map(abs, _numbers(self.graph)), default=0)
         trace = Trace(self.engine.with_edits(Graph()), text_call(length, rows), graph=self.graph)
         made: list[RowForwards] = []
 

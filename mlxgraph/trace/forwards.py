@@ -69,8 +69,8 @@ class Forwards:
     """A recorded graph, to be done to one window of its text after another.
 
     Args: recording: that the graph is of, on a text of `length` tokens; params: values by name;
-        live: whether weights that change are to be seen by the next forward; compile: whether a
-        step that goes on for ever is to be compiled where that can be done.
+        unrelated: whether forwards may be those of different texts; compile: whether a step that
+        goes on for ever is to be compiled where that can be done.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Forwards:
         params: Mapping[str, Any],
         length: int,
         rows: int = 1,
-        live: bool = False,
+        unrelated: bool = False,
         compile: bool = False,
     ):
         self.graph = graph
@@ -105,7 +105,7 @@ class Forwards:
         self._hooked = {site.path for site in hooked}
         self._long: LongRun | None = None
         self._settled: _Planned | None = None
-        self._live = live
+        self._unrelated = unrelated
         self._compile = compile
 
     # -- what the text's graph asks ---------------------------------------------------------------
@@ -209,10 +209,9 @@ class Forwards:
         return list(zip(lowered.saves, values[:count], strict=True))
 
     def _copies(self) -> LongRun:
-        """The copies of the modules: those of the first forward, or, where that is asked for, of
-        the weights as they are now."""
+        """The copies of the modules, with the weights as they are now."""
         long = self._long
-        if long is None or (self._live and not long.is_of_now()):
+        if long is None or not long.is_of_now():
             self._long = long = LongRun(self._engine.runner.refresh(), self._hooked)
         return long
 
@@ -275,7 +274,7 @@ class Forwards:
                 what = "no forward of this generation was given: it was in the prompt cache before"
                 raise PartOfTextError(
                     "a token is read that "
-                    + ("another call was given, of whichever text" if self._live else what),
+                    + ("another call was given, of whichever text" if self._unrelated else what),
                     line_of(self.graph, node),
                     "Write model.generate(prompt) with the whole prompt, and no prompt_cache that"
                     " holds a part of it.",

@@ -21,6 +21,7 @@ from mlxgraph.errors import (
     MLXGraphError,
     NoStepError,
     NoTokenizerError,
+    OperationError,
     UnboundParamError,
 )
 from mlxgraph.errors.source_line import here
@@ -144,7 +145,7 @@ class Generation(Trace):
         super()._close()
         self._state, self.lengths = "done", self._loop.prompt.lengths
         if recording.unbound:
-            raise UnboundParamError(recording.unbound)
+            raise UnboundParamError(recording.unbound, of_generation=True)
         self._check_scopes(graph)
         self._values = [{} for _ in graph.saves]
         try:
@@ -312,6 +313,14 @@ class Generation(Trace):
         raise LookError(
             f"{', '.join(map(str, sites[:3]))}: of a generation there is what its block saved, and"
             f" nothing else.\n  at {here()}\n  Save it in the block."
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        raise OperationError(
+            "iteration",
+            "a generation",
+            str(here()),
+            "Write `for token in t.stream():` for the tokens as they come, t.tokens for all.",
         )
 
     def __repr__(self) -> str:
