@@ -4,7 +4,7 @@ For as long as any forward is watched in any thread, the functions of `mlx.core`
 the watch of their own thread that they were called, and let it answer; in a thread without one
 they do what they always did.  Beside MLX's own places more are reached: names in the modules of a
 model's own code (`from mlx.core import softmax`, and helpers under `@mx.compile`), and what modules
-and their classes hold as attributes; there and here in dicts, lists, tuples and `partial` as well.
+and their classes hold as attributes; there in lists, tuples, dicts and `partial` as well.
 
 A helper that a model compiles is one function, and what it calls inside is not told: its Python
 runs only when MLX traces it, and what was answered there would stay in it.  Nor is what a function
@@ -36,6 +36,7 @@ ATTENTION = "fast.scaled_dot_product_attention"
 QUANTIZED_ATTENTION = "quantized_scaled_dot_product_attention"
 _NOT_OPERATIONS = EVALUATE | FILES | TRANSFORM
 _OWN = ("mlx", "mlxgraph", "builtins")  # packages whose names are left alone
+_NAMED = (tuple,)  # of the containers that a module of Python holds: they cannot change
 _FEW = 64  # entries of a list or a dict that may be a table of functions
 
 
@@ -203,32 +204,33 @@ def reach(packages: Iterable[str]) -> None:
 def _held_by(held: dict[Any, Any]) -> dict[Any, Any]:
     """The keys under which functions of MLX stand, or what `mx.compile` made of a model's own.
 
-    Dicts in it are left out: whoever asks for them asks on their own account.
+    What it gives stands there until the next one is open, so that lists and dicts, which may
+    change, are left out: dicts are asked for on their own account.
     """
     found = {}
     for name, value in [*held.items()]:
-        told = None if type(value) is dict else _telling(value, str(name))
+        told = _telling(value, str(name), _NAMED)
         if told is not None:
             found[name] = told
     return found
 
 
-def _telling(value: Any, name: str, depth: int = 0) -> Any:
+def _telling(value: Any, name: str, kinds: Any = (tuple, list, dict), depth: int = 0) -> Any:
     """A value with functions in it that tell the watch; None for one that has none.
 
-    Args: name: what it goes by, for a function that has no name.
+    Args: name: what it goes by, for a function without a name; kinds: of containers to look into.
     """
     if id(value) in _by_real:
         return _by_real[id(value)]
     if is_compiled(value) or _is_attention(value):
-        return _helper(value, name)
+        return _helper(value, name, keep=kinds is _NAMED)
     if type(value) is partial:
-        function = _telling(value.func, name)
+        function = _telling(value.func, name, kinds)
         return function and partial(function, *value.args, **value.keywords)
-    if type(value) not in (list, tuple, dict) or depth > 1 or len(value) > _FEW:
+    if type(value) not in kinds or depth > 1 or len(value) > _FEW:
         return None
     items = value.values() if type(value) is dict else value
-    told = [_telling(item, name, depth + 1) for item in items]
+    told = [_telling(item, name, kinds, depth + 1) for item in items]
     if not any(one is not None for one in told):
         return None
     parts = [own if one is None else one for own, one in zip(items, told, strict=True)]
@@ -241,15 +243,20 @@ def _is_attention(value: Any) -> bool:
     return named and value.__module__ == "mlx_lm.models.base"
 
 
-def _helper(compiled: Any, given: str) -> Callable[..., Any]:
-    """A compiled function of a model's own, as one operation by its name."""
+def _helper(compiled: Any, given: str, keep: bool) -> Callable[..., Any]:
+    """A compiled function of a model's own, as one operation by its name.
+
+    Args: keep: of what a module of Python holds by name.  What a model holds goes with the model.
+    """
     name = getattr(compiled, "__name__", "")
     if not name.isidentifier():  # a lambda
         name = given if given.isidentifier() else "compiled"
     if name in operation_names().values():
         name = f"{getattr(compiled, '__module__', '').rpartition('.')[2] or 'own'}.{name}"
-    _helpers.append(compiled)
-    made = _by_real[id(compiled)] = _watched(name, compiled, compiled)
+    made = _watched(name, compiled, compiled)
+    if keep:
+        _helpers.append(compiled)
+        _by_real[id(compiled)] = made
     return made
 
 
@@ -267,7 +274,6 @@ def reach_attributes(modules: Iterable[nn.Module]) -> None:
                 enter(module, name, told)
 
 
-@lru_cache(maxsize=1024)
 def _of_class(kind: type) -> dict[str, Any]:
     """What a model's own classes hold and their objects do not get as methods."""
     found: dict[str, Any] = {}

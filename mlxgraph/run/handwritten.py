@@ -24,7 +24,14 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.inside import HEADS, KEYS, PATTERN, QUERIES, SCORES, VALUES, parted
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.attention import KERNELS, Answers, shown
-from mlxgraph.run.marks import is_entry_by_entry, mark_pattern, mark_scores, marks_of, pattern_of
+from mlxgraph.run.marks import (
+    is_a_reshape,
+    is_entry_by_entry,
+    mark_pattern,
+    mark_scores,
+    marks_of,
+    pattern_of,
+)
 
 MATMUL = "matmul"
 SOFTMAX = {"softmax": None, ops.NN_SOFTMAX: -1}  # and the axis of each where none is given
@@ -133,6 +140,8 @@ class Finder:
         else:
             if is_entry_by_entry(name):
                 mark_scores(result, marks_of(*args, *kwargs.values(), shape=shape))
+            elif is_a_reshape(name):
+                mark_scores(result, marks_of(*args[:1]))
             return
         self._running[-1].append(step)
 
@@ -188,7 +197,7 @@ def _doubt(
         return seems + f"{len(heads)} matrix products take the softmax's result."
     if not heads:
         return seems + "what its softmax gives is changed before it is multiplied."
-    if not before or before[0] is None:
+    if not before or before[0] is None or before[0].gives != softmax.gives:
         return seems + (
             "what its softmax is given does not follow entry by entry from a matrix product of its"
             " own."

@@ -2,7 +2,8 @@
 
 Arrays of a watched forward wear a class that says which matrix products they follow from, entry by
 entry, or which softmax they are the result of.  An operation that mixes entries gives an array
-without marks; one that changes a softmax's result in place takes the mark away.
+without marks; one that changes a softmax's result in place takes the mark away.  In another shape
+scores are followed too: back in their product's they are in its order.
 
 In: arrays of one forward.  Out: their marks.  Never: computes anything.
 """
@@ -63,6 +64,11 @@ def is_entry_by_entry(name: str) -> bool:
     return f"mx.{name}" in ops.ELEMENTWISE or name in _ALSO
 
 
+def is_a_reshape(name: str) -> bool:
+    """Whether a function of `mx` gives the same entries in the same order."""
+    return f"mx.{name}" in ops.RESHAPES
+
+
 def marks_of(*values: Any, shape: tuple[int, ...] | None = None) -> Marks:
     """The products that arrays follow from.  Args: shape: what arrays are to be of."""
     found = [v for v in values if isinstance(v, _Scores)]
@@ -108,6 +114,18 @@ def _following(method: str) -> Callable[..., Any]:
     return call
 
 
+def _reshaping(method: str) -> Callable[..., Any]:
+    """A method that gives the same entries in the same order."""
+    own = getattr(ARRAY, method)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = own(self, *args, **kwargs)
+        mark_scores(result, self.marks)
+        return result
+
+    return call
+
+
 def _spoiling(method: str) -> Callable[..., Any]:
     """An operator that changes an array in place."""
     own = getattr(ARRAY, method)
@@ -129,6 +147,9 @@ _METHODS = [ops.short(r.name) for r in ops.OPERATIONS.values() if r.elementwise 
 for _name in [*_names("__{}__"), *_names("__r{}__"), *_names("__i{}__"), *_METHODS, "astype"]:
     if hasattr(ARRAY, _name):
         setattr(_Scores, _name, _following(_name))
+for _name in [ops.short(name) for name in ops.RESHAPES]:
+    if hasattr(ARRAY, _name):
+        setattr(_Scores, _name, _reshaping(_name))
 for _name in _names("__i{}__"):
     if hasattr(ARRAY, _name):
         setattr(_Pattern, _name, _spoiling(_name))

@@ -13,8 +13,9 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import NeverCalledError, ShapeError
+from mlxgraph.graph.inside import parted
 from mlxgraph.graph.nested import entries, is_container
-from mlxgraph.graph.site import Site
+from mlxgraph.graph.site import SKIP, Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.run.plan import Expected, Plan
 
@@ -35,11 +36,20 @@ def check_inside(plan: Plan, seen: Counter[str]) -> None:
     calls cannot be seen was in between, in the census or in this forward."""
     for site in plan.stops:
         if site.path in plan.inside and seen[site.path] <= site.call:
-            reason = (
+            reason = _skipped(plan, site) or (
                 "what its module calls is not the same in every forward: a part of it is compiled"
                 " where that cannot be seen.  Read and edit modules there."
             )
             raise NeverCalledError(site.spoken, plan.lines.get(site, "an edit"), (), reason=reason)
+
+
+def _skipped(plan: Plan, site: Site) -> str:
+    """Why a value of an attention is not there whose operations are skipped."""
+    module = (parted(site.path) or ("", ""))[0]
+    for write in plan.writes:
+        if write.port == SKIP and (parted(write.path) or (None, ""))[0] == module:
+            return f"{write.path}, which computes it, is skipped in this block."
+    return ""
 
 
 def check_value(site: Site, value: Any, expected: Expected) -> None:

@@ -6,7 +6,10 @@ whole text cannot.
 
 from __future__ import annotations
 
+import mlx.core as mx
+
 from mlxgraph.graph.census import Census
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.originals import zeros
 from mlxgraph.run.call import describe_call
 from mlxgraph.run.census import take_census
@@ -24,15 +27,18 @@ def census_with_cache(runner: Runner, rows: int, had: int, new: int) -> Census |
 
 
 def _taken(runner: Runner, rows: int, had: int, new: int) -> Census | None:
-    import mlx.core as mx
     from mlx_lm.models.cache import make_prompt_cache  # here: it takes long to import
 
+    before = random_state.current()
     try:
         cache = make_prompt_cache(runner.root)
-        runner.root(zeros((rows, had), mx.int32), cache=cache)
+        with runner.tree.beyond.as_it_was():
+            runner.modules()[""](zeros((rows, had), mx.int32), cache=cache)
         call = describe_call((zeros((rows, new), mx.int32),), {"cache": cache})
         census = take_census(runner.tree, call)
         census.look_inside()
     except Exception:  # whatever the model's own code raises: it is none that takes a cache
         return None
+    finally:
+        random_state.restore(before)
     return census

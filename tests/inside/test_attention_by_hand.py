@@ -77,6 +77,16 @@ class ByActivation(Attention):
         return nn.softmax(scores) @ v
 
 
+class Windowed(Attention):
+    """As Swin: its scores are masked in another shape."""
+
+    def inner(self, q, k, v):
+        scores = mx.reshape(q @ k.swapaxes(-1, -2), (1, 2, HEADS, LENGTH, LENGTH))
+        mask = mx.where(mx.arange(LENGTH) < 6, 0.0, -1e9)
+        scores = (scores + mask).reshape(2, HEADS, LENGTH, LENGTH)
+        return mx.softmax(scores, axis=-1) @ v
+
+
 class Interleaved(Attention):
     """Two attentions side by side, step by step."""
 
@@ -93,7 +103,7 @@ class Twice(ByOperators):
         return super().inner(super().inner(q, k, v), k, v)
 
 
-KINDS = [ByOperators, ByFunctions, InFloat32, Grouped, ByActivation]
+KINDS = [ByOperators, ByFunctions, InFloat32, Grouped, ByActivation, Windowed]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -239,6 +249,14 @@ class Turned(Attention):
         return mx.softmax((q @ k.swapaxes(-1, -2)).swapaxes(-1, -2), axis=-1) @ v
 
 
+class Unfolded(Attention):
+    """Its softmax is over keys of all heads."""
+
+    def inner(self, q, k, v):
+        scores = (q @ k.swapaxes(-1, -2)).reshape(2, 1, LENGTH, -1)
+        return (mx.softmax(scores, axis=-1) @ mx.concatenate([v] * HEADS, axis=2)[:, :1]) + 0 * v
+
+
 class Linear(Attention):
     """Linear attention, which has no scores, on as many tokens as a head is wide."""
 
@@ -288,6 +306,7 @@ class WithoutHeads(Attention):
         (ScaledInPlace, "is changed before"),
         (CutInPlace, "is changed before"),
         (TalkingHeads, "does not follow entry by entry"),
+        (Unfolded, "does not follow entry by entry"),
         (Turned, "does not follow entry by entry"),
         (Linear, "does not follow entry by entry"),
         (PutTogether, "does not follow entry by entry"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import partial
 
 import mlx.core as mx
@@ -10,12 +12,13 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.errors import MLXGraphError, NeverCalledError
+from mlxgraph.mlx_facts.compiling import function_of
 
 WIDTH = 6
 x = mx.random.normal((2, 5, WIDTH), key=mx.random.key(0))
 over_last = partial(mx.softmax, axis=-1)
-ROUNDS = [mx.sin, partial(mx.clip, a_min=-0.5, a_max=0.5)]
-NESTED = {"deep": [mx.cos]}
+ROUNDS = (mx.sin, partial(mx.clip, a_min=-0.5, a_max=0.5))
+NAMED = {"deep": mx.cos}
 
 
 class Keeps(nn.Module):
@@ -37,7 +40,7 @@ class Keeps(nn.Module):
     def __call__(self, h):
         h = over_last(h)
         h = ROUNDS[1](ROUNDS[0](h))
-        h = NESTED["deep"][0](h)
+        h = NAMED["deep"](h)
         h = self.several[1](self.several[0](h))
         h = self.by_name["a"](h)
         h = self.pair[0](h)
@@ -72,7 +75,7 @@ def test_in_partials_lists_tuples_dicts_and_classes():
 
 def test_they_stay_where_they_are():
     module = Keeps()
-    lists = [ROUNDS, module.several, module.by_name, module.pair, NESTED["deep"]]
+    lists = [ROUNDS, module.several, module.by_name, module.pair, NAMED]
     before = [[*(held.values() if isinstance(held, dict) else held)] for held in lists]
     objects = (over_last, module.partial, module.own, dict(vars(module)), dict(vars(Keeps)))
     model = mg.InterpretableModel(module)
@@ -84,6 +87,68 @@ def test_they_stay_where_they_are():
         over_last, module.partial, module.own, dict(vars(module)), dict(vars(Keeps)),
     )  # fmt: skip
     assert mx.tan is Keeps.kept and over_last.func is mx.softmax
+
+
+TABLE = [mx.sin]
+
+
+class Changing(nn.Module):
+    """What it calls stands in places that change between one forward and the next."""
+
+    of_class = [mx.abs]
+
+    def __init__(self):
+        super().__init__()
+        self.own = [mx.square]
+
+    def __call__(self, h):
+        for function in (*TABLE, *self.of_class, *self.own):
+            h = function(h)
+        return mx.tanh(h)
+
+
+def test_what_they_are_kept_in_may_change():
+    module = Changing()
+    model = mg.InterpretableModel(module)
+
+    def traced():
+        with model.trace(x, compile=False):
+            model.ops["tanh"].output.save()
+            return model.output.save()
+
+    results = []
+    for change in (
+        lambda: None,
+        lambda: TABLE.append(mx.cos),
+        lambda: Changing.of_class.append(mx.exp),
+        lambda: setattr(Changing, "of_class", [mx.negative]),
+        lambda: module.own.append(mx.cosh),
+        lambda: setattr(module, "own", [mx.exp]),
+    ):
+        change()
+        results.append(module(x))
+        assert mx.array_equal(traced(), results[-1])
+    pairs = zip(results, results[1:], strict=False)
+    assert not any(bool(mx.array_equal(one, other)) for one, other in pairs)
+
+
+def test_what_a_model_holds_goes_with_the_model():
+    class Held(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.run = mx.compile(lambda a: mx.tanh(a))
+
+        def __call__(self, h):
+            return self.run(h)
+
+    module = Held()
+    model = mg.InterpretableModel(module)
+    with model.trace(x):
+        assert [str(op) for op in model.ops] == ["ops.run"]
+    code = weakref.ref(function_of(module.run))
+    del model, module
+    gc.collect()
+    assert code() is None
 
 
 class Inner(nn.Module):

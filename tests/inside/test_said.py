@@ -6,7 +6,13 @@ import mlx.core as mx
 import pytest
 
 import mlxgraph as mg
-from mlxgraph.errors import InputError, MLXGraphError, ShapeError, UnknownSiteError
+from mlxgraph.errors import (
+    InputError,
+    MLXGraphError,
+    NeverCalledError,
+    ShapeError,
+    UnknownSiteError,
+)
 from tests.inside.models import WIDTH, Stack
 
 tiny = mg.tiny()
@@ -53,3 +59,17 @@ def test_a_skip_of_another_form_is_described_and_not_printed():
     with stack.trace(x), pytest.raises(ShapeError) as refused:
         stack.layers[0].ops["tanh"].skip((x, x))
     assert "tuple of (2, 5, 6) float32" in str(refused.value)
+
+
+def test_a_value_of_a_kernel_that_is_skipped_says_so():
+    kernel = "fast.scaled_dot_product_attention"
+    with pytest.raises(NeverCalledError, match="which computes it, is skipped"):
+        with tiny.trace(tokens):
+            attn = tiny.layers[2].attn
+            attn.ops[kernel].skip(mx.zeros((1, 8, 5, 16)))
+            attn.pattern.save()
+    with tiny.trace(tokens):
+        attn = tiny.layers[2].attn
+        attn.ops[kernel].skip(mx.zeros((1, 8, 5, 16)))
+        output = attn.output.save()
+    assert not bool(mx.any(output)) and output.shape == (1, 5, 128)

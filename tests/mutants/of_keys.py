@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 KEYS = "generation/test_keys.py"
+SAVED = "generation/test_keys_saved.py"
+CACHED = "generation/test_keys_cached.py"
 
 MUTANTS = (
     Mutant(
@@ -13,7 +15,7 @@ MUTANTS = (
         "            if size != stop:\n",
         "            if False and size != stop:\n",
         "keys count from the start of the text, or not at all",
-        (f"{KEYS}::test_a_cache_that_turns_is_refused_when_it_does",),
+        (f"{CACHED}::test_a_cache_that_turns_is_refused_when_it_does",),
     ),
     Mutant(
         "a token attends to a later one",
@@ -53,7 +55,7 @@ MUTANTS = (
         "    if keys.here is None:\n",
         "    if True or keys.here is None:\n",
         "a save of a prompt is what the whole prompt has",
-        (f"{KEYS}::test_a_save_is_what_the_whole_text_has_at_each_step",),
+        (f"{SAVED}::test_a_save_is_what_the_whole_text_has_at_each_step",),
     ),
     Mutant(
         "an array's positions are not told apart",
