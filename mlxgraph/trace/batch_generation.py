@@ -6,7 +6,7 @@ text, and the values of each save.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -73,7 +73,7 @@ class BatchGeneration(Generation):
         self._of_text: list[list[int]] = [[] for _ in lengths]
         self._text_of: list[list[str]] = [[] for _ in lengths]
 
-    def _ran_through(self, recording: Recording, graph: Graph) -> Iterator[Any]:
+    def _ran_through(self, recording: Recording, graph: Graph) -> Generator[Any]:
         lengths = self._loop.prompt.lengths or []
         texts = Texts(lengths)
         forwards = RowForwards(self._engine, recording, graph, self._params, self._length)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -149,7 +149,11 @@ class Generation(Trace):
         self._check_scopes(graph)
         self._values = [{} for _ in graph.saves]
         try:
-            yield from self._ran_through(recording, graph)
+            with closing(self._ran_through(recording, graph)) as tokens:
+                for token in tokens:
+                    if self._under_way is not None and graph.saves:
+                        self._fill(recording, graph)  # who takes tokens as they come may look
+                    yield token
         except MLXGraphError as error:
             trim_installed(error)
             raise
@@ -157,7 +161,7 @@ class Generation(Trace):
             self._fill(recording, graph)
         self._check_steps_came()
 
-    def _ran_through(self, recording: Recording, graph: Graph) -> Iterator[Token]:
+    def _ran_through(self, recording: Recording, graph: Graph) -> Generator[Token]:
         forwards = Forwards(
             self._engine, recording, graph, self._params, self._length, compile=self._loop.compile
         )

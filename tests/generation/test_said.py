@@ -146,3 +146,18 @@ def test_steps_beside_a_generation_are_told_where_they_belong(model):
         for name in ("iter", "step", "all"):
             with pytest.raises(MLXGraphError, match=r"model\.generate\(prompt\) as t"):
                 getattr(t, name)
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, [PROMPT, PROMPT[:3]]], ids=["one", "two"])
+def test_what_is_saved_is_there_while_tokens_come(model, prompt):
+    with model.generate(
+        prompt, max_tokens=4, **({} if prompt is not PROMPT else {"prefill_step_size": 3})
+    ) as t:
+        h = model.layers[1].output[:, -1].save("h")
+        seen = [(len(h), h[-1], t.saved_values["h"][0]) for _ in t.stream()]
+    assert [count for count, _, _ in seen] == [1, 2, 3, 4] and len(h) == 4
+    for k, (_, last, first) in enumerate(seen):
+        pairs = [(last, h[k]), (first, h[0])]
+        for mine, theirs in pairs:
+            both = zip(mine, theirs, strict=True) if prompt is not PROMPT else [(mine, theirs)]
+            assert all(mx.array_equal(a, b) for a, b in both)
