@@ -39,7 +39,7 @@ class Steps:
 
     def __init__(self, name: str, by_step: Mapping[int, Any]):
         self.name = name
-        self.by_step = dict(by_step)
+        self.by_step = by_step  # not a copy: while tokens come, whoever made it adds to it
 
     @property
     def steps(self) -> tuple[int, ...]:

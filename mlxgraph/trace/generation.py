@@ -104,6 +104,7 @@ class Generation(Trace):
         self._tokens: list[int] = []
         self._pieces: list[str] = []
         self._values: list[dict[int, Any]] = []
+        self._shown: list[dict[int, Any]] = []  # of these what the handles have
         self._under_way: Generator[Token] | None = None
         self._state = "new"
 
@@ -152,7 +153,7 @@ class Generation(Trace):
             with closing(self._ran_through(recording, graph)) as tokens:
                 for token in tokens:
                     if self._under_way is not None and graph.saves:
-                        self._fill(recording, graph)  # who takes tokens as they come may look
+                        self._show(recording, graph)  # who takes tokens as they come may look
                     yield token
         except MLXGraphError as error:
             trim_installed(error)
@@ -176,9 +177,19 @@ class Generation(Trace):
 
     def _fill(self, recording: Recording, graph: Graph) -> None:
         """Give every saved handle what there is: of the steps whose tokens came."""
-        results = [self._step_values(of) for of in self._values]
+        self._shown = results = [self._step_values(of) for of in self._values]
         names = [name for name, _ in graph.saves]
         self.saved_values = recording.saved.finish_steps(names, results)
+
+    def _show(self, recording: Recording, graph: Graph) -> None:
+        """Give the saved handles what the newest step has: in time that does not grow."""
+        step = len(self._tokens) - 1
+        if step < 1:  # the first, or the steps of several texts, which need not be the same
+            self._fill(recording, graph)
+            return
+        for shown, of in zip(self._shown, self._values, strict=True):
+            if step in of:
+                shown.update(self._step_values({step: of[step]}))
 
     def _step_values(self, of: Any) -> dict[int, Any]:
         """The values of a save by step, of what each forward gave."""
