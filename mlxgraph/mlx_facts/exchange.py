@@ -20,7 +20,6 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from threading import RLock
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ import mlx.nn as nn
 from mlxgraph.mlx_facts.functions import cells_of, is_compiled, is_native, is_of_nn
 from mlxgraph.mlx_facts.namespaces import Exchanged, class_with
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.turns import Turns
 
 # Not array arithmetic: devices, memory, files, and the transformations, which take functions.
 _LEFT_ALONE = frozenset(
@@ -156,11 +156,14 @@ def _arrange() -> None:
     for kind, call, ours in _calls:
         setters.append(partial(setattr, kind, "__call__"))
         given.append((call, ours, call, ours))
-    with _one_by_one:
+
+    def put() -> None:
         for one in exchanged:
             one.respect_others(_state())
         _give(exchanged, setters, given)
         settle()
+
+    _turns.alone(put)
 
 
 def _give(exchanged: list[Exchanged], setters: list[Any], given: list[tuple]) -> None:
@@ -198,7 +201,7 @@ def respect_others() -> None:
 
 # Between who is noted to want something and the names that follow, another thread would take what
 # stands there for somebody else's.
-_one_by_one = RLock()
+_turns = Turns()
 _matmul: list[Any] = [None, None]  # `array @ array`, as it is and watched
 
 
@@ -222,20 +225,28 @@ _SET_MATMUL = partial(setattr, ARRAY, "__matmul__")
 
 def want(of: dict[int, Any], key: int, who: Any) -> None:
     """From now on somebody wants the names exchanged.  Args: of: `blocks` or `watches`."""
-    with _one_by_one:
-        respect_others()
-        of[key] = who
-        settle()
-        if of is watches:
-            _settle_matmul()
+    _turns.alone(partial(_want, of, key, who))
 
 
 def want_no_more(of: dict[int, Any], key: int) -> None:
     """From now on somebody does not any more."""
-    with _one_by_one:
-        if key in of:
-            respect_others()
-            of.pop(key, None)
-        settle()
-        if of is watches:
-            _settle_matmul()
+    _turns.alone(partial(_want_no_more, of, key))
+
+
+def _want(of: dict[int, Any], key: int, who: Any) -> None:
+    respect_others()
+    of[key] = who
+    _settled(of)
+
+
+def _want_no_more(of: dict[int, Any], key: int) -> None:
+    if key in of:
+        respect_others()
+        of.pop(key, None)
+    _settled(of)
+
+
+def _settled(of: dict[int, Any]) -> None:
+    settle()
+    if of is watches:
+        _settle_matmul()

@@ -31,6 +31,7 @@ from mlxgraph.mlx_facts.exchange import EVALUATE, FILES, PLACES, TRANSFORM, func
 from mlxgraph.mlx_facts.functions import is_compiled
 from mlxgraph.mlx_facts.modules import attach, enter
 from mlxgraph.mlx_facts.originals import vmap as _vmap
+from mlxgraph.mlx_facts.turns import Turns
 
 ATTENTION = "fast.scaled_dot_product_attention"
 QUANTIZED_ATTENTION = "quantized_scaled_dot_product_attention"
@@ -56,7 +57,7 @@ class _Watching(threading.local):
 
 _here = _Watching()
 _compiled: set[CodeType] = set()  # of functions that were compiled, wherever they are kept
-_lock = threading.RLock()
+_turns = Turns()
 _by_real: dict[int, Callable[..., Any]] = {}  # by the identity of MLX's own, or of a helper
 _helpers: list[Any] = []  # kept, so that their identities stay theirs
 _seen_modules: set[str] = set()
@@ -161,7 +162,8 @@ def _is_on_stack() -> bool:
 
 def _prepare() -> None:
     """Once for the process: what every function of MLX is while a forward is watched."""
-    with _lock:
+
+    def prepare() -> None:
         if _by_real:
             return
         names = operation_names()
@@ -181,6 +183,8 @@ def _prepare() -> None:
         exchange.set_watching(watching)
         _by_real.update(made)
 
+    _turns.alone(prepare)
+
 
 def reach(packages: Iterable[str]) -> None:
     """Reach the functions that the loaded modules of some packages hold by name, from now on, and
@@ -188,7 +192,8 @@ def reach(packages: Iterable[str]) -> None:
     _prepare()
     _compiled.update(compiled_codes())
     tops = {name.partition(".")[0] for name in packages} - {*_OWN}
-    with _lock:
+
+    def look() -> None:
         found: list[tuple[dict, dict]] = []
         for name, module in [*sys.modules.items()]:
             if name in _seen_modules or name.partition(".")[0] not in tops:
@@ -199,6 +204,8 @@ def reach(packages: Iterable[str]) -> None:
                 found += [(held, _held_by(held)) for held in (vars(module), *dicts)]
         if any(names for _, names in found):
             exchange.exchange_too([(held, names) for held, names in found if names])
+
+    _turns.alone(look)
 
 
 def _held_by(held: dict[Any, Any]) -> dict[Any, Any]:
