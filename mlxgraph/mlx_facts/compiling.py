@@ -55,8 +55,13 @@ def function_of(compiled: Any) -> Any:
 
 
 def compiled_codes() -> Iterator[CodeType]:
-    """The code of every function of the process that was compiled: the collector knows them all."""
-    for value in gc.get_objects():
+    """The code of every function of the process that was compiled: each refers to its class, as the
+    collector is told.
+
+    The collector is not asked for all that it knows: that includes the tuples that other threads
+    are only making, which fail while somebody holds them.
+    """
+    for value in gc.get_referrers(_COMPILED):
         if type(value) is _COMPILED:
             code = getattr(function_of(value), "__code__", None)
             if type(code) is CodeType:
