@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from typing import Any
 
@@ -45,6 +46,10 @@ def test_a_step_is_told_from_a_chunk_of_the_prompt(size: int, wanted: list[tuple
     assert heard == wanted
 
 
+@pytest.mark.skipif(
+    not hasattr(sys.modules[generate_step.__module__], "PromptProcessingBatch"),
+    reason="older batches are of another make: nothing is told, and a chunk is refused",
+)
 def test_of_a_batch_a_chunk_says_that_some_are_to_come():
     heard: list[tuple[int, int | None]] = []
     batch: Any = types.SimpleNamespace(eos_token_ids=[], decode=str)
