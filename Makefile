@@ -39,7 +39,7 @@ test: $(VENV)/.stamp-dev
 	$(PYTEST) -m "not slow" -n auto --dist loadfile
 
 sweep: $(VENV)/.stamp-dev
-	$(PYTEST) -m slow -n auto --ignore=tests/packages || [ $$? -eq 5 ] # 5: there are none
+	$(PYTEST) -m slow --ignore=tests/packages || [ $$? -eq 5 ] # 5: there are none
 	@$(MAKE) packages PYTHON=$(VENV)/bin/python
 
 packages: # in an environment of its own
