@@ -34,13 +34,14 @@ from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused, recording_on
 from mlxgraph.run.names import with_own_ops
 from mlxgraph.trace.inputs import prepare
+from mlxgraph.trace.ports import Called
 
 EXAMPLE_LENGTH = 8
 
 
 @names_a_module
 @with_edges
-class InsideHandle:
+class InsideHandle(Called):
     """One site inside a module: `.output`, `.input` (first positional argument) and `.inputs`
     (`(args, kwargs)`), readable and writable in a block; `.skip(value)` does not call it.
 
@@ -78,25 +79,6 @@ class InsideHandle:
     @output.setter
     def output(self, value: Any) -> None:
         self._recording("output").replace(self._site(OUTPUT), value)
-
-    @property
-    def inputs(self) -> Any:
-        """All that it is called with: `(args, kwargs)`."""
-        return self._recording("inputs").read(self._site(INPUTS))
-
-    @inputs.setter
-    def inputs(self, value: Any) -> None:
-        self._recording("inputs").replace(self._site(INPUTS), value)
-
-    @property
-    def input(self) -> Any:
-        """The first positional argument, or the first keyword argument if there is no other."""
-        args, kwargs = self.inputs
-        return args[0] if len(args) else kwargs[next(iter(kwargs))]
-
-    @input.setter
-    def input(self, value: Any) -> None:
-        self._recording("input").replace_input(self._site(INPUTS), value)
 
     def skip(self, value: Any) -> None:
         """Do not call it: `value`, known by then and of its output's shape, goes on."""

@@ -27,7 +27,7 @@ from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.graph import ops
 from mlxgraph.graph.inside import ATTENTION, OPS, parted
 from mlxgraph.graph.pattern import ALIASES
-from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, Site
+from mlxgraph.graph.site import BY_NAME, MODEL_OUTPUT, OUTPUT, Site
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.handed import hand_out
 from mlxgraph.record.no_value import names_a_module, written
@@ -38,6 +38,7 @@ from mlxgraph.trace.calls import Calls
 from mlxgraph.trace.inside_handle import InsideHandle, inside, write_inside
 from mlxgraph.trace.module_habits import no_loop, refuse_exchange, set_item
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
+from mlxgraph.trace.ports import Called
 
 _SLOTS = ("_engine", "_path", "_opened", "_call")
 _OF_VALUES = frozenset(name for name in dir(ARRAY) if name[0] != "_") | {
@@ -52,7 +53,7 @@ Opened = Callable[[str], Recording]
 
 @names_a_module
 @with_edges
-class ModuleHandle:
+class ModuleHandle(Called):
     """A module of the model, by its path.
 
     Inside a trace: `.output`, `.input` (first positional argument) and `.inputs`
@@ -126,27 +127,6 @@ class ModuleHandle:
                 reason=f"{name} is called by hand, as a whole.  Call its parts by hand to see"
                 f" their values: `f = model.{site.path}(h)`.",
             )
-
-    @property
-    def inputs(self) -> Any:
-        """All that the module is called with: `(args, kwargs)`."""
-        return self._recording("inputs").read(self._site(INPUTS))
-
-    @inputs.setter
-    def inputs(self, value: Any) -> None:
-        self._recording("inputs").replace(self._site(INPUTS), value)
-
-    @property
-    def input(self) -> Any:
-        """The first positional argument, or the first keyword argument if there is no other."""
-        args, kwargs = self.inputs
-        if len(args):
-            return self.inputs[0][0]
-        return self.inputs[1][next(iter(kwargs))]
-
-    @input.setter
-    def input(self, value: Any) -> None:
-        self._recording("input").replace_input(self._site(INPUTS), value)
 
     def skip(self, value: Any) -> None:
         """Do not run this module: `value`, known by then and of its output's shape, goes on."""
