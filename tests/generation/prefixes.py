@@ -43,3 +43,11 @@ def plain_tokens(model: mg.InterpretableModel, prompt: list[int], count: int, **
 def close(a: mx.array, b: mx.array, tolerance: float = 2e-4) -> bool:
     size = mx.abs(b).max().item() + 1e-6
     return a.shape == b.shape and mx.abs(a - b).max().item() <= tolerance * size
+
+
+def stream(m: Any, layer: int = 1) -> Any:
+    """The residual stream after a layer, whatever else the layer returns."""
+    value = m.layers[layer].output
+    while not isinstance(value, mx.array):
+        value = value[0]
+    return value

@@ -9,9 +9,8 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.errors import InputError, OptionError, PartOfTextError
-from tests import models
 from tests.architectures import configs
-from tests.generation.prefixes import close
+from tests.generation.prefixes import close, stream
 
 ROWS = [[7, 21, 3, 18, 40, 5, 33], [9, 2, 44], [31], [12, 6, 27, 8, 19]]
 COUNT = 5
@@ -27,18 +26,6 @@ NAMES = configs.installed([*ALWAYS, *SLOW])
 )
 def model(request: pytest.FixtureRequest) -> mg.InterpretableModel:
     return mg.InterpretableModel(configs.build(request.param))
-
-
-@pytest.fixture(scope="module")
-def one() -> mg.InterpretableModel:
-    return mg.InterpretableModel(models.make_llama())
-
-
-def stream(m: Any, layer: int = 1) -> Any:
-    value = m.layers[layer].output
-    while not isinstance(value, mx.array):
-        value = value[0]
-    return value
 
 
 def push(width: int) -> mx.array:

@@ -9,9 +9,8 @@ import mlx.core as mx
 import pytest
 
 import mlxgraph as mg
-from tests import models
 from tests.architectures import configs
-from tests.generation.prefixes import close, plain_tokens, reference
+from tests.generation.prefixes import close, plain_tokens, reference, stream
 
 PROMPT = [7, 21, 3, 18, 40, 5, 33]
 LENGTH = len(PROMPT)
@@ -27,19 +26,6 @@ NAMES = configs.installed([*ALWAYS, *SLOW])
 )
 def model(request: pytest.FixtureRequest) -> mg.InterpretableModel:
     return mg.InterpretableModel(configs.build(request.param))
-
-
-@pytest.fixture(scope="module")
-def one() -> mg.InterpretableModel:
-    return mg.InterpretableModel(models.make_llama())
-
-
-def stream(m: Any, layer: int = 1) -> Any:
-    """The residual stream after a layer, whatever else the layer returns."""
-    value = m.layers[layer].output
-    while not isinstance(value, mx.array):
-        value = value[0]
-    return value
 
 
 def push(width: int) -> mx.array:
