@@ -59,6 +59,7 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
+from mlxgraph.errors.sweeps import ScoreError, SweepStopped
 from mlxgraph.errors.texts import (
     ChatError,
     LoadOptionError,
@@ -137,6 +138,7 @@ __all__ = [
     "PlainArrayError",
     "PositionError",
     "RewriteError",
+    "ScoreError",
     "ShapeError",
     "SharedByRowsError",
     "SiteNameError",
@@ -146,6 +148,7 @@ __all__ = [
     "TokenError",
     "TokenGradientError",
     "UnboundParamError",
+    "SweepStopped",
     "UnembeddingError",
     "UnknownAttributeError",
     "UnknownEntryError",

@@ -34,6 +34,7 @@ from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.generate import generate
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
+from mlxgraph.model.sweep import sweep, sweep_plan
 from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
 from mlxgraph.model.weights import unembed, weight
@@ -193,6 +194,7 @@ class InterpretableModel:
 
     pass_ = pass_
     generate, as_module = generate, as_module
+    sweep, sweep_plan = sweep, sweep_plan
 
     @overload
     def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...

@@ -54,6 +54,7 @@ class Runner:
         self.texts: Recent[Any, bool] = Recent(MOST_CENSUSES)  # is an array of one axis one text?
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self.with_cache: Recent[Any, tuple] = Recent(MOST_OF_FUNCTIONS)  # see run.short_cache
+        self.certain: Recent[Any, Any] = Recent(MOST_CENSUSES)  # see sweep.certain
         self.tree = ModuleTree(root, {})  # as it was when last checked
         self._ragged: tuple[ModuleTree, Forward] | None = None
 
@@ -77,6 +78,7 @@ class Runner:
         self.prepared.clear()
         self.of_functions.clear()
         self._cuts.clear()
+        self.certain.clear()
         self.texts.clear()
         self._ragged = None
 

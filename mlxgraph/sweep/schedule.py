@@ -1,0 +1,204 @@
+"""What a sweep will do, as a value: its variants in groups, each done one way, chunk by chunk.
+
+    variants -- each checked on the call, and planned
+       |
+    grown    -- one batch that grows on the way, where that is certain
+    batched  -- a batch from the start, where only that is
+    alone    -- a forward each, where nothing is
+
+In: variants on one call.  Out: what each wants, evaluated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from mlxgraph.errors import InputError
+from mlxgraph.evaluate.values import NodeFailure
+from mlxgraph.graph.nested import leaves
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.record.stack import paused
+from mlxgraph.run.call import Call
+from mlxgraph.run.engine import Engine
+from mlxgraph.run.grown import NEVER, Row, run_grown
+from mlxgraph.run.pushdown import Cut
+from mlxgraph.run.slabs import CannotGrow, repeated
+from mlxgraph.sweep.certain import why_not_batched, why_not_grown
+from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
+from mlxgraph.sweep.pace import Pace
+from mlxgraph.sweep.shared import Planned, Shared, pattern_of
+from mlxgraph.sweep.variants import Variant
+from mlxgraph.trace.execute import Job, Options, execute
+
+GROWN, BATCHED, ALONE = "grown", "batched", "alone"
+
+
+class Group(NamedTuple):
+    """Variants that are done one way.
+
+    Attributes: numbers: of the variants, those that join first before others; cut: what of the
+        output is computed; reason: why not a better way.
+    """
+
+    way: str
+    numbers: list[int]
+    cut: Cut | None = None
+    reason: str = ""
+
+
+class Schedule:
+    """The runs of a sweep.
+
+    Attributes: values: of each variant what it wants, once that was computed; else None.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        call: Call,
+        variants: Sequence[Variant],
+        batch_size: int | None = None,
+        memory_limit: int | None = None,
+    ):
+        _check(batch_size, "batch_size"), _check(memory_limit, "memory_limit")
+        self._engine, self._call, self.variants = engine, call, variants
+        self._batch_size = batch_size
+        self._limit = memory_limit or memory_for_a_forward()
+        self.values: list[list[Any] | None] = [None] * len(variants)
+        with paused():
+            self.shared = Shared(engine, call)
+            self._planned = [self.shared.planned(variant) for variant in variants]
+            self.costs = None if self.shared.alone else Costs(self.shared)
+            self.groups = self._grouped()
+        self._pace = Pace()
+
+    # -- which way --------------------------------------------------------------------------------
+
+    def _grouped(self) -> list[Group]:
+        numbers = range(len(self.variants))
+        if self.shared.alone:
+            return [Group(ALONE, [*numbers], reason=self.shared.alone)]
+        together: dict[Any, list[int]] = {}
+        alone = []
+        for number in numbers:
+            planned = self._planned[number]
+            if planned is None:
+                alone.append(number)
+            else:
+                together.setdefault(planned.cut, []).append(number)
+        groups = [one for cut, some in together.items() for one in self._certain(cut, some)]
+        if alone:
+            reason = "they take gradients, draw random numbers, or need nothing of the model"
+            groups.append(Group(ALONE, alone, reason=reason))
+        return groups
+
+    def _certain(self, cut: Cut | None, numbers: list[int]) -> Iterator[Group]:
+        """Variants with one cut by what is certain of them: told apart by where they join."""
+        if len(numbers) == 1:
+            yield Group(ALONE, numbers, cut, "it is one run")
+            return
+        kinds: dict[str, list[int]] = {}
+        for number in numbers:
+            kinds.setdefault(pattern_of(self._plan(number).site), []).append(number)
+        grown: list[int] = []
+        rest: list[int] = []
+        reason = "several texts of different lengths" if self._call.is_ragged else ""
+        for some in kinds.values():
+            sites = [site for n in some if (site := self._plan(n).site) is not None]
+            why = reason or why_not_grown(self.shared, sites)
+            (rest if why else grown).extend(some)
+            reason = reason or why
+        if grown:
+            grown.sort(key=lambda n: (self._plan(n).row.first, n))
+            yield Group(GROWN, grown, cut)
+        if rest:
+            why = why_not_batched(self.shared)
+            yield Group(ALONE if why else BATCHED, sorted(rest), cut, why or reason)
+
+    def _plan(self, number: int) -> Planned:
+        planned = self._planned[number]
+        assert planned is not None
+        return planned
+
+    # -- doing it ---------------------------------------------------------------------------------
+
+    def steps(self) -> Iterator[list[int]]:
+        """Do what is left to do; after each step the numbers of the variants that are done by it.
+
+        Stopped at any moment, it goes on from there when it is asked again.
+        """
+        for group in self.groups:
+            while left := [n for n in group.numbers if self.values[n] is None]:
+                chunk = left[: self.size_of_a_chunk(group)]
+                self._do(group, chunk)
+                yield chunk
+
+    def size_of_a_chunk(self, group: Group) -> int:
+        """How many variants of a group the next forward takes."""
+        if group.way == ALONE or self.costs is None:
+            return 1
+        kept = None if group.cut is None else group.cut.stop - group.cut.start
+        most = self._limit // self.costs.bytes_of_a_row(0, kept) - 1
+        tokens = self.costs.rows * self.costs.length
+        most = min(most, self._pace.size(tokens), self._batch_size or most)
+        return max(1, most)
+
+    def _do(self, group: Group, chunk: list[int]) -> None:
+        if group.way != ALONE:
+            began = time.perf_counter()
+            try:
+                found = self._together(group, chunk)
+            except (CannotGrow, NodeFailure):  # one by one each says for itself what is wrong
+                found = None
+            if found is not None:
+                for number, values in zip(chunk, found, strict=True):
+                    self.values[number] = values
+                work = self._work(group, chunk)
+                self._pace.took(len(chunk), work.all, time.perf_counter() - began)
+                return
+        for number in chunk:
+            self.values[number] = self._alone(self.variants[number])
+
+    def _together(self, group: Group, chunk: list[int]) -> list[list[Any]]:
+        shared = self.shared
+        rows = [self._plan(number).row for number in chunk]
+        call = shared.call
+        if group.way == BATCHED:
+            rows = [row._replace(first=NEVER) for row in rows]
+            call = repeated(call, len(rows) + 1)
+        with paused():
+            found = run_grown(
+                rows, shared.census, shared.slabs, shared.containers, shared.runner.tree, call,
+                group.cut,
+            )  # fmt: skip
+        _evaluate(found)
+        return found
+
+    def _alone(self, variant: Variant) -> list[Any]:
+        job = Job(variant.graph, self._call.again(), variant.params, Options())
+        values = execute(self._engine, job, variant.wanted)
+        _evaluate(values)
+        return values
+
+    # -- what it costs ----------------------------------------------------------------------------
+
+    def _work(self, group: Group, chunk: Sequence[int]) -> Work:
+        assert self.costs is not None
+        kept = None if group.cut is None else group.cut.stop - group.cut.start
+        rows = [self._plan(number) for number in chunk]
+        return self.costs.grown(rows, 0, kept, group.way == GROWN)
+
+
+def _evaluate(values: Any) -> None:
+    mx.eval([leaf for leaf in leaves(values) if isinstance(leaf, ARRAY)])
+
+
+def _check(number: Any, name: str) -> None:
+    if number is None:
+        return
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise InputError(f"{name} is a whole number from 1 on, not {number!r:.40}.")

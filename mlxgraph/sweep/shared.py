@@ -1,0 +1,181 @@
+"""What the runs of a sweep have in common: one call, its census, and where its rows are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from mlxgraph.evaluate.values import source_values
+from mlxgraph.graph import ops
+from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.node import Node
+from mlxgraph.graph.site import Site
+from mlxgraph.run.call import Call, is_stateful
+from mlxgraph.run.engine import Engine
+from mlxgraph.run.grown import Row, first_write
+from mlxgraph.run.plan import Plan, make_plan
+from mlxgraph.run.pushdown import Cut, push_down, stream_entry
+from mlxgraph.run.slabs import CannotGrow, Slabs, repeated
+from mlxgraph.sweep.variants import Variant
+from mlxgraph.trace.execute import as_written
+from mlxgraph.trace.indices import check_given, check_indices
+from mlxgraph.trace.numbers import check_numbers, numbers_in
+
+_NUMBER = re.compile(r"\d+")
+
+
+class Planned(NamedTuple):
+    """A variant that can share a forward with others.
+
+    Attributes:
+        row: its run; cut: the positions of the output that it asks for, where no more are needed.
+        site: that of its first write, or None.
+    """
+
+    row: Row
+    cut: Cut | None
+    site: Site | None
+
+
+class Shared:
+    """One call, for runs that share its forwards.
+
+    Attributes:
+        alone: why no two runs can be in one forward, or "".
+    """
+
+    def __init__(self, engine: Engine, call: Call):
+        self.engine, self.call = engine, call
+        self.runner = engine.runner
+        self.census = self.runner.census(call)
+        self._plans: dict[int, tuple[Graph, Plan, Cut | None, Any, Any]] = {}
+        self._cuts: dict[tuple[Node, ...], tuple[Cut, tuple[Node, ...]] | None] = {}
+        self.alone = self._why_alone()
+
+    def _why_alone(self) -> str:
+        call, census = self.call, self.census
+        if not call.plain or call.given is not None or is_stateful(call, census):
+            return "an input carries state"
+        if call.turned:
+            return "rows of several lengths are padded on the right in this model"
+        if not census.traceable:
+            return "the forward looks at values while it runs"
+        if census.draws:
+            return "the forward draws random numbers"
+        try:
+            repeated(call, 2)
+        except CannotGrow as reason:
+            return str(reason)
+        if not self.runner.runs_on(repeated(call, 2)):
+            return "the model does not run on more rows"
+        return ""
+
+    @cached_property
+    def slabs(self) -> Slabs:
+        """Where each run's rows are."""
+        return Slabs(self.call, self.census, self.runner.census(repeated(self.call, 2)))
+
+    @cached_property
+    def containers(self) -> frozenset[str]:
+        """The modules that hold the layers."""
+        path = self.engine.names.container or ""
+        parts = path.split(".")[:-1]
+        return frozenset({"", *(".".join(parts[: k + 1]) for k in range(len(parts)))})
+
+    @cached_property
+    def layers(self) -> list[float]:
+        """The census position at which each layer ends, in forward order."""
+        container = self.engine.names.container
+        if container is None:
+            own = [s for s in self.census.outputs() if s.path and "." not in s.path]
+        else:
+            depth = container.count(".") + 1
+            own = [
+                s
+                for s in self.census.outputs()
+                if s.path.startswith(container + ".") and s.path.count(".") == depth
+            ]
+        return [self.census.order[site] for site in own]
+
+    @property
+    def length(self) -> int:
+        """How many positions the call has."""
+        first = self.call.arrays[0] if self.call.arrays else None
+        return 1 if first is None or first.ndim < 2 else int(first.shape[1])
+
+    # -- one variant ------------------------------------------------------------------------------
+
+    def planned(self, variant: Variant) -> Planned | None:
+        """A variant as a row of a shared forward; None where it has to run alone.
+
+        Raises: what is wrong with the graph on this call, before anything runs.
+        """
+        known = self._plans.get(id(variant.graph))
+        if known is None or known[0] is not variant.graph:
+            known = self._plans[id(variant.graph)] = self._plan_of(variant)
+        graph, plan, cut, indices, numbers = known
+        if indices:
+            check_given(indices, graph, variant.params, self.call)
+        if numbers:
+            check_numbers(numbers, graph, variant.params)
+        if plan.gradients or plan.draws or not (plan.hooked or plan.calls_modules):
+            return None
+        sources = source_values(plan.sources, graph.constants, variant.params)
+        site = min(plan.writes, key=self.census.position, default=None)
+        return Planned(Row(plan, sources, first_write(plan, self.census)), cut, site)
+
+    def _plan_of(self, variant: Variant) -> tuple[Graph, Plan, Cut | None, Any, Any]:
+        graph, wanted = variant.graph, variant.wanted
+        census, runner = self.census, self.runner
+        written = as_written(graph, wanted, census)
+        indices = check_indices(written.graph, wanted, census, runner)
+        numbers = numbers_in(written.graph, wanted, census, runner)
+        plan = make_plan(written.graph, census, wanted)
+        pushed = self._pushed(wanted, plan)
+        if pushed is not None:
+            plan = make_plan(written.graph, census, pushed[1])
+            return graph, plan, pushed[0], indices, numbers
+        return graph, plan, None, indices, numbers
+
+    def _pushed(
+        self, wanted: tuple[Node, ...], plan: Plan
+    ) -> tuple[Cut, tuple[Node, ...]] | None:
+        """Where the stream can be cut for what is wanted, which then counts from the cut on."""
+        if plan.gradients or self.alone:
+            return None
+        if wanted not in self._cuts:
+            self._cuts[wanted] = self._cut_for(wanted)
+        found = self._cuts[wanted]
+        if found is None:
+            return None
+        start, order = self.census.order[found[0].norm], self.census.position
+        late = [site for site in plan.stops if order(site) >= start and site != Site("")]
+        return None if late or Site("") in plan.writes else found
+
+    def _cut_for(self, wanted: tuple[Node, ...]) -> tuple[Cut, tuple[Node, ...]] | None:
+        runner, census = self.runner, self.census
+        if stream_entry(census, runner.tree) is None:
+            return None
+        bare = Graph()
+        pushed = push_down(bare, wanted, census, runner.tree)
+        if pushed is None or runner.pushed(bare, wanted, census, self.call) is None:
+            return None
+        return pushed.cut, pushed.saves
+
+    # -- work -------------------------------------------------------------------------------------
+
+    def layers_after(self, first: float) -> int:
+        """How many layers come after a census position, the one that holds it included."""
+        return sum(end > first for end in self.layers)
+
+
+def pattern_of(site: Site | None) -> str:
+    """A site with its numbers left out: what is alike in every layer."""
+    return "" if site is None else _NUMBER.sub("*", str(site))
+
+
+def sites_in(rows: Sequence[Planned]) -> list[Site]:
+    """The sites of first writes, each once."""
+    return list(dict.fromkeys(one.site for one in rows if one.site is not None))
