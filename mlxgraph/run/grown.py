@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.evaluate.values import Values
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.inside import parted
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
@@ -36,6 +35,7 @@ from mlxgraph.run.forward import ByHand, Stop
 from mlxgraph.run.inside import Watch
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.pushdown import Cut
+from mlxgraph.run.route import Route, route
 from mlxgraph.run.slabs import (
     UNKNOWN,
     Along,
@@ -66,64 +66,6 @@ def first_write(plan: Plan, census: Census) -> float:
     return min(map(census.position, plan.writes), default=NEVER)
 
 
-class Route(NamedTuple):
-    """Where a batch grows, and where it is made smaller.
-
-    Attributes:
-        holders: modules, none of which holds the layers, that some run writes inside of.
-        spared: modules in these that need not see the rows of runs that have not been written to.
-        carried: modules that are given several arrays with slabs, some of them from long before.
-    """
-
-    holders: frozenset[str]
-    spared: frozenset[str]
-    carried: frozenset[str]
-
-
-def route(
-    rows: Sequence[Row], census: Census, slabs: Slabs, containers: frozenset[str], tree: ModuleTree
-) -> Route:
-    """Where the batch of these runs grows."""
-    called = {site.path for site in census.outputs()}
-    firsts = {min(r.plan.writes, key=census.position) for r in rows if r.first != NEVER}
-    holders = {
-        path for site in firsts for path in _around(site) if path in called - containers
-    }
-    above = {path: next((p for p in _ancestors(path) if p in called), None) for path in called}
-    spared = {
-        path
-        for path in called - holders - containers
-        if above[path] in holders and _is_heavy(tree.modules.get(path))
-    }
-    carried = {
-        path
-        for path in called - containers
-        if above[path] in containers
-        and sum(one is not None for one in slabs.of(Site(path, INPUTS))) > 1
-    }
-    return Route(frozenset(holders), frozenset(spared), frozenset(carried))
-
-
-def _around(site: Site) -> list[str]:
-    """The modules that a site is inside of, the innermost first."""
-    inside = parted(site.path)
-    module = site.path if inside is None else inside[0]
-    own = [module] if inside is not None or site.port != OUTPUT else []
-    return [*own, *_ancestors(module)]
-
-
-def _ancestors(path: str) -> list[str]:
-    parts = path.split(".")
-    return [".".join(parts[:k]) for k in range(len(parts) - 1, 0, -1)] + ([""] if path else [])
-
-
-def _is_heavy(module: Any) -> bool:
-    """Whether a module multiplies by a matrix: the rest costs no more than copying its values."""
-    return module is not None and any(
-        isinstance(value, ARRAY) and value.ndim > 1 for value in leaves(module.parameters())
-    )
-
-
 def run_grown(
     rows: Sequence[Row],
     census: Census,
@@ -144,7 +86,9 @@ def run_grown(
     """
     if not any(row.plan.hooked or row.plan.calls_modules for row in rows):
         raise CannotGrow("nothing of the model is needed")
-    run = GrownRun(rows, census, slabs, containers, route(rows, census, slabs, containers, tree))
+    firsts = {min(r.plan.writes, key=census.position) for r in rows if r.first != NEVER}
+    way = route(firsts, census, slabs, containers, tree)
+    run = GrownRun(rows, census, slabs, containers, way)
     with tree.beyond.as_it_was():
         run.go(tree, call, cut)
         return [
@@ -373,7 +317,9 @@ def _answering(run: GrownRun) -> Callable[..., Any]:
 
     def answer(path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         run = alive()
-        return original(*args, **kwargs) if run is None else run.answer(path, original, args, kwargs)
+        return (
+            original(*args, **kwargs) if run is None else run.answer(path, original, args, kwargs)
+        )
 
     return answer
 

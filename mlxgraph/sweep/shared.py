@@ -139,9 +139,7 @@ class Shared:
             return graph, plan, pushed[0], indices, numbers
         return graph, plan, None, indices, numbers
 
-    def _pushed(
-        self, wanted: tuple[Node, ...], plan: Plan
-    ) -> tuple[Cut, tuple[Node, ...]] | None:
+    def _pushed(self, wanted: tuple[Node, ...], plan: Plan) -> tuple[Cut, tuple[Node, ...]] | None:
         """Where the stream can be cut for what is wanted, which then counts from the cut on."""
         if plan.gradients or self.alone:
             return None
