@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mlxgraph as mg
-from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.rewrite.shift import Shift, shiftable
-from mlxgraph.run.along import HAD, NEW, axes_of, of_all_so_far
-from mlxgraph.run.short_cache import census_with_cache
+from mlxgraph.run.text_axes import numbers_in, text_axes
 from mlxgraph.trace.forwards import text_call
 from tests import models
 
@@ -30,21 +28,11 @@ def model() -> mg.InterpretableModel:
 
 
 def shift_of(model: Any, graph: Graph, **params: int) -> Shift | None:
-    runner = model._engine.runner
-    census, longer = (runner.census(text_call(n)) for n in (LENGTH, LENGTH + 1))
-    for one in (census, longer):
-        one.look_inside()
-    short = census_with_cache(runner, 1, HAD, NEW)
-
-    def axes(site: Any) -> Any:
-        return of_all_so_far(site, axes_of(site, LENGTH, census, longer), short)
-
-    def number(node: Any) -> Any:
-        if node.op == ops.CONSTANT:
-            return graph.constants[node.args[0]].tolist()
-        return params.get(node.args[0])
-
-    return shiftable(graph, axes, census.values, LENGTH, number)
+    runner, call = model._engine.runner, text_call(LENGTH)
+    census = runner.census(call)
+    census.look_inside()
+    axes, numbers = text_axes(runner, call), numbers_in(graph, params)
+    return shiftable(graph, axes, census.values, LENGTH, numbers)
 
 
 def on_the_rest(model: Any, shift: Shift, start: int, graph: Graph | None = None, **params: Any):
