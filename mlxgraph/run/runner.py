@@ -55,6 +55,7 @@ class Runner:
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self.with_cache: Recent[Any, tuple] = Recent(MOST_OF_FUNCTIONS)  # see run.short_cache
         self.certain: Recent[Any, Any] = Recent(MOST_CENSUSES)  # see sweep.certain
+        self.prefixes: Recent[Any, tuple] = Recent(MOST_CENSUSES)  # see run.prefix
         self.tree = ModuleTree(root, {})  # as it was when last checked
         self._ragged: tuple[ModuleTree, Forward] | None = None
 
@@ -75,6 +76,7 @@ class Runner:
         """Let go of everything that was worked out about the model."""
         self._censuses.clear()
         self.with_cache.clear()
+        self.prefixes.clear()
         self.prepared.clear()
         self.of_functions.clear()
         self._cuts.clear()
