@@ -74,6 +74,7 @@ def run_grown(
     tree: ModuleTree,
     call: Call,
     cut: Cut | None = None,
+    base: bool = True,
 ) -> list[list[Any]]:
     """What each run saves, lazy.
 
@@ -82,13 +83,15 @@ def run_grown(
         containers: the modules that hold the layers, the model itself among them: there the batch
             grows from one layer to the next.
         cut: where only some positions of the stream go on, for all runs alike.
+        base: whether the call is of one slab, the unedited run's, which others join; or else of one
+            for each run, from the start, and no run has a first write (NEVER).
     Raises: CannotGrow, NodeFailure, and whatever the model raises.
     """
     if not any(row.plan.hooked or row.plan.calls_modules for row in rows):
         raise CannotGrow("nothing of the model is needed")
     firsts = {min(r.plan.writes, key=census.position) for r in rows if r.first != NEVER}
     way = route(firsts, census, slabs, containers, tree)
-    run = GrownRun(rows, census, slabs, containers, way)
+    run = GrownRun(rows, census, slabs, containers, way, int(base))
     with tree.beyond.as_it_was():
         run.go(tree, call, cut)
         return [
@@ -111,6 +114,7 @@ class GrownRun:
         slabs: Slabs,
         containers: frozenset[str],
         route: Route,
+        base: int = 1,
     ):
         self._order, self._slabs, self._containers = census.order, slabs, containers
         self._route = route
@@ -130,7 +134,8 @@ class GrownRun:
         lasts = [row.plan.last for row in rows]
         self._last = max((one for one in lasts if one), key=census.position, default=None)
         self._seen: Counter[str] = Counter()
-        self._now = 1  # slabs in the module whose forward runs
+        self._base = base  # the slab of the first run
+        self._now = 1 if base else len(rows)  # slabs in the module whose forward runs
         self._cut: Cut | None = None
 
     def go(self, tree: ModuleTree, call: Call, cut: Cut | None) -> None:
@@ -184,7 +189,7 @@ class GrownRun:
         skipping = self._writers.get(after._replace(port=SKIP), ())
         if skipping:
             nodes = {k: self._plans[k].writes[after._replace(port=SKIP)] for k in skipping}
-            skipped = {k + 1: self.values[k][node] for k, node in nodes.items()}
+            skipped = {k + self._base: self.values[k][node] for k, node in nodes.items()}
             result = self._replaced(after, result, inside, inside, skipped, {})
         if after in self._stops or arrived > inside or path in self._fitted:
             result = self.through(after, result, inside, arrived)
@@ -199,7 +204,7 @@ class GrownRun:
         arrived = slabs_in(found, axes, self._now)
         wanted = arrived
         if path in self._fitted:
-            needed = bisect_left(self._firsts, self._order[after]) + 1
+            needed = bisect_left(self._firsts, self._order[after]) + self._base
             is_spared = path in self._route.spared and UNKNOWN not in axes
             wanted = needed if is_spared and self._is_known(after) else max(needed, arrived)
         self._now = wanted
@@ -227,15 +232,17 @@ class GrownRun:
         """
         when = self._order[site]
         have = have or slabs_in(leaves(value), self._slabs.of(site), self._now)
-        want = max(have, want, bisect_right(self._firsts, when) + 1)
+        want = max(have, want, bisect_right(self._firsts, when) + self._base)
         kept: dict[int, Any] = {}
         for k in self._readers.get(site, ()):
-            number = k + 1 if k + 1 < have else 0
+            number = k + self._base
+            number = number if number < have else 0
             if number not in kept:
                 kept[number] = same_data_in(self._slab(site, value, have, number))
             self.values[k].known[site_node(*site)] = kept[number]
         edited = {
-            k + 1: self.values[k][self._plans[k].writes[site]] for k in self._writers.get(site, ())
+            k + self._base: self.values[k][self._plans[k].writes[site]]
+            for k in self._writers.get(site, ())
         }
         if edited or want > have:
             value = self._replaced(site, value, have, want, edited, kept)

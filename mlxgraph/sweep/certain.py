@@ -125,7 +125,7 @@ def _tried_later(few: Shared, sites: Sequence[Site]) -> str:
 
 
 def _tried_rows(few: Shared) -> str:
-    """A batch of two edited runs and a plain one, rows from the start."""
+    """A batch of two edited runs, rows from the start."""
     ends = [site for site in few.census.outputs() if site.path][:1]
     if few.layers:
         position = {few.census.order[site]: site for site in few.census.outputs()}
@@ -133,10 +133,8 @@ def _tried_rows(few: Shared) -> str:
     graphs = [_scaled(few, site, by) for site, by in zip(ends, STRENGTHS, strict=False)]
     wanted = (site_node(""),)
     rows = [Row(make_plan(graph, few.census, wanted), {}, NEVER) for graph in graphs]
-    together = run_grown(
-        rows, few.census, few.slabs, few.containers, few.runner.tree,
-        repeated(few.call, len(rows) + 1),
-    )  # fmt: skip
+    given = few.slabs, few.containers, few.runner.tree, repeated(few.call, len(rows))
+    together = run_grown(rows, few.census, *given, base=False)
     return _compared(few, graphs, [values[0] for values in together])
 
 

@@ -58,8 +58,8 @@ class Costs:
         """
         positions = self.length - start
         depth = sum(self._layers_of(one) if join else self.layers for one in rows)
-        head = (len(rows) + 1) * self._head * (positions if kept is None else kept)
-        return Work((self.layers + depth) * positions, head)
+        head = (len(rows) + join) * self._head * (positions if kept is None else kept)
+        return Work((self.layers * join + depth) * positions, head)
 
     def least(self, rows: Iterable[Planned], firsts: Iterable[int], kept: int | None) -> Work:
         """What no way of sharing whole layers and positions can go below: one bare forward, and

@@ -60,7 +60,8 @@ class Told(NamedTuple):
         return "\n".join(self._lines())
 
     def _lines(self) -> Iterator[str]:
-        yield f"{_n(self.variants, 'variant')} on {_n(self.length, 'position')}, {_n(self.layers, 'layer')}"
+        counts = (self.variants, "variant"), (self.length, "position"), (self.layers, "layer")
+        yield "{} on {}, {}".format(*[_n(*one) for one in counts])
         for forward, times in _alike(self.forwards):
             yield f"  {_line(forward, times, self.length)}"
             if forward.reason:
@@ -72,14 +73,14 @@ class Told(NamedTuple):
         own, loop, least = self.work, self.loop, self.least
         yield (
             f"  layers x positions: {own.layers:,.0f} of {loop.layers:,.0f} in a loop"
-            f" ({own.layers / max(loop.layers, 1e-9):.0%}); the least possible is {least.layers:,.0f}"
+            f" ({own.layers / max(loop.layers, 1e-9):.0%}), least possible {least.layers:,.0f}"
         )
         yield (
             f"  counted work with the head: {loop.all / max(own.all, 1e-9):.1f} times less than a"
             f" loop's, {own.all / max(least.all, 1e-9):.2f} times the least possible"
         )
         peak = max((one.memory for one in self.forwards), default=0)
-        yield f"  values of the largest forward: about {_bytes(peak)}, of {_bytes(self.limit)} allowed"
+        yield f"  values of the largest forward: about {_bytes(peak)} of {_bytes(self.limit)}"
 
 
 def _alike(forwards: Sequence[Forward]) -> Iterator[tuple[Forward, int]]:

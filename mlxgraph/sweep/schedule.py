@@ -149,7 +149,19 @@ class Schedule:
         for begin, end in zip(at, [*at[1:], self.costs.length + 1], strict=True):
             some = [n for n in numbers if begin <= self._plan(n).first < end]
             if some:
-                yield Group(GROWN, some, cut, why, begin)
+                yield self._cheapest(Group(GROWN, some, cut, why, begin))
+
+    def _cheapest(self, group: Group) -> Group:
+        """A group, or the same runs in a way that is less work: there is nothing to share where all
+        write in the first layer."""
+        assert self.costs is not None
+        loop = len(group.numbers) * self.costs.alone(group.kept).all
+        if self._work(group, group.numbers).all <= loop:
+            return group
+        few = group._replace(start=0, reason="they have nothing in common to share")
+        if len(group.numbers) == 1 or why_not_batched(self.shared):
+            return few._replace(way=ALONE)
+        return few._replace(way=BATCHED)
 
     def _plan(self, number: int) -> Planned:
         planned = self._planned[number]
@@ -201,12 +213,11 @@ class Schedule:
             rows = [shared.row_from(self._plan(number), group.start) for number in chunk]
             if group.way == BATCHED:
                 rows = [row._replace(first=NEVER) for row in rows]
-                call = repeated(call, len(rows) + 1)
+                call = repeated(call, len(rows))
             if group.start:
                 call, cut = shared.from_position(group.start, cut)
-            found = run_grown(
-                rows, shared.census, shared.slabs, shared.containers, shared.runner.tree, call, cut
-            )
+            given = shared.slabs, shared.containers, shared.runner.tree, call, cut
+            found = run_grown(rows, shared.census, *given, base=group.way == GROWN)
         _evaluate(found)
         return found
 
