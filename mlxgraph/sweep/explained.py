@@ -121,6 +121,6 @@ def forward_of(
     costs: Costs, way: str, count: int, start: int, kept: int | None, work: Work, reason: str
 ) -> Forward:
     """One forward, as it is told."""
-    rows = (count + 1) * costs.rows
-    memory = (count + 1) * costs.bytes_of_a_row(start, kept)
+    slabs = count + (way == "grown")
+    rows, memory = slabs * costs.rows, slabs * costs.bytes_of_a_row(start, kept)
     return Forward(way, count, start, costs.length - start, rows, work, memory, reason)

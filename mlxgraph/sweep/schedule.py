@@ -33,7 +33,7 @@ from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
 from mlxgraph.sweep.explained import Forward, Told, forward_of
 from mlxgraph.sweep.pace import Pace
 from mlxgraph.sweep.shared import Planned, Shared, pattern_of
-from mlxgraph.sweep.split import starts
+from mlxgraph.sweep.split import FORWARD, starts
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import Job, Options, execute
 
@@ -122,8 +122,9 @@ class Schedule:
             why = reason or why_not_grown(self.shared, sites)
             (rest if why else grown).extend(some)
             reason = reason or why
-        if grown:
-            yield from self._by_position(cut, grown)
+        for part in self._by_last_layer(cut, grown):
+            if part:
+                yield from self._by_position(cut, part)
         if rest:
             why = why_not_batched(self.shared)
             yield Group(ALONE if why else BATCHED, sorted(rest), cut, why or reason)
@@ -150,6 +151,21 @@ class Schedule:
             some = [n for n in numbers if begin <= self._plan(n).first < end]
             if some:
                 yield self._cheapest(Group(GROWN, some, cut, why, begin))
+
+    def _by_last_layer(self, cut: Cut | None, numbers: list[int]) -> list[list[int]]:
+        """Those that leave the last layer alone, which then runs at few positions, and the others;
+        all together where that costs less than one forward more."""
+        costs = self.costs
+        assert costs is not None
+        if cut is None or not self.shared.late_at(cut):
+            return [numbers]
+        begins = self.shared.last_begins
+        early = [n for n in numbers if self.shared.is_before(self._plan(n), begins)]
+        spared = [costs.length - self._plan(n).first - (cut.stop - cut.start) for n in early]
+        if sum(spared) * costs.rows <= costs.layers * (FORWARD + costs.length):
+            return [numbers]
+        rest = set(early)
+        return [early, [n for n in numbers if n not in rest]]
 
     def _cheapest(self, group: Group) -> Group:
         """A group, or the same runs in a way that is less work: there is nothing to share where all
@@ -210,14 +226,16 @@ class Schedule:
         shared = self.shared
         call, cut = shared.call, group.cut
         with paused():
-            rows = [shared.row_from(self._plan(number), group.start) for number in chunk]
+            plans = [self._plan(number) for number in chunk]
+            rows = [shared.row_from(plan, group.start) for plan in plans]
             if group.way == BATCHED:
                 rows = [row._replace(first=NEVER) for row in rows]
                 call = repeated(call, len(rows))
             if group.start:
                 call, cut = shared.from_position(group.start, cut)
+            late = shared.late(group.cut, plans, group.start)
             given = shared.slabs, shared.containers, shared.runner.tree, call, cut
-            found = run_grown(rows, shared.census, *given, base=group.way == GROWN)
+            found = run_grown(rows, shared.census, *given, base=group.way == GROWN, late=late)
         _evaluate(found)
         return found
 
@@ -257,8 +275,10 @@ class Schedule:
 
     def _work(self, group: Group, chunk: Sequence[int]) -> Work:
         assert self.costs is not None
-        rows = [self._plan(number) for number in chunk]
-        return self.costs.grown(rows, group.start, group.kept, group.way == GROWN)
+        rows, begins = [self._plan(number) for number in chunk], self.shared.last_begins
+        late = group.cut is not None and self.shared.late_at(group.cut) is not None
+        late = late and all(self.shared.is_before(row, begins) for row in rows)
+        return self.costs.grown(rows, group.start, group.kept, group.way == GROWN, late)
 
 
 def _evaluate(values: Any) -> None:
