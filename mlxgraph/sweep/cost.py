@@ -7,7 +7,7 @@ how many positions are looked at, are counted in it by their weights.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -69,13 +69,21 @@ class Costs:
         layers = (self.layers * join + depth) * positions - saved
         return Work(layers, (len(rows) + join) * self._head * seen)
 
-    def least(self, rows: Iterable[Planned], firsts: Iterable[int], kept: int | None) -> Work:
+    def least(
+        self, rows: Iterable[Planned], kept: int | None, late: Callable[[Planned], bool]
+    ) -> Work:
         """What no way of sharing whole layers and positions can go below: one bare forward, and
-        of each run the layers after its first write, from its first edited position on."""
+        of each run the layers after its first write, from its first edited position on.
+
+        Args: late: whether the last layer of a run is needed at the kept positions alone.
+        """
         layers = whole = 0.0
         count = 1
-        for one, first in zip(rows, firsts, strict=True):
-            layers += self._layers_of(one) * (self.length - min(first, self.length))
+        for one in rows:
+            positions, depth = self.length - min(one.first, self.length), self._layers_of(one)
+            layers += depth * positions
+            if kept is not None and depth and late(one):
+                layers -= max(positions - kept, 0)
             whole += self.layers * self.length
             count += 1
         head = self._head * (self.length if kept is None else kept)

@@ -30,7 +30,7 @@ from mlxgraph.run.pushdown import Cut
 from mlxgraph.run.slabs import CannotGrow, repeated
 from mlxgraph.sweep.certain import why_not_batched, why_not_grown, why_not_grown_later
 from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
-from mlxgraph.sweep.explained import Forward, Told, forward_of
+from mlxgraph.sweep.explained import Forward, Told, forward_of, prefix_forward
 from mlxgraph.sweep.pace import Pace
 from mlxgraph.sweep.shared import Planned, Shared, pattern_of
 from mlxgraph.sweep.split import FORWARD, starts
@@ -131,15 +131,15 @@ class Schedule:
 
     def _by_position(self, cut: Cut | None, numbers: list[int]) -> Iterator[Group]:
         """Runs in one growing batch, or in several that begin at later positions."""
-        assert self.costs is not None
+        costs, depths = self.costs, dict[int, int]()
+        assert costs is not None
         numbers = sorted(numbers, key=lambda n: (self._plan(n).row.first, n))
-        depths: dict[int, int] = {0: 0}
         for number in numbers:
             plan = self._plan(number)
-            first = min(plan.first, self.costs.length - 1)
+            first = min(plan.first, costs.length - 1)
             depth = self.shared.layers_after(plan.row.first)
             depths[first] = depths.get(first, 0) + depth
-        at = starts(depths, self.costs.length, self.costs.layers) if len(depths) > 1 else [0]
+        at = starts(depths, costs.length, costs.layers, costs.rows)
         why = ""
         if at != [0]:
             sites = [site for n in numbers if (site := self._plan(n).site) is not None]
@@ -147,7 +147,7 @@ class Schedule:
             why = why or why_not_grown_later(self.shared, sites)
         if why:
             at = [0]
-        for begin, end in zip(at, [*at[1:], self.costs.length + 1], strict=True):
+        for begin, end in zip(at, [*at[1:], costs.length + 1], strict=True):
             some = [n for n in numbers if begin <= self._plan(n).first < end]
             if some:
                 yield self._cheapest(Group(GROWN, some, cut, why, begin))
@@ -265,19 +265,26 @@ class Schedule:
                 forwards.append(forward_of(costs, *own, self._work(group, chunk), group.reason))
         if costs is None:
             return Told(count, layers, length, forwards, None, None, None, self._limit)
+        if any(group.start for group in self.groups):
+            forwards.insert(0, prefix_forward(costs))
         plans = [plan for plan in self._planned if plan is not None]
         kepts = {group.kept for group in self.groups if group.way != ALONE}
         kept = kepts.pop() if len(kepts) == 1 else None
-        least = costs.least(plans, [plan.first for plan in plans], kept)
+        least = costs.least(plans, kept, self._is_late)
         alone = sum((costs.alone(kept) for _ in self.variants), Work(0.0, 0.0))
         head = None if kept is None else (kept, length)
         return Told(count, layers, length, forwards, alone, least, head, self._limit)
 
+    def _is_late(self, plan: Planned) -> bool:
+        """Whether the last layer of a run is needed at the positions of its cut alone."""
+        if plan.cut is None or self.shared.late_at(plan.cut) is None:
+            return False
+        return self.shared.is_before(plan, self.shared.last_begins)
+
     def _work(self, group: Group, chunk: Sequence[int]) -> Work:
         assert self.costs is not None
-        rows, begins = [self._plan(number) for number in chunk], self.shared.last_begins
-        late = group.cut is not None and self.shared.late_at(group.cut) is not None
-        late = late and all(self.shared.is_before(row, begins) for row in rows)
+        rows = [self._plan(number) for number in chunk]
+        late = all(map(self._is_late, rows))
         return self.costs.grown(rows, group.start, group.kept, group.way == GROWN, late)
 
 
