@@ -12,6 +12,7 @@ from mlxgraph.graph.graph import Graph, HasGraph
 from mlxgraph.graph.listing import listing
 from mlxgraph.graph.site import Site
 from mlxgraph.model.compiled_pass import CompiledPass
+from mlxgraph.model.sweep import plan_on
 from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import ALL
 from mlxgraph.run.call import Call
@@ -42,12 +43,16 @@ def explain(
     names: frozenset[str],
     kwargs: dict[str, Any],
 ) -> Explanation:
-    """What each rewrite makes of a graph, and what a run with these inputs will do.
+    """What each rewrite makes of a graph, and what a run with these inputs will do; of several
+    graphs, what a sweep of them will do.
 
     Args: names: of the rewrites to use; kwargs: the model's own keyword arguments, and the graph's
         params, whose values do not matter here.
     Raises: what a run would raise before it computes anything.
     """
+    if isinstance(graph, (list, tuple, dict)):
+        x = inputs[0] if len(inputs) == 1 else inputs
+        return Explanation(plan_on(engine, x, graph, None, None, kwargs).explain())
     compiled = CompiledPass(engine, graph, Options())
     (written, wanted, _), call = compiled.resolve(inputs, kwargs)
     if not written.saves:

@@ -186,7 +186,8 @@ class InterpretableModel:
     def explain(
         self, graph: Graph | HasGraph, *inputs: Any, optimize: Optimize = True, **kwargs: Any
     ) -> Explanation:
-        """What each rewrite makes of a graph, and what a run with these inputs will do.
+        """What each rewrite makes of a graph, and what a run with these inputs will do; of a list
+        of graphs, what a sweep of them will do.
 
         Returns: a page of text; nothing is computed.
         """
