@@ -1,6 +1,7 @@
 """Explaining: what each rewrite makes of a graph, and what a run of it will do.
 
-The same rewrites, plan and proofs as in a run, told instead of carried out: nothing is computed.
+The same rewrites, plan and proofs as in a run, told instead of carried out: nothing of the run is
+computed.
 """
 
 from __future__ import annotations

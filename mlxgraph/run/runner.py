@@ -213,12 +213,15 @@ class Runner:
         self.compilations += 1
 
     def pushed(
-        self, graph: Graph, saves: Sequence[Node], census: Census, call: Call
+        self, graph: Graph, saves: Sequence[Node], census: Census, call: Call, proven: bool = False
     ) -> pushdown.Pushed | None:
-        """The graph with its slice of the output pushed down, if that is sure to be the same."""
+        """The graph with its slice of the output pushed down, if that is sure to be the same.
+
+        Args: proven: whether `at_last` saw that what follows the cut does with these positions.
+        """
         pushed = pushdown.push_down(graph, saves, census, self.tree)
-        if pushed is None:
-            return None
+        if pushed is None or proven:
+            return pushed
         key = (call.key, self.root.training, pushed.cut)
         sure = self._cuts.get(key)
         if sure is None:

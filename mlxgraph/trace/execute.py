@@ -205,9 +205,10 @@ def rewritten(
         wanted = tuple([node for _, node in graph.saves])
         runner = engine.runner
         last = runner.at_last(graph, wanted, census, call) if LAST_LAYER in names else None
-        pushed = runner.pushed(graph, wanted, census, call) if PUSHDOWN in names else None
-        if pushed is not None:
-            yield Rewritten(PUSHDOWN, pushed.graph, pushed.saves)
+        if PUSHDOWN in names:
+            pushed = runner.pushed(graph, wanted, census, call, last is not None)
+            if pushed is not None:
+                yield Rewritten(PUSHDOWN, pushed.graph, pushed.saves)
         if last is not None:
             yield Rewritten(LAST_LAYER, last[0].graph, last[0].saves, last[1])
 
