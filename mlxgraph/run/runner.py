@@ -55,6 +55,7 @@ class Runner:
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self.with_cache: Recent[Any, tuple] = Recent(MOST_OF_FUNCTIONS)  # see run.short_cache
         self.prefixes: Recent[Any, tuple] = Recent(MOST_CENSUSES)  # see run.prefix
+        self.kept: Any = None  # see trace.reuse
         self.tree = ModuleTree(root, {})  # as it was when last checked
         self._ragged: tuple[ModuleTree, Forward] | None = None
 
@@ -76,6 +77,7 @@ class Runner:
         self._censuses.clear()
         self.with_cache.clear()
         self.prefixes.clear()
+        self.kept = None
         self.prepared.clear()
         self.of_functions.clear()
         self._cuts.clear()
