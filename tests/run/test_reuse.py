@@ -13,8 +13,10 @@ import pytest
 from mlx.utils import tree_map
 
 import mlxgraph as mg
-from mlxgraph.errors import MissingParamError, VocabularyError
+from mlxgraph.errors import MissingParamError, MLXGraphError, VocabularyError
 from tests import models
+from tests.architectures import configs, parts
+from tests.architectures.states import entry, first_array, push
 
 TOKENS = mx.array([[1, 7, 3, 9, 4, 2, 5, 11]])
 LENGTH = 8
@@ -325,3 +327,48 @@ def test_it_is_said_beforehand(model):
     whole = graph_of(model, BLOCKS["all of a layer"])
     assert "run the whole text: " in str(model.explain(whole, TOKENS, reuse=True))
     assert "begin" not in str(model.explain(graph, TOKENS))
+
+
+# -- all of mlx-lm --------------------------------------------------------------------------------
+
+SHORT = mx.array([[7, 21, 3, 18, 40, 9]])
+INSIDE = {
+    "heads": lambda a: a.heads[:, 1, 4].__imul__(-3),
+    "keys": lambda a: a.keys[:, 0, 3].__iadd__(1),
+    "values": lambda a: a.values[:, 0, -2].__iadd__(1),
+    "queries": lambda a: a.queries[:, 1, 2:5].__imul__(-1),
+    "pattern": lambda a: a.pattern[:, 1, 4, 2].__iadd__(0.5),
+    "scores": lambda a: a.scores[:, 1, 4:, 1].__iadd__(2),
+}
+
+
+def attention(model: Any, name: str) -> Any:
+    part = parts.of(name, 1)[0]
+    layer = model.layers[1]
+    handle = getattr(layer, part) if part else layer
+    return getattr(handle, parts.HOLDS[(name, part)]) if (name, part) in parts.HOLDS else handle
+
+
+def last_of(model: Any, block: Any) -> Any:
+    with model.trace(SHORT) as t:
+        block()
+        first_array(model.output)[:, -1].save("last")
+    return t.graph
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", configs.installed(configs.KNOWN.split()))
+def test_every_architecture_of_mlx_lm(name):
+    model = mg.InterpretableModel(configs.build(name))
+    if name in parts.NO_LENS:
+        return  # its streams have no axis of positions that is the second
+    graph = last_of(model, lambda: push(entry(model)[:, 3]))
+    one, other = both(model, graph, SHORT)
+    assert off(one, other) < NEAR
+    assert off(model.run(graph.replace(writes=()), SHORT)["last"], other) > 10 * NEAR
+    for block in INSIDE.values():
+        try:
+            graph = last_of(model, lambda block=block: block(attention(model, name)))
+        except (MLXGraphError, AttributeError, IndexError):
+            continue  # it has no such value, or not of one attention
+        assert off(*both(model, graph, SHORT)) < NEAR
