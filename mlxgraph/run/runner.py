@@ -57,6 +57,7 @@ class Runner:
         self.with_cache: Recent[Any, tuple] = Recent(MOST_OF_FUNCTIONS)  # see run.short_cache
         self.certain: Recent[Any, Any] = Recent(MOST_CENSUSES)  # see sweep.certain
         self.prefixes: Recent[Any, tuple] = Recent(MOST_CENSUSES)  # see run.prefix
+        self.kept: Any = None  # see trace.reuse
         self.tree = ModuleTree(root, {})  # as it was when last checked
         self._ragged: tuple[ModuleTree, Forward] | None = None
         self._last: last_layer.LastLayer | None = None
@@ -79,6 +80,7 @@ class Runner:
         self._censuses.clear()
         self.with_cache.clear()
         self.prefixes.clear()
+        self.kept = None
         self.prepared.clear()
         self.of_functions.clear()
         self._cuts.clear()

@@ -52,11 +52,13 @@ EVERY_REWRITE = frozenset(REWRITES)
 
 
 class Options(NamedTuple):
-    """How a graph is to be run: `compile` and `start` as for `trace`, and the rewrites to use."""
+    """How a graph is to be run: `compile` and `start` as for `trace`, the rewrites to use, and
+    whether it may begin where a text that was run before is edited (`trace.reuse`)."""
 
     compile: CompileMode = "auto"
     rewrites: frozenset[str] = EVERY_REWRITE
     start: bool = False
+    reuse: bool = False
 
 
 def wanted_of(graph: Graph) -> tuple[Node, ...]:
