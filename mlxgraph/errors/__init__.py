@@ -34,6 +34,7 @@ from mlxgraph.errors.inputs import (
     failed_intervention,
 )
 from mlxgraph.errors.names import UnknownAttributeError
+from mlxgraph.errors.results import SingleCellError, UnknownLabelError
 from mlxgraph.errors.shapes import (
     AlignError,
     BoundsError,
@@ -139,6 +140,7 @@ __all__ = [
     "RewriteError",
     "ShapeError",
     "SharedByRowsError",
+    "SingleCellError",
     "SiteNameError",
     "StaleHandleError",
     "StateError",
@@ -149,6 +151,7 @@ __all__ = [
     "UnembeddingError",
     "UnknownAttributeError",
     "UnknownEntryError",
+    "UnknownLabelError",
     "UnknownNameError",
     "UnknownSiteError",
     "VocabularyError",
