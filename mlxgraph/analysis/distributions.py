@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from mlxgraph.analysis.unembed import top_tokens
 
-AT_A_TIME = 1 << 18  # scores: 1 MiB in float32, and more is no faster
+AT_A_TIME = 1 << 16  # scores, or one row: all that is held beside them is a few times as much
 _TOGETHER = 128  # numbers in the first step of a sum
 _LOWEST = -1e3  # of a logarithm: its exponential is 0 long before
 

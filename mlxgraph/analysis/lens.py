@@ -29,7 +29,7 @@ from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.plot.figures import show
 
-MOST_SCORES = 1 << 22  # scores held at a time: 16 MiB in float32, and more is no faster
+MOST_SCORES = 1 << 21  # scores held at a time: 8 MiB in float32, and more is no faster
 
 
 def logit_lens(
@@ -109,7 +109,9 @@ def _asked(
     model: Traceable, token: Token | None, tokens: Sequence[Token] | None
 ) -> dict[Token, int]:
     if token is not None and tokens is not None:
-        raise InputError("token= and tokens= were both given.\n  Write tokens=[...] for all of them.")
+        raise InputError(
+            "token= and tokens= were both given.\n  Write tokens=[...] for all of them."
+        )
     if token is not None:
         return asked_tokens(model, [token], "token")
     if isinstance(tokens, str):
@@ -130,9 +132,15 @@ def _input(model: Traceable, row: mx.array, at: int | None) -> tuple[list[str], 
 
 
 def _measured(found: Distributions, vocabulary: int) -> Measured:
-    asked = (found.asked_probabilities, found.asked_scores, found.asked_ranks)
-    best = (found.probabilities[..., 0], found.scores[..., 0])
-    return Measured(*map(np.array, (*best, found.entropy, *asked)), vocabulary)
+    return Measured(
+        np.array(found.probabilities[..., 0]),
+        np.array(found.scores[..., 0]),
+        np.array(found.entropy),
+        np.array(found.asked_probabilities),
+        np.array(found.asked_scores),
+        np.array(found.asked_ranks),
+        vocabulary,
+    )
 
 
 def _found(

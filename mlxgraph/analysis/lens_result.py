@@ -58,7 +58,7 @@ class Read(NamedTuple):
 
 
 @with_edges
-class Lens(Effects, dict):
+class Lens(Effects, dict):  # type: ignore[misc]  # a dict has no hash
     """`{layer: predictions}` of a logit lens, which is also `Effects`.
 
     Its values are the probabilities of the top predictions; of the tokens that were asked for, if
@@ -128,6 +128,13 @@ class Lens(Effects, dict):
         if not self._read.asked:
             raise InputError(_OF_NONE)
         return self._effects(self._numbers.asked_rank, "rank")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same dict; the same numbers too, where the other has some."""
+        same = dict.__eq__(self, other)
+        return Effects.__eq__(self, other) if same and isinstance(other, Effects) else same
+
+    __hash__ = None  # type: ignore[assignment]
 
     def to_frame(self) -> Any:
         """A pandas DataFrame, a row for each cell: layer, position, token, prediction, target where

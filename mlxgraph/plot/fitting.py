@@ -116,9 +116,7 @@ def _sizes(figure: Any, texts: Any, bold: Any) -> dict[tuple[str, bool], float]:
     return found
 
 
-def _cut(
-    figure: Any, text: str, bold: bool, size: float, wide: float, each: float
-) -> str | None:
+def _cut(figure: Any, text: str, bold: bool, size: float, wide: float, each: float) -> str | None:
     """A text cut until it fits; None where too little would be left of it.
 
     Args: each: its width, in its size.

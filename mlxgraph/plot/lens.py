@@ -101,7 +101,8 @@ def lens_heatmap(
     every = _name_columns(axes, grid.tokens, cell(figure, axes, rows, columns)[0])
     room = cell(figure, axes, rows, columns)
     _name_rows(axes, grid.layers, room[1])
-    bold = [[text == top for text, top in zip(row, grid.predictions[-1])] for row in grid.predictions]
+    last = grid.predictions[-1]
+    bold = [[text == top for text, top in zip(row, last, strict=True)] for row in grid.predictions]
     words = fitted(figure, grid.predictions, bold, room)
     lines = [_what_is_read(columns, hidden, every), _what_is_written(words, rows, columns)]
     below.set_text("\n".join(broken(figure, line, _TEXT) for line in lines))
