@@ -172,9 +172,9 @@ def _found(
         pieces.append(distributions(own, top_k, asked))
     positions = row.shape[1] if at is None else 1
     found = joined(pieces).in_shape(len(layers), positions)
-    where = [layers.index(layer) for layer in early] + [layers.index(last)] * (last in layers)
-    if where != sorted(where):  # the last layer comes last in the pieces
-        order = mx.array(np.argsort(where))
+    there = [*early, last] if last in layers else early  # in the order of the pieces
+    if there != layers:
+        order = mx.array([there.index(layer) for layer in layers])
         found = Distributions(*(part[order] for part in found))
     return found, vocabulary
 

@@ -1,4 +1,4 @@
-"""What a state of the residual stream predicts: a list of tokens that knows how probable each is."""
+"""What a state of the residual stream predicts: tokens, and how probable each of them is."""
 
 from __future__ import annotations
 
