@@ -44,11 +44,23 @@ class Predictions(Effects, list):  # type: ignore[misc]  # a list has no hash
 
         Raises: MissingDependencyError (an ImportError).
         """
-        frame = Effects.to_frame(self)
+        frame = self._plain().to_frame()
+        frame = frame[list(self.dims) + ["probability"]]
         probability = frame.pop("probability")
         frame["token"], frame["id"] = self._texts(), self._ids.reshape(-1)
         frame["score"], frame["probability"] = self._scores.reshape(-1), probability
         return frame
+
+    def to_xarray(self) -> Any:
+        """An xarray DataArray of the probabilities.  Raises: MissingDependencyError."""
+        return self._plain().to_xarray()
+
+    def _repr_html_(self) -> str:
+        return self._plain()._repr_html_()
+
+    def _plain(self) -> Effects:
+        """The probabilities alone: numpy makes of them an array of themselves, and not of ids."""
+        return self.isel()
 
     __eq__, __ne__, __repr__ = list.__eq__, list.__ne__, list.__repr__
     __hash__ = None  # type: ignore[assignment]
