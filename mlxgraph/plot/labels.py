@@ -54,7 +54,7 @@ def _spelt(sign: str) -> str:
 
 
 def families() -> tuple[str, ...]:
-    """The fonts of labels: the user's, matplotlib's own, and what is here for other scripts."""
+    """The fonts of labels: the user's, matplotlib's own, those of other scripts that are here."""
     installed = _installed(len(font_manager().fontManager.ttflist))
     return tuple(dict.fromkeys([*usual_fonts(), "DejaVu Sans", *installed]))
 
