@@ -109,6 +109,11 @@ class Lens(Effects, dict):  # type: ignore[misc]  # a dict has no hash
         return Effects(self._cut(values), name=name, unit=unit, **self._fields(name, of_asked))
 
     @property
+    def probability(self) -> Effects:
+        """The values alone, without the dict."""
+        return self.isel()
+
+    @property
     def entropy(self) -> Effects:
         """How unsure each layer is at each position: the entropy of its distribution, in nats."""
         return self._effects(self._numbers.entropy, "entropy", "nats")
@@ -162,7 +167,7 @@ class Lens(Effects, dict):  # type: ignore[misc]  # a dict has no hash
         one = self._read.position is not None
         return layers if one else [found for layer in layers for found in layer]
 
-    def plot(
+    def plot(  # type: ignore[override]  # the picture of the reference documents
         self,
         max_display_tokens: int = 15,
         figsize: tuple[float, float] | None = None,

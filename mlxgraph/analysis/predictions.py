@@ -55,6 +55,10 @@ class Predictions(Effects, list):  # type: ignore[misc]  # a list has no hash
         """An xarray DataArray of the probabilities.  Raises: MissingDependencyError."""
         return self._plain().to_xarray()
 
+    def plot(self, *args: Any, **kwargs: Any) -> Any:
+        """The probabilities as a picture, as `Effects.plot`."""
+        return self._plain().plot(*args, **kwargs)
+
     def _repr_html_(self) -> str:
         return self._plain()._repr_html_()
 
