@@ -11,8 +11,8 @@ import mlx.nn as nn
 
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
+from mlxgraph.analysis.predictions import get_token_predictions
 from mlxgraph.analysis.top import top
-from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.errors import (
     InputError,
     LoadOptionError,
