@@ -27,7 +27,7 @@ class Saves:
 
     def __init__(self) -> None:
         self._all: list[_Save] = []
-        # The handle that was saved, weakly (most often nobody looks at it again), and what keeps it.
+        # The handle that was saved, weakly (mostly nobody looks at it again), and what keeps it.
         self._asked: list[tuple[ref[Any], Any]] = []
         self.steps: tuple = ()  # those that saves are for from here on
 
