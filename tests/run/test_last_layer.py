@@ -591,6 +591,16 @@ def test_architectures_with_masks_of_their_own(name, wanted):
         assert mx.abs(value - plain).max().item() <= NEAR * mx.abs(plain).max().item()
 
 
+@pytest.mark.parametrize("length", [5, 6, 7, 12])
+def test_lengths_about_a_window(length):
+    """A window of six tokens: its mask is another one where the text is longer."""
+    model = mg.InterpretableModel(configs.build("olmo3"))
+    for tokens in (TEXTS[:, :length], TEXTS[:, : length - 1]):
+        graph = graph_of(model, tokens=tokens)
+        assert at_few(model, graph, tokens)
+        agree(model, graph, tokens=tokens, compile=False)
+
+
 @pytest.mark.slow
 def test_every_architecture_gives_the_same_and_most_do_with_less():
     applied = []
