@@ -28,6 +28,7 @@ SCRIPTS = (
     "memory",
     "algebra",
     "pushdown",
+    "prefix",
     "generation",
     "rooms",
 )
