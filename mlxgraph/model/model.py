@@ -11,8 +11,8 @@ import mlx.nn as nn
 
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
+from mlxgraph.analysis.predictions import get_token_predictions
 from mlxgraph.analysis.top import top
-from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.errors import (
     InputError,
     LoadOptionError,
@@ -33,6 +33,7 @@ from mlxgraph.model.generate import generate
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of
 from mlxgraph.model.runs import compile, explain, run
+from mlxgraph.model.sweep import sweep, sweep_plan
 from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
 from mlxgraph.model.weights import unembed, weight
@@ -167,6 +168,7 @@ class InterpretableModel:
     run, compile, explain = run, compile, explain
     pass_ = pass_
     generate, as_module = generate, as_module
+    sweep, sweep_plan = sweep, sweep_plan
 
     @overload
     def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...

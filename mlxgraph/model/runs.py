@@ -52,7 +52,8 @@ def explain(
     reuse: bool = False,
     **kwargs: Any,
 ) -> Explanation:
-    """What each rewrite makes of a graph, and what a run with these inputs will do.
+    """What each rewrite makes of a graph, and what a run with these inputs will do; of a list of
+    graphs, what a sweep of them will do.
 
     Returns: a page of text; nothing is computed.
     """
