@@ -29,6 +29,7 @@ SCRIPTS = (
     "algebra",
     "pushdown",
     "last_layer",
+    "prefix",
     "generation",
     "rooms",
 )
