@@ -60,6 +60,7 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
+from mlxgraph.errors.sweeps import ScoreError, SweepStopped
 from mlxgraph.errors.texts import (
     ChatError,
     LoadOptionError,
@@ -138,6 +139,7 @@ __all__ = [
     "PlainArrayError",
     "PositionError",
     "RewriteError",
+    "ScoreError",
     "ShapeError",
     "SharedByRowsError",
     "SingleCellError",
@@ -148,6 +150,7 @@ __all__ = [
     "TokenError",
     "TokenGradientError",
     "UnboundParamError",
+    "SweepStopped",
     "UnembeddingError",
     "UnknownAttributeError",
     "UnknownEntryError",
