@@ -52,7 +52,7 @@ def _picture_class() -> Any:
 
         def _repr_png_(self) -> bytes:
             page = BytesIO()
-            self.savefig(page, format="png", dpi=72)
+            self.savefig(page, format="png", dpi=100)
             return page.getvalue()
 
     return Picture
