@@ -34,6 +34,7 @@ from mlxgraph.errors.inputs import (
     failed_intervention,
 )
 from mlxgraph.errors.names import UnknownAttributeError
+from mlxgraph.errors.results import SingleCellError, UnknownLabelError
 from mlxgraph.errors.shapes import (
     AlignError,
     BoundsError,
@@ -141,6 +142,7 @@ __all__ = [
     "ScoreError",
     "ShapeError",
     "SharedByRowsError",
+    "SingleCellError",
     "SiteNameError",
     "StaleHandleError",
     "StateError",
@@ -152,6 +154,7 @@ __all__ = [
     "UnembeddingError",
     "UnknownAttributeError",
     "UnknownEntryError",
+    "UnknownLabelError",
     "UnknownNameError",
     "UnknownSiteError",
     "VocabularyError",
