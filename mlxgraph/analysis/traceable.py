@@ -56,6 +56,9 @@ class TraceLike(Protocol):
     @property
     def saved_values(self) -> dict[str, Any]: ...
 
+    @property
+    def graph(self) -> Any: ...
+
 
 class Traceable(Protocol):
     """A model that can be traced."""
@@ -80,6 +83,10 @@ class Traceable(Protocol):
     def encode(self, text: Any) -> list[int]: ...
 
     def token_to_str(self, token_id: int) -> str: ...
+
+    def single_token(self, text: str) -> int: ...
+
+    def sweep(self, x: Any, graphs: Any, **options: Any) -> Any: ...
 
 
 class CompiledLike(Protocol):
