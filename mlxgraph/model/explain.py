@@ -17,11 +17,12 @@ from mlxgraph.rewrite.pipeline import ALL
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.plan import Plan, make_plan
-from mlxgraph.trace.execute import PUSHDOWN, Options, as_written, rewritten
+from mlxgraph.trace.execute import LAST_LAYER, PUSHDOWN, Options, as_written, rewritten
 from mlxgraph.trace.indices import check_given, check_indices
 
 LAWS = {one.name: one.law for one in ALL} | {
-    PUSHDOWN: "the final norm and the head treat each position alone"
+    PUSHDOWN: "the final norm and the head treat each position alone",
+    LAST_LAYER: "of other positions the last layer needs no more than keys and values",
 }
 
 
@@ -62,7 +63,7 @@ def explain(
         for change in rewritten(engine, seen, census, call, names):
             parts += [f"after {change.name}: {LAWS[change.name]}", _indented(listing(change.graph))]
             last = change
-        plan = make_plan(last.graph, census, last.wanted)
+        plan = make_plan(last.graph, census, last.wanted, last.at)
         tried = engine.runner.tried(written, wanted, call, names)
     if len(parts) == 2:
         parts.append("no rewrite changes it" if names else "no rewrite is used")
@@ -80,6 +81,10 @@ def _told(plan: Plan, census: Census, call: Call, left_out: list[Site], failure:
         ]
         lines.append(f"  {' and '.join(deeds)} {site}")
     lines += [f"  leave out the write at {site}: no save can see it" for site in left_out]
+    if plan.last_layer is not None:
+        at = plan.last_layer
+        few = f"{at.stop - at.start} of {at.length} positions"
+        lines.append(f"  run {at.path} at {few}, its keys and values at {at.stop}")
     lines.append(f"  {_end(plan, census)}")
     lines.append(f"  {_how(plan, census, call, failure)}")
     return lines

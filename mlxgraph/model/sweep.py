@@ -26,6 +26,7 @@ from mlxgraph.model.sweep_result import Sweep
 from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
+from mlxgraph.sweep.explained import Forward
 from mlxgraph.sweep.schedule import Schedule
 from mlxgraph.sweep.variants import Axes, Variant, given_of, variants_of
 from mlxgraph.trace.execute import output_of
@@ -110,7 +111,7 @@ def sweep_plan(
     call = prepare(inputs, engine, forward_kwargs)
     refreshed(engine)
     if shared:
-        params = [
+        params: list[Mapping[str, Any]] = [
             {n: v for n, v in shared.items() if n in graph.params} | dict(own)
             for graph, own in zip(given.graphs, given.params, strict=True)
         ]
@@ -152,7 +153,23 @@ class SweepPlan:
 
     def explain(self) -> str:
         """What will be done, and what that saves: a page of text; nothing is computed."""
-        return self._schedule.explain()
+        return str(self._schedule.told())
+
+    @property
+    def forwards(self) -> Sequence[Forward]:
+        """The forwards that it takes, each with its variants, rows, positions, work and memory."""
+        return self._schedule.told().forwards
+
+    @property
+    def work(self) -> float:
+        """Layers times positions of all rows, the head counted by its weights."""
+        return self._schedule.told().work.all
+
+    @property
+    def work_of_a_loop(self) -> float:
+        """The same of one forward a variant."""
+        told = self._schedule.told()
+        return told.work.all if told.loop is None else told.loop.all
 
     def __str__(self) -> str:
         return self.explain()
@@ -165,8 +182,8 @@ class SweepPlan:
         bar = Progress(len(self._schedule.variants), progress)
         try:
             with bar, paused():
-                for done in self._schedule.steps():
-                    bar.advance(len(done))
+                for some in self._schedule.steps():
+                    bar.advance(len(some))
         except KeyboardInterrupt:
             done = sum(one is not None for one in self._schedule.values[: self._count])
             raise SweepStopped(done, self._count, self._result(), self) from None

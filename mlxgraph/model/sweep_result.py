@@ -88,7 +88,7 @@ class Sweep(Sequence[Any]):
         numbers = list(_flat(chosen, sizes))
         if not rest:
             return self._at(numbers[0])
-        names, values = ([of[k] for k in numbers] for of in (self._names, self._values))
+        names, values = [self._names[k] for k in numbers], [self._values[k] for k in numbers]
         return Sweep(names, values, rest)
 
     def __repr__(self) -> str:

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.evaluate.values import Values
 from mlxgraph.graph.census import Census
-from mlxgraph.graph.inside import parted
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
@@ -36,6 +35,7 @@ from mlxgraph.run.forward import ByHand, Stop
 from mlxgraph.run.inside import Watch
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.pushdown import Cut
+from mlxgraph.run.route import Route, route
 from mlxgraph.run.slabs import (
     UNKNOWN,
     Along,
@@ -66,64 +66,6 @@ def first_write(plan: Plan, census: Census) -> float:
     return min(map(census.position, plan.writes), default=NEVER)
 
 
-class Route(NamedTuple):
-    """Where a batch grows, and where it is made smaller.
-
-    Attributes:
-        holders: modules, none of which holds the layers, that some run writes inside of.
-        spared: modules in these that need not see the rows of runs that have not been written to.
-        carried: modules that are given several arrays with slabs, some of them from long before.
-    """
-
-    holders: frozenset[str]
-    spared: frozenset[str]
-    carried: frozenset[str]
-
-
-def route(
-    rows: Sequence[Row], census: Census, slabs: Slabs, containers: frozenset[str], tree: ModuleTree
-) -> Route:
-    """Where the batch of these runs grows."""
-    called = {site.path for site in census.outputs()}
-    firsts = {min(r.plan.writes, key=census.position) for r in rows if r.first != NEVER}
-    holders = {
-        path for site in firsts for path in _around(site) if path in called - containers
-    }
-    above = {path: next((p for p in _ancestors(path) if p in called), None) for path in called}
-    spared = {
-        path
-        for path in called - holders - containers
-        if above[path] in holders and _is_heavy(tree.modules.get(path))
-    }
-    carried = {
-        path
-        for path in called - containers
-        if above[path] in containers
-        and sum(one is not None for one in slabs.of(Site(path, INPUTS))) > 1
-    }
-    return Route(frozenset(holders), frozenset(spared), frozenset(carried))
-
-
-def _around(site: Site) -> list[str]:
-    """The modules that a site is inside of, the innermost first."""
-    inside = parted(site.path)
-    module = site.path if inside is None else inside[0]
-    own = [module] if inside is not None or site.port != OUTPUT else []
-    return [*own, *_ancestors(module)]
-
-
-def _ancestors(path: str) -> list[str]:
-    parts = path.split(".")
-    return [".".join(parts[:k]) for k in range(len(parts) - 1, 0, -1)] + ([""] if path else [])
-
-
-def _is_heavy(module: Any) -> bool:
-    """Whether a module multiplies by a matrix: the rest costs no more than copying its values."""
-    return module is not None and any(
-        isinstance(value, ARRAY) and value.ndim > 1 for value in leaves(module.parameters())
-    )
-
-
 def run_grown(
     rows: Sequence[Row],
     census: Census,
@@ -132,6 +74,7 @@ def run_grown(
     tree: ModuleTree,
     call: Call,
     cut: Cut | None = None,
+    base: bool = True,
 ) -> list[list[Any]]:
     """What each run saves, lazy.
 
@@ -140,11 +83,15 @@ def run_grown(
         containers: the modules that hold the layers, the model itself among them: there the batch
             grows from one layer to the next.
         cut: where only some positions of the stream go on, for all runs alike.
+        base: whether the call is of one slab, the unedited run's, which others join; or else of one
+            for each run, from the start, and no run has a first write (NEVER).
     Raises: CannotGrow, NodeFailure, and whatever the model raises.
     """
     if not any(row.plan.hooked or row.plan.calls_modules for row in rows):
         raise CannotGrow("nothing of the model is needed")
-    run = GrownRun(rows, census, slabs, containers, route(rows, census, slabs, containers, tree))
+    firsts = {min(r.plan.writes, key=census.position) for r in rows if r.first != NEVER}
+    way = route(firsts, census, slabs, containers, tree)
+    run = GrownRun(rows, census, slabs, containers, way, int(base))
     with tree.beyond.as_it_was():
         run.go(tree, call, cut)
         return [
@@ -167,6 +114,7 @@ class GrownRun:
         slabs: Slabs,
         containers: frozenset[str],
         route: Route,
+        base: int = 1,
     ):
         self._order, self._slabs, self._containers = census.order, slabs, containers
         self._route = route
@@ -186,7 +134,8 @@ class GrownRun:
         lasts = [row.plan.last for row in rows]
         self._last = max((one for one in lasts if one), key=census.position, default=None)
         self._seen: Counter[str] = Counter()
-        self._now = 1  # slabs in the module whose forward runs
+        self._base = base  # the slab of the first run
+        self._now = 1 if base else len(rows)  # slabs in the module whose forward runs
         self._cut: Cut | None = None
 
     def go(self, tree: ModuleTree, call: Call, cut: Cut | None) -> None:
@@ -240,7 +189,7 @@ class GrownRun:
         skipping = self._writers.get(after._replace(port=SKIP), ())
         if skipping:
             nodes = {k: self._plans[k].writes[after._replace(port=SKIP)] for k in skipping}
-            skipped = {k + 1: self.values[k][node] for k, node in nodes.items()}
+            skipped = {k + self._base: self.values[k][node] for k, node in nodes.items()}
             result = self._replaced(after, result, inside, inside, skipped, {})
         if after in self._stops or arrived > inside or path in self._fitted:
             result = self.through(after, result, inside, arrived)
@@ -255,7 +204,7 @@ class GrownRun:
         arrived = slabs_in(found, axes, self._now)
         wanted = arrived
         if path in self._fitted:
-            needed = bisect_left(self._firsts, self._order[after]) + 1
+            needed = bisect_left(self._firsts, self._order[after]) + self._base
             is_spared = path in self._route.spared and UNKNOWN not in axes
             wanted = needed if is_spared and self._is_known(after) else max(needed, arrived)
         self._now = wanted
@@ -283,15 +232,17 @@ class GrownRun:
         """
         when = self._order[site]
         have = have or slabs_in(leaves(value), self._slabs.of(site), self._now)
-        want = max(have, want, bisect_right(self._firsts, when) + 1)
+        want = max(have, want, bisect_right(self._firsts, when) + self._base)
         kept: dict[int, Any] = {}
         for k in self._readers.get(site, ()):
-            number = k + 1 if k + 1 < have else 0
+            number = k + self._base
+            number = number if number < have else 0
             if number not in kept:
                 kept[number] = same_data_in(self._slab(site, value, have, number))
             self.values[k].known[site_node(*site)] = kept[number]
         edited = {
-            k + 1: self.values[k][self._plans[k].writes[site]] for k in self._writers.get(site, ())
+            k + self._base: self.values[k][self._plans[k].writes[site]]
+            for k in self._writers.get(site, ())
         }
         if edited or want > have:
             value = self._replaced(site, value, have, want, edited, kept)
@@ -373,7 +324,9 @@ def _answering(run: GrownRun) -> Callable[..., Any]:
 
     def answer(path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         run = alive()
-        return original(*args, **kwargs) if run is None else run.answer(path, original, args, kwargs)
+        return (
+            original(*args, **kwargs) if run is None else run.answer(path, original, args, kwargs)
+        )
 
     return answer
 

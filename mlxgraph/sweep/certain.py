@@ -7,17 +7,20 @@ that the model returns is compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.evaluate.values import NodeFailure, source_values
+from mlxgraph.evaluate.values import NodeFailure
 from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
+from mlxgraph.graph.held import FULL
+from mlxgraph.graph.held import Along as Held
 from mlxgraph.graph.nested import is_container, leaves
 from mlxgraph.graph.node import Node, site_node
-from mlxgraph.graph.site import OUTPUT, Site
+from mlxgraph.graph.site import OUTPUT, SKIP, Site
+from mlxgraph.graph.values import Slice
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.grown import NEVER, Row, first_write, run_grown
@@ -39,6 +42,18 @@ def why_not_grown(shared: Shared, sites: Sequence[Site]) -> str:
         by_kind.setdefault(pattern_of(site), []).append(site)
     for kind, found in by_kind.items():
         reason = _kept(shared, ("grown", kind), lambda few, some=found: _tried(few, some))
+        if reason:
+            return reason
+    return ""
+
+
+def why_not_grown_later(shared: Shared, sites: Sequence[Site]) -> str:
+    """Why the batch cannot grow so in a forward that begins at a later position."""
+    by_kind: dict[str, list[Site]] = {}
+    for site in sorted(sites, key=shared.census.position):
+        by_kind.setdefault(pattern_of(site), []).append(site)
+    for kind, found in by_kind.items():
+        reason = _kept(shared, ("later", kind), lambda few, some=found: _tried_later(few, some))
         if reason:
             return reason
     return ""
@@ -93,8 +108,24 @@ def _tried(few: Shared, sites: Sequence[Site]) -> str:
     return _compared(few, graphs, [values[0] for values in together])
 
 
+def _tried_later(few: Shared, sites: Sequence[Site]) -> str:
+    """As `_tried`, on the tokens from the second on, with keys and values of the first."""
+    chosen = dict.fromkeys([sites[0], sites[-1]])
+    pairs = [*zip(chosen, STRENGTHS, strict=False)]
+    later = [_scaled(few, site, by) for site, by in pairs]
+    whole = [_scaled_from(few, site, by, 1) for site, by in pairs]
+    wanted = (site_node(""),)
+    rows = []
+    for graph in later:
+        plan = make_plan(graph, few.census, wanted)
+        rows.append(Row(plan, {}, first_write(plan, few.census)))
+    call, _ = few.from_position(1, None)
+    together = run_grown(rows, few.census, few.slabs, few.containers, few.runner.tree, call)
+    return _compared(few, whole, [values[0] for values in together], 1)
+
+
 def _tried_rows(few: Shared) -> str:
-    """A batch of two edited runs and a plain one, rows from the start."""
+    """A batch of two edited runs, rows from the start."""
     ends = [site for site in few.census.outputs() if site.path][:1]
     if few.layers:
         position = {few.census.order[site]: site for site in few.census.outputs()}
@@ -102,38 +133,54 @@ def _tried_rows(few: Shared) -> str:
     graphs = [_scaled(few, site, by) for site, by in zip(ends, STRENGTHS, strict=False)]
     wanted = (site_node(""),)
     rows = [Row(make_plan(graph, few.census, wanted), {}, NEVER) for graph in graphs]
-    together = run_grown(
-        rows, few.census, few.slabs, few.containers, few.runner.tree,
-        repeated(few.call, len(rows) + 1),
-    )  # fmt: skip
+    given = few.slabs, few.containers, few.runner.tree, repeated(few.call, len(rows))
+    together = run_grown(rows, few.census, *given, base=False)
     return _compared(few, graphs, [values[0] for values in together])
 
 
 def _scaled(few: Shared, site: Site, by: float) -> Graph:
     """An edit that multiplies the floats of a site."""
-    there = site._replace(port=OUTPUT) if site.port == "skip" else site
-    value, node = few.census.values[there], site_node(*there)
+    there = site._replace(port=OUTPUT) if site.port == SKIP else site
+    return _edit(few, there, lambda node, axis: Node(ops.MX_MULTIPLY, (node, by)))
+
+
+def _scaled_from(few: Shared, site: Site, by: float, start: int) -> Graph:
+    """The same from a position on."""
+    there = site._replace(port=OUTPUT) if site.port == SKIP else site
+
+    def scaled(node: Node, axis: Any) -> Node:
+        if isinstance(axis, Held):
+            axis = axis.held
+        if type(axis) is not int:
+            raise CannotGrow("no position of it can be named")
+        index = (Ellipsis, Slice(start, None, None), *(FULL,) * (-axis - 1))
+        part = Node(ops.MX_MULTIPLY, (Node(ops.GETITEM, (node, index)), by))
+        return Node(ops.UPDATE, (node, index, part))
+
+    return _edit(few, there, scaled)
+
+
+def _edit(few: Shared, site: Site, changed: Callable[[Node, Any], Node]) -> Graph:
+    value, node = few.census.values[site], site_node(*site)
+    axes = few.positions.axes(site) if few.call.tokens is not None else None
     if not is_container(value):
-        return Graph(writes=[(there, _times(node, by))])
+        return Graph(writes=[(site, changed(node, axes))])
+    along = leaves(axes) if axes is not None else [None] * len(leaves(value))
     parts = []
-    for k, leaf in enumerate(leaves(value)):
+    for k, (leaf, axis) in enumerate(zip(leaves(value), along, strict=True)):
         part = Node(ops.LEAF, (node, k))
         floats = isinstance(leaf, ARRAY) and mx.issubdtype(leaf.dtype, mx.floating)
-        parts.append(_times(part, by) if floats and leaf.ndim > 1 else part)
-    return Graph(writes=[(there, Node(ops.UNFLATTEN_LIKE, (node, *parts)))])
+        parts.append(changed(part, axis) if floats and leaf.ndim > 2 else part)
+    return Graph(writes=[(site, Node(ops.UNFLATTEN_LIKE, (node, *parts)))])
 
 
-def _times(node: Node, by: float) -> Node:
-    return Node(ops.MX_MULTIPLY, (node, by))
-
-
-def _compared(few: Shared, graphs: Sequence[Graph], together: Sequence[Any]) -> str:
+def _compared(few: Shared, graphs: Sequence[Graph], together: Sequence[Any], start: int = 0) -> str:
     wanted = (site_node(""),)
     for graph, mine in zip(graphs, together, strict=True):
         job = Job(graph, few.call, {}, Options(compile=False))
         alone = execute(few.engine, job, wanted)[0]
         for a, b in zip(leaves(mine), leaves(alone), strict=True):
-            if isinstance(b, ARRAY) and not _alike(a, b):
+            if isinstance(b, ARRAY) and not _alike(a, b[:, start:] if start else b):
                 return "what rows give together is not what each gives alone"
     return ""
 

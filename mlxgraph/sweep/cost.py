@@ -44,9 +44,9 @@ class Costs:
         inside, outside = _weights(shared)
         self._head = self.layers * outside / inside if inside else 0.0
 
-    def alone(self) -> Work:
-        """One forward of the bare model."""
-        return Work(self.layers * self.length, self._head * self.length)
+    def alone(self, kept: int | None = None) -> Work:
+        """One forward of one run.  Args: kept: how many positions the head sees, or all."""
+        return Work(self.layers * self.length, self._head * (kept or self.length))
 
     def grown(
         self, rows: Sequence[Planned], start: int = 0, kept: int | None = None, join: bool = True
@@ -58,8 +58,8 @@ class Costs:
         """
         positions = self.length - start
         depth = sum(self._layers_of(one) if join else self.layers for one in rows)
-        head = (len(rows) + 1) * self._head * (positions if kept is None else kept)
-        return Work((self.layers + depth) * positions, head)
+        head = (len(rows) + join) * self._head * (positions if kept is None else kept)
+        return Work((self.layers * join + depth) * positions, head)
 
     def least(self, rows: Iterable[Planned], firsts: Iterable[int], kept: int | None) -> Work:
         """What no way of sharing whole layers and positions can go below: one bare forward, and
@@ -88,8 +88,6 @@ def _weights(shared: Shared) -> tuple[int, int]:
     container = shared.engine.names.container
     inside = outside = 0
     for path, module in shared.runner.tree.modules.items():
-        if list(module.children()) and any(True for _ in module.leaf_modules()):
-            pass
         weight = module.get("weight") if hasattr(module, "get") else None
         if not isinstance(weight, ARRAY) or weight.ndim < 2:
             continue

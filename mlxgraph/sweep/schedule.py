@@ -24,13 +24,16 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
-from mlxgraph.run.grown import NEVER, Row, run_grown
+from mlxgraph.run.grown import NEVER, run_grown
+from mlxgraph.run.prefix import why_no_prefix
 from mlxgraph.run.pushdown import Cut
 from mlxgraph.run.slabs import CannotGrow, repeated
-from mlxgraph.sweep.certain import why_not_batched, why_not_grown
+from mlxgraph.sweep.certain import why_not_batched, why_not_grown, why_not_grown_later
 from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
+from mlxgraph.sweep.explained import Forward, Told, forward_of
 from mlxgraph.sweep.pace import Pace
 from mlxgraph.sweep.shared import Planned, Shared, pattern_of
+from mlxgraph.sweep.split import starts
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import Job, Options, execute
 
@@ -41,13 +44,19 @@ class Group(NamedTuple):
     """Variants that are done one way.
 
     Attributes: numbers: of the variants, those that join first before others; cut: what of the
-        output is computed; reason: why not a better way.
+        output is computed; reason: why not a better way; start: the first position computed.
     """
 
     way: str
     numbers: list[int]
     cut: Cut | None = None
     reason: str = ""
+    start: int = 0
+
+    @property
+    def kept(self) -> int | None:
+        """How many positions the head sees; None for all of them."""
+        return None if self.cut is None else self.cut.stop - self.cut.start
 
 
 class Schedule:
@@ -64,7 +73,8 @@ class Schedule:
         batch_size: int | None = None,
         memory_limit: int | None = None,
     ):
-        _check(batch_size, "batch_size"), _check(memory_limit, "memory_limit")
+        _check(batch_size, "batch_size")
+        _check(memory_limit, "memory_limit")
         self._engine, self._call, self.variants = engine, call, variants
         self._batch_size = batch_size
         self._limit = memory_limit or memory_for_a_forward()
@@ -113,11 +123,45 @@ class Schedule:
             (rest if why else grown).extend(some)
             reason = reason or why
         if grown:
-            grown.sort(key=lambda n: (self._plan(n).row.first, n))
-            yield Group(GROWN, grown, cut)
+            yield from self._by_position(cut, grown)
         if rest:
             why = why_not_batched(self.shared)
             yield Group(ALONE if why else BATCHED, sorted(rest), cut, why or reason)
+
+    def _by_position(self, cut: Cut | None, numbers: list[int]) -> Iterator[Group]:
+        """Runs in one growing batch, or in several that begin at later positions."""
+        assert self.costs is not None
+        numbers = sorted(numbers, key=lambda n: (self._plan(n).row.first, n))
+        depths: dict[int, int] = {0: 0}
+        for number in numbers:
+            plan = self._plan(number)
+            first = min(plan.first, self.costs.length - 1)
+            depth = self.shared.layers_after(plan.row.first)
+            depths[first] = depths.get(first, 0) + depth
+        at = starts(depths, self.costs.length, self.costs.layers) if len(depths) > 1 else [0]
+        why = ""
+        if at != [0]:
+            sites = [site for n in numbers if (site := self._plan(n).site) is not None]
+            why = why_no_prefix(self.shared.runner, self._call)
+            why = why or why_not_grown_later(self.shared, sites)
+        if why:
+            at = [0]
+        for begin, end in zip(at, [*at[1:], self.costs.length + 1], strict=True):
+            some = [n for n in numbers if begin <= self._plan(n).first < end]
+            if some:
+                yield self._cheapest(Group(GROWN, some, cut, why, begin))
+
+    def _cheapest(self, group: Group) -> Group:
+        """A group, or the same runs in a way that is less work: there is nothing to share where all
+        write in the first layer."""
+        assert self.costs is not None
+        loop = len(group.numbers) * self.costs.alone(group.kept).all
+        if self._work(group, group.numbers).all <= loop:
+            return group
+        few = group._replace(start=0, reason="they have nothing in common to share")
+        if len(group.numbers) == 1 or why_not_batched(self.shared):
+            return few._replace(way=ALONE)
+        return few._replace(way=BATCHED)
 
     def _plan(self, number: int) -> Planned:
         planned = self._planned[number]
@@ -141,9 +185,8 @@ class Schedule:
         """How many variants of a group the next forward takes."""
         if group.way == ALONE or self.costs is None:
             return 1
-        kept = None if group.cut is None else group.cut.stop - group.cut.start
-        most = self._limit // self.costs.bytes_of_a_row(0, kept) - 1
-        tokens = self.costs.rows * self.costs.length
+        most = self._limit // self.costs.bytes_of_a_row(group.start, group.kept) - 1
+        tokens = self.costs.rows * (self.costs.length - group.start)
         most = min(most, self._pace.size(tokens), self._batch_size or most)
         return max(1, most)
 
@@ -165,16 +208,16 @@ class Schedule:
 
     def _together(self, group: Group, chunk: list[int]) -> list[list[Any]]:
         shared = self.shared
-        rows = [self._plan(number).row for number in chunk]
-        call = shared.call
-        if group.way == BATCHED:
-            rows = [row._replace(first=NEVER) for row in rows]
-            call = repeated(call, len(rows) + 1)
+        call, cut = shared.call, group.cut
         with paused():
-            found = run_grown(
-                rows, shared.census, shared.slabs, shared.containers, shared.runner.tree, call,
-                group.cut,
-            )  # fmt: skip
+            rows = [shared.row_from(self._plan(number), group.start) for number in chunk]
+            if group.way == BATCHED:
+                rows = [row._replace(first=NEVER) for row in rows]
+                call = repeated(call, len(rows))
+            if group.start:
+                call, cut = shared.from_position(group.start, cut)
+            given = shared.slabs, shared.containers, shared.runner.tree, call, cut
+            found = run_grown(rows, shared.census, *given, base=group.way == GROWN)
         _evaluate(found)
         return found
 
@@ -186,11 +229,36 @@ class Schedule:
 
     # -- what it costs ----------------------------------------------------------------------------
 
+    def told(self) -> Told:
+        """What all of it will do, as far as can be told before: later batches may be made larger or
+        smaller by what the first ones take."""
+        costs, count = self.costs, len(self.variants)
+        layers, length = max(len(self.shared.layers), 1), self.shared.length
+        forwards: list[Forward] = []
+        for group in self.groups:
+            size = self.size_of_a_chunk(group)
+            for at in range(0, len(group.numbers), size):
+                chunk = group.numbers[at : at + size]
+                if costs is None or group.way == ALONE:
+                    work = Work(layers * length, 0.0) if costs is None else costs.alone(group.kept)
+                    forwards.append(Forward(ALONE, 1, 0, length, 1, work, 0, group.reason))
+                    continue
+                own = group.way, len(chunk), group.start, group.kept
+                forwards.append(forward_of(costs, *own, self._work(group, chunk), group.reason))
+        if costs is None:
+            return Told(count, layers, length, forwards, None, None, None, self._limit)
+        plans = [plan for plan in self._planned if plan is not None]
+        kepts = {group.kept for group in self.groups if group.way != ALONE}
+        kept = kepts.pop() if len(kepts) == 1 else None
+        least = costs.least(plans, [plan.first for plan in plans], kept)
+        alone = sum((costs.alone(kept) for _ in self.variants), Work(0.0, 0.0))
+        head = None if kept is None else (kept, length)
+        return Told(count, layers, length, forwards, alone, least, head, self._limit)
+
     def _work(self, group: Group, chunk: Sequence[int]) -> Work:
         assert self.costs is not None
-        kept = None if group.cut is None else group.cut.stop - group.cut.start
         rows = [self._plan(number) for number in chunk]
-        return self.costs.grown(rows, 0, kept, group.way == GROWN)
+        return self.costs.grown(rows, group.start, group.kept, group.way == GROWN)
 
 
 def _evaluate(values: Any) -> None:

@@ -8,16 +8,18 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from mlxgraph.evaluate.values import source_values
-from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
+from mlxgraph.rewrite.shift import Shift
 from mlxgraph.run.call import Call, is_stateful
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.grown import Row, first_write
 from mlxgraph.run.plan import Plan, make_plan
+from mlxgraph.run.prefix import Prefix, prefix_of
 from mlxgraph.run.pushdown import Cut, push_down, stream_entry
 from mlxgraph.run.slabs import CannotGrow, Slabs, repeated
+from mlxgraph.sweep.positions import Positions
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import as_written
 from mlxgraph.trace.indices import check_given, check_indices
@@ -32,11 +34,34 @@ class Planned(NamedTuple):
     Attributes:
         row: its run; cut: the positions of the output that it asks for, where no more are needed.
         site: that of its first write, or None.
+        shift: how it is done to a part of the text, where that is sure; wanted: what is wanted
+            where the output is cut.
     """
 
     row: Row
     cut: Cut | None
     site: Site | None
+    shift: Shift | None
+    wanted: tuple[Node, ...] | None
+
+    @property
+    def first(self) -> int:
+        """The first position that has to be computed for it alone."""
+        if self.shift is None:
+            return 0
+        return self.shift.first if self.cut is None else min(self.shift.first, self.cut.start)
+
+
+class _Known(NamedTuple):
+    """What is known of a graph on the call, whatever its params."""
+
+    graph: Graph
+    written: Graph
+    plan: Plan
+    cut: Cut | None
+    wanted: tuple[Node, ...]
+    indices: Any
+    numbers: Any
 
 
 class Shared:
@@ -50,9 +75,12 @@ class Shared:
         self.engine, self.call = engine, call
         self.runner = engine.runner
         self.census = self.runner.census(call)
-        self._plans: dict[int, tuple[Graph, Plan, Cut | None, Any, Any]] = {}
+        self._known: dict[int, _Known] = {}
+        self._later: dict[tuple[int, int], tuple[Graph, Plan]] = {}
         self._cuts: dict[tuple[Node, ...], tuple[Cut, tuple[Node, ...]] | None] = {}
+        self._prefix: Prefix | str | None = None
         self.alone = self._why_alone()
+        self.positions = Positions(engine, call, self.census)
 
     def _why_alone(self) -> str:
         call, census = self.call, self.census
@@ -112,36 +140,52 @@ class Shared:
 
         Raises: what is wrong with the graph on this call, before anything runs.
         """
-        known = self._plans.get(id(variant.graph))
-        if known is None or known[0] is not variant.graph:
-            known = self._plans[id(variant.graph)] = self._plan_of(variant)
-        graph, plan, cut, indices, numbers = known
-        if indices:
-            check_given(indices, graph, variant.params, self.call)
-        if numbers:
-            check_numbers(numbers, graph, variant.params)
+        known = self._known.get(id(variant.graph))
+        if known is None:
+            known = self._known[id(variant.graph)] = self._known_of(variant)
+        if known.indices:
+            check_given(known.indices, known.graph, variant.params, self.call)
+        if known.numbers:
+            check_numbers(known.numbers, known.graph, variant.params)
+        plan = known.plan
         if plan.gradients or plan.draws or not (plan.hooked or plan.calls_modules):
             return None
-        sources = source_values(plan.sources, graph.constants, variant.params)
+        sources = source_values(plan.sources, known.graph.constants, variant.params)
         site = min(plan.writes, key=self.census.position, default=None)
-        return Planned(Row(plan, sources, first_write(plan, self.census)), cut, site)
+        row = Row(plan, sources, first_write(plan, self.census))
+        shift = None if self.alone else self.positions.shift(known.written, sources)
+        cut_off = None if known.cut is None else known.wanted
+        return Planned(row, known.cut, site, shift, cut_off)
 
-    def _plan_of(self, variant: Variant) -> tuple[Graph, Plan, Cut | None, Any, Any]:
+    def _known_of(self, variant: Variant) -> _Known:
         graph, wanted = variant.graph, variant.wanted
         census, runner = self.census, self.runner
-        written = as_written(graph, wanted, census)
-        indices = check_indices(written.graph, wanted, census, runner)
-        numbers = numbers_in(written.graph, wanted, census, runner)
-        plan = make_plan(written.graph, census, wanted)
+        written = as_written(graph, wanted, census).graph
+        indices = check_indices(written, wanted, census, runner)
+        numbers = numbers_in(written, wanted, census, runner)
+        plan = make_plan(written, census, wanted)
         pushed = self._pushed(wanted, plan)
         if pushed is not None:
-            plan = make_plan(written.graph, census, pushed[1])
-            return graph, plan, pushed[0], indices, numbers
-        return graph, plan, None, indices, numbers
+            plan = make_plan(written, census, pushed[1])
+            bare = written.replace(saves=())
+            return _Known(graph, bare, plan, pushed[0], pushed[1], indices, numbers)
+        saving = written.replace(saves=[(str(k), node) for k, node in enumerate(wanted)])
+        return _Known(graph, saving, plan, None, wanted, indices, numbers)
 
-    def _pushed(
-        self, wanted: tuple[Node, ...], plan: Plan
-    ) -> tuple[Cut, tuple[Node, ...]] | None:
+    def row_from(self, planned: Planned, start: int) -> Row:
+        """A variant's run on the text from some position on."""
+        if not start:
+            return planned.row
+        assert planned.shift is not None
+        key = (id(planned.shift), start)
+        known = self._later.get(key)
+        if known is None:
+            graph = planned.shift.at(start)
+            wanted = planned.wanted or tuple([node for _, node in graph.saves])
+            known = self._later[key] = (graph, make_plan(graph, self.census, wanted))
+        return planned.row._replace(plan=known[1])
+
+    def _pushed(self, wanted: tuple[Node, ...], plan: Plan) -> tuple[Cut, tuple[Node, ...]] | None:
         """Where the stream can be cut for what is wanted, which then counts from the cut on."""
         if plan.gradients or self.alone:
             return None
@@ -163,6 +207,16 @@ class Shared:
         if pushed is None or runner.pushed(bare, wanted, census, self.call) is None:
             return None
         return pushed.cut, pushed.saves
+
+    def from_position(self, start: int, cut: Cut | None) -> tuple[Call, Cut | None]:
+        """The call on the text from a position on, and where its stream is cut there."""
+        if self._prefix is None:
+            self._prefix = prefix_of(self.runner, self.call)
+        assert isinstance(self._prefix, Prefix)
+        args, kwargs = (self.call.args[0][:, start:],), {"cache": self._prefix.caches(start)}
+        if cut is not None:
+            cut = Cut(cut.norm, cut.start - start, cut.stop - start)
+        return self.call._replace(args=args, kwargs=kwargs), cut
 
     # -- work -------------------------------------------------------------------------------------
 

@@ -93,7 +93,8 @@ def _grid(graph: Graph | None, given: Any, over: Any) -> Given:
         for name in values:
             if name not in graph.params:
                 raise UnknownNameError("param", name, graph.params)
-    cells = [dict(zip(values, cell, strict=True)) for cell in product(*values.values())]
+    grid = product(*values.values())
+    cells: list[Mapping[str, Any]] = [dict(zip(values, cell, strict=True)) for cell in grid]
     axes = {name: tuple(map(_label, listed, range(len(listed)))) for name, listed in values.items()}
     return Given([graph] * len(cells), cells, axes)
 
