@@ -109,15 +109,16 @@ def part(spans: Sequence[Span]) -> tuple[slice, ...]:
 class Recorder:
     """Graphs of single edits on one text.
 
-    Args: row: the text, as an input of one row.
+    Args: row: the text, as an input of one row, or of several copies of it.
     """
 
     def __init__(self, model: Traceable, row: mx.array):
         self._model, self._row = model, row
+        self._bare = model.without_edits()  # whose edits would be in each graph, and made twice
         self._known: dict[tuple, tuple[Place, Any]] = {}
         self.paths = {k: model.layers[k].path for k in range(len(model.layers))}
-        with model.trace(row) as trace:
-            self._is_plain = isinstance(model.output, mx.array)
+        with self._bare.trace(row) as trace:
+            self._is_plain = isinstance(self._bare.output, mx.array)
             if not self._is_plain:
                 self._save()
         self.nothing = trace.graph
@@ -141,7 +142,7 @@ class Recorder:
         return graph.replace(constants=(value,))
 
     def _recorded(self, place: Place, spans: tuple[Span, ...], value: mx.array, added: bool) -> Any:
-        model, index = self._model, part(spans)
+        model, index = self._bare, part(spans)
         with model.trace(self._row) as trace:
             there = first_array(value_at(model, place.name))
             if added:
@@ -156,32 +157,41 @@ class Recorder:
         return trace.graph
 
     def _save(self) -> None:
-        first_array(self._model.output)[:, -1].save("logits")
+        first_array(self._bare.output)[:, -1].save("logits")
 
     def swept(self, graphs: Sequence[Any], score: Score, options: Mapping[str, Any]) -> np.ndarray:
-        """The score of each graph's run; NaN for what a stopped sweep has not done.
+        """The score of each graph's run, the mean over the rows of the input.
 
         Args: score: of one logit vector, or of two: then the other is that of the run without
             edits.
-        Raises: Stopped, with the numbers that are there.
+        Raises: Stopped, with the numbers that are there, NaN for the rest.
         """
+        count = len(graphs)
         try:
             if self._is_plain:
                 found = self._model.sweep(self._row, list(graphs), metric=score, **options)
-                return np.asarray(found, dtype=np.float32).reshape(-1)
+                return _means(found, count)
             runs = self._model.sweep(self._row, [*graphs, self.nothing], **options)
         except SweepStopped as stopped:
-            raise Stopped(stopped, len(graphs), self._is_plain) from None
-        logits = [runs[k]["logits"][0] for k in range(len(runs))]
-        numbers = [score(one, logits[-1]).item() for one in logits[:-1]]
-        return np.asarray(numbers, dtype=np.float32)
+            nothing = np.full(count, np.nan, dtype=np.float32)
+            done = _means(stopped.result, count) if self._is_plain else nothing
+            raise Stopped(stopped, done) from None
+        plain = runs[count]["logits"]
+        numbers = [
+            score(logits, plain[row]).item()
+            for k in range(count)
+            for row, logits in enumerate(runs[k]["logits"])
+        ]
+        return _means(numbers, count)
 
 
-class Stopped(Exception):  # noqa: N818 - carries what is done from one room of a call to another
-    """A sweep was interrupted.  Attributes: numbers: NaN for what is not done; error: to raise."""
+def _means(found: Any, count: int) -> np.ndarray:
+    numbers = np.asarray(found, dtype=np.float32).reshape(count, -1)
+    return numbers.astype(np.float64).mean(axis=1).astype(np.float32)
 
-    def __init__(self, error: SweepStopped, count: int, has_numbers: bool):
-        self.error = error
-        self.numbers = np.full(count, np.nan, dtype=np.float32)
-        if has_numbers:
-            self.numbers = np.asarray(error.result, dtype=np.float32).reshape(-1)
+
+class Stopped(Exception):  # noqa: N818 - carries what is done from one page of a call to another
+    """A sweep was interrupted.  Attributes: error: to raise; numbers: NaN for what is not done."""
+
+    def __init__(self, error: SweepStopped, numbers: np.ndarray):
+        self.error, self.numbers = error, numbers

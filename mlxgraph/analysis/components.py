@@ -29,7 +29,7 @@ class Place(NamedTuple):
     Attributes:
         name: the site that is written; base: one whose value is added to it in the forward, where
             the component is the sum of both.
-        shape: of the value; positions: its axes of positions; heads: how many there are, or 0.
+        shape, dtype: of the value; positions: its axes of positions; heads: their number, or 0.
         alike: equal where a graph of one place, aimed at the other's layer, is the other's.
     """
 
@@ -38,6 +38,7 @@ class Place(NamedTuple):
     name: str
     base: str
     shape: tuple[int, ...]
+    dtype: mx.Dtype
     positions: tuple[int, ...]
     heads: int
     alike: tuple
@@ -80,10 +81,10 @@ def places_of(
                 if asked:
                     raise
     looked, failed = _looked_at(model, row, [name for name, _ in sites.values()])
-    for error in failed.values():
-        missing = missing or error
+    for failure in failed.values():
+        missing = missing or failure
         if asked:
-            raise error
+            raise failure
     sites = {layer: found for layer, found in sites.items() if found[0] in looked}
     if not sites and missing is not None:
         raise missing
@@ -92,13 +93,20 @@ def places_of(
     modules = {path for path, _ in model.named_modules()}
     found = []
     for layer, (name, base) in sites.items():
-        shape, kind = looked[name]
+        shape, dtype, kind = looked[name]
         inside = name.rpartition(".")[2] in INSIDE and name not in modules
         tail = name.removeprefix(blocks[layer])
-        alike = (tail, bool(base), shape, kind, type(model.layers[layer].module).__qualname__)
+        alike = (
+            tail,
+            bool(base),
+            shape,
+            str(dtype),
+            kind,
+            type(model.layers[layer].module).__qualname__,
+        )
         positions = tuple(axes[name][1])
         heads = shape[HEADS] if inside else 0
-        found.append(Place(component, layer, name, base, shape, positions, heads, alike))
+        found.append(Place(component, layer, name, base, shape, dtype, positions, heads, alike))
     return found
 
 
@@ -108,19 +116,18 @@ def _site(model: Traceable, block: str, component: str) -> str:
         return block
     if component == RESID_PRE:
         return f"{block}.input"
+    own = f"{block}.{component}"
+    if component in INSIDE and all(path != own for path, _ in model.named_modules()):
+        own = f"{block}.attn.{component}"
     try:
-        found = model.sites(f"{block}.{component}")
+        found = model.sites(own)
     except UnknownSiteError:
-        if component not in INSIDE:
-            raise _unknown(model, block, component) from None
-        try:
-            found = model.sites(f"{block}.attn.{component}")
-        except UnknownSiteError:
-            raise _unknown(model, block, component) from None
+        raise _unknown(model, block, component) from None
     if len(found) != 1:
+        tails = [name.removeprefix(f"{block}.") for name in found]
         raise InputError(
             f"{component!r} is {len(found)} sites of {block}, and a component is one.\n"
-            f"  Write a list of names for several: component={found[:2]}, without the layer."
+            f"  Write a list of names for several: component={tails[:2]}."
         )
     return found[0]
 
@@ -146,9 +153,9 @@ def _no_middle(block: str) -> UnknownSiteError:
 
 def _looked_at(
     model: Traceable, row: mx.array, names: Iterable[str]
-) -> tuple[dict[str, tuple[tuple[int, ...], tuple]], dict[str, Exception]]:
-    """The shape of each site's value and what kind of value it is; and why others have none."""
-    found: dict[str, tuple[tuple[int, ...], tuple]] = {}
+) -> tuple[dict[str, tuple[tuple[int, ...], mx.Dtype, str]], dict[str, Exception]]:
+    """The shape, dtype and kind of each site's value; and why others have none."""
+    found: dict[str, tuple[tuple[int, ...], mx.Dtype, str]] = {}
     failed: dict[str, Exception] = {}
     with model.trace(row):
         for name in names:
@@ -162,5 +169,5 @@ def _looked_at(
                 raise InputError(
                     f"{name} gives a {type(value).__name__}, which holds no array to put in place."
                 )
-            found[name] = tuple(value.shape), (str(value.dtype), type(whole).__qualname__)
+            found[name] = tuple(value.shape), value.dtype, type(whole).__qualname__
     return found, failed

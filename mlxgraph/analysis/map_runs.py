@@ -96,7 +96,9 @@ def _keys_moved(value: mx.array, place: Place, match: Match) -> mx.array:
     return mx.pad(value[tuple(taken)], around, constant_values=nothing)
 
 
-def in_percent(found: np.ndarray, clean: float, corrupted: float, metric: str) -> np.ndarray:
+def in_percent(
+    found: np.ndarray, clean: float, corrupted: float, metric: str, runs: str = "both texts"
+) -> np.ndarray:
     """Scores in percent of the way from the corrupted to the clean one.
 
     Raises: BaselineError where the two are one, or not finite.
@@ -109,7 +111,7 @@ def in_percent(found: np.ndarray, clean: float, corrupted: float, metric: str) -
         )
     if clean == corrupted:
         raise BaselineError(
-            f"both texts give the same {metric} at the last position ({clean:g}): there is nothing"
+            f"{runs} give the same {metric} at the last position ({clean:g}): there is nothing"
             " to recover.\n  Choose texts that lead to different predictions, or write"
             " normalize=False."
         )

@@ -8,7 +8,7 @@ sweep, whose runs share what comes before their patch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import mlx.core as mx
 import numpy as np
@@ -44,7 +44,7 @@ from mlxgraph.plot.recovery import recovery_bars
 DENOISE, NOISE = "denoise", "noise"
 
 
-class Recovery(Effects, dict):
+class Recovery(Effects, dict):  # type: ignore[misc]  # a dict, which has no hash
     """Effects by layer alone, which are a dict too: `{layer: recovery in percent}`.
 
     Attributes:
@@ -84,7 +84,10 @@ def activation_patching(
     targets: Any = None,
     normalize: bool = True,
     direction: str = "denoise",
-    **sweep_options: Any,
+    average: Literal[True] = True,
+    batch_size: int | None = None,
+    memory_limit: int | None = None,
+    progress: bool | None = None,
 ) -> Recovery: ...
 
 
@@ -107,7 +110,9 @@ def activation_patching(
     normalize: bool = True,
     direction: str = "denoise",
     average: bool = True,
-    **sweep_options: Any,
+    batch_size: int | None = None,
+    memory_limit: int | None = None,
+    progress: bool | None = None,
 ) -> Effects: ...
 
 

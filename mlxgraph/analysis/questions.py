@@ -145,7 +145,12 @@ def chosen_heads(heads: Any, places: Mapping[str, list[Place]]) -> Chosen | None
     for some in places.values():
         for place in some:
             if not place.heads:
-                raise HeadsError(place.name, f"component {place.component!r}", str(here()))
+                raise HeadsError(
+                    place.name,
+                    f"component {place.component!r}",
+                    str(here()),
+                    f"Leave heads out, or name one of {', '.join(map(repr, INSIDE))}.",
+                )
     most = max(counts, default=0)
     if isinstance(heads, str):
         if heads != "all":
