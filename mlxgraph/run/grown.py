@@ -19,6 +19,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 from mlxgraph.evaluate.evaluate import same_data_in
@@ -33,6 +34,7 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call
 from mlxgraph.run.forward import ByHand, Stop
 from mlxgraph.run.inside import Watch
+from mlxgraph.run.late import Late
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.pushdown import Cut
 from mlxgraph.run.route import Route, route
@@ -75,6 +77,7 @@ def run_grown(
     call: Call,
     cut: Cut | None = None,
     base: bool = True,
+    late: Late | None = None,
 ) -> list[list[Any]]:
     """What each run saves, lazy.
 
@@ -85,6 +88,8 @@ def run_grown(
         cut: where only some positions of the stream go on, for all runs alike.
         base: whether the call is of one slab, the unedited run's, which others join; or else of one
             for each run, from the start, and no run has a first write (NEVER).
+        late: the last block, where it runs at the positions of the cut alone; nothing is read or
+            written in it or after it, but for the output.
     Raises: CannotGrow, NodeFailure, and whatever the model raises.
     """
     if not any(row.plan.hooked or row.plan.calls_modules for row in rows):
@@ -93,7 +98,7 @@ def run_grown(
     way = route(firsts, census, slabs, containers, tree)
     run = GrownRun(rows, census, slabs, containers, way, int(base))
     with tree.beyond.as_it_was():
-        run.go(tree, call, cut)
+        run.go(tree, call, cut, late)
         return [
             [map_nested(values[node], _own) for node in row.plan.saves]
             for row, values in zip(rows, run.values, strict=True)
@@ -137,13 +142,16 @@ class GrownRun:
         self._base = base  # the slab of the first run
         self._now = 1 if base else len(rows)  # slabs in the module whose forward runs
         self._cut: Cut | None = None
+        self._late: Late | None = None
 
-    def go(self, tree: ModuleTree, call: Call, cut: Cut | None) -> None:
+    def go(self, tree: ModuleTree, call: Call, cut: Cut | None, late: Late | None) -> None:
         """Run the forward as far as somebody needs it."""
-        self._cut = cut
+        self._late, self._cut = late, None if late else cut
         hooked = {path for plan in self._plans for path in plan.hooked} | self._fitted
-        if cut is not None:
-            hooked.add(cut.norm.path)
+        if self._cut is not None:
+            hooked.add(self._cut.norm.path)
+        if late is not None:
+            hooked.add(late.path)
         inside = frozenset[str]().union(*[plan.inside for plan in self._plans])
         hook = _answering(self)
         watch = None
@@ -184,6 +192,8 @@ class GrownRun:
             outer = self._now
             (args, kwargs), arrived = self._fit(before, after, (args, kwargs))
             inside = self._now
+            if self._late is not None and path == self._late.path:
+                original = partial(self._late.run, original)
             result = original(*args, **kwargs)
             self._now = outer
         skipping = self._writers.get(after._replace(port=SKIP), ())

@@ -36,6 +36,13 @@ class KeysAndValues:
         self._kept: Any = None
         self._asked = 0
 
+    @classmethod
+    def of(cls, keys: mx.array, values: mx.array | None, start: int) -> KeysAndValues:
+        """What another cache holds after a first pass, for a second that begins at `start`."""
+        made = cls()
+        made._kept, made._asked, made.offset = (keys, values), 1, start
+        return made
+
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """All keys and values, (batch, heads, length, head dimension)."""
         self._asked += 1

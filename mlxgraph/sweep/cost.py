@@ -7,7 +7,7 @@ how many positions are looked at, are counted in it by their weights.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -49,27 +49,46 @@ class Costs:
         return Work(self.layers * self.length, self._head * (kept or self.length))
 
     def grown(
-        self, rows: Sequence[Planned], start: int = 0, kept: int | None = None, join: bool = True
+        self,
+        rows: Sequence[Planned],
+        start: int = 0,
+        kept: int | None = None,
+        join: bool = True,
+        late: bool = False,
     ) -> Work:
         """A forward of several runs, slab 0 among them.
 
         Args: start: the first position that is computed; kept: how many positions the head sees;
-            join: whether the batch grows on the way, or is whole from the start.
+            join: whether the batch grows on the way, or is whole from the start; late: whether the
+            last layer runs at the positions of the head alone.
         """
         positions = self.length - start
         depth = sum(self._layers_of(one) if join else self.layers for one in rows)
-        head = (len(rows) + join) * self._head * (positions if kept is None else kept)
-        return Work((self.layers * join + depth) * positions, head)
+        seen = positions if kept is None else kept
+        saved = (len(rows) + join) * (positions - seen) if late else 0
+        layers = (self.layers * join + depth) * positions - saved
+        return Work(layers, (len(rows) + join) * self._head * seen)
 
-    def least(self, rows: Iterable[Planned], firsts: Iterable[int], kept: int | None) -> Work:
+    def least(
+        self, rows: Iterable[Planned], kept: int | None, late: Callable[[Planned], bool]
+    ) -> Work:
         """What no way of sharing whole layers and positions can go below: one bare forward, and
-        of each run the layers after its first write, from its first edited position on."""
-        layers, count = 0.0, 1
-        for one, first in zip(rows, firsts, strict=True):
-            layers += self._layers_of(one) * (self.length - min(first, self.length))
+        of each run the layers after its first write, from its first edited position on.
+
+        Args: late: whether the last layer of a run is needed at the kept positions alone.
+        """
+        layers = whole = 0.0
+        count = 1
+        for one in rows:
+            positions, depth = self.length - min(one.first, self.length), self._layers_of(one)
+            layers += depth * positions
+            if kept is not None and depth and late(one):
+                layers -= max(positions - kept, 0)
+            whole += self.layers * self.length
             count += 1
-        head = count * self._head * (self.length if kept is None else kept)
-        return Work(self.layers * self.length + layers, head)
+        head = self._head * (self.length if kept is None else kept)
+        shared = self.layers * self.length + layers
+        return Work(shared, count * head) if shared < whole else Work(whole, (count - 1) * head)
 
     def _layers_of(self, one: Planned) -> int:
         return self._shared.layers_after(one.row.first) if len(self._shared.layers) else 1

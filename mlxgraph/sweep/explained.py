@@ -11,6 +11,7 @@ _WAYS = {
     "grown": "in a batch that grows where each variant first writes",
     "batched": "in a batch from the first layer on",
     "alone": "a forward each",
+    "kept": "1 forward of the unedited run, of which keys and values are kept",
 }
 
 
@@ -18,7 +19,8 @@ class Forward(NamedTuple):
     """One forward of a sweep.
 
     Attributes:
-        way: `"grown"`, `"batched"` or `"alone"`; variants: how many it does.
+        way: `"grown"`, `"batched"` or `"alone"`, or `"kept"` of the one whose keys and values
+            others begin with; variants: how many it does.
         start: the first position that is computed; positions: how many are.
         rows: how many it ends with, the unedited run's among them.
         work: layers times positions, of all rows; memory: bytes of values at its end, about.
@@ -95,6 +97,8 @@ def _alike(forwards: Sequence[Forward]) -> Iterator[tuple[Forward, int]]:
 
 
 def _line(forward: Forward, times: int, length: int) -> str:
+    if forward.way == "kept":
+        return _WAYS["kept"]
     if forward.way == "alone":
         return f"{_n(times, 'forward')}: {_n(times, 'variant')}, {_WAYS['alone']}"
     where = "all positions" if not forward.start else f"positions {forward.start}–{length - 1}"
@@ -121,6 +125,13 @@ def forward_of(
     costs: Costs, way: str, count: int, start: int, kept: int | None, work: Work, reason: str
 ) -> Forward:
     """One forward, as it is told."""
-    rows = (count + 1) * costs.rows
-    memory = (count + 1) * costs.bytes_of_a_row(start, kept)
+    slabs = count + (way == "grown")
+    rows, memory = slabs * costs.rows, slabs * costs.bytes_of_a_row(start, kept)
     return Forward(way, count, start, costs.length - start, rows, work, memory, reason)
+
+
+def prefix_forward(costs: Costs) -> Forward:
+    """The unedited run, whose keys and values others begin with."""
+    work = Work(costs.layers * costs.length, 0.0)
+    memory = costs.rows * costs.bytes_of_a_row(0, 0)
+    return Forward("kept", 0, 0, costs.length, costs.rows, work, memory)

@@ -30,10 +30,10 @@ from mlxgraph.run.pushdown import Cut
 from mlxgraph.run.slabs import CannotGrow, repeated
 from mlxgraph.sweep.certain import why_not_batched, why_not_grown, why_not_grown_later
 from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
-from mlxgraph.sweep.explained import Forward, Told, forward_of
+from mlxgraph.sweep.explained import Forward, Told, forward_of, prefix_forward
 from mlxgraph.sweep.pace import Pace
 from mlxgraph.sweep.shared import Planned, Shared, pattern_of
-from mlxgraph.sweep.split import starts
+from mlxgraph.sweep.split import FORWARD, starts
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import Job, Options, execute
 
@@ -122,23 +122,24 @@ class Schedule:
             why = reason or why_not_grown(self.shared, sites)
             (rest if why else grown).extend(some)
             reason = reason or why
-        if grown:
-            yield from self._by_position(cut, grown)
+        for part in self._by_last_layer(cut, grown):
+            if part:
+                yield from self._by_position(cut, part)
         if rest:
             why = why_not_batched(self.shared)
             yield Group(ALONE if why else BATCHED, sorted(rest), cut, why or reason)
 
     def _by_position(self, cut: Cut | None, numbers: list[int]) -> Iterator[Group]:
         """Runs in one growing batch, or in several that begin at later positions."""
-        assert self.costs is not None
+        costs, depths = self.costs, dict[int, int]()
+        assert costs is not None
         numbers = sorted(numbers, key=lambda n: (self._plan(n).row.first, n))
-        depths: dict[int, int] = {0: 0}
         for number in numbers:
             plan = self._plan(number)
-            first = min(plan.first, self.costs.length - 1)
+            first = min(plan.first, costs.length - 1)
             depth = self.shared.layers_after(plan.row.first)
             depths[first] = depths.get(first, 0) + depth
-        at = starts(depths, self.costs.length, self.costs.layers) if len(depths) > 1 else [0]
+        at = starts(depths, costs.length, costs.layers, costs.rows)
         why = ""
         if at != [0]:
             sites = [site for n in numbers if (site := self._plan(n).site) is not None]
@@ -146,10 +147,25 @@ class Schedule:
             why = why or why_not_grown_later(self.shared, sites)
         if why:
             at = [0]
-        for begin, end in zip(at, [*at[1:], self.costs.length + 1], strict=True):
+        for begin, end in zip(at, [*at[1:], costs.length + 1], strict=True):
             some = [n for n in numbers if begin <= self._plan(n).first < end]
             if some:
                 yield self._cheapest(Group(GROWN, some, cut, why, begin))
+
+    def _by_last_layer(self, cut: Cut | None, numbers: list[int]) -> list[list[int]]:
+        """Those that leave the last layer alone, which then runs at few positions, and the others;
+        all together where that costs less than one forward more."""
+        costs = self.costs
+        assert costs is not None
+        if cut is None or not self.shared.late_at(cut):
+            return [numbers]
+        begins = self.shared.last_begins
+        early = [n for n in numbers if self.shared.is_before(self._plan(n), begins)]
+        spared = [costs.length - self._plan(n).first - (cut.stop - cut.start) for n in early]
+        if sum(spared) * costs.rows <= costs.layers * (FORWARD + costs.length):
+            return [numbers]
+        rest = set(early)
+        return [early, [n for n in numbers if n not in rest]]
 
     def _cheapest(self, group: Group) -> Group:
         """A group, or the same runs in a way that is less work: there is nothing to share where all
@@ -210,14 +226,16 @@ class Schedule:
         shared = self.shared
         call, cut = shared.call, group.cut
         with paused():
-            rows = [shared.row_from(self._plan(number), group.start) for number in chunk]
+            plans = [self._plan(number) for number in chunk]
+            rows = [shared.row_from(plan, group.start) for plan in plans]
             if group.way == BATCHED:
                 rows = [row._replace(first=NEVER) for row in rows]
                 call = repeated(call, len(rows))
             if group.start:
                 call, cut = shared.from_position(group.start, cut)
+            late = shared.late(group.cut, plans, group.start)
             given = shared.slabs, shared.containers, shared.runner.tree, call, cut
-            found = run_grown(rows, shared.census, *given, base=group.way == GROWN)
+            found = run_grown(rows, shared.census, *given, base=group.way == GROWN, late=late)
         _evaluate(found)
         return found
 
@@ -247,18 +265,27 @@ class Schedule:
                 forwards.append(forward_of(costs, *own, self._work(group, chunk), group.reason))
         if costs is None:
             return Told(count, layers, length, forwards, None, None, None, self._limit)
+        if any(group.start for group in self.groups):
+            forwards.insert(0, prefix_forward(costs))
         plans = [plan for plan in self._planned if plan is not None]
         kepts = {group.kept for group in self.groups if group.way != ALONE}
         kept = kepts.pop() if len(kepts) == 1 else None
-        least = costs.least(plans, [plan.first for plan in plans], kept)
+        least = costs.least(plans, kept, self._is_late)
         alone = sum((costs.alone(kept) for _ in self.variants), Work(0.0, 0.0))
         head = None if kept is None else (kept, length)
         return Told(count, layers, length, forwards, alone, least, head, self._limit)
 
+    def _is_late(self, plan: Planned) -> bool:
+        """Whether the last layer of a run is needed at the positions of its cut alone."""
+        if plan.cut is None or self.shared.late_at(plan.cut) is None:
+            return False
+        return self.shared.is_before(plan, self.shared.last_begins)
+
     def _work(self, group: Group, chunk: Sequence[int]) -> Work:
         assert self.costs is not None
         rows = [self._plan(number) for number in chunk]
-        return self.costs.grown(rows, group.start, group.kept, group.way == GROWN)
+        late = all(map(self._is_late, rows))
+        return self.costs.grown(rows, group.start, group.kept, group.way == GROWN, late)
 
 
 def _evaluate(values: Any) -> None:

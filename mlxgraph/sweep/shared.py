@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 from mlxgraph.evaluate.values import source_values
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.site import Site
+from mlxgraph.graph.site import INPUTS, Site
 from mlxgraph.rewrite.shift import Shift
 from mlxgraph.run.call import Call, is_stateful
 from mlxgraph.run.engine import Engine
-from mlxgraph.run.grown import Row, first_write
+from mlxgraph.run.grown import NEVER, Row, first_write
+from mlxgraph.run.late import Late
 from mlxgraph.run.plan import Plan, make_plan
 from mlxgraph.run.prefix import Prefix, prefix_of
 from mlxgraph.run.pushdown import Cut, push_down, stream_entry
 from mlxgraph.run.slabs import CannotGrow, Slabs, repeated
+from mlxgraph.run.two_passes import AtPositions
 from mlxgraph.sweep.positions import Positions
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import as_written
@@ -217,6 +219,29 @@ class Shared:
         if cut is not None:
             cut = Cut(cut.norm, cut.start - start, cut.stop - start)
         return self.call._replace(args=args, kwargs=kwargs), cut
+
+    def late(self, cut: Cut | None, rows: Sequence[Planned], start: int) -> Late | None:
+        """The last block at the positions of the cut, where nothing is read or written in it."""
+        at = None if cut is None else self.late_at(cut)
+        begins = self.last_begins
+        if at is None or not all(self.is_before(row, begins) for row in rows):
+            return None
+        return Late(at, start)
+
+    def late_at(self, cut: Cut) -> AtPositions | None:
+        """How the last block runs at some positions alone, where that is sure."""
+        return self.runner.last_layer.at(self.census, self.call, cut.start, cut.stop)
+
+    @cached_property
+    def last_begins(self) -> float:
+        """The census position at which the last block begins, or NEVER."""
+        path = self.runner.last_layer.block(self.census)
+        return NEVER if path is None else self.census.order[Site(path, INPUTS)]
+
+    def is_before(self, planned: Planned, when: float) -> bool:
+        """Whether a variant is done by then, but for what it asks of the output."""
+        stops = planned.row.plan.stops - {Site("")}
+        return all(self.census.position(site) <= when for site in stops)
 
     # -- work -------------------------------------------------------------------------------------
 
