@@ -89,7 +89,7 @@ def ablation(
     places, found_layers = placed(model, row, component, layers)
     if how == RESAMPLE:  # positions that all of them have
         start, stop = max(m.start for m in matches), min(m.stop for m in matches)
-        match = match._replace(start=start, stop=stop)
+        match = match.between(start, stop)
     chosen, own_heads = chosen_positions(positions, match), chosen_heads(heads, places)
     grid = grid_of(component, [*places], found_layers, chosen, own_heads)
     for one in matches:

@@ -107,6 +107,7 @@ def causal_trace(
     check_axes(places, chosen, match)
     every = places if layers is None else placed(model, row, component, None)[0]
     kept, clean = kept_of(model, row, every)
+    clean = clean.astype(mx.float32)
     score = _score(model, metric, targets, clean)
     path = _embedding(model, row, embedding)
     noised, scale = _noised(model, row, path, where, noise, samples, seed)
@@ -287,6 +288,6 @@ def _restored(
     whole = None
     for place in sorted(places, key=lambda place: place.layer):
         if place.layer in window and (cell.head is None or cell.head < place.heads):
-            graph = patch_graph(recorder, cell._replace(place=place), kept, match)
+            graph = patch_graph(recorder, cell.of(place), kept, match)
             whole = graph if whole is None else whole >> graph
     return whole

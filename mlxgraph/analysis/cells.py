@@ -85,6 +85,10 @@ class Cell(NamedTuple):
     position: int | None
     head: int | None
 
+    def of(self, place: Place) -> Cell:
+        """The same cell of another place."""
+        return Cell(self.at, place, self.position, self.head)
+
     def spans(self, every: Span = WHOLE, shift: int = 0) -> tuple[Span, ...]:
         """The part of the value, as a start and a stop along each axis.
 

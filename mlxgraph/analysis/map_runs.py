@@ -20,6 +20,8 @@ from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import BaselineError, ShapeError
 from mlxgraph.errors.source_line import here
 
+ROUNDING = 1e-5  # of the largest logit: kernels differ by the shape of a batch
+ROUNDING_OF_HALF = 4  # of the dtype's own steps
 Kept = Mapping[tuple[str, int], mx.array]
 
 
@@ -52,13 +54,14 @@ def check_axes(places: Mapping[str, list[Place]], positions: Chosen | None, matc
 def kept_of(
     model: Traceable, row: mx.array, places: Mapping[str, list[Place]]
 ) -> tuple[dict[tuple[str, int], mx.array], mx.array]:
-    """Every place's value in the run of a text, and the logits (vocabulary,) of that run."""
+    """Every place's value in the run of a text, and the logits (vocabulary,) of that run, in the
+    model's dtype."""
     kept: dict[tuple[str, int], Any] = {}
     with model.trace(row):
         for component, some in places.items():
             for place in some:
                 kept[component, place.layer] = place.value(model).save()
-        logits = first_array(model.output)[0, -1].astype(mx.float32).save()
+        logits = first_array(model.output)[0, -1].save()
     mx.eval(kept, logits)
     return kept, logits
 
@@ -94,6 +97,25 @@ def _keys_moved(value: mx.array, place: Place, match: Match) -> mx.array:
     around[axis] = (match.start, match.length - match.stop)
     nothing = -math.inf if place.component.endswith("scores") else 0
     return mx.pad(value[tuple(taken)], around, constant_values=nothing)
+
+
+def check_apart(clean: mx.array, corrupted: mx.array, dtype: mx.Dtype, metric: str) -> None:
+    """Raises: BaselineError where two runs' logits are one but for rounding.
+
+    Args: dtype: that of the model's logits.
+    """
+    apart = mx.abs(mx.where(clean == corrupted, 0.0, clean - corrupted)).max().item()
+    size = mx.abs(mx.where(mx.isfinite(clean), clean, 0.0)).max().item()
+    if apart <= size * (ROUNDING if dtype == mx.float32 else ROUNDING_OF_HALF * _epsilon(dtype)):
+        raise BaselineError(
+            f"both texts give the same logits at the last position ({metric}): there is nothing to"
+            " recover.\n  Choose texts that lead to different predictions, or write"
+            " normalize=False."
+        )
+
+
+def _epsilon(dtype: mx.Dtype) -> float:
+    return float(mx.finfo(dtype).eps)
 
 
 def in_percent(

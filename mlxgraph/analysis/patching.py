@@ -17,6 +17,7 @@ from mlxgraph.analysis.cells import Grid, Recorder, Stopped
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import one_row
 from mlxgraph.analysis.map_runs import (
+    check_apart,
     check_axes,
     in_percent,
     kept_of,
@@ -301,36 +302,39 @@ def _of_a_pair(
     grid = grid_of(asked.component, [*places], layers, positions, heads)
     check_axes(places, positions, match)
     kept, logits = kept_of(model, other, places)
+    dtype, logits = logits.dtype, logits.astype(mx.float32)
     best = logits if denoise else last_logits(model, run)
     recorder, cells = Recorder(model, run), [*grid.cells(places)]
     graphs = [patch_graph(recorder, cell, kept, match) for cell in cells]
+    latest: list[mx.array] = []
 
     def against_clean(found: mx.array) -> mx.array:
+        latest[:] = [found]
         return score(found, best)
 
-    told = Score(score.name, against_clean, of_two=False) if score.of_two else score
-    ends = {"clean": number_of(score, best, best)}
-    if not denoise:
-        ends["corrupted"] = number_of(score, logits, best)
+    stopped = None
     try:
-        # what is asked of all runs is asked of the unedited one as well, in the same arithmetic
+        # the unedited run comes last: what is asked of all is asked of it, in the same arithmetic
+        told = Score(score.name, against_clean, of_two=False)
         numbers = recorder.swept([*graphs, recorder.nothing], told, options)
-    except Stopped as stopped:
-        plain = number_of(score, last_logits(model, run), best)
-        ends["corrupted" if denoise else "clean"] = plain
-        table = _relative(grid.table(cells, stopped.numbers[:-1]), ends, score, asked)
-        raise _StoppedPair(stopped.error, _Outcome(grid, table, **ends)) from None
-    ends["corrupted" if denoise else "clean"] = float(numbers[-1])
-    table = _relative(grid.table(cells, numbers[:-1]), ends, score, asked)
-    return _Outcome(grid, table, **ends)
-
-
-def _relative(
-    table: np.ndarray, ends: Mapping[str, float], score: Score, asked: _Asked
-) -> np.ndarray:
-    if not asked.normalize:
-        return table
-    return in_percent(table, ends["clean"], ends["corrupted"], score.name)
+    except Stopped as early:
+        stopped, numbers = early.error, early.numbers
+    own = latest[0] if latest else best
+    if stopped is not None or number_of(score, own, best) != numbers[-1]:
+        own = last_logits(model, run)
+    clean_logits, worst = (best, own) if denoise else (own, logits)
+    ends = {
+        "clean": number_of(score, clean_logits, best),
+        "corrupted": number_of(score, worst, best),
+    }
+    table = grid.table(cells, numbers[:-1])
+    if asked.normalize:
+        check_apart(clean_logits, worst, dtype, score.name)
+        table = in_percent(table, ends["clean"], ends["corrupted"], score.name)
+    outcome = _Outcome(grid, table, **ends)
+    if stopped is not None:
+        raise _StoppedPair(stopped, outcome)
+    return outcome
 
 
 def _result(

@@ -47,6 +47,10 @@ class Match(NamedTuple):
     start: int
     stop: int
 
+    def between(self, start: int, stop: int) -> Match:
+        """The same, with other positions that both have."""
+        return Match(self.length, self.other, self.shift, start, stop)
+
 
 def matched(run: mx.array, other: mx.array, align: Any, clean_first: bool = True) -> Match:
     """How the positions of two rows correspond.
