@@ -28,6 +28,7 @@ SCRIPTS = (
     "memory",
     "algebra",
     "pushdown",
+    "last_layer",
     "generation",
     "rooms",
 )

@@ -8,7 +8,7 @@ from mlxgraph.analysis.cache import ActivationCache, collect_activations
 from mlxgraph.analysis.collect import batch_get_activations, get_activations
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.edits import edit, read
-from mlxgraph.errors import MLXGraphError
+from mlxgraph.errors import MLXGraphError, SweepStopped
 from mlxgraph.errors import names as _names
 from mlxgraph.graph import named as _named
 from mlxgraph.graph.graph import Graph, chain, diff, merge
@@ -31,6 +31,7 @@ __all__ = [
     "InterpretableModel",
     "MLXGraphError",
     "Node",
+    "SweepStopped",
     "Trace",
     "apply",
     "batch_get_activations",

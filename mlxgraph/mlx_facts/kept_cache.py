@@ -11,7 +11,7 @@ hold the first positions of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -156,3 +156,13 @@ def _first(cache: Any, count: int) -> Any:
     if keys is None or values is None:
         return KeptCache(count, window=cache.window)
     return KeptCache(count, keys[:, :, :count], values[:, :, :count], cache.window)
+
+
+def holding_caches(model: Any, held: Sequence[mx.array | None]) -> list[Any]:
+    """A model's caches with these keys and values, `[keys, values, keys, values, ...]`, all of the
+    same number of positions; None for those of a layer that keeps none."""
+    caches, rest = watching_caches(model), iter(held)
+    count = next(array.shape[2] for array in held if array is not None)
+    for cache in each(caches):
+        cache.keys, cache.values = next(rest), next(rest)
+    return first_positions(caches, count)

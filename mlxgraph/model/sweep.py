@@ -103,12 +103,25 @@ def sweep_plan(
 
     Returns: a SweepPlan: `print(plan.explain())`, `plan.run()`.
     """
-    engine: Engine = self._engine
+    limits = batch_size, memory_limit
+    return plan_on(self._engine, x, graphs, over, metric, forward_kwargs, limits)
+
+
+def plan_on(
+    engine: Engine,
+    x: Any,
+    graphs: Any,
+    over: Mapping[str, Sequence[Any]] | None,
+    metric: Metric | None,
+    kwargs: dict[str, Any],
+    limits: tuple[int | None, int | None] = (None, None),
+) -> SweepPlan:
+    """The plan of a sweep.  Args: kwargs: the model's own, and values of shared params."""
     given = given_of(graphs, over)
-    shared = {n: forward_kwargs.pop(n) for n in given.params_named if n in forward_kwargs}
-    check_keywords(engine.root, forward_kwargs, given.params_named)
+    shared = {n: kwargs.pop(n) for n in given.params_named if n in kwargs}
+    check_keywords(engine.root, kwargs, given.params_named)
     inputs = x if isinstance(x, tuple) else (x,)
-    call = prepare(inputs, engine, forward_kwargs)
+    call = prepare(inputs, engine, kwargs)
     refreshed(engine)
     if shared:
         params: list[Mapping[str, Any]] = [
@@ -118,7 +131,7 @@ def sweep_plan(
         given = given._replace(params=params)
     variants = variants_of(engine, call, given)
     score = None if metric is None else score_of(metric)
-    return SweepPlan(engine, call, variants, given.axes, score, batch_size, memory_limit)
+    return SweepPlan(engine, call, variants, given.axes, score, *limits)
 
 
 @with_edges

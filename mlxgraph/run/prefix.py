@@ -22,11 +22,12 @@ from mlxgraph.mlx_facts.kept_cache import (
     NoKeptForm,
     each,
     first_positions,
+    holding_caches,
     watching_caches,
 )
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import says_followed
-from mlxgraph.run.call import Call, call_model
+from mlxgraph.run.call import Call, call_model, describe_call
 from mlxgraph.run.padded import NOISE
 from mlxgraph.run.runner import Runner
 from mlxgraph.run.turned import SURE
@@ -40,7 +41,7 @@ class Prefix:
 
     Attributes:
         tokens: the ids, (rows, length).
-        output: what the model returned for them, lazy.
+        output: what the model returned for them, lazy; None where it is not kept.
     """
 
     __slots__ = ("tokens", "output", "_watched")
@@ -71,6 +72,14 @@ class Prefix:
         """What they take."""
         return sum(array.nbytes for array in self.arrays)
 
+    def computed(self, tokens: mx.array) -> Prefix:
+        """The same, evaluated, without the output: what may be kept for long.
+
+        Args: tokens: the same ids, in an array that nobody else has.
+        """
+        mx.eval(self.arrays)
+        return Prefix(tokens, None, self._watched)
+
     def caches(self, start: int) -> list[Any]:
         """What to give as `cache=` to a forward on `tokens[:, start:]`, or on rows that are copies
         of these with other values from `start` on: all rows once, and then all of them again.
@@ -78,9 +87,35 @@ class Prefix:
         They hold the same after a forward as before.  The number of rows may differ from layer to
         layer.
         """
+        self._check(start)
+        return first_positions(self._watched, start)
+
+    def call(self, start: int) -> Call:
+        """The forward on `tokens[:, start:]`, as a call of nothing but arrays: it can be compiled.
+
+        What is held is among its inputs.
+        """
+        self._check(start)
+        tokens = self.tokens[:, start:]
+        pairs = [(cache.keys, cache.values) for cache in each(self._watched)]
+        held = tuple([None if a is None else a[:, :, :start] for pair in pairs for a in pair])
+        lengths = [self.length - start] * self.rows
+        return describe_call(
+            (tokens, held), {}, forward=rest_forward, tokens=tokens, lengths=lengths
+        )
+
+    def _check(self, start: int) -> None:
         if not 0 < start < self.length:
             raise ValueError(f"a forward cannot begin at token {start} of {self.length}")
-        return first_positions(self._watched, start)
+
+
+def rest_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Run `model(tokens)` behind a beginning that is held.
+
+    Args: args: `(tokens, held)`: (rows, length), and every layer's keys and values.
+    """
+    tokens, held = args
+    return model(tokens, cache=holding_caches(model, held), **kwargs)
 
 
 def prefix_of(runner: Runner, call: Call) -> Prefix | str:
@@ -101,24 +136,34 @@ def why_no_prefix(runner: Runner, call: Call) -> str:
     A model is tried once for each length (long ones: for each doubling): a few forwards.  The tree
     is taken to be as it was at the last `refresh`.
     """
-    reason = _not_of_tokens(call)
-    if reason:
-        return reason
-    length = call.args[0].shape[1]
-    kind = length if length <= EXACT else 1 << (length - 1).bit_length()
-    key = ("prefix", kind, runner.root.training)
-    known = runner.prefixes.get(key)
+    known = known_reason(runner, call)
     if known is None:
+        length = call.args[0].shape[1]
         try:
-            known = (_tried(runner, call, length),)
+            known = _tried(runner, call, length)
         except Exception as error:
             if says_followed(error):
                 return "nothing can be computed here"  # the next call outside asks again
             if isinstance(error, MLXGraphError):
                 raise
-            known = (f"the model does not run on a part of a text: {_first_line(error)}",)
-        runner.prefixes.put(key, known)
-    return known[0]
+            known = f"the model does not run on a part of a text: {_first_line(error)}"
+        runner.prefixes.put(_key(runner, call), (known,))
+    return known
+
+
+def known_reason(runner: Runner, call: Call) -> str | None:
+    """As `why_no_prefix`, as far as it is known; None where the model was not tried yet."""
+    reason = _not_of_tokens(call)
+    if reason:
+        return reason
+    known = runner.prefixes.get(_key(runner, call))
+    return None if known is None else known[0]
+
+
+def _key(runner: Runner, call: Call) -> Any:
+    length = call.args[0].shape[1]
+    kind = length if length <= EXACT else 1 << (length - 1).bit_length()
+    return "prefix", kind, runner.root.training
 
 
 def _not_of_tokens(call: Call) -> str:

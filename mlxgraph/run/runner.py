@@ -57,6 +57,7 @@ class Runner:
         self.with_cache: Recent[Any, tuple] = Recent(MOST_OF_FUNCTIONS)  # see run.short_cache
         self.certain: Recent[Any, Any] = Recent(MOST_CENSUSES)  # see sweep.certain
         self.prefixes: Recent[Any, tuple] = Recent(MOST_CENSUSES)  # see run.prefix
+        self.kept: Any = None  # see trace.reuse
         self.tree = ModuleTree(root, {})  # as it was when last checked
         self._ragged: tuple[ModuleTree, Forward] | None = None
         self._last: last_layer.LastLayer | None = None
@@ -79,6 +80,7 @@ class Runner:
         self._censuses.clear()
         self.with_cache.clear()
         self.prefixes.clear()
+        self.kept = None
         self.prepared.clear()
         self.of_functions.clear()
         self._cuts.clear()
@@ -213,12 +215,15 @@ class Runner:
         self.compilations += 1
 
     def pushed(
-        self, graph: Graph, saves: Sequence[Node], census: Census, call: Call
+        self, graph: Graph, saves: Sequence[Node], census: Census, call: Call, proven: bool = False
     ) -> pushdown.Pushed | None:
-        """The graph with its slice of the output pushed down, if that is sure to be the same."""
+        """The graph with its slice of the output pushed down, if that is sure to be the same.
+
+        Args: proven: whether `at_last` saw that what follows the cut does with these positions.
+        """
         pushed = pushdown.push_down(graph, saves, census, self.tree)
-        if pushed is None:
-            return None
+        if pushed is None or proven:
+            return pushed
         key = (call.key, self.root.training, pushed.cut)
         sure = self._cuts.get(key)
         if sure is None:

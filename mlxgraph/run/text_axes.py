@@ -19,7 +19,7 @@ from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
 from mlxgraph.mlx_facts.originals import ARRAY, zeros
 from mlxgraph.run.along import HAD, NEW, axes_of, of_all_so_far
-from mlxgraph.run.call import Call
+from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.runner import Runner
 from mlxgraph.run.short_cache import census_with_cache
 
@@ -34,10 +34,10 @@ class TextAxes:
         tokens = call.args[0]
         self._runner = runner
         self._rows, self._length = tokens.shape
-        self._call = call.without_values()
-        more = zeros((self._rows, self._length + 1), tokens.dtype)
-        longer = call.with_arrays([more])
-        self._longer = longer._replace(key=(call.forward, more.shape, more.dtype), tokens=more)
+        self._call, self._longer = (
+            describe_call((ids,), {}, tokens=ids, lengths=[ids.shape[1]] * self._rows)
+            for ids in (zeros((self._rows, self._length + n), tokens.dtype) for n in (0, 1))
+        )
         self._found: dict[Site, Any] = {}
 
     def __call__(self, site: Site) -> Any:

@@ -19,6 +19,7 @@ from mlxgraph.mlx_facts.originals import ARRAY
 
 Original = Callable[..., Any]
 VALUES = (str, int, float, bool, type(None))
+CAUSAL = "causal"  # a mask; a single query has none, as in a step of one token
 
 
 class KeysAndValues:
@@ -117,10 +118,12 @@ class AtPositions(NamedTuple):
     ) -> mx.array:
         """The block on positions from `start` to `stop`, whose keys are all up to `stop`."""
 
+        more = self.stop - start > 1
+
         def part(name: str, value: Any) -> Any:
             axes = self.axes.get(name)
             if axes is None:
-                return value
+                return value if type(value) is not str or value != CAUSAL or more else None
             index = [slice(None)] * value.ndim
             index[axes[0]] = slice(start, self.stop)
             for axis in axes[1:]:
@@ -138,7 +141,7 @@ class AtPositions(NamedTuple):
 def named(names: tuple[str, ...], args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
     """A call's arguments by name, without a cache; None where it has one, or other names."""
     given = dict(zip(names, args, strict=False)) | dict(kwargs)
-    if len(args) > len(names) or not set(given) <= set(names) or not args:
+    if len(args) > len(names) or not set(given) <= set(names) or names[0] not in given:
         return None
     if given.pop("cache", None) is not None:
         return None

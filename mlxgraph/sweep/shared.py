@@ -16,14 +16,13 @@ from mlxgraph.run.call import Call, is_stateful
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.grown import NEVER, Row, first_write
 from mlxgraph.run.late import Late
-from mlxgraph.run.plan import Plan, make_plan
+from mlxgraph.run.plan import Plan, Reach, make_plan, reach
 from mlxgraph.run.prefix import Prefix, prefix_of
 from mlxgraph.run.pushdown import Cut, push_down, stream_entry
 from mlxgraph.run.slabs import CannotGrow, Slabs, repeated
 from mlxgraph.run.two_passes import AtPositions
 from mlxgraph.sweep.positions import Positions
 from mlxgraph.sweep.variants import Variant
-from mlxgraph.trace.execute import as_written
 from mlxgraph.trace.indices import check_given, check_indices
 from mlxgraph.trace.numbers import check_numbers, numbers_in
 
@@ -78,7 +77,6 @@ class Shared:
         self.runner = engine.runner
         self.census = self.runner.census(call)
         self._known: dict[int, _Known] = {}
-        self._later: dict[tuple[int, int], tuple[Graph, Plan]] = {}
         self._cuts: dict[tuple[Node, ...], tuple[Cut, tuple[Node, ...]] | None] = {}
         self._prefix: Prefix | str | None = None
         self.alone = self._why_alone()
@@ -162,15 +160,16 @@ class Shared:
     def _known_of(self, variant: Variant) -> _Known:
         graph, wanted = variant.graph, variant.wanted
         census, runner = self.census, self.runner
-        written = as_written(graph, wanted, census).graph
+        seen = reach(graph, census, wanted)
+        written = graph.replace(writes=seen.writes.items())
         indices = check_indices(written, wanted, census, runner)
         numbers = numbers_in(written, wanted, census, runner)
-        plan = make_plan(written, census, wanted)
-        pushed = self._pushed(wanted, plan)
+        pushed = self._pushed(wanted, seen)
         if pushed is not None:
             plan = make_plan(written, census, pushed[1])
             bare = written.replace(saves=())
             return _Known(graph, bare, plan, pushed[0], pushed[1], indices, numbers)
+        plan = make_plan(written, census, wanted)
         saving = written.replace(saves=[(str(k), node) for k, node in enumerate(wanted)])
         return _Known(graph, saving, plan, None, wanted, indices, numbers)
 
@@ -179,17 +178,13 @@ class Shared:
         if not start:
             return planned.row
         assert planned.shift is not None
-        key = (id(planned.shift), start)
-        known = self._later.get(key)
-        if known is None:
-            graph = planned.shift.at(start)
-            wanted = planned.wanted or tuple([node for _, node in graph.saves])
-            known = self._later[key] = (graph, make_plan(graph, self.census, wanted))
-        return planned.row._replace(plan=known[1])
+        graph, plan = planned.shift.at(start), planned.row.plan
+        wanted = planned.wanted or tuple([node for _, node in graph.saves])
+        return planned.row._replace(plan=plan._replace(writes=dict(graph.writes), saves=wanted))
 
-    def _pushed(self, wanted: tuple[Node, ...], plan: Plan) -> tuple[Cut, tuple[Node, ...]] | None:
+    def _pushed(self, wanted: tuple[Node, ...], seen: Reach) -> tuple[Cut, tuple[Node, ...]] | None:
         """Where the stream can be cut for what is wanted, which then counts from the cut on."""
-        if plan.gradients or self.alone:
+        if self.alone:
             return None
         if wanted not in self._cuts:
             self._cuts[wanted] = self._cut_for(wanted)
@@ -197,8 +192,8 @@ class Shared:
         if found is None:
             return None
         start, order = self.census.order[found[0].norm], self.census.position
-        late = [site for site in plan.stops if order(site) >= start and site != Site("")]
-        return None if late or Site("") in plan.writes else found
+        late = [s for s in (*seen.read, *seen.writes) if order(s) >= start and s != Site("")]
+        return None if late or Site("") in seen.writes else found
 
     def _cut_for(self, wanted: tuple[Node, ...]) -> tuple[Cut, tuple[Node, ...]] | None:
         runner, census = self.runner, self.census

@@ -52,11 +52,13 @@ EVERY_REWRITE = frozenset(REWRITES)
 
 
 class Options(NamedTuple):
-    """How a graph is to be run: `compile` and `start` as for `trace`, and the rewrites to use."""
+    """How a graph is to be run: `compile` and `start` as for `trace`, the rewrites to use, and
+    whether it may begin where a text that was run before is edited (`trace.reuse`)."""
 
     compile: CompileMode = "auto"
     rewrites: frozenset[str] = EVERY_REWRITE
     start: bool = False
+    reuse: bool = False
 
 
 def wanted_of(graph: Graph) -> tuple[Node, ...]:
@@ -205,9 +207,10 @@ def rewritten(
         wanted = tuple([node for _, node in graph.saves])
         runner = engine.runner
         last = runner.at_last(graph, wanted, census, call) if LAST_LAYER in names else None
-        pushed = runner.pushed(graph, wanted, census, call) if PUSHDOWN in names else None
-        if pushed is not None:
-            yield Rewritten(PUSHDOWN, pushed.graph, pushed.saves)
+        if PUSHDOWN in names:
+            pushed = runner.pushed(graph, wanted, census, call, last is not None)
+            if pushed is not None:
+                yield Rewritten(PUSHDOWN, pushed.graph, pushed.saves)
         if last is not None:
             yield Rewritten(LAST_LAYER, last[0].graph, last[0].saves, last[1])
 
