@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlxgraph.analysis import effects_file, effects_tables, effects_text
+from mlxgraph.analysis import effects_file, effects_plot, effects_tables, effects_text
 from mlxgraph.analysis.effects_values import Fixed, FixedOfDict, numbers_of
 from mlxgraph.analysis.labels import (
     Label,
@@ -314,6 +314,37 @@ class Effects:
     def load(cls, path: str | Path) -> Effects:
         """The result that `save` wrote.  Raises: InputError for another file, OSError."""
         return Effects.from_json(Path(path).read_text(encoding="utf-8"))
+
+    def plot(
+        self,
+        figsize: tuple[float, float] | None = None,
+        cmap: str | None = None,
+        *,
+        kind: str | None = None,
+        rows: str | None = None,
+        columns: str | None = None,
+        centre: float | None = 0.0,
+        limit: float | None = None,
+        title: str | None = None,
+    ) -> Any:
+        """A picture: a heat map of two axes, small multiples of three, bars or a line of one.
+
+        Args:
+            figsize: inches; left out, it follows the number of cells.
+            cmap: a colormap of matplotlib's; `"RdBu_r"`, or `"viridis"` without a centre.
+            kind: `"heatmap"`, `"bars"` or `"lines"`, where another than the usual one is wanted:
+                `"lines"` of strength and layer are steering curves.
+            rows, columns: the axes that go up and across; of lines, the one whose labels are lines
+                and the one they go along.  Layers go up if left out.
+            centre, limit: the number in the middle of a heat map's scale, and how far the scale
+                reaches on either side; `centre=None` for one from the smallest to the largest.
+            title: `attrs["title"]` if left out, or what `sel` fixed.
+        Returns: a matplotlib Figure.
+        Raises: InputError for what the picture cannot show, UnknownLabelError for an axis,
+            UnknownNameError for a kind, KeyError for a colormap, MissingDependencyError.
+        """
+        given = (kind, rows, columns, centre, limit, title)
+        return effects_plot.picture(self, *given, figsize=figsize, cmap=cmap)
 
     # -- as a value --------------------------------------------------------------------------------
 
