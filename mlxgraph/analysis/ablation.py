@@ -118,7 +118,13 @@ def ablation(
         grid.axes,
         coords=tokens_along(model, [row], grid),
         name=score.name if score.of_two else f"change of {score.name}",
-        attrs={"metric": score.name, "how": how, "unedited": float(numbers[-1])},
+        attrs={
+            "metric": score.name,
+            "how": how,
+            "unedited": float(numbers[-1]),
+            "title": f"{how.capitalize()} ablation"
+            + (f" of {component}" if isinstance(component, str) else ""),
+        },
     )
     if stopped is not None:
         stopped.result = result

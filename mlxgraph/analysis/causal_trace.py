@@ -147,6 +147,7 @@ def causal_trace(
             "samples": samples,
             "seed": seed,
             "window": max(widths.values()),
+            "title": f"Causal trace{f' of {component}' if isinstance(component, str) else ''}",
         },
     )
     if stopped is not None:

@@ -62,8 +62,12 @@ class Recovery(Effects, dict):  # type: ignore[misc]  # a dict, which has no has
         self.baseline = baseline
         self.figure: Any = None
 
-    def plot(self, figsize: tuple[float, float] = (12, 8), cmap: str = "RdBu_r") -> Any:
+    def plot(  # type: ignore[override]  # as the reference documents have it
+        self, figsize: tuple[float, float] = (12, 8), cmap: str = "RdBu_r"
+    ) -> Any:
         """The bar chart of recovery by layer.  Returns: a matplotlib Figure."""
+        if self.unit != "%":
+            return Effects.plot(self, figsize, cmap)
         return recovery_bars(self, self.component, figsize, cmap)
 
 
@@ -376,4 +380,5 @@ def _result(
         return Recovery(by_layer, component or "block", abs(clean - corrupted), **fields)
     if component:
         fields["attrs"]["component"] = component
+    fields["attrs"]["title"] = f"Activation patching{f' of {component}' if component else ''}"
     return Effects(table, axes, coords=coords, **fields)

@@ -98,7 +98,7 @@ def steering_curves(
         {**grid.axes, "strength": amounts},
         coords=tokens_along(model, [row], grid),
         name=score.name,
-        attrs={"metric": score.name, "unedited": float(numbers[-1])},
+        attrs={"metric": score.name, "unedited": float(numbers[-1]), "title": "Steering"},
     )
     if stopped is not None:
         stopped.result = result
