@@ -76,11 +76,12 @@ def maps(model: mg.InterpretableModel) -> None:
         k: (love.activations[f"layers.{k}"] - hate.activations[f"layers.{k}"])[0, -1]
         for k in (1, 3, 4)
     }
+
+    def positive(logits: mx.array) -> float:
+        return share(model, logits, POSITIVE)
+
     curves = model.steering_curves(
-        "This movie is",
-        vectors,
-        strengths=range(-3, 4),
-        metric=lambda logits: mx.array(share(model, logits, POSITIVE)),
+        "This movie is", vectors, strengths=range(-3, 4), metric=positive
     )
     pictures = {
         "patching_by_position": by_position.plot(),

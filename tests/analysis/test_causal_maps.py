@@ -185,9 +185,7 @@ def test_mean_ablation_equals_the_loop(model, component):
 
 
 def test_resampling_is_patching_from_each_text(model):
-    found = model.ablation(
-        CLEAN, "attn", "resample", dataset=OTHERS, metric=diff, positions=[1, 3]
-    )
+    found = model.ablation(CLEAN, "attn", "resample", dataset=OTHERS, metric=diff, positions=[1, 3])
     plain = model.trace(mx.array([CLEAN]))
     with plain:
         best = model.output[0, -1].save()
