@@ -10,7 +10,6 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -251,5 +250,5 @@ def _about(model: Benchmarked, case: Case) -> dict[str, str]:
         "device": str(mx.default_device().type.name),
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "mlx": version("mlx"),
+        "mlx": mx.__version__,
     }

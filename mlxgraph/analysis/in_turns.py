@@ -9,12 +9,12 @@ Never: decides what is fast enough, or leaves the garbage collector other than i
 from __future__ import annotations
 
 import gc
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from mlxgraph.analysis.inputs import arrays_in
 
@@ -99,10 +99,7 @@ def _peak(way: Callable[[], Any]) -> int:
 
 def spread(values: Iterable[float]) -> Spread:
     """The quartiles of one or more measurements."""
-    values = list(values)
-    if len(values) == 1:
-        return Spread(*(values * 3))
-    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
+    return Spread(*np.quantile(list(values), (0.25, 0.5, 0.75)).tolist())
 
 
 def differences(way: Sequence[float], base: Sequence[float]) -> Spread:

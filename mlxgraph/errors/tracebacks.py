@@ -15,7 +15,7 @@ import os
 import sysconfig
 from collections.abc import Callable, Iterator
 from types import FunctionType, TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from mlxgraph.errors.base import MLXGraphError
 from mlxgraph.errors.source_line import is_inside
@@ -34,6 +34,7 @@ _SPECIAL = frozenset(
     " __iter__ __contains__ __delattr__ __format__ __copy__ __deepcopy__ __reduce_ex__ __bool__"
     " __complex__ __float__ __int__ __index__ __array__".split()
 )
+_BY_NAME = frozenset({"__call__", "__array__"})  # those that are given arguments by name
 
 
 def at_the_edge(function: Callable[P, R]) -> Callable[P, R]:
@@ -46,16 +47,36 @@ def at_the_edge(function: Callable[P, R]) -> Callable[P, R]:
     def edge(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except MLXGraphError as error:
-            trim(error)
+        except (MLXGraphError, TypeError) as error:
+            _at_the_edge(error)
             raise  # bare: Python adds no entry for this frame again
-        except TypeError as error:
-            entry = error.__traceback__
-            if entry is not None and entry.tb_next is None and not _wanted_in_full():
-                error.__traceback__ = None
+
+    return edge
+
+
+def _of_python(function: Callable[..., R]) -> Callable[..., R]:
+    """As `at_the_edge`, of what Python itself calls, which gives no argument by name: properties
+    and `__getitem__` are asked several times a line, and this takes half of the time."""
+
+    @functools.wraps(function)
+    def edge(*args: Any) -> R:
+        try:
+            return function(*args)
+        except (MLXGraphError, TypeError) as error:
+            _at_the_edge(error)
             raise
 
     return edge
+
+
+def _at_the_edge(error: MLXGraphError | TypeError) -> None:
+    """Leave an edge's caller last in what left it."""
+    if isinstance(error, MLXGraphError):
+        trim(error)
+        return
+    entry = error.__traceback__
+    if entry is not None and entry.tb_next is None and not _wanted_in_full():
+        error.__traceback__ = None
 
 
 def of_files(function: Callable[P, R]) -> Callable[P, R]:
@@ -87,10 +108,11 @@ def with_edges(kind: C, but: tuple[str, ...] = ()) -> C:
         if name.startswith("_") and name not in _SPECIAL or name in but:
             continue
         if isinstance(member, FunctionType) and _IS_EDGE not in vars(member):
-            setattr(kind, name, at_the_edge(member))
+            of_python = name in _SPECIAL and name not in _BY_NAME
+            setattr(kind, name, _of_python(member) if of_python else at_the_edge(member))
         elif isinstance(member, property):
             get, put = member.fget, member.fset
-            setattr(kind, name, property(get and at_the_edge(get), put and at_the_edge(put)))
+            setattr(kind, name, property(get and _of_python(get), put and _of_python(put)))
     return kind
 
 

@@ -90,9 +90,12 @@ def is_asked() -> bool:
     return os.environ.get(SWITCH, "") not in ("", "0")
 
 
+ASKED = is_asked()  # once: the environment is slow to look at, for each of many recordings
+
+
 def if_asked(graph: GraphBase) -> None:
-    """`check`, behind the switch."""
-    if is_asked():
+    """`check`, behind the switch as it was when the library was imported."""
+    if ASKED:
         check(graph)
 
 

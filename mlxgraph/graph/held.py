@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_a_leaf
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.values import FrozenList, Slice, map_frozen
+from mlxgraph.graph.values import FULL, FrozenList, Slice, map_frozen
 
-FULL = Slice(None, None, None)
 PAST, LATER, BEYOND = "past", "later", "beyond"
 
 

@@ -72,6 +72,9 @@ class Slice(_Frozen):
         super().__init__((start, stop, step))
 
 
+FULL = Slice(None, None, None)  # `:`
+
+
 class DType(_Frozen):
     """An array element type, by name."""
 

@@ -13,9 +13,9 @@ from mlxgraph.analysis.ablation import ablation
 from mlxgraph.analysis.causal_trace import causal_trace
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
+from mlxgraph.analysis.predictions import get_token_predictions
 from mlxgraph.analysis.steering import steering_curves
 from mlxgraph.analysis.top import top
-from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.errors import (
     InputError,
     LoadOptionError,

@@ -13,6 +13,7 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.graph import ops
 from mlxgraph.graph.nested import is_container, leaves, map_nested
 from mlxgraph.graph.values import (
+    FULL,
     Device,
     DType,
     FrozenDict,
@@ -41,6 +42,8 @@ def freeze(value: Any, recording: Any) -> Any:
     if kind is tuple:
         return tuple([freeze(item, recording) for item in value])
     if kind is slice:
+        if value.start is value.stop is value.step is None:
+            return FULL
         return Slice(
             freeze(value.start, recording),
             freeze(value.stop, recording),

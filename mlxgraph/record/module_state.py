@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import walk
@@ -20,13 +19,14 @@ from mlxgraph.mlx_facts.modules import Attribute, attribute_of, exchange_setting
 from mlxgraph.record.handle import HANDLES, handle_in
 from mlxgraph.record.stack import current
 
-_kept: WeakKeyDictionary[Any, list[tuple[Any, str, Attribute]]] = WeakKeyDictionary()
 _NESTED = frozenset({tuple, list, dict})
 
 
 def put_back(recording: Any, is_saved: Callable[[Any], bool]) -> None:
     """Give modules back what they had before recorded values were set on them."""
-    for module, name, before in reversed(_kept.pop(recording, ())):
+    kept: list[tuple[Any, str, Attribute]] = recording.set_on_modules
+    recording.set_on_modules = []
+    for module, name, before in reversed(kept):
         value = attribute_of(module, name).value
         found = handle_in((value,))
         if found is None or found._recording is not recording or is_saved(value):
@@ -43,7 +43,7 @@ def _setting(real: Callable[..., None]) -> Callable[..., None]:
             found = None if current() is None else handle_in((value,))
             recording = None if found is None else found._recording
             if recording is not None and recording.open:
-                _kept.setdefault(recording, []).append((self, name, attribute_of(self, name)))
+                recording.set_on_modules.append((self, name, attribute_of(self, name)))
         real(self, name, value)
 
     return method

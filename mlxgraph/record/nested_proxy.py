@@ -36,7 +36,7 @@ class NestedProxy:
     as the value's own are; the rest of its class, properties and methods, works on these handles.
     """
 
-    __slots__ = SLOTS
+    __slots__ = (*SLOTS, "__weakref__")
     _describe = describe
     _birth = birth
     save = save

@@ -248,15 +248,14 @@ class Proxy(Saved):
 
     # -- parts ---------------------------------------------------------------------------------
 
-    def _index(self, index: Any) -> View:
-        recording = open_recording(self)
+    def _index(self, index: Any, recording: Any) -> View:
         check_bounds(index, self.shape)
         return views.index(freeze(index, recording))
 
     def __getitem__(self, index: Any) -> Any:
         try:  # an edge, written out: this is called for every part
-            view = self._index(index)
-            part = open_recording(self).view(self, view)
+            recording = open_recording(self)
+            part = recording.view(self, self._index(index, recording))
             if type(part) is Proxy and part._origin is not None and _stays(index):
                 part._origin.index = index  # `h[i] += v` comes back with it
             return part
@@ -268,8 +267,8 @@ class Proxy(Saved):
         try:
             if type(value) is Proxy and is_written(self, index, value):
                 return
-            view = self._index(index)
-            open_recording(self).write_part(self, view, value)
+            recording = open_recording(self)
+            recording.write_part(self, self._index(index, recording), value)
         except MLXGraphError as error:
             trim(error)
             raise

@@ -90,6 +90,7 @@ class Recording:
         self._key = random_state.current()
         self._draws = 0
         self._by_hand: dict[str, Any] = {}
+        self.set_on_modules: list[Any] = []  # see `record.module_state`
 
     # -- operations -------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
+from weakref import ref
 
 from mlxgraph.graph.node import Node, for_steps
 from mlxgraph.record.handle import result_of
@@ -26,7 +27,8 @@ class Saves:
 
     def __init__(self) -> None:
         self._all: list[_Save] = []
-        self._asked: list[tuple[Any, Any]] = []  # the handle that was saved, and what keeps it
+        # The handle that was saved, weakly (mostly nobody looks at it again), and what keeps it.
+        self._asked: list[tuple[ref[Any], Any]] = []
         self.steps: tuple = ()  # those that saves are for from here on
 
     def __len__(self) -> int:
@@ -36,13 +38,13 @@ class Saves:
         """Keep a handle's value as it is now.  Returns: the handle that keeps it."""
         kept = copy_of(recording, handle)
         self._all.append(_Save(name, kept, listed, self.steps))
-        self._asked.append((handle, kept))
+        self._asked.append((ref(handle), kept))
         return kept
 
     def keeps(self, value: Any) -> bool:
         """Whether a value is a handle that was saved, and will be an array."""
         return any(save.kept is value for save in self._all) or any(
-            handle is value for handle, _ in self._asked
+            handle() is value for handle, _ in self._asked
         )
 
     def forget(self) -> None:
@@ -91,8 +93,9 @@ class Saves:
 
     def _in_passing(self, known: dict[int, Any]) -> Iterator[tuple[Any, Any]]:
         """The handles that were saved in passing, each once, and what keeps their values."""
-        for handle, kept in self._asked:
-            if id(handle) not in known and handle._node is kept._node:
+        for reference, kept in self._asked:
+            handle = reference()
+            if handle is not None and id(handle) not in known and handle._node is kept._node:
                 yield handle, kept
                 known[id(handle)] = None
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.values import FrozenList, Slice
+from mlxgraph.graph.values import FULL, FrozenList, Slice
 
 Build = Callable[..., Node]
 _PUT_SLICE = "put_slice"
@@ -102,6 +102,5 @@ def moved(source: int, destination: int) -> View:
 
 def piece(op_args: tuple, number: int, start: int, stop: int, axis: int, ndim: int) -> View:
     """The `number`-th part of `mx.split(h, *op_args)`."""
-    full = Slice(None, None, None)
-    where = tuple(Slice(start, stop, None) if a == axis else full for a in range(ndim))
+    where = tuple(Slice(start, stop, None) if a == axis else FULL for a in range(ndim))
     return View(ops.SPLIT_PART, (*op_args, number), _PUT_SLICE, (where,))

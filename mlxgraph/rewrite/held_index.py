@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from mlxgraph.graph.held import BEYOND, FULL, LATER, PAST, Absent, Held, Refused, Window, numbered
+from mlxgraph.graph.held import BEYOND, LATER, PAST, Absent, Held, Refused, Window, numbered
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.values import FrozenList, Slice
+from mlxgraph.graph.values import FULL, FrozenList, Slice
 
 Numbers = Callable[[Node], Sequence[int] | None]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.values import DType, FrozenList, Literal, Slice
+from mlxgraph.graph.values import FULL, DType, FrozenList, Literal, Slice
 
 DEPTH = 12
 
@@ -130,8 +130,7 @@ def _is_static_part(part: Any) -> bool:
 
 def is_whole(index: Any) -> bool:
     """Whether an index names everything: `...`, `:`, `:, :`."""
-    everything = Slice(None, None, None)
-    return index != () and all(part is Ellipsis or part == everything for part in parts(index))
+    return index != () and all(part is Ellipsis or part == FULL for part in parts(index))
 
 
 def are_apart(one: Any, other: Any) -> bool:

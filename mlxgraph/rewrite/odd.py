@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlxgraph.graph import ops
-from mlxgraph.graph.held import FULL, Held, Nest, Odd, Plain, Refused, State, with_inputs
+from mlxgraph.graph.held import Held, Nest, Odd, Plain, Refused, State, with_inputs
 from mlxgraph.graph.node import Node
-from mlxgraph.graph.values import Slice
+from mlxgraph.graph.values import FULL, Slice
 
 Kind = Callable[[Node], tuple[tuple[int, ...], str] | None]
 _LIKES = frozenset({ops.FULL_LIKE, ops.ASTYPE_LIKE, ops.BROADCAST_LIKE})

@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 
 from mlxgraph.errors import PartOfTextError
 from mlxgraph.graph import ops
-from mlxgraph.graph.held import FULL
 from mlxgraph.graph.nested import is_container, leaves
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, substitute
 from mlxgraph.graph.site import OUTPUT, SKIP, Site
-from mlxgraph.graph.values import Slice
+from mlxgraph.graph.values import FULL, Slice
 from mlxgraph.rewrite.lowered import Keep, Lowered, Save
 
 

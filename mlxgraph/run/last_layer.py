@@ -151,15 +151,18 @@ class LastLayer:
         where other axes grow."""
         key = path, tuple(kinds_of(given).items())
         known = self._axes.get(key)
-        if known is None:
-            known = self._axes.put(key, self._grown(path, names, given, call) or {})
+        if known is None:  # a token less where another begins a new kind: a window is full
+            known = self._grown(path, names, given, call, 1)
+            known = known or self._grown(path, names, given, call, -1) or {}
+            if known:
+                self._axes.put(key, known)
         return known
 
     def _grown(
-        self, path: str, names: tuple[str, ...], given: dict[str, Any], call: Call
+        self, path: str, names: tuple[str, ...], given: dict[str, Any], call: Call, by: int
     ) -> dict[str, tuple[int, ...]] | None:
         rows, length = call.arrays[0].shape
-        more = describe_call((zeros((rows, length + 1), call.arrays[0].dtype),), call.kwargs)
+        more = describe_call((zeros((rows, length + by), call.arrays[0].dtype),), call.kwargs)
         try:
             longer = named(names, *take_census(self.tree, more).values[Site(path, INPUTS)])
         except Exception:  # whatever the model has against it
@@ -171,7 +174,7 @@ class LastLayer:
             if not isinstance(value, ARRAY):
                 continue
             sizes = zip(value.shape, longer[name].shape, strict=True)
-            axes = tuple(k - value.ndim for k, (a, b) in enumerate(sizes) if b == a + 1)
+            axes = tuple(k - value.ndim for k, (a, b) in enumerate(sizes) if b == a + by)
             allowed = [(-2,)] if name == names[0] else [(), (-2, -1), (-2,), (-3,)]
             if axes not in allowed:
                 return None

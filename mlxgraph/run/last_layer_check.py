@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from mlxgraph.graph.census import Census
 from mlxgraph.mlx_facts.compiling import only_traced
@@ -23,6 +24,7 @@ from mlxgraph.run.tree import ModuleTree
 from mlxgraph.run.two_passes import AtPositions, Original, kinds_of, named
 
 SURE = 1e-5  # of the largest number: the same in float32 but for the order of sums
+MOST = 2**30  # numbers of a block that are written out in float32 for this, 4 GB
 FELT = 100  # times that difference: what other tokens before the wanted ones make of it at least
 
 
@@ -85,7 +87,10 @@ def gives_the_same(at: AtPositions, tree: ModuleTree, call: Call) -> bool:
 
     In float32, whatever the model's precision, so that what is wrong cannot pass for rounding: the
     last block alone is computed.  What comes before the wanted positions has to matter to them.
+    A block too large to be written out so, as one of many experts may be, is not known to.
     """
+    if _in_half_precision(tree.modules[at.path]) > MOST:
+        return False
     weights = [
         w.astype(mx.float32) if mx.issubdtype(w.dtype, mx.floating) else w for w in tree.weights()
     ]
@@ -120,6 +125,12 @@ def gives_the_same(at: AtPositions, tree: ModuleTree, call: Call) -> bool:
     size, gap = mx.abs(plain).max().item(), mx.abs(plain - same).max().item()
     felt = mx.abs(others[:, -1] - same[:, -1]).max().item()
     return gap <= SURE * size and 0 < felt < float("inf") and FELT * gap <= felt
+
+
+def _in_half_precision(module: nn.Module) -> int:
+    """How many of a module's numbers are floats of less than 32 bits."""
+    halves = (mx.bfloat16, mx.float16)
+    return sum(w.size for _, w in tree_flatten(module.parameters()) if w.dtype in halves)
 
 
 def _with_noise(

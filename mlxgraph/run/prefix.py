@@ -213,8 +213,8 @@ def _tried(runner: Runner, call: Call, length: int) -> str:
 def _texts(census: Any, length: int) -> mx.array:
     size = census.rows[0][1] if 0 in census.rows else 2
     draw = random.Random(length)
-    first = [draw.randrange(size) for _ in range(length)]
-    others = [[*first[:-2], (first[-2] + k) % size, (first[-1] + k) % size] for k in (1, 2)]
+    first, same = [draw.randrange(size) for _ in range(length)], max(length - 2, 1)
+    others = [[*first[:same], *[(n + k) % size for n in first[same:]]] for k in (1, 2)]
     return mx.array([first, *others])
 
 

@@ -24,7 +24,7 @@ from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node, substitute, walk
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
-from mlxgraph.graph.values import Slice
+from mlxgraph.graph.values import FULL, Slice
 from mlxgraph.mlx_facts.compiling import only_traced
 from mlxgraph.run.call import Call
 from mlxgraph.run.plan import Reach, reach
@@ -33,7 +33,6 @@ from mlxgraph.run.tree import ModuleTree
 
 NAME = "pushdown"
 WHOLE = Site("", OUTPUT)
-EVERYTHING = Slice(None, None, None)
 _HEADS = (nn.Linear, nn.QuantizedLinear)
 _NORMS = (nn.RMSNorm, nn.LayerNorm)
 _MODELS = "mlx_lm.models."
@@ -107,7 +106,7 @@ def _cut_inputs(inputs: Node, cut: Cut) -> Node:
     """The norm's `(args, kwargs)` with only the kept positions of its first argument."""
     args = Node(ops.ITEM, (inputs, 0))
     stream = Node(ops.ITEM, (args, 0))
-    kept = Node(ops.GETITEM, (stream, (EVERYTHING, Slice(cut.start, cut.stop, None))))
+    kept = Node(ops.GETITEM, (stream, (FULL, Slice(cut.start, cut.stop, None))))
     return Node(ops.PUT, (inputs, 0, Node(ops.PUT, (args, 0, kept))))
 
 
@@ -195,8 +194,8 @@ def _by_axis(index: Any, ndim: int) -> list[Any] | None:
     parts = list(index) if type(index) is tuple else [index]
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
-        parts[at : at + 1] = [EVERYTHING] * (ndim - len(parts) + 1)
-    parts += [EVERYTHING] * (ndim - len(parts))
+        parts[at : at + 1] = [FULL] * (ndim - len(parts) + 1)
+    parts += [FULL] * (ndim - len(parts))
     if len(parts) != ndim or any(part is None or part is Ellipsis for part in parts):
         return None
     return parts if all(type(part) in (int, Slice) for part in parts[:2]) else None
@@ -239,7 +238,7 @@ def _within(outer: Slice, inner: Any, size: int) -> Any:
     if type(inner) is int:
         return taken[inner] if -len(taken) <= inner < len(taken) else None
     if type(inner) is not Slice:
-        return inner if outer == EVERYTHING else None
+        return inner if outer == FULL else None
     taken = taken[slice(*inner.value)]
     return Slice(taken.start, taken.stop, taken.step) if taken and taken.step > 0 else None
 

@@ -18,7 +18,8 @@ from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
 from mlxgraph.mlx_facts.originals import ARRAY, zeros
-from mlxgraph.run.along import HAD, NEW, axes_of, of_all_so_far
+from mlxgraph.mlx_facts.probes import holds_nothing, is_followed
+from mlxgraph.run.along import HAD, NEW, UNKNOWN, axes_of, of_all_so_far
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.runner import Runner
 from mlxgraph.run.short_cache import census_with_cache
@@ -47,7 +48,10 @@ class TextAxes:
 
     def _axes(self, site: Site) -> Any:
         runner = self._runner
-        census, longer = runner.census(self._call), runner.census(self._longer)
+        try:
+            census, longer = runner.census(self._call), runner.census(self._longer)
+        except Exception:  # whatever the model's own code has against a token more
+            return UNKNOWN
         inside = census.is_inside(site)
         if inside:
             census.look_inside()
@@ -78,8 +82,9 @@ def numbers_in(graph: Graph, params: Mapping[str, Any]) -> Callable[[Node], Any]
         else:
             return None
         if isinstance(value, ARRAY):
-            is_whole = value.ndim < 2 and mx.issubdtype(value.dtype, mx.integer)
-            return value.tolist() if is_whole else None
+            if value.ndim > 1 or not mx.issubdtype(value.dtype, mx.integer):
+                return None
+            return None if is_followed(value) or holds_nothing(value) else value.tolist()
         return value if type(value) is int else None
 
     return number

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from gc import get_referents
 from itertools import chain
 from operator import attrgetter, call, getitem, is_
 from typing import Any
@@ -60,7 +61,7 @@ class ModuleTree:
         self._expected = [
             *map(type, self._holders),
             *(value for _, _, value in self._children),
-            *chain.from_iterable(map(dict.values, self._attributes)),
+            *get_referents(*self._attributes),
         ]
 
     def _add(self, module: nn.Module, path: str) -> None:
@@ -154,7 +155,7 @@ class ModuleTree:
         The values of weights may have changed: those are inputs of a run.
         """
         children = map(getitem, self._child_owners, self._child_keys)
-        plain = chain.from_iterable(map(dict.values, self._attributes))
+        plain = get_referents(*self._attributes)  # their values, one after the other
         now = chain(map(type, self._holders), children, plain)
         try:
             return (

@@ -92,7 +92,10 @@ def _few(shared: Shared) -> Shared:
         return shared
     lengths = [int(tokens.shape[1])] * int(tokens.shape[0])
     short: Call = describe_call((tokens,), call.kwargs, tokens=tokens, lengths=lengths)
-    return Shared(shared.engine, short)
+    few = Shared(shared.engine, short)
+    if shared.census.inside:
+        few.census.look_inside()
+    return few
 
 
 def _tried(few: Shared, sites: Sequence[Site]) -> str:

@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from mlxgraph.evaluate.values import source_values
+from mlxgraph.graph import ops
 from mlxgraph.graph.graph import Graph
-from mlxgraph.graph.node import Node
+from mlxgraph.graph.node import Node, site_node, walk
 from mlxgraph.graph.site import INPUTS, Site
 from mlxgraph.rewrite.shift import Shift
 from mlxgraph.run.call import Call, is_stateful
@@ -54,10 +55,14 @@ class Planned(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What is known of a graph on the call, whatever its params."""
+    """What is known of a graph on the call, whatever its params.
+
+    Attributes: written: what is done to a part of the text for a later beginning; None where that
+        cannot be.
+    """
 
     graph: Graph
-    written: Graph
+    written: Graph | None
     plan: Plan
     cut: Cut | None
     wanted: tuple[Node, ...]
@@ -153,7 +158,9 @@ class Shared:
         sources = source_values(plan.sources, known.graph.constants, variant.params)
         site = min(plan.writes, key=self.census.position, default=None)
         row = Row(plan, sources, first_write(plan, self.census))
-        shift = None if self.alone else self.positions.shift(known.written, sources)
+        shift = None
+        if known.written is not None and not self.alone:
+            shift = self.positions.shift(known.written, sources)
         cut_off = None if known.cut is None else known.wanted
         return Planned(row, known.cut, site, shift, cut_off)
 
@@ -167,8 +174,8 @@ class Shared:
         pushed = self._pushed(wanted, seen)
         if pushed is not None:
             plan = make_plan(written, census, pushed[1])
-            bare = written.replace(saves=())
-            return _Known(graph, bare, plan, pushed[0], pushed[1], indices, numbers)
+            saving = _beside_the_output(written, pushed[1])
+            return _Known(graph, saving, plan, pushed[0], pushed[1], indices, numbers)
         plan = make_plan(written, census, wanted)
         saving = written.replace(saves=[(str(k), node) for k, node in enumerate(wanted)])
         return _Known(graph, saving, plan, None, wanted, indices, numbers)
@@ -179,7 +186,9 @@ class Shared:
             return planned.row
         assert planned.shift is not None
         graph, plan = planned.shift.at(start), planned.row.plan
-        wanted = planned.wanted or tuple([node for _, node in graph.saves])
+        shifted = dict(graph.saves)
+        asked = planned.wanted or tuple(shifted.values())
+        wanted = tuple([shifted.get(str(k), node) for k, node in enumerate(asked)])
         return planned.row._replace(plan=plan._replace(writes=dict(graph.writes), saves=wanted))
 
     def _pushed(self, wanted: tuple[Node, ...], seen: Reach) -> tuple[Cut, tuple[Node, ...]] | None:
@@ -243,6 +252,19 @@ class Shared:
     def layers_after(self, first: float) -> int:
         """How many layers come after a census position, the one that holds it included."""
         return sum(end > first for end in self.layers)
+
+
+def _beside_the_output(graph: Graph, wanted: Sequence[Node]) -> Graph | None:
+    """The graph with what is wanted of other sites than the output, whose positions count from its
+    cut already; None where something is of both."""
+    output, saves = site_node(""), []
+    for k, node in enumerate(wanted):
+        sites = {one for one in walk([node]) if one.op == ops.SITE}
+        if output not in sites:
+            saves.append((str(k), node))
+        elif sites != {output}:
+            return None
+    return graph.replace(saves=saves)
 
 
 def pattern_of(site: Site | None) -> str:

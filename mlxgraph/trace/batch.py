@@ -30,11 +30,9 @@ from mlxgraph.graph.nested import (
 )
 from mlxgraph.graph.node import Node, site_node, site_of
 from mlxgraph.graph.site import Site
-from mlxgraph.graph.values import Literal, Slice
+from mlxgraph.graph.values import FULL, Literal, Slice
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.run.call import Call
-
-FULL = Slice(None, None, None)
 
 
 class Prompt(NamedTuple):

@@ -45,10 +45,10 @@ def reused(engine: Engine, job: Job, wanted: Sequence[Node]) -> list[Any] | None
     Raises: as `execute`.
     """
     with paused():
-        if why_no_prefix(engine.runner, job.call):
+        if known_reason(engine.runner, job.call):
             return None
         shift = _shift(engine, job, wanted)
-        if isinstance(shift, str):
+        if isinstance(shift, str) or why_no_prefix(engine.runner, job.call):
             return None
         kept = _kept(engine, job.call)
     if kept is None:

@@ -113,7 +113,8 @@ class Trace:
                 if graph is not None:
                     find = axes_of(engine, self._call) if graph.then else None
                     take_in(recording, graph, engine.names, self.lengths, find)
-            intervene(recording, engine.names, self._interventions)
+            if self._interventions:
+                intervene(recording, engine.names, self._interventions)
         except BaseException:
             self._close()
             raise

@@ -207,9 +207,8 @@ def _names(holder: Any) -> set[str]:
         return {n for n in vars(holder) if not n.startswith("_")}
     found: set[str] = set()
     for cls in holder.__mro__:
-        if cls is mg.Effects and holder is not cls:  # whose names are on the page as `e`
-            continue
-        if cls.__module__.startswith("mlxgraph"):
+        is_said_once = cls is mg.Effects is not holder  # what all results have
+        if cls.__module__.startswith("mlxgraph") and not is_said_once:
             found |= {*vars(cls), *vars(cls).get("__dataclass_fields__", ()), *_set_on_itself(cls)}
     return {name for name in found if not name.startswith("_")} | (
         {"__call__"} if "__call__" in vars(holder) else set()

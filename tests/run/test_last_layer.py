@@ -12,7 +12,7 @@ from mlx_lm.models import cache as caches
 from mlx_lm.models import llama
 
 import mlxgraph as mg
-from mlxgraph.run import last_layer
+from mlxgraph.run import last_layer, last_layer_check
 from mlxgraph.run.call import describe_call
 from mlxgraph.run.runner import Runner
 from mlxgraph.run.standin import StandIn
@@ -219,6 +219,33 @@ def test_another_mask_from_an_edit_is_kept(model):
     assert not models.same(model.run(graph, TOKENS)["s0"], unmasked, 1e-3)
 
 
+def test_the_last_layer_called_by_hand_is_whole(model):
+    def edit(m):
+        m.layers[LAST](m.layers[0].output, "causal").save("by hand")
+
+    graph = graph_of(model, edit=edit)
+    assert at_few(model, graph)
+    agree(model, graph, compile=False)
+    assert model.run(graph, TOKENS)["by hand"].shape == (2, LENGTH, models.WIDTH)
+
+
+@pytest.mark.parametrize("way", [mx.compile, mx.grad, mx.vmap])
+def test_a_model_that_is_first_run_inside_a_transformation(way):
+    model = mg.InterpretableModel(models.make_llama(False))
+    with model.trace(TOKENS[:, :4]) as t:
+        model.layers[1].mlp.output *= mg.param("alpha")
+        model.output[:, -1].square().mean().save("s0")
+    alpha = mx.array([0.5, 1.5]) if way is mx.vmap else mx.array(1.5)
+    found = {
+        optimize: way(
+            lambda alpha, on=optimize: model.run(t.graph, TOKENS, alpha=alpha, optimize=on)["s0"]
+        )(alpha)
+        for optimize in (True, False)
+    }
+    assert models.same(found[True], found[False], 1e-4)
+    assert at_few(model, t.graph, alpha=1.0)
+
+
 # -- when in doubt, nothing ------------------------------------------------------------------------
 
 
@@ -378,6 +405,15 @@ def test_an_attention_that_nobody_feels_proves_nothing():
     module.layers[-1].self_attn.o_proj.weight = mx.zeros_like(weight)
     model = mg.InterpretableModel(module)
     assert not at_few(model, graph_of(model))
+
+
+def test_a_block_too_large_to_be_tried_in_float32(monkeypatch):
+    model = mg.InterpretableModel(in_dtype(mx.bfloat16))
+    size = sum(w.size for _, w in tree_flatten(model.module.layers[-1].parameters()))
+    for most, few in ((size - 1, False), (size, True)):
+        model.refresh()
+        monkeypatch.setattr(last_layer_check, "MOST", most)
+        assert at_few(model, graph_of(model)) == few
 
 
 class Lengthening(llama.Model):
@@ -553,6 +589,16 @@ def test_architectures_with_masks_of_their_own(name, wanted):
     assert few
     for value in done:
         assert mx.abs(value - plain).max().item() <= NEAR * mx.abs(plain).max().item()
+
+
+@pytest.mark.parametrize("length", [5, 6, 7, 12])
+def test_lengths_about_a_window(length):
+    """A window of six tokens: its mask is another one where the text is longer."""
+    model = mg.InterpretableModel(configs.build("olmo3"))
+    for tokens in (TEXTS[:, :length], TEXTS[:, : length - 1]):
+        graph = graph_of(model, tokens=tokens)
+        assert at_few(model, graph, tokens)
+        agree(model, graph, tokens=tokens, compile=False)
 
 
 @pytest.mark.slow

@@ -186,6 +186,11 @@ def test_a_window_that_is_long_enough_is_none():
     assert not reason(configs.build(name), text_call(6))
 
 
+@pytest.mark.parametrize("length", [2, 3, 4, 40])
+def test_texts_of_any_length(tied, length):
+    assert not reason(tied._engine.root, text_call(length))
+
+
 def test_it_is_tried_once_and_forgotten_with_the_tree(tied, monkeypatch):
     from mlxgraph.run import prefix as page
 

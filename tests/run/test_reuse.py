@@ -296,6 +296,44 @@ def test_gradients_of_params_and_compiled_callers(model):
     assert off(model.run(t.graph, TOKENS, reuse=True, alpha=0.5)["last"], wanted) < NEAR
 
 
+def test_positions_that_a_transformation_follows(model):
+    with model.trace(TOKENS) as t:
+        model.layers[1].output[:, mg.param("p", shape=(), dtype="int32")] += VECTOR
+        model.output[:, -1].save("last")
+    ways = [
+        mx.vmap(lambda p, reuse=reuse: model.run(t.graph, TOKENS, reuse=reuse, p=p)["last"])
+        for reuse in (True, False)
+    ]
+    one, other = (way(mx.array([3, 5], mx.int32)) for way in ways)
+    assert off(one, other) < NEAR
+    assert off(one[0], one[1]) > 10 * NEAR
+
+
+class Limited(nn.Module):
+    """Takes texts of at most 8 tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = models.make_llama()
+        self.layers = self.inner.layers
+
+    def __call__(self, tokens, cache=None):
+        if tokens.shape[1] > LENGTH:
+            raise ValueError("a text is too long")
+        return self.inner(tokens, cache=cache)
+
+
+def test_a_model_that_takes_no_token_more():
+    limited = mg.InterpretableModel(Limited())
+    graph = graph_of(limited)
+    assert off(*both(limited, graph)) < NEAR
+    assert "named positions" in str(limited.explain(graph, TOKENS, reuse=True))
+    shorter = TOKENS[:, :5]
+    graph = graph_of(limited, tokens=shorter)
+    assert off(*both(limited, graph, shorter)) < NEAR
+    assert "begin at token 4" in str(limited.explain(graph, shorter, reuse=True))
+
+
 def test_another_thread(model):
     graph, found = graph_of(model), []
     wanted = both(model, graph)[1]
