@@ -30,6 +30,7 @@ SCRIPTS = (
     "pushdown",
     "sweeps",
     "last_layer",
+    "prefix",
     "generation",
     "rooms",
 )
