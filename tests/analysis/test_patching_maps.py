@@ -274,6 +274,24 @@ def test_components_are_an_axis(tiny):
     assert single.dims == ("component", "layer") and not isinstance(single, dict)
 
 
+def test_components_with_other_numbers_of_heads(tiny):
+    found = tiny.activation_patching(*TEXTS, ["heads", "keys"])
+    assert found.dims == ("component", "layer", "head") and found.shape == (2, 6, 8)
+    keys = np.asarray(found.sel(component="keys"))
+    assert np.isnan(keys[:, 4:]).all() and not np.isnan(keys[:, :4]).any()
+    near(keys[:, :4], tiny.activation_patching(*TEXTS, "keys"))
+    mixed = tiny.activation_patching(*TEXTS, ["heads", "attn"])
+    assert mixed.dims == ("component", "layer"), "all heads at once beside what has none"
+    near(mixed.sel(component="heads"), tiny.activation_patching(*TEXTS, "attn.heads"))
+
+
+def test_a_list_of_one_is_a_list(tiny):
+    alone = tiny.activation_patching(*TEXTS, "attn")
+    found = tiny.activation_patching([TEXTS[0]], TEXTS[1], "attn", average=False)
+    assert found.dims == ("pair", "layer")
+    near(found.isel(pair=0), alone)
+
+
 def test_one_position_makes_no_axis(tiny):
     found = tiny.activation_patching(*TEXTS, "output", positions=-1)
     everywhere = tiny.activation_patching(*TEXTS, "output", positions="all")
