@@ -255,15 +255,14 @@ def _pairs(
     """The rows of each pair, and whether a list of pairs was given."""
     if not several_texts(clean) and not several_texts(corrupted):
         return [(one_row(model, clean), one_row(model, corrupted))], False
-    counts = [len(given) if several_texts(given) else 1 for given in (clean, corrupted)]
-    if counts[0] != counts[1]:
+    texts = [list(given) if several_texts(given) else [given] for given in (clean, corrupted)]
+    if len(texts[0]) != len(texts[1]):
         raise InputError(
-            f"there are {counts[0]} clean texts and {counts[1]} corrupted ones.\n"
+            f"there are {len(texts[0])} clean texts and {len(texts[1])} corrupted ones.\n"
             "  Give a corrupted text for each clean one."
         )
     return [
-        (one_row(model, one), one_row(model, other))
-        for one, other in zip(clean, corrupted, strict=True)
+        (one_row(model, one), one_row(model, other)) for one, other in zip(*texts, strict=True)
     ], True
 
 

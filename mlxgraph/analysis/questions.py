@@ -144,8 +144,7 @@ def chosen_heads(heads: Any, places: Mapping[str, list[Place]]) -> Chosen | None
     if heads is None:
         most = max(counts, default=0)
         is_map = all(component in INSIDE for component in places) and 0 not in counts
-        alike = len({max(p.heads for p in some) for some in places.values() if some}) == 1
-        return Chosen(list(range(most)), False) if is_map and alike and most else None
+        return Chosen(list(range(most)), False) if is_map and most else None
     for some in places.values():
         for place in some:
             if not place.heads:
@@ -194,7 +193,7 @@ def grid_of(
 def components_in(component: Any) -> list[Any]:
     """The components that a user names, each once.  Raises: InputError for none."""
     if isinstance(component, (list, tuple)):
-        found = list(dict.fromkeys(component))
+        found = list({str(one): one for one in component}.values())
         if not found:
             raise InputError("component=[] names none.\n  Write component='attn'.")
         return found
@@ -218,6 +217,11 @@ def scoring(model: Traceable, metric: Any, targets: Any) -> Score:
         raise InputError(
             f"targets= are for metric='logit_diff', and the metric is {metric!r:.40}.\n"
             "  Write metric='logit_diff', or leave targets out."
+        )
+    if not isinstance(metric, str) and not callable(metric):
+        raise InputError(
+            f"a metric is a name or a function, not {metric!r:.60}.\n"
+            "  Write metric='logit_diff', or lambda logits: logits[token] for a score."
         )
     if isinstance(metric, str) and metric not in METRICS:
         also = "A function of one logit vector (a score) or of two (a distance) works too."

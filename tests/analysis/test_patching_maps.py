@@ -8,6 +8,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import mlxgraph as mg
 from mlxgraph.analysis.patching import Recovery
@@ -163,6 +165,58 @@ def test_layer_by_position_by_head(tiny):
                 assert one == pytest.approx(expected, abs=1e-3)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    component=st.sampled_from(["output", "resid_pre", "attn", "mlp", "heads", "keys", "pattern"]),
+    position=st.integers(-6, 5),
+    layers=st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True),
+    head=st.integers(0, 3),
+    direction=st.sampled_from(["denoise", "noise"]),
+)
+def test_any_cell_equals_the_run_by_hand(tiny, component, position, layers, head, direction):
+    inside = component in ("heads", "keys", "pattern")
+    found = tiny.activation_patching(
+        CLEAN, CORRUPTED, component, layers, diff, positions=[position], direction=direction,
+        heads=[head] if inside else None, normalize=False,
+    )  # fmt: skip
+    run, other = (CORRUPTED, CLEAN) if direction == "denoise" else (CLEAN, CORRUPTED)
+    kept, _, _ = runs(tiny, component, other, run)
+    index = (slice(None), head, position) if inside else (slice(None), position)
+    expected = [diff(by_hand(tiny, component, k, index, kept[k], run)) for k in layers]
+    assert found.axes["layer"] == tuple(layers) and found.axes["position"] == (position % 6,)
+    near(np.asarray(found).reshape(-1), expected)
+
+
+def test_models_of_arrays_take_rows_of_them():
+    from tests.models import Chain
+
+    model = mg.InterpretableModel(Chain())
+    clean, corrupted = (mx.random.normal((1, 4, 6), key=mx.random.key(k)) for k in (0, 1))
+    found = model.activation_patching(clean, corrupted, "output", positions="all")
+    assert found.dims == ("layer", "position") and found.coords == {}
+    assert np.abs(np.asarray(found)[:, :3]).max() < 0.1, "positions do not mix"
+    assert np.abs(np.asarray(found)[:, 3]).min() > 1
+    with model.trace(clean):
+        kept = model.layers[1].output.save()
+        best = model.output[0, -1].save()
+    with model.trace(corrupted):
+        model.layers[1].output[:, 3] = kept[:, 3]
+        logits = model.output[0, -1].save()
+    worst = model(corrupted)[0, -1]
+    norm = mx.linalg.norm
+    expected = 100 * (1 - norm(logits - best).item() / norm(worst - best).item())
+    assert found.item(layer=1, position=3) == pytest.approx(expected, abs=1e-2)
+
+
+def test_a_map_is_drawn_where_it_is_asked_for(tiny, monkeypatch):
+    pytest.importorskip("matplotlib")
+    shown = []
+    monkeypatch.setattr("mlxgraph.analysis.patching.show", shown.append)
+    tiny.activation_patching(*TEXTS, "attn", positions="all", plot=True)
+    tiny.activation_patching(*TEXTS, "attn", plot=True, normalize=False)
+    assert len(shown) == 2 and all(figure.axes for figure in shown)
+
+
 def test_the_noise_direction_runs_the_clean_text(model):
     found = model.activation_patching(
         CLEAN, CORRUPTED, "attn", direction="noise", normalize=False, metric=diff
@@ -218,6 +272,24 @@ def test_components_are_an_axis(tiny):
         near(found.sel(component=component), alone)
     single = tiny.activation_patching(*TEXTS, ["attn"])
     assert single.dims == ("component", "layer") and not isinstance(single, dict)
+
+
+def test_components_with_other_numbers_of_heads(tiny):
+    found = tiny.activation_patching(*TEXTS, ["heads", "keys"])
+    assert found.dims == ("component", "layer", "head") and found.shape == (2, 6, 8)
+    keys = np.asarray(found.sel(component="keys"))
+    assert np.isnan(keys[:, 4:]).all() and not np.isnan(keys[:, :4]).any()
+    near(keys[:, :4], tiny.activation_patching(*TEXTS, "keys"))
+    mixed = tiny.activation_patching(*TEXTS, ["heads", "attn"])
+    assert mixed.dims == ("component", "layer"), "all heads at once beside what has none"
+    near(mixed.sel(component="heads"), tiny.activation_patching(*TEXTS, "attn.heads"))
+
+
+def test_a_list_of_one_is_a_list(tiny):
+    alone = tiny.activation_patching(*TEXTS, "attn")
+    found = tiny.activation_patching([TEXTS[0]], TEXTS[1], "attn", average=False)
+    assert found.dims == ("pair", "layer")
+    near(found.isel(pair=0), alone)
 
 
 def test_one_position_makes_no_axis(tiny):
