@@ -197,11 +197,7 @@ def activation_patching(
         ...     metric="logit_diff", targets=(" Paris", " Rome"),
         ... )
     """
-    if direction not in (DENOISE, NOISE):
-        raise InputError(
-            f"there is no direction {direction!r:.40}.\n  Write direction='denoise' to run the"
-            " corrupted text with clean values, or direction='noise' for the other way round."
-        )
+    check_direction(direction)
     score = scoring(model, metric, targets if not _is_nested(targets) else targets[0])
     pairs, is_list = _pairs(model, clean_text, corrupted_text)
     scores = _scores(model, metric, targets, score, len(pairs))
@@ -223,6 +219,15 @@ def activation_patching(
             result.figure = drawn
         show(drawn)
     return result
+
+
+def check_direction(direction: Any) -> None:
+    """Raises: InputError for what is no direction."""
+    if direction not in (DENOISE, NOISE):
+        raise InputError(
+            f"there is no direction {direction!r:.40}.\n  Write direction='denoise' to run the"
+            " corrupted text with clean values, or direction='noise' for the other way round."
+        )
 
 
 class _Asked(NamedTuple):

@@ -13,6 +13,7 @@ from mlxgraph.analysis.ablation import ablation
 from mlxgraph.analysis.causal_trace import causal_trace
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
+from mlxgraph.analysis.path_patching import path_patching
 from mlxgraph.analysis.predictions import get_token_predictions
 from mlxgraph.analysis.steering import steering_curves
 from mlxgraph.analysis.top import top
@@ -349,6 +350,7 @@ class InterpretableModel:
     get_token_predictions, logit_lens = get_token_predictions, logit_lens
     activation_patching, causal_trace = activation_patching, causal_trace
     ablation, steering_curves, top = ablation, steering_curves, top
+    path_patching = path_patching
     weight = weight
     unembed = unembed
 
