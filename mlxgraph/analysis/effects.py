@@ -224,6 +224,14 @@ class Effects:
         """The labels of the smallest number, as `argmax`."""
         return self._where(np.nanargmin)
 
+    def top(self, k: int = 10) -> list[dict[str, Any]]:
+        """The largest cells, the largest first, as `{"layer": 4, "head": 2, name: number}`.
+
+        Args: k: how many, at most; cells that are not known (NaN) are left out.
+        Raises: InputError for what is no number of cells.
+        """
+        return effects_tables.largest(self, k)
+
     def _where(self, argument: Any) -> dict[str, Label]:
         numbers = np.array(self._array)
         if np.isnan(numbers).all():

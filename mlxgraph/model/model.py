@@ -11,6 +11,7 @@ import mlx.nn as nn
 
 from mlxgraph.analysis.ablation import ablation
 from mlxgraph.analysis.causal_trace import causal_trace
+from mlxgraph.analysis.head_scores import head_scores
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
 from mlxgraph.analysis.path_patching import path_patching
@@ -350,7 +351,7 @@ class InterpretableModel:
     get_token_predictions, logit_lens = get_token_predictions, logit_lens
     activation_patching, causal_trace = activation_patching, causal_trace
     ablation, steering_curves, top = ablation, steering_curves, top
-    path_patching = path_patching
+    path_patching, head_scores = path_patching, head_scores
     weight = weight
     unembed = unembed
 
