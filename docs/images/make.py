@@ -94,6 +94,18 @@ def maps(model: mg.InterpretableModel) -> None:
         figure.savefig(FOLDER / f"{name}.png", dpi=120)
 
 
+def heads(model: mg.InterpretableModel) -> None:
+    """Which heads write to the output directly, and heads by kind."""
+    direct = model.path_patching(
+        "The capital of France is",
+        "The capital of England is",
+        metric="logit_diff",
+        targets=(" Paris", " London"),
+    )
+    direct.plot().savefig(FOLDER / "path_patching.png", dpi=90)
+    model.head_scores(length=8).plot().savefig(FOLDER / "head_scores.png", dpi=90)
+
+
 def main() -> None:
     """Draw them all."""
     matplotlib.use("Agg")
@@ -115,6 +127,7 @@ def main() -> None:
     steering(model)
     attention(model)
     maps(model)
+    heads(model)
 
 
 if __name__ == "__main__":
