@@ -34,7 +34,7 @@ from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
 from mlxgraph.sweep.explained import Forward, Told, forward_of, prefix_forward
 from mlxgraph.sweep.pace import Pace
 from mlxgraph.sweep.shared import Planned, Shared, pattern_of
-from mlxgraph.sweep.split import FORWARD, starts
+from mlxgraph.sweep.split import starts
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import Job, Options, execute
 
@@ -144,7 +144,7 @@ class Schedule:
             first = int(min(self._first(group, number), costs.length - 1))
             depth = self.shared.layers_after(plan.row.first)
             depths[first] = depths.get(first, 0) + depth
-        at = starts(depths, costs.length, costs.layers, costs.rows)
+        at = starts(depths, costs.length, costs.layers, costs.rows, costs.forward)
         why = ""
         if at != [0]:
             sites = [site for n in numbers if (site := self._plan(n).site) is not None]
@@ -173,7 +173,7 @@ class Schedule:
         begins = self.shared.last_begins
         early = [n for n in numbers if self.shared.is_before(self._plan(n), begins)]
         spared = [costs.length - self._plan(n).first - (cut.stop - cut.start) for n in early]
-        if sum(spared) * costs.rows <= costs.layers * (FORWARD + costs.length):
+        if sum(spared) * costs.rows <= costs.layers * (costs.forward + costs.length):
             return [numbers]
         rest = set(early)
         return [early, [n for n in numbers if n not in rest]]
