@@ -28,7 +28,9 @@ SCRIPTS = (
     "memory",
     "algebra",
     "pushdown",
+    "sweeps",
     "last_layer",
+    "prefix",
     "generation",
     "rooms",
 )

@@ -26,6 +26,9 @@ class Fixed(mx.array):
             " it."
         )
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return mx.array, (np.array(self),)
+
 
 class FixedOfDict(Fixed):
     """The values of a result that is a dict too: called, they are the dict's own."""

@@ -80,6 +80,8 @@ def logit_lens(
     check_colour(color, asked)
     row = one_row(model, text)
     chosen = choose_layers(model, layers)
+    if not chosen:
+        raise InputError("there are no layers to look at.\n  Leave layers= out for all of them.")
     at = None if position is None else check_position(position, row.shape[1])
     found, vocabulary = _found(model, row, chosen, at, top_k, list(asked.values()))
     ids: Any = found.ids.tolist()
@@ -114,7 +116,7 @@ def _asked(
         )
     if token is not None:
         return asked_tokens(model, [token], "token")
-    if isinstance(tokens, str):
+    if isinstance(tokens, (str, int)):
         raise InputError(f"tokens= takes several.\n  Write tokens=[{tokens!r}].")
     return {} if tokens is None else asked_tokens(model, tokens, "tokens")
 

@@ -7,6 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlxgraph.analysis import effects_text
 from mlxgraph.analysis.distributions import distributions
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import token_strings
@@ -60,7 +61,7 @@ class Predictions(Effects, list):  # type: ignore[misc]  # a list has no hash
         return self._plain().plot(*args, **kwargs)
 
     def _repr_html_(self) -> str:
-        return self._plain()._repr_html_()
+        return effects_text.table(self._plain())
 
     def _plain(self) -> Effects:
         """The probabilities alone: numpy makes of them an array of themselves, and not of ids."""

@@ -17,6 +17,7 @@ from mlxgraph.plot.figures import colours, new_figure
 from mlxgraph.plot.fitting import stride
 from mlxgraph.plot.labels import text_options
 from mlxgraph.plot.layout import (
+    FLAT,
     GAP,
     LINE,
     PAD,
@@ -32,6 +33,7 @@ from mlxgraph.plot.layout import (
     name_down,
     named,
     number,
+    pitch_for,
     place,
     round_ticks,
     shortened,
@@ -68,6 +70,9 @@ def bars(
         raise InputError("there is nothing to show: no values")
     pitch = float(np.clip(420 / len(numbers), 10, 34))
     frame = _Frame(max(pitch * len(numbers), 150), figsize)
+    flat = pitch_for(frame.figure, labels) * len(numbers)
+    if frame.width < flat <= FLAT and any(isinstance(one, str) for one in labels):
+        frame.width = flat
     texts = [_shown(value, numbers) for value in numbers]
     low, high = _ends(numbers)
     frame.name_beside(low, high, ylabel + _grey(numbers))

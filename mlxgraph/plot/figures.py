@@ -10,6 +10,7 @@ from mlxgraph.errors import MissingDependencyError
 
 _MOST_LABELS = 40  # layers named along one axis
 _DPI = 150
+_IN_A_NOTEBOOK = 100  # dots an inch: small texts can be read, and a page holds the picture
 _STILL = frozenset({"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"})
 
 
@@ -52,7 +53,7 @@ def _picture_class() -> Any:
 
         def _repr_png_(self) -> bytes:
             page = BytesIO()
-            self.savefig(page, format="png", dpi=72)
+            self.savefig(page, format="png", dpi=_IN_A_NOTEBOOK)
             return page.getvalue()
 
     return Picture

@@ -19,6 +19,7 @@ from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.plot.figures import colour_map, new_figure
 from mlxgraph.plot.labels import text_options
 from mlxgraph.plot.layout import (
+    FLAT,
     GAP,
     LINE,
     PAD,
@@ -33,6 +34,7 @@ from mlxgraph.plot.layout import (
     name_across,
     name_down,
     named,
+    pitch_for,
     place,
     round_ticks,
     shortened,
@@ -47,7 +49,6 @@ _BAR = 9.0  # width of the colour bar, points
 _LONGEST = 260.0  # of the colour bar
 _APART = 12.0  # of the bar from the cells
 _BETWEEN = 10.0  # panels
-_FLAT = 620.0  # up to which a picture is made wider for names that need not stand on end
 _ROOM = 900.0  # for panels side by side
 _EDGED = 8.0  # the side of cells that have white edges
 _UNKNOWN = "0.82"  # the colour of cells that hold no number
@@ -197,8 +198,8 @@ def _planned(
     count, rows, columns = table.numbers.shape
     across, down = _cells(columns, rows, count)
     if count == 1 and figsize is None and not _is_numbered(table.columns):
-        flat = columns * (widest(figure, named(table.columns)) + GAP + 0.1)
-        across = flat if across < flat <= _FLAT else across
+        flat = columns * pitch_for(figure, table.columns)
+        across = flat if across < flat <= FLAT else across
     bar = round_ticks(scale.low, scale.high)
     bar_width = widest(figure, bar[1])
     per_row = _per_row(count, across, figsize)

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 
 from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.evaluate.values import Values
+from mlxgraph.graph import ops
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.nested import leaves, map_nested, unflatten
-from mlxgraph.graph.node import Node, site_node
+from mlxgraph.graph.node import Node, site_node, site_of, walk
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.mlx_facts.arrays import in_a_buffer_of_its_own
 from mlxgraph.mlx_facts.compiling import uncompiled
@@ -55,17 +56,29 @@ NEVER = float("inf")
 
 
 class Row(NamedTuple):
-    """One run: its plan, what the plan's sources are worth, and the census position of its first
-    write."""
+    """One run: its plan, what the plan's sources are worth, and where it first differs from slab 0:
+    the census position and the site."""
 
     plan: Plan
     known: dict[Node, Any]
     first: float
+    site: Site | None
 
 
-def first_write(plan: Plan, census: Census) -> float:
-    """The census position of a plan's first write; NEVER without one."""
-    return min(map(census.position, plan.writes), default=NEVER)
+class Base(NamedTuple):
+    """What slab 0 writes, and what the sources of that are worth: nothing, in the unedited run."""
+
+    writes: Mapping[Site, Node]
+    known: Mapping[Node, Any]
+
+
+UNEDITED = Base({}, {})
+
+
+def row_of(plan: Plan, known: dict[Node, Any], census: Census) -> Row:
+    """A run that joins the unedited one at its first write."""
+    site = min(plan.writes, key=census.position, default=None)
+    return Row(plan, known, NEVER if site is None else census.position(site), site)
 
 
 def run_grown(
@@ -76,7 +89,7 @@ def run_grown(
     tree: ModuleTree,
     call: Call,
     cut: Cut | None = None,
-    base: bool = True,
+    base: Base | None = UNEDITED,
     late: Late | None = None,
 ) -> list[list[Any]]:
     """What each run saves, lazy.
@@ -86,17 +99,17 @@ def run_grown(
         containers: the modules that hold the layers, the model itself among them: there the batch
             grows from one layer to the next.
         cut: where only some positions of the stream go on, for all runs alike.
-        base: whether the call is of one slab, the unedited run's, which others join; or else of one
-            for each run, from the start, and no run has a first write (NEVER).
+        base: what slab 0 is, where the call is of one slab, which others join; None where it is of
+            one for each run from the start, and no run has a first write (NEVER).
         late: the last block, where it runs at the positions of the cut alone; nothing is read or
             written in it or after it, but for the output.
     Raises: CannotGrow, NodeFailure, and whatever the model raises.
     """
     if not any(row.plan.hooked or row.plan.calls_modules for row in rows):
         raise CannotGrow("nothing of the model is needed")
-    firsts = {min(r.plan.writes, key=census.position) for r in rows if r.first != NEVER}
+    firsts = {row.site for row in rows if row.site is not None and row.first != NEVER}
     way = route(firsts, census, slabs, containers, tree)
-    run = GrownRun(rows, census, slabs, containers, way, int(base))
+    run = GrownRun(rows, census, slabs, containers, way, base)
     with tree.beyond.as_it_was():
         run.go(tree, call, cut, late)
         return [
@@ -119,7 +132,7 @@ class GrownRun:
         slabs: Slabs,
         containers: frozenset[str],
         route: Route,
-        base: int = 1,
+        base: Base | None,
     ):
         self._order, self._slabs, self._containers = census.order, slabs, containers
         self._route = route
@@ -135,12 +148,15 @@ class GrownRun:
                 self._readers.setdefault(site, []).append(k)
             for site in row.plan.writes:
                 self._writers.setdefault(site, []).append(k)
-        self._stops = {*self._readers, *self._writers}
+        self._common = {} if base is None else base.writes
+        self._slab_0 = Values({} if base is None else dict(base.known), self._by_hand)
+        self._reads_0 = {n for n in walk(self._common.values()) if n.op == ops.SITE}
+        self._stops = {*self._readers, *self._writers, *self._common, *map(site_of, self._reads_0)}
         lasts = [row.plan.last for row in rows]
         self._last = max((one for one in lasts if one), key=census.position, default=None)
         self._seen: Counter[str] = Counter()
-        self._base = base  # the slab of the first run
-        self._now = 1 if base else len(rows)  # slabs in the module whose forward runs
+        self._base = 0 if base is None else 1  # the slab of the first run
+        self._now = self._base or len(rows)  # slabs in the module whose forward runs
         self._cut: Cut | None = None
         self._late: Late | None = None
 
@@ -148,6 +164,7 @@ class GrownRun:
         """Run the forward as far as somebody needs it."""
         self._late, self._cut = late, None if late else cut
         hooked = {path for plan in self._plans for path in plan.hooked} | self._fitted
+        hooked |= {site.path for site in self._stops if site.path in tree.modules}
         if self._cut is not None:
             hooked.add(self._cut.norm.path)
         if late is not None:
@@ -196,11 +213,9 @@ class GrownRun:
                 original = partial(self._late.run, original)
             result = original(*args, **kwargs)
             self._now = outer
-        skipping = self._writers.get(after._replace(port=SKIP), ())
-        if skipping:
-            nodes = {k: self._plans[k].writes[after._replace(port=SKIP)] for k in skipping}
-            skipped = {k + self._base: self.values[k][node] for k, node in nodes.items()}
-            result = self._replaced(after, result, inside, inside, skipped, {})
+        skip = after._replace(port=SKIP)
+        if skip in self._writers or skip in self._common:
+            result = self._replaced(after, result, inside, inside, self._edited(skip, inside), {})
         if after in self._stops or arrived > inside or path in self._fitted:
             result = self.through(after, result, inside, arrived)
         return result
@@ -250,10 +265,12 @@ class GrownRun:
             if number not in kept:
                 kept[number] = same_data_in(self._slab(site, value, have, number))
             self.values[k].known[site_node(*site)] = kept[number]
-        edited = {
-            k + self._base: self.values[k][self._plans[k].writes[site]]
-            for k in self._writers.get(site, ())
-        }
+        if site_node(*site) in self._reads_0 or site in self._common:
+            kept[0] = kept[0] if 0 in kept else same_data_in(self._slab(site, value, have, 0))
+            self._slab_0.known[site_node(*site)] = kept[0]
+        edited = self._edited(site, want)
+        if site in self._common:  # what joins here without that write is as slab 0 was before it
+            edited = {number: kept[0] for number in range(have, want)} | edited
         if edited or want > have:
             value = self._replaced(site, value, have, want, edited, kept)
         self._now = max(self._now, want)
@@ -262,6 +279,17 @@ class GrownRun:
         if site == self._last:
             raise Stop
         return value
+
+    def _edited(self, site: Site, count: int) -> dict[int, Any]:
+        """What is written at a site in each of so many slabs."""
+        edited = {
+            k + self._base: self.values[k][self._plans[k].writes[site]]
+            for k in self._writers.get(site, ())
+            if k + self._base < count
+        }
+        if site in self._common:
+            edited[0] = self._slab_0[self._common[site]]
+        return edited
 
     def _slab(self, site: Site, value: Any, have: int, number: int) -> Any:
         axes, found = self._slabs.of(site), leaves(value)

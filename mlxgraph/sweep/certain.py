@@ -24,7 +24,7 @@ from mlxgraph.graph.values import Slice
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.run.call import Call, describe_call
-from mlxgraph.run.grown import NEVER, Row, first_write, run_grown
+from mlxgraph.run.grown import NEVER, row_of, run_grown
 from mlxgraph.run.plan import make_plan
 from mlxgraph.run.slabs import CannotGrow, repeated
 from mlxgraph.sweep.shared import Shared, pattern_of
@@ -110,7 +110,7 @@ def _tried(few: Shared, sites: Sequence[Site]) -> str:
     rows = []
     for graph in graphs:
         plan = make_plan(graph, few.census, wanted)
-        rows.append(Row(plan, {}, first_write(plan, few.census)))
+        rows.append(row_of(plan, {}, few.census))
     together = run_grown(rows, few.census, few.slabs, few.containers, few.runner.tree, few.call)
     return _compared(few, graphs, [values[0] for values in together])
 
@@ -125,7 +125,7 @@ def _tried_later(few: Shared, sites: Sequence[Site]) -> str:
     rows = []
     for graph in later:
         plan = make_plan(graph, few.census, wanted)
-        rows.append(Row(plan, {}, first_write(plan, few.census)))
+        rows.append(row_of(plan, {}, few.census))
     call, _ = few.from_position(1, None)
     together = run_grown(rows, few.census, few.slabs, few.containers, few.runner.tree, call)
     return _compared(few, whole, [values[0] for values in together], 1)
@@ -139,9 +139,10 @@ def _tried_rows(few: Shared) -> str:
         ends = [position[few.layers[0]], position[few.layers[-1]]]
     graphs = [_scaled(few, site, by) for site, by in zip(ends, STRENGTHS, strict=False)]
     wanted = (site_node(""),)
-    rows = [Row(make_plan(graph, few.census, wanted), {}, NEVER) for graph in graphs]
+    plans = [make_plan(graph, few.census, wanted) for graph in graphs]
+    rows = [row_of(plan, {}, few.census)._replace(first=NEVER) for plan in plans]
     given = few.slabs, few.containers, few.runner.tree, repeated(few.call, len(rows))
-    together = run_grown(rows, few.census, *given, base=False)
+    together = run_grown(rows, few.census, *given, base=None)
     return _compared(few, graphs, [values[0] for values in together])
 
 

@@ -29,6 +29,7 @@ from mlxgraph.run.prefix import why_no_prefix
 from mlxgraph.run.pushdown import Cut
 from mlxgraph.run.slabs import repeated
 from mlxgraph.sweep.certain import why_not_batched, why_not_grown, why_not_grown_later
+from mlxgraph.sweep.common import Common, common_to, joining
 from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
 from mlxgraph.sweep.explained import Forward, Told, forward_of, prefix_forward
 from mlxgraph.sweep.pace import Pace
@@ -45,7 +46,8 @@ class Group(NamedTuple):
     """Variants that are done one way.
 
     Attributes: numbers: of the variants, those that join first before others; cut: what of the
-        output is computed; reason: why not a better way; start: the first position computed.
+        output is computed; reason: why not a better way; start: the first position computed;
+        common: what most of them write alike.
     """
 
     way: str
@@ -53,6 +55,7 @@ class Group(NamedTuple):
     cut: Cut | None = None
     reason: str = ""
     start: int = 0
+    common: Common = Common()
 
     @property
     def kept(self) -> int | None:
@@ -114,8 +117,10 @@ class Schedule:
         if len(numbers) == 1:
             yield Group(ALONE, numbers, cut, "it is one run")
             return
+        common = common_to(self.shared, [self._plan(number) for number in numbers])
         kinds: dict[str, list[int]] = {}
         for number in numbers:
+            self._planned[number] = joining(self.shared, self._plan(number), common)
             kinds.setdefault(pattern_of(self._plan(number).site), []).append(number)
         grown: list[int] = []
         rest: list[int] = []
@@ -127,19 +132,19 @@ class Schedule:
             reason = reason or why
         for part in self._by_last_layer(cut, grown):
             if part:
-                yield from self._by_position(cut, part)
+                yield from self._by_position(Group(GROWN, part, cut, common=common))
         if rest:
             why = why_not_batched(self.shared)
             yield Group(ALONE if why else BATCHED, sorted(rest), cut, why or reason)
 
-    def _by_position(self, cut: Cut | None, numbers: list[int]) -> Iterator[Group]:
+    def _by_position(self, group: Group) -> Iterator[Group]:
         """Runs in one growing batch, or in several that begin at later positions."""
         costs, depths = self.costs, dict[int, int]()
         assert costs is not None
-        numbers = sorted(numbers, key=lambda n: (self._plan(n).row.first, n))
+        numbers = sorted(group.numbers, key=lambda n: (self._plan(n).row.first, n))
         for number in numbers:
             plan = self._plan(number)
-            first = min(plan.first, costs.length - 1)
+            first = int(min(self._first(group, number), costs.length - 1))
             depth = self.shared.layers_after(plan.row.first)
             depths[first] = depths.get(first, 0) + depth
         at = starts(depths, costs.length, costs.layers, costs.rows)
@@ -151,9 +156,15 @@ class Schedule:
         if why:
             at = [0]
         for begin, end in zip(at, [*at[1:], costs.length + 1], strict=True):
-            some = [n for n in numbers if begin <= self._plan(n).first < end]
+            some = [
+                n for n in numbers if begin <= min(self._plan(n).first, group.common.first) < end
+            ]
             if some:
-                yield self._cheapest(Group(GROWN, some, cut, why, begin))
+                yield self._cheapest(group._replace(numbers=some, reason=why, start=begin))
+
+    def _first(self, group: Group, number: int) -> float:
+        """The first position that a variant needs for itself, or that what it joins edits."""
+        return min(self._plan(number).first, group.common.first)
 
     def _by_last_layer(self, cut: Cut | None, numbers: list[int]) -> list[list[int]]:
         """Those that leave the last layer alone, which then runs at few positions, and the others;
@@ -270,7 +281,8 @@ class Schedule:
                 call, cut = shared.from_position(group.start, cut)
             late = shared.late(group.cut, plans, group.start)
             given = shared.slabs, shared.containers, shared.runner.tree, call, cut
-            found = run_grown(rows, shared.census, *given, base=group.way == GROWN, late=late)
+            base = group.common.at(group.start) if group.way == GROWN else None
+            found = run_grown(rows, shared.census, *given, base, late)
         _evaluate(found)
         return found
 

@@ -15,7 +15,7 @@ from mlxgraph.graph.site import INPUTS, Site
 from mlxgraph.rewrite.shift import Shift
 from mlxgraph.run.call import Call, is_stateful
 from mlxgraph.run.engine import Engine
-from mlxgraph.run.grown import NEVER, Row, first_write
+from mlxgraph.run.grown import NEVER, Row, row_of
 from mlxgraph.run.late import Late
 from mlxgraph.run.plan import Plan, Reach, make_plan, reach
 from mlxgraph.run.prefix import Prefix, prefix_of
@@ -35,16 +35,19 @@ class Planned(NamedTuple):
 
     Attributes:
         row: its run; cut: the positions of the output that it asks for, where no more are needed.
-        site: that of its first write, or None.
         shift: how it is done to a part of the text, where that is sure; wanted: what is wanted
             where the output is cut.
     """
 
     row: Row
     cut: Cut | None
-    site: Site | None
     shift: Shift | None
     wanted: tuple[Node, ...] | None
+
+    @property
+    def site(self) -> Site | None:
+        """Where it joins the others; None where it never differs from what they join."""
+        return self.row.site
 
     @property
     def first(self) -> int:
@@ -156,13 +159,12 @@ class Shared:
         if plan.gradients or plan.draws or not (plan.hooked or plan.calls_modules):
             return None
         sources = source_values(plan.sources, known.graph.constants, variant.params)
-        site = min(plan.writes, key=self.census.position, default=None)
-        row = Row(plan, sources, first_write(plan, self.census))
+        row = row_of(plan, sources, self.census)
         shift = None
         if known.written is not None and not self.alone:
             shift = self.positions.shift(known.written, sources)
         cut_off = None if known.cut is None else known.wanted
-        return Planned(row, known.cut, site, shift, cut_off)
+        return Planned(row, known.cut, shift, cut_off)
 
     def _known_of(self, variant: Variant) -> _Known:
         graph, wanted = variant.graph, variant.wanted

@@ -328,6 +328,9 @@ def test_a_result_may_be_a_dict_too():
     assert both[3] == -2.0 and len(both) == 2 and both.item(layer=3) == -2.0
     assert type(both.sel(layer=[3])) is mg.Effects and both == mg.Effects(both.values, both.axes)
     assert pickle.loads(pickle.dumps(both)) == both and repr(both).startswith("ByLayer effect")
+    for values in (both.values, mg.Effects(both.values, both.axes).values):
+        back = pickle.loads(pickle.dumps(values))
+        assert type(back) is mx.array and back.tolist() == [1.5, -2.0]
     with pytest.raises(TypeError, match="unhashable"):
         hash(both)
 

@@ -52,7 +52,7 @@ def bar_of(figure):
 
 
 def texts(labels) -> list[str]:
-    return [one.get_text() for one in labels]
+    return [one.get_text().replace("\n", "") for one in labels]  # in two lines, where it is long
 
 
 @pytest.mark.parametrize("layers", [6, 32, 80])

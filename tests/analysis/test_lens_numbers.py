@@ -237,6 +237,8 @@ def test_predictions_of_a_state_are_a_list_and_a_result(tiny):
     [
         ({"token": " Paris", "tokens": [" Rome"]}, InputError, "both given"),
         ({"tokens": " Paris"}, InputError, r"tokens=\[' Paris'\]"),
+        ({"tokens": 5}, InputError, r"tokens=\[5\]"),
+        ({"layers": []}, InputError, "no layers"),
         ({"tokens": []}, InputError, "no tokens"),
         ({"tokens": [" Paris", " Paris"]}, InputError, "twice"),
         ({"token": " Paris is in France"}, TokenError, "tokens"),

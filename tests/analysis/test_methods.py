@@ -173,7 +173,7 @@ def test_a_type_checker_sees_the_methods(tmp_path):
     lens, recovery, predictions, mistake = [
         line for line in done.stdout.splitlines() if "Revealed" in line or ": error:" in line
     ]
-    assert '"mlxgraph.analysis.lens.Lens"' in lens
+    assert '"mlxgraph.analysis.lens_result.Lens"' in lens
     assert '"mlxgraph.analysis.patching.Recovery"' in recovery
     assert '"def (hidden_state:' in predictions
     assert "topk" in mistake
