@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxgraph.errors import InputError
-from mlxgraph.evaluate.values import NodeFailure
 from mlxgraph.graph.nested import leaves
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
@@ -27,7 +27,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.run.grown import NEVER, run_grown
 from mlxgraph.run.prefix import why_no_prefix
 from mlxgraph.run.pushdown import Cut
-from mlxgraph.run.slabs import CannotGrow, repeated
+from mlxgraph.run.slabs import repeated
 from mlxgraph.sweep.certain import why_not_batched, why_not_grown, why_not_grown_later
 from mlxgraph.sweep.common import Common, common_to, joining
 from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
@@ -39,6 +39,7 @@ from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import Job, Options, execute
 
 GROWN, BATCHED, ALONE = "grown", "batched", "alone"
+APART = "they take gradients, draw random numbers, or need nothing of the model"
 
 
 class Group(NamedTuple):
@@ -65,6 +66,7 @@ class Group(NamedTuple):
 class Schedule:
     """The runs of a sweep.
 
+    Args: first: the number of a variant that is to be done before others, if any.
     Attributes: values: of each variant what it wants, once that was computed; else None.
     """
 
@@ -75,6 +77,7 @@ class Schedule:
         variants: Sequence[Variant],
         batch_size: int | None = None,
         memory_limit: int | None = None,
+        first: int | None = None,
     ):
         _check(batch_size, "batch_size")
         _check(memory_limit, "memory_limit")
@@ -87,6 +90,7 @@ class Schedule:
             self._planned = [self.shared.planned(variant) for variant in variants]
             self.costs = None if self.shared.alone else Costs(self.shared)
             self.groups = self._grouped()
+        self._first = first
         self._pace = Pace()
 
     # -- which way --------------------------------------------------------------------------------
@@ -105,8 +109,7 @@ class Schedule:
                 together.setdefault(planned.cut, []).append(number)
         groups = [one for cut, some in together.items() for one in self._certain(cut, some)]
         if alone:
-            reason = "they take gradients, draw random numbers, or need nothing of the model"
-            groups.append(Group(ALONE, alone, reason=reason))
+            groups.append(Group(ALONE, alone, reason=APART))
         return groups
 
     def _certain(self, cut: Cut | None, numbers: list[int]) -> Iterator[Group]:
@@ -202,11 +205,43 @@ class Schedule:
 
         Stopped at any moment, it goes on from there when it is asked again.
         """
-        for group in self.groups:
-            while left := [n for n in group.numbers if self.values[n] is None]:
-                chunk = left[: self.size_of_a_chunk(group)]
-                self._do(group, chunk)
-                yield chunk
+        while group := self._next():
+            left = [n for n in group.numbers if self.values[n] is None]
+            chunk = left[: self.size_of_a_chunk(group)]
+            if self._first in left and self._first not in chunk:
+                chunk[-1] = left[left.index(self._first)]  # what writes nothing joins last
+            key = random_state.current()
+            self._do(group, chunk)
+            if group.reason != APART and self._opaque_in(chunk) and random_state.moved(key):
+                chunk = self._in_order(chunk, key)
+            yield chunk
+
+    def _next(self) -> Group | None:
+        """The next group of which something is left to do."""
+        left = [g for g in self.groups if any(self.values[n] is None for n in g.numbers)]
+        if self._first is not None and self.values[self._first] is None:
+            left.sort(key=lambda group: self._first not in group.numbers)
+        return left[0] if left else None
+
+    def _opaque_in(self, chunk: list[int]) -> list[int]:
+        """Those that run functions of the user, which are not known to draw random numbers."""
+        plans = [(number, self._planned[number]) for number in chunk]
+        return [number for number, plan in plans if plan is not None and plan.row.plan.opaque]
+
+    def _in_order(self, chunk: list[int], key: mx.array) -> list[int]:
+        """A user's function has drawn random numbers: what runs such functions goes one by one,
+        with all else that draws, in the order of a loop.  Returns: those of the chunk that are done."""
+        random_state.restore(key)
+        for number in self._opaque_in(chunk):
+            self.values[number] = None
+        left = [n for n in range(len(self.variants)) if self.values[n] is None]
+        moved = {*self._opaque_in(left), *(n for n in left if self._planned[n] is None)}
+        groups = [
+            group._replace(numbers=[n for n in group.numbers if n not in moved])
+            for group in self.groups
+        ]
+        self.groups = [*groups, Group(ALONE, sorted(moved), reason=APART)]
+        return [number for number in chunk if number not in moved]
 
     def size_of_a_chunk(self, group: Group) -> int:
         """How many variants of a group the next forward takes."""
@@ -222,7 +257,7 @@ class Schedule:
             began = time.perf_counter()
             try:
                 found = self._together(group, chunk)
-            except (CannotGrow, NodeFailure):  # one by one each says for itself what is wrong
+            except Exception:  # one by one each says for itself what is wrong, if something is
                 found = None
             if found is not None:
                 for number, values in zip(chunk, found, strict=True):
