@@ -357,8 +357,8 @@ MUTANTS = (
     Mutant(
         "a changed plain attribute is not seen",
         "run/tree.py",
-        "plain = chain.from_iterable(map(dict.values, self._attributes))",
-        "plain = iter(())",
+        "plain = get_referents(*self._attributes)",
+        "plain = []",
         "a changed attribute of a module is seen",
         ("run/test_compile.py::test_a_changed_plain_attribute_of_a_module_is_seen",),
         (30,),
