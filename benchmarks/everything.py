@@ -28,6 +28,8 @@ SCRIPTS = (
     "memory",
     "algebra",
     "pushdown",
+    "last_layer",
+    "prefix",
     "generation",
     "rooms",
 )

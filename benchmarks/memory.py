@@ -218,7 +218,7 @@ def collections(model: mg.InterpretableModel, rows: list[list[int]], size: Size)
     return found
 
 
-POWERS = (26, 24, 22, 20)
+POWERS = (26, 24, 22, 21, 20)
 
 
 def lenses(size: Size) -> tuple[list[Row], dict[str, Any]]:

@@ -6,8 +6,9 @@ from mlxgraph import interventions
 from mlxgraph.analysis.benchmark import benchmark
 from mlxgraph.analysis.cache import ActivationCache, collect_activations
 from mlxgraph.analysis.collect import batch_get_activations, get_activations
+from mlxgraph.analysis.effects import Effects
 from mlxgraph.edits import edit, read
-from mlxgraph.errors import MLXGraphError
+from mlxgraph.errors import MLXGraphError, SweepStopped
 from mlxgraph.errors import names as _names
 from mlxgraph.graph import named as _named
 from mlxgraph.graph.graph import Graph, chain, diff, merge
@@ -25,10 +26,12 @@ _named.register_hole(Param)  # what a param among a saved function's arguments b
 
 __all__ = [
     "ActivationCache",
+    "Effects",
     "Graph",
     "InterpretableModel",
     "MLXGraphError",
     "Node",
+    "SweepStopped",
     "Trace",
     "apply",
     "batch_get_activations",

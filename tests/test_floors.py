@@ -27,14 +27,15 @@ FLOORS = {
     "rewrite": 3,
     "run": 3,
     "trace": 4,
-    "plot": 5,
-    "analysis": 6,  # methods of a model, on its public face: a Protocol, not the class
-    "model": 7,
-    "interventions": 8,
-    "edits": 8,
-    "tiny": 8,
-    "facade": 9,
-    "cli": 10,
+    "sweep": 5,
+    "plot": 6,
+    "analysis": 7,  # methods of a model, on its public face: a Protocol, not the class
+    "model": 8,
+    "interventions": 9,
+    "edits": 9,
+    "tiny": 9,
+    "facade": 10,
+    "cli": 11,
 }
 NEIGHBOURS = {"record", "rewrite", "run"}
 WITHOUT_MLX = {"errors", "graph", "rewrite"}

@@ -15,6 +15,7 @@ import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.analysis.lens import Lens
 from mlxgraph.analysis.patching import Recovery
+from mlxgraph.analysis.predictions import Predictions
 from mlxgraph.model.compiled_pass import CompiledPass
 from mlxgraph.trace.activations import Activations
 from mlxgraph.trace.module_handle import ModuleHandle
@@ -85,7 +86,7 @@ def main() -> dict[str, mx.array]:
     assert_type(model.encode(TEXT), list[int])
     recovery = model.activation_patching(TEXT, "The capital of Italy is")
     assert_type(recovery, Recovery)
-    assert_type(model.get_token_predictions(state), list[Any])
+    assert_type(model.get_token_predictions(state), Predictions)
     assert_type(mg.collect_activations(model, TEXT), mg.ActivationCache)
     assert_type(mg.batch_get_activations(model, [TEXT], layers=[0]), dict[str, mx.array])
     found = mg.get_activations(model, TEXT, layers=[0])

@@ -66,7 +66,10 @@ def main() -> None:
     model = mg.tiny()
     text = "The Eiffel Tower is located in the city of"
     lens = model.logit_lens(text, plot=True, max_display_tokens=9, figsize=(11, 4.5))
-    lens.figure.savefig(FOLDER / "logit_lens.png", dpi=110)
+    lens.figure.savefig(FOLDER / "logit_lens.png")
+    lens = model.logit_lens(text, token=" Paris")
+    figure = lens.plot(max_display_tokens=9, figsize=(11, 4.5), color="rank")
+    figure.savefig(FOLDER / "logit_lens_rank.png")
     patching = model.activation_patching(
         "The capital of France is",
         "The capital of England is",

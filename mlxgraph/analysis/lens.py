@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
+from mlxgraph.analysis.distributions import Distributions, distributions, joined
 from mlxgraph.analysis.inputs import (
     check_position,
     choose_layers,
@@ -19,46 +21,15 @@ from mlxgraph.analysis.inputs import (
     one_row,
     token_strings,
 )
+from mlxgraph.analysis.lens_result import Lens, Measured, Read, check_colour
+from mlxgraph.analysis.readable import Token, asked_tokens, readable_tokens
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.unembed import (
-    check_head,
-    is_edited,
-    scores_in_place,
-    token_scores,
-    top_tokens,
-)
-from mlxgraph.errors import ShapeError
+from mlxgraph.analysis.unembed import check_head, is_edited, scores_in_place, token_scores
+from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.plot.figures import show
-from mlxgraph.plot.lens import lens_heatmap
 
-MOST_SCORES = 1 << 22  # scores held at a time: 16 MiB in float32, and more is no faster
-
-
-class Lens(dict):
-    """`{layer: predictions}` of a logit lens, with what is needed to draw it.
-
-    Attributes:
-        tokens: the text's tokens as strings, one for each position that was looked at; as
-            numbers without a tokenizer.
-        figure: the matplotlib figure, if `plot=True` asked for one.
-    """
-
-    def __init__(self, found: dict[int, Any], tokens: list[str], single: bool):
-        super().__init__(found)
-        self.tokens = tokens
-        self.figure: Any = None
-        self._single = single
-
-    def plot(
-        self,
-        max_display_tokens: int = 15,
-        figsize: tuple[float, float] = (16, 10),
-        cmap: str = "viridis",
-    ) -> Any:
-        """The heatmap of top predictions by layer and position.  Returns: a matplotlib Figure."""
-        columns = {layer: [found] if self._single else found for layer, found in self.items()}
-        return lens_heatmap(columns, self.tokens, max_display_tokens, figsize, cmap)
+MOST_SCORES = 1 << 21  # scores held at a time: 8 MiB in float32, and more is no faster
 
 
 def logit_lens(
@@ -68,9 +39,13 @@ def logit_lens(
     layers: Sequence[int] | None = None,
     plot: bool = False,
     max_display_tokens: int = 15,
-    figsize: tuple[float, float] = (16, 10),
+    figsize: tuple[float, float] | None = None,
     cmap: str = "viridis",
     position: int | None = None,
+    *,
+    color: str = "probability",
+    token: Token | None = None,
+    tokens: Sequence[Token] | None = None,
 ) -> Lens:
     """What each layer predicts at each position, through the final norm and the head.
 
@@ -80,54 +55,100 @@ def logit_lens(
         layers: layer numbers; all if left out.
         plot: draw a heatmap, show it where there is something to show it on, and keep it as
             `.figure` of the result.
-        max_display_tokens, figsize, cmap: of the picture; the last tokens are shown.
+        max_display_tokens, figsize, cmap, color: of the picture, as in `lens.plot`: the last tokens
+            are shown, coloured by `"probability"`, `"entropy"` or the `"rank"` of `token`.
         position: look at this position alone; -1 is the last token.
+        token: a token to follow, a text or an id: its probability, score and rank among the whole
+            vocabulary.
+        tokens: several of them.
     Returns: `{layer: [[(token_id, score, token_str), ...] for each position]}`; with `position`,
         `{layer: [(token_id, score, token_str), ...]}`.  A score is a logit.  The last layer's
-        scores are the model's own logits.
+        scores are the model's own logits.  It is also `mg.Effects`: probabilities of the top
+        predictions, (layer, position); of `token` if given; of `tokens`, (layer, position, target).
     Raises: BoundsError for a layer, PositionError for a position that does not exist (both
-        IndexErrors), InputError for no tokens or several texts, NoTokenizerError, LayersError,
-        UnembeddingError, MissingDependencyError for a picture without matplotlib.
+        IndexErrors), InputError for no tokens or several texts, TokenError (an InputError) for a
+        `token` that is several, UnknownNameError (a KeyError) for a color, NoTokenizerError,
+        LayersError, UnembeddingError, MissingDependencyError for a picture without matplotlib.
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
 
     Example:
-        >>> lens = model.logit_lens("The capital of France is", position=-1)
+        >>> lens = model.logit_lens("The capital of France is", position=-1, token=" Paris")
         >>> {layer: found[0][2] for layer, found in lens.items()}
+        >>> lens.rank.values
     """
+    asked = _asked(model, token, tokens)
+    check_colour(color, asked)
     row = one_row(model, text)
     chosen = choose_layers(model, layers)
+    if not chosen:
+        raise InputError("there are no layers to look at.\n  Leave layers= out for all of them.")
     at = None if position is None else check_position(position, row.shape[1])
-    ids, scores = _best_of(model, row, chosen, at, top_k)
-    names = token_strings(model, [token for layer in ids for found in layer for token in found])
-    found: dict[int, Any] = {
+    found, vocabulary = _found(model, row, chosen, at, top_k, list(asked.values()))
+    ids: Any = found.ids.tolist()
+    scores: Any = found.scores.tolist()
+    names = token_strings(model, [one for layer in ids for best in layer for one in best])
+    predictions: dict[int, Any] = {
         layer: [
             [(token, score, names[token]) for token, score in zip(*best, strict=True)]
             for best in zip(ids[number], scores[number], strict=True)
         ]
         for number, layer in enumerate(chosen)
     }
-    tokens = _labels(model, row, at)
     if at is not None:
-        found = {layer: positions[0] for layer, positions in found.items()}
-    lens = Lens(found, tokens, single=at is not None)
+        predictions = {layer: positions[0] for layer, positions in predictions.items()}
+    read, labels = _input(model, row, at)
+    best = readable_tokens(model, [one[0] for layer in ids for one in layer])
+    shown = [[best[one[0]] for one in layer] for layer in ids]
+    what = Read(chosen, read, at, asked, tokens is None, (labels, shown))
+    lens = Lens(predictions, _measured(found, vocabulary), what)
     if plot:
-        lens.figure = lens.plot(max_display_tokens, figsize, cmap)
+        lens.figure = lens.plot(max_display_tokens, figsize, cmap, color)
         show(lens.figure)
     return lens
 
 
-def _labels(model: Traceable, row: mx.array, at: int | None) -> list[str]:
+def _asked(
+    model: Traceable, token: Token | None, tokens: Sequence[Token] | None
+) -> dict[Token, int]:
+    if token is not None and tokens is not None:
+        raise InputError(
+            "token= and tokens= were both given.\n  Write tokens=[...] for all of them."
+        )
+    if token is not None:
+        return asked_tokens(model, [token], "token")
+    if isinstance(tokens, (str, int)):
+        raise InputError(f"tokens= takes several.\n  Write tokens=[{tokens!r}].")
+    return {} if tokens is None else asked_tokens(model, tokens, "tokens")
+
+
+def _input(model: Traceable, row: mx.array, at: int | None) -> tuple[list[str], list[str]]:
+    """The text's tokens as strings, and as texts to look at."""
+    places = range(row.shape[1]) if at is None else [at]
     if not holds_tokens(row):
-        return [str(number) for number in range(row.shape[1])] if at is None else [str(at)]
-    tokens: list[int] = row[0].tolist()  # type: ignore[assignment]
-    names = token_strings(model, tokens)
-    return [names[token] for token in (tokens if at is None else [tokens[at]])]
+        numbers = [str(number) for number in places]
+        return numbers, numbers
+    every: list[int] = row[0].tolist()  # type: ignore[assignment]
+    shown = [every[place] for place in places]
+    names, labels = token_strings(model, shown), readable_tokens(model, shown)
+    return [names[token] for token in shown], [labels[token] for token in shown]
 
 
-def _best_of(
-    model: Traceable, row: mx.array, layers: list[int], at: int | None, top_k: int
-) -> tuple[list, list]:
-    """Ids and scores as nested lists, [layer][position][rank]."""
+def _measured(found: Distributions, vocabulary: int) -> Measured:
+    return Measured(
+        np.array(found.probabilities[..., 0]),
+        np.array(found.scores[..., 0]),
+        np.array(found.entropy),
+        np.array(found.asked_probabilities),
+        np.array(found.asked_scores),
+        np.array(found.asked_ranks),
+        vocabulary,
+    )
+
+
+def _found(
+    model: Traceable, row: mx.array, layers: list[int], at: int | None, top_k: int, asked: list[int]
+) -> tuple[Distributions, int]:
+    """What the layers predict, (layers, positions, ...), and the size of the vocabulary."""
     shown = slice(None) if at is None else slice(at, at + 1)
     edited = is_edited(model)
     last = len(model.layers) - 1
@@ -137,21 +158,36 @@ def _best_of(
         logits = first_array(model.output)
         vocabulary = logits.shape[-1]
         check_head(model, logits, first_array(model.layers[-1].output).shape[-1])
+        _check_ids(asked, vocabulary)
         if early:
             seen = slice(None) if edited else shown
             streams = [_stream(model, layer)[0, seen] for layer in early]
             states = mx.stack(streams).save()
         if last in layers:
             own = logits[0, shown].save()
-    if states is None:
-        parts = []
-    elif edited:
-        parts = _decoded_in_place(model, row, states, vocabulary, shown, top_k)
-    else:
-        parts = _decoded(model, states, vocabulary, top_k)
+    pieces = []
+    if states is not None:
+        decode = _decoded_in_place if edited else _decoded
+        pieces += decode(model, row, states, vocabulary, shown, top_k, asked)
+        del states
     if own is not None:
-        parts.insert(layers.index(last), top_tokens(own, top_k))
-    return [ids.tolist() for ids, _ in parts], [scores.tolist() for _, scores in parts]
+        pieces.append(distributions(own, top_k, asked))
+    positions = row.shape[1] if at is None else 1
+    found = joined(pieces).in_shape(len(layers), positions)
+    there = [*early, last] if last in layers else early  # in the order of the pieces
+    if there != layers:
+        order = mx.array([there.index(layer) for layer in layers])
+        found = Distributions(*(part[order] for part in found))
+    return found, vocabulary
+
+
+def _check_ids(asked: list[int], vocabulary: int) -> None:
+    for token in asked:
+        if token >= vocabulary:
+            raise InputError(
+                f"there is no token {token}: the head scores {vocabulary:,} tokens, from 0 to"
+                f" {vocabulary - 1:,}."
+            )
 
 
 def _stream(model: Traceable, layer: int) -> mx.array:
@@ -168,29 +204,34 @@ def _stream(model: Traceable, layer: int) -> mx.array:
 
 
 def _decoded(
-    model: Traceable, states: mx.array, vocabulary: int, top_k: int
-) -> list[tuple[mx.array, mx.array]]:
-    """Ids and scores of each layer's states, in as few products as memory allows.
+    model: Traceable,
+    row: mx.array,
+    states: mx.array,
+    vocabulary: int,
+    shown: slice,
+    top_k: int,
+    asked: list[int],
+) -> list[Distributions]:
+    """What layers' states say, in as few products as memory allows.
 
     Args: states: shape (layers, positions, width).
     """
-    layers, positions, width = states.shape
-    rows = states.reshape(layers * positions, width)
+    rows = states.reshape(-1, states.shape[-1])
     most = max(1, MOST_SCORES // vocabulary)
-    pieces = []
-    for start in range(0, rows.shape[0], most):
-        pieces.append(top_tokens(token_scores(model, rows[start : start + most]), top_k))
-        if rows.shape[0] > most:
-            mx.eval(pieces[-1])  # before the next piece's scores, or all are held at once
-    ids, scores = (mx.concatenate(list(part)) for part in zip(*pieces, strict=True))
-    shape = (layers, positions, ids.shape[-1])
-    mx.eval(ids, scores)
-    return list(zip(ids.reshape(shape), scores.reshape(shape), strict=True))
+    starts = range(0, rows.shape[0], most)
+    scores = (token_scores(model, rows[start : start + most]) for start in starts)
+    return [distributions(some, top_k, asked) for some in scores]
 
 
 def _decoded_in_place(
-    model: Traceable, row: mx.array, states: mx.array, vocabulary: int, shown: slice, top_k: int
-) -> list[tuple[mx.array, mx.array]]:
+    model: Traceable,
+    row: mx.array,
+    states: mx.array,
+    vocabulary: int,
+    shown: slice,
+    top_k: int,
+    asked: list[int],
+) -> list[Distributions]:
     """As `_decoded`, each state at its own position of the text: edits may ask which that is.
 
     Args: states: shape (layers, length, width); shown: the positions that are wanted.
@@ -198,8 +239,6 @@ def _decoded_in_place(
     most = max(1, MOST_SCORES // (vocabulary * states.shape[1]))
     found = []
     for start in range(0, states.shape[0], most):
-        scores = scores_in_place(model, row, states[start : start + most])
-        ids, best = top_tokens(scores[:, shown], top_k)
-        mx.eval(ids, best)  # before the next piece's scores, or all are held at once
-        found += list(zip(ids, best, strict=True))
+        scores = scores_in_place(model, row, states[start : start + most])[:, shown]
+        found.append(distributions(scores.reshape(-1, vocabulary), top_k, asked))
     return found

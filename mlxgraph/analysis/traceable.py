@@ -81,6 +81,8 @@ class Traceable(Protocol):
 
     def token_to_str(self, token_id: int) -> str: ...
 
+    def single_token(self, text: str) -> int: ...
+
 
 class CompiledLike(Protocol):
     """A graph as a function of inputs and params."""

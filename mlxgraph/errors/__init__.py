@@ -34,6 +34,7 @@ from mlxgraph.errors.inputs import (
     failed_intervention,
 )
 from mlxgraph.errors.names import UnknownAttributeError
+from mlxgraph.errors.results import SingleCellError, UnknownLabelError
 from mlxgraph.errors.shapes import (
     AlignError,
     BoundsError,
@@ -59,6 +60,7 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
+from mlxgraph.errors.sweeps import ScoreError, SweepStopped
 from mlxgraph.errors.texts import (
     ChatError,
     LoadOptionError,
@@ -137,8 +139,10 @@ __all__ = [
     "PlainArrayError",
     "PositionError",
     "RewriteError",
+    "ScoreError",
     "ShapeError",
     "SharedByRowsError",
+    "SingleCellError",
     "SiteNameError",
     "StaleHandleError",
     "StateError",
@@ -146,9 +150,11 @@ __all__ = [
     "TokenError",
     "TokenGradientError",
     "UnboundParamError",
+    "SweepStopped",
     "UnembeddingError",
     "UnknownAttributeError",
     "UnknownEntryError",
+    "UnknownLabelError",
     "UnknownNameError",
     "UnknownSiteError",
     "VocabularyError",

@@ -20,6 +20,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.trace.execute import Job, Options, execute, execute_beside, output_of, wanted_of
 from mlxgraph.trace.inputs import check_keywords, prepare
 from mlxgraph.trace.open_block import refreshed
+from mlxgraph.trace.reuse import reused
 from mlxgraph.trace.trace import Trace
 
 MOST_KINDS = 32
@@ -124,6 +125,10 @@ class CompiledPass:
             if name not in params:
                 raise MissingParamError(name)
         job = Job(resolved.graph, call, params, self._options)
+        if self._options.reuse:
+            values = reused(self._engine, job, resolved.wanted)
+            if values is not None:
+                return values
         return execute(self._engine, job, resolved.wanted)
 
     def resolve(self, inputs: tuple, kwargs: dict[str, Any]) -> tuple[Resolved, Call]:

@@ -1,6 +1,7 @@
 """Explaining: what each rewrite makes of a graph, and what a run of it will do.
 
-The same rewrites, plan and proofs as in a run, told instead of carried out: nothing is computed.
+The same rewrites, plan and proofs as in a run, told instead of carried out: nothing of the run is
+computed.
 """
 
 from __future__ import annotations
@@ -10,18 +11,30 @@ from typing import Any
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph, HasGraph
 from mlxgraph.graph.listing import listing
+from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
 from mlxgraph.model.compiled_pass import CompiledPass
+from mlxgraph.model.sweep import plan_on
 from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import ALL
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.plan import Plan, make_plan
-from mlxgraph.trace.execute import PUSHDOWN, Options, as_written, rewritten
+from mlxgraph.run.prefix import known_reason
+from mlxgraph.trace.execute import (
+    LAST_LAYER,
+    PUSHDOWN,
+    Job,
+    Options,
+    as_written,
+    rewritten,
+)
 from mlxgraph.trace.indices import check_given, check_indices
+from mlxgraph.trace.reuse import why_not
 
 LAWS = {one.name: one.law for one in ALL} | {
-    PUSHDOWN: "the final norm and the head treat each position alone"
+    PUSHDOWN: "the final norm and the head treat each position alone",
+    LAST_LAYER: "of other positions the last layer needs no more than keys and values",
 }
 
 
@@ -40,14 +53,20 @@ def explain(
     inputs: tuple,
     names: frozenset[str],
     kwargs: dict[str, Any],
+    reuse: bool = False,
 ) -> Explanation:
-    """What each rewrite makes of a graph, and what a run with these inputs will do.
+    """What each rewrite makes of a graph, and what a run with these inputs will do; of several
+    graphs, what a sweep of them will do.
 
     Args: names: of the rewrites to use; kwargs: the model's own keyword arguments, and the graph's
         params, whose values do not matter here.
     Raises: what a run would raise before it computes anything.
     """
+    if isinstance(graph, (list, tuple, dict)):
+        x = inputs[0] if len(inputs) == 1 else inputs
+        return Explanation(plan_on(engine, x, graph, None, None, kwargs).explain())
     compiled = CompiledPass(engine, graph, Options())
+    params = {name: value for name, value in kwargs.items() if name in compiled.graph.params}
     (written, wanted, _), call = compiled.resolve(inputs, kwargs)
     if not written.saves:
         written = written.replace(saves=[("output", node) for node in wanted])
@@ -62,12 +81,22 @@ def explain(
         for change in rewritten(engine, seen, census, call, names):
             parts += [f"after {change.name}: {LAWS[change.name]}", _indented(listing(change.graph))]
             last = change
-        plan = make_plan(last.graph, census, last.wanted)
+        plan = make_plan(last.graph, census, last.wanted, last.at)
         tried = engine.runner.tried(written, wanted, call, names)
+        begins = _begins(engine, Job(written, call, params), wanted) if reuse else ""
     if len(parts) == 2:
         parts.append("no rewrite changes it" if names else "no rewrite is used")
-    parts += ["the run", *_told(plan, census, call, left_out, tried)]
+    parts += ["the run", *([begins] if reuse else []), *_told(plan, census, call, left_out, tried)]
     return Explanation("\n".join(parts))
+
+
+def _begins(engine: Engine, job: Job, wanted: tuple[Node, ...]) -> str:
+    found = why_not(engine, job, wanted)
+    if isinstance(found, str):
+        return f"  run the whole text: {found}"
+    length, tried = job.call.args[0].shape[1], known_reason(engine.runner, job.call)
+    unless = "" if tried == "" else ", if a trial shows that the model can"
+    return f"  begin at token {found} of {length}, the others kept from an unedited run{unless}"
 
 
 def _told(plan: Plan, census: Census, call: Call, left_out: list[Site], failure: str) -> list[str]:
@@ -80,6 +109,10 @@ def _told(plan: Plan, census: Census, call: Call, left_out: list[Site], failure:
         ]
         lines.append(f"  {' and '.join(deeds)} {site}")
     lines += [f"  leave out the write at {site}: no save can see it" for site in left_out]
+    if plan.last_layer is not None:
+        at = plan.last_layer
+        few = f"{at.stop - at.start} of {at.length} positions"
+        lines.append(f"  run {at.path} at {few}, its keys and values at {at.stop}")
     lines.append(f"  {_end(plan, census)}")
     lines.append(f"  {_how(plan, census, call, failure)}")
     return lines

@@ -11,8 +11,8 @@ import mlx.nn as nn
 
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
+from mlxgraph.analysis.predictions import get_token_predictions
 from mlxgraph.analysis.top import top
-from mlxgraph.analysis.unembed import get_token_predictions
 from mlxgraph.errors import (
     InputError,
     LoadOptionError,
@@ -28,12 +28,12 @@ from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.model import text
 from mlxgraph.model.as_module import as_module
 from mlxgraph.model.called import called, called_in_block
-from mlxgraph.model.compiled_pass import CompiledPass, Result
 from mlxgraph.model.edit_block import EditBlock, check_example
-from mlxgraph.model.explain import Explanation, explain
 from mlxgraph.model.generate import generate
 from mlxgraph.model.load import loaded
-from mlxgraph.model.optimize import Optimize, options_of, rewrites_named
+from mlxgraph.model.optimize import Optimize, options_of
+from mlxgraph.model.runs import compile, explain, run
+from mlxgraph.model.sweep import sweep, sweep_plan
 from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
 from mlxgraph.model.weights import unembed, weight
@@ -165,34 +165,10 @@ class InterpretableModel:
         given |= params_of(params)
         return Trace(self._engine, call, interventions, graph, given, options)
 
-    def run(
-        self,
-        graph: Graph | HasGraph,
-        *inputs: Any,
-        compile: CompileMode = "auto",
-        optimize: Optimize = True,
-        start: bool = False,
-        **kwargs: Any,
-    ) -> Result:
-        """Run a graph once.  Args as for `trace` and `CompiledPass.__call__`."""
-        options = options_of(compile, optimize, start)
-        return CompiledPass(self._engine, graph, options)(*inputs, **kwargs)
-
-    def compile(self, graph: Graph | HasGraph, *, optimize: Optimize = True) -> CompiledPass:
-        """A graph as a compiled function of inputs and params."""
-        return CompiledPass(self._engine, graph, options_of(True, optimize))
-
-    def explain(
-        self, graph: Graph | HasGraph, *inputs: Any, optimize: Optimize = True, **kwargs: Any
-    ) -> Explanation:
-        """What each rewrite makes of a graph, and what a run with these inputs will do.
-
-        Returns: a page of text; nothing is computed.
-        """
-        return explain(self._engine, graph, inputs, rewrites_named(optimize), kwargs)
-
+    run, compile, explain = run, compile, explain
     pass_ = pass_
     generate, as_module = generate, as_module
+    sweep, sweep_plan = sweep, sweep_plan
 
     @overload
     def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...

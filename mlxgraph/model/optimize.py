@@ -31,7 +31,9 @@ def rewrites_named(optimize: Optimize) -> frozenset[str]:
     return names
 
 
-def options_of(compile: CompileMode, optimize: Optimize, start: bool = False) -> Options:
+def options_of(
+    compile: CompileMode, optimize: Optimize, start: bool = False, reuse: bool = False
+) -> Options:
     """How a run is to be done, as the user says it.  Raises: CompileError, UnknownNameError."""
     if not isinstance(compile, (bool, str)) or compile not in COMPILE_MODES:
         raise CompileError(
@@ -39,7 +41,7 @@ def options_of(compile: CompileMode, optimize: Optimize, start: bool = False) ->
             "  Write compile=True, compile=False, or compile='auto', which compiles what comes a"
             " second time."
         )
-    return Options(compile, rewrites_named(optimize), bool(start))
+    return Options(compile, rewrites_named(optimize), bool(start), bool(reuse))
 
 
 @at_the_edge

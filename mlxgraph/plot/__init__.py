@@ -4,6 +4,7 @@ In: plain results.  Out: matplotlib figures.
 Never: runs a model, or opens a window where none can be seen.
 """
 
+from mlxgraph.plot.heat import heatmap
 from mlxgraph.plot.patterns import attention
 
-__all__ = ["attention"]
+__all__ = ["attention", "heatmap"]

@@ -9,6 +9,8 @@ from typing import Any
 from mlxgraph.errors import MissingDependencyError
 
 _MOST_LABELS = 40  # layers named along one axis
+_DPI = 150
+_IN_A_NOTEBOOK = 100  # dots an inch: small texts can be read, and a page holds the picture
 _STILL = frozenset({"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"})
 
 
@@ -36,8 +38,8 @@ def new_figure(figsize: tuple[float, float]) -> Any:
     if _has_window():
         import matplotlib.pyplot as plt
 
-        return plt.figure(figsize=figsize, layout="constrained")
-    return _picture_class()(figsize=figsize, layout="constrained")
+        return plt.figure(figsize=figsize, layout="constrained", dpi=_DPI)
+    return _picture_class()(figsize=figsize, layout="constrained", dpi=_DPI)
 
 
 @cache
@@ -51,7 +53,7 @@ def _picture_class() -> Any:
 
         def _repr_png_(self) -> bytes:
             page = BytesIO()
-            self.savefig(page, format="png", dpi=72)
+            self.savefig(page, format="png", dpi=_IN_A_NOTEBOOK)
             return page.getvalue()
 
     return Picture
@@ -73,12 +75,35 @@ def layer_ticks(layers: list[int], label: str = "{}") -> tuple[range, list[str]]
     return range(0, len(layers), every), [label.format(layer) for layer in layers[::every]]
 
 
+def colour_map(cmap: str, turned: bool = False) -> Any:
+    """A colormap by its name, turned round if wanted.  Raises: KeyError for an unknown one."""
+    found = _matplotlib().colormaps[cmap]
+    return found.reversed() if turned else found
+
+
+def font_manager() -> Any:
+    """matplotlib's list of fonts, and what finds one in it."""
+    _matplotlib()
+    from matplotlib import font_manager
+
+    return font_manager
+
+
+def usual_fonts() -> list[str]:
+    """The families that texts of pictures are written in unless told otherwise."""
+    return list(_matplotlib().rcParams["font.family"])
+
+
 def colours(cmap: str, amounts: Any) -> Any:
     """Colours of a colormap, amounts from 0 to 1.  Raises: KeyError for an unknown name."""
     return _matplotlib().colormaps[cmap](amounts)
 
 
 def ink(colour: Any) -> str:
-    """Black or white, whichever reads better on a colour."""
-    red, green, blue = (float(part) for part in colour[:3])
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+    """Black or white, whichever has more contrast on a colour (WCAG 2.2, relative luminance)."""
+    red, green, blue = (_linear(float(part)) for part in colour[:3])
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "white"
+
+
+def _linear(part: float) -> float:
+    return part / 12.92 if part <= 0.04045 else float(((part + 0.055) / 1.055) ** 2.4)

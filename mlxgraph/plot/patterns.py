@@ -10,7 +10,7 @@ import numpy as np
 
 from mlxgraph.errors import InputError
 from mlxgraph.plot.figures import new_figure
-from mlxgraph.plot.lens import label
+from mlxgraph.plot.labels import label
 
 _MOST_TOKENS = 32  # beyond which their texts would touch
 _MOST_COLUMNS = 4

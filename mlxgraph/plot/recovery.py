@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mlxgraph.errors import InputError
-from mlxgraph.plot.figures import colours, layer_ticks, new_figure
-
-_MOST_NUMBERS = 34  # bars beyond which the numbers above them would touch
+from mlxgraph.plot.curves import bars
 
 
 def recovery_bars(
@@ -24,8 +20,7 @@ def recovery_bars(
 
     Args:
         recovery: `{layer: percent}`.
-        cmap: its low end colours what is positive, its high end what is negative: with the
-            default, blue is recovery and red is harm.
+        cmap: its low end colours the bars: blue, with the default.
     Returns: a matplotlib Figure.
     Raises: MissingDependencyError, InputError (a ValueError) for nothing to show,
         KeyError for an unknown colormap.
@@ -33,34 +28,13 @@ def recovery_bars(
     if not recovery:
         raise InputError("there is nothing to show: no layers")
     layers = sorted(recovery)
-    values = np.array([recovery[layer] for layer in layers], dtype=float)
-    limit = max(float(np.abs(values).max()), 1e-9)
-    figure = new_figure(figsize)
-    axes = figure.add_subplot()
-    axes.bar(
-        range(len(layers)), values, width=0.8, edgecolor="0.35", linewidth=0.8,
-        color=colours(cmap, 0.5 - 0.45 * values / limit),
-    )  # fmt: skip
-    if len(layers) <= _MOST_NUMBERS:
-        _number(axes, values, limit)
-    axes.axhline(0, color="0.2", linewidth=1)
-    axes.set_xticks(*layer_ticks(layers))
-    axes.margins(x=0.02, y=0.12)
-    axes.set_xlabel("layer", fontsize=12)
-    axes.set_ylabel("recovery of the clean run (%)", fontsize=12)
     what = f" of {component}" if component else ""
-    axes.set_title(title or f"Activation patching{what}, layer by layer", fontsize=14)
-    axes.grid(axis="y", color="0.9")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def _number(axes: Any, values: Any, limit: float) -> None:
-    for x, value in enumerate(values):
-        axes.annotate(
-            f"{value:.0f}" if limit >= 100 else f"{value:.1f}", (x, value),
-            xytext=(0, 4 if value >= 0 else -4), textcoords="offset points",
-            ha="center", va="bottom" if value >= 0 else "top",
-            fontsize=11 if len(values) <= 20 else 8,
-        )  # fmt: skip
+    return bars(
+        [recovery[layer] for layer in layers],
+        layers,
+        xlabel="layer",
+        ylabel="recovery of the clean run (%)",
+        title=title or f"Activation patching{what}, layer by layer",
+        figsize=figsize,
+        cmap=cmap,
+    )

@@ -208,7 +208,11 @@ class Run:
         if skip is not None:
             self.reached.add(Site(path, SKIP, call))
         if skip is None:
-            result = original(*args, **kwargs)
+            at = self.plan.last_layer
+            if at is None or at.path != path:
+                result = original(*args, **kwargs)
+            else:
+                result = at.run(original, args, kwargs)
         else:
             result = same_data_in(self.values[skip])
             if self.turning is not None:

@@ -20,6 +20,7 @@ from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
 from mlxgraph.graph.nothing_inside import nothing_there
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
+from mlxgraph.run.two_passes import AtPositions
 
 
 class Reach(NamedTuple):
@@ -97,6 +98,7 @@ class Plan(NamedTuple):
     gradients: bool
     turns: dict[Site, list[Any]]
     expected: Mapping[Site, Expected] | None  # where the forward may go another way than it did
+    last_layer: AtPositions | None = None  # how the last block is run at few positions
 
 
 class Expected(NamedTuple):
@@ -106,7 +108,9 @@ class Expected(NamedTuple):
     line: str
 
 
-def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
+def make_plan(
+    graph: Graph, census: Census, saves: Sequence[Node], last_layer: AtPositions | None = None
+) -> Plan:
     """The plan that computes `saves` under the graph's writes.  Raises: as `reach`."""
     read, writes, last = reach(graph, census, saves)
     nodes = list(walk([*saves, *writes.values()]))
@@ -119,7 +123,9 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
         writes=writes,
         read=read,
         stops=stops,
-        hooked=frozenset(site.path for site in hooked),
+        hooked=frozenset([site.path for site in hooked]).union(
+            [last_layer.path] if last_layer else ()
+        ),
         inside=inside,
         written=census.written if inside else {},
         lines={site: _line(graph, site) for site in stops if site.path in inside},
@@ -132,6 +138,7 @@ def make_plan(graph: Graph, census: Census, saves: Sequence[Node]) -> Plan:
         gradients=any(node.op == ops.GRAD for node in nodes),
         turns=_turns(stops, census),
         expected=None if census.traceable else _expected(stops, graph, census),
+        last_layer=last_layer,
     )
 
 

@@ -135,21 +135,22 @@ def stream_entry(census: Census, tree: ModuleTree) -> Site | None:
             return site if _takes_the_stream(census, site) else None
         elif not _is_head(module):
             return None
-        if not (_is_norm(module) or _is_head(module) or _is_model(module)):
+        if not (_is_norm(module) or _is_head(module) or is_mlx_lms(module)):
             return None
     return None
 
 
 def _is_norm(module: Any) -> bool:
     kind = type(module)
-    return kind in _NORMS or (kind.__name__.endswith("Norm") and _is_model(module))
+    return kind in _NORMS or (kind.__name__.endswith("Norm") and is_mlx_lms(module))
 
 
 def _is_head(module: Any) -> bool:
     return type(module) in _HEADS
 
 
-def _is_model(module: Any) -> bool:
+def is_mlx_lms(module: Any) -> bool:
+    """Whether a module is of a class of mlx-lm's."""
     return type(module).__module__.startswith(_MODELS)
 
 

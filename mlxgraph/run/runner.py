@@ -23,17 +23,18 @@ from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import stream_name
 from mlxgraph.mlx_facts.probes import says_followed
-from mlxgraph.run import pushdown, token_gradients
+from mlxgraph.run import last_layer, pushdown, token_gradients
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call, Forward
 from mlxgraph.run.census import look_with, take_census
 from mlxgraph.run.no_input import raise_no_input
 from mlxgraph.run.padded import check_masks, padded_forward
-from mlxgraph.run.plan import make_plan
+from mlxgraph.run.plan import make_plan, reach
 from mlxgraph.run.prepared import PreparedRun
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 from mlxgraph.run.turned import and_inside, is_causal, note_axes, turned_forward
+from mlxgraph.run.two_passes import AtPositions
 
 CompileMode = bool | Literal["auto"]
 MOST_PREPARED = 256
@@ -54,8 +55,12 @@ class Runner:
         self.texts: Recent[Any, bool] = Recent(MOST_CENSUSES)  # is an array of one axis one text?
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self.with_cache: Recent[Any, tuple] = Recent(MOST_OF_FUNCTIONS)  # see run.short_cache
+        self.certain: Recent[Any, Any] = Recent(MOST_CENSUSES)  # see sweep.certain
+        self.prefixes: Recent[Any, tuple] = Recent(MOST_CENSUSES)  # see run.prefix
+        self.kept: Any = None  # see trace.reuse
         self.tree = ModuleTree(root, {})  # as it was when last checked
         self._ragged: tuple[ModuleTree, Forward] | None = None
+        self._last: last_layer.LastLayer | None = None
 
     # -- the model as it is -----------------------------------------------------------------------
 
@@ -74,11 +79,14 @@ class Runner:
         """Let go of everything that was worked out about the model."""
         self._censuses.clear()
         self.with_cache.clear()
+        self.prefixes.clear()
+        self.kept = None
         self.prepared.clear()
         self.of_functions.clear()
         self._cuts.clear()
+        self.certain.clear()
         self.texts.clear()
-        self._ragged = None
+        self._ragged = self._last = None
 
     def add(self, name: str, module: nn.Module) -> None:
         """Give a module that is no part of the model a path in the tree."""
@@ -183,13 +191,14 @@ class Runner:
         census: Census,
         call: Call,
         compile: CompileMode = "auto",
+        last: AtPositions | None = None,
     ) -> PreparedRun:
         """Plan a run of a graph as it stands, and keep it under a key.
 
         Python functions live as long as what is kept, with all they capture; so a run that calls
         some is kept only where it is to be compiled, and then not for long.
         """
-        plan = make_plan(graph, census, saves)
+        plan = make_plan(graph, census, saves, last)
         made = PreparedRun(plan, census, call, weakref.ref(self))
         outside = self.tree.untraceable()
         if outside:
@@ -206,17 +215,43 @@ class Runner:
         self.compilations += 1
 
     def pushed(
-        self, graph: Graph, saves: Sequence[Node], census: Census, call: Call
+        self, graph: Graph, saves: Sequence[Node], census: Census, call: Call, proven: bool = False
     ) -> pushdown.Pushed | None:
-        """The graph with its slice of the output pushed down, if that is sure to be the same."""
+        """The graph with its slice of the output pushed down, if that is sure to be the same.
+
+        Args: proven: whether `at_last` saw that what follows the cut does with these positions.
+        """
         pushed = pushdown.push_down(graph, saves, census, self.tree)
-        if pushed is None:
-            return None
+        if pushed is None or proven:
+            return pushed
         key = (call.key, self.root.training, pushed.cut)
         sure = self._cuts.get(key)
         if sure is None:
             sure = self._cuts.put(key, pushdown.holds(pushed.cut, census, self.tree, call))
         return pushed if sure else None
+
+    @property
+    def last_layer(self) -> last_layer.LastLayer:
+        """What is known of the last block, as the tree is now."""
+        if self._last is None or self._last.tree is not self.tree:
+            self._last = last_layer.LastLayer(self.tree)
+        return self._last
+
+    def at_last(
+        self, graph: Graph, saves: Sequence[Node], census: Census, call: Call
+    ) -> tuple[pushdown.Pushed, AtPositions] | None:
+        """The graph whose last block gives the wanted positions alone, and how that is run; None
+        where it is not sure to be the same."""
+        pushed = pushdown.push_down(graph, saves, census, self.tree)
+        path = pushed and self.last_layer.block(census)
+        if not pushed or not path:
+            return None
+        if not last_layer.left_alone(reach(graph, census, saves), census, path):
+            return None
+        at = self.last_layer.at(census, call, pushed.cut.start, pushed.cut.stop)
+        if at is None:
+            return None
+        return pushed._replace(graph=last_layer.without_cut(pushed.graph, at)), at
 
     # -- running ----------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
     rewrites, each of which keeps what is computed          (rewrite/)
       v
     the slice of the output pushed below the head           (run/pushdown)
+    and below the queries of the last layer                 (run/last_layer)
       v
     a plan, made once, and kept as a prepared run           (run/)
 
@@ -36,24 +37,28 @@ from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import FOR_RUNS, simplify
 from mlxgraph.run.call import Call, is_stateful
 from mlxgraph.run.engine import Engine
+from mlxgraph.run.last_layer import NAME as LAST_LAYER
 from mlxgraph.run.plan import reach
 from mlxgraph.run.pushdown import NAME as PUSHDOWN
 from mlxgraph.run.runner import CompileMode
+from mlxgraph.run.two_passes import AtPositions
 from mlxgraph.trace.gradients import no_gradient
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.indices import check_given, check_indices, line_of, written_ids
 from mlxgraph.trace.numbers import check_numbers, numbers_in
 
-REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN)
+REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN, LAST_LAYER)
 EVERY_REWRITE = frozenset(REWRITES)
 
 
 class Options(NamedTuple):
-    """How a graph is to be run: `compile` and `start` as for `trace`, and the rewrites to use."""
+    """How a graph is to be run: `compile` and `start` as for `trace`, the rewrites to use, and
+    whether it may begin where a text that was run before is edited (`trace.reuse`)."""
 
     compile: CompileMode = "auto"
     rewrites: frozenset[str] = EVERY_REWRITE
     start: bool = False
+    reuse: bool = False
 
 
 def wanted_of(graph: Graph) -> tuple[Node, ...]:
@@ -110,7 +115,9 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
             written = as_written(graph, wanted, census)
             indices = check_indices(written.graph, wanted, census, runner)
             *_, last = written, *rewritten(engine, written, census, call, options.rewrites)
-            made = runner.prepare(key, last.graph, last.wanted, census, call, options.compile)
+            made = runner.prepare(
+                key, last.graph, last.wanted, census, call, options.compile, last.at
+            )
             made.indices = indices
             made.numbers = numbers_in(written.graph, wanted, census, runner)
         if job.census is None:  # nobody has looked at this call before
@@ -176,6 +183,7 @@ class Rewritten(NamedTuple):
     name: str
     graph: Graph
     wanted: tuple[Node, ...]
+    at: AtPositions | None = None  # how the last block is run, if at few positions
 
 
 def as_written(graph: Graph, wanted: tuple[Node, ...], census: Census) -> Rewritten:
@@ -195,11 +203,16 @@ def rewritten(
     for change in simplify(graph, _chosen(call, names)).history:
         graph = change.after
         yield Rewritten(change.name, graph, tuple([node for _, node in graph.saves]))
-    if call.plain and not call.turned and PUSHDOWN in names:
+    if call.plain and not call.turned:
         wanted = tuple([node for _, node in graph.saves])
-        pushed = engine.runner.pushed(graph, wanted, census, call)
-        if pushed is not None:
-            yield Rewritten(PUSHDOWN, pushed.graph, pushed.saves)
+        runner = engine.runner
+        last = runner.at_last(graph, wanted, census, call) if LAST_LAYER in names else None
+        if PUSHDOWN in names:
+            pushed = runner.pushed(graph, wanted, census, call, last is not None)
+            if pushed is not None:
+                yield Rewritten(PUSHDOWN, pushed.graph, pushed.saves)
+        if last is not None:
+            yield Rewritten(LAST_LAYER, last[0].graph, last[0].saves, last[1])
 
 
 def _chosen(call: Call, names: frozenset[str]) -> list[Any]:

@@ -7,62 +7,14 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from mlxgraph.errors import InputError, MissingDependencyError
 from mlxgraph.plot import figures
-from mlxgraph.plot.lens import label, lens_heatmap
 from mlxgraph.plot.patterns import attention
 from mlxgraph.plot.recovery import recovery_bars
 
 IDS = [1, 7, 3, 9, 4, 2]
 TEXT = "The capital of France is"
-
-
-def cells(figure):
-    """The texts in the grid, by (column, row)."""
-    return {text.get_position(): text.get_text() for text in figure.axes[0].texts}
-
-
-def colour_at(figure, column, row):
-    return tuple(figure.axes[0].images[0].get_array()[row, column])
-
-
-def test_the_heatmap_shows_each_layers_top_token(tiny):
-    lens = tiny.logit_lens(TEXT, plot=True)
-    assert isinstance(lens.figure, Figure)
-    shown = cells(lens.figure)
-    assert len(shown) == 6 * 6
-    for layer, positions in lens.items():
-        for position, best in enumerate(positions):
-            assert shown[(position, layer)] == label(best[0][2])
-    axes = lens.figure.axes[0]
-    assert [t.get_text() for t in axes.get_yticklabels()][0] == "Layer 0"
-    assert [t.get_text() for t in axes.get_xticklabels()][1:] == TEXT.split()
-
-
-def test_one_token_has_one_colour_and_another_has_another(tiny):
-    figure = tiny.logit_lens(TEXT, plot=True).figure
-    shown = cells(figure)
-    colours = {}
-    for (column, row), name in shown.items():
-        colours.setdefault(name, set()).add(colour_at(figure, column, row))
-    assert all(len(of) == 1 for of in colours.values())
-    assert len({next(iter(of)) for of in colours.values()}) == len(colours)
-
-
-def test_the_documented_parameters_do_what_they_say(tiny):
-    lens = tiny.logit_lens(
-        TEXT, layers=[0, 5], plot=True, max_display_tokens=2, figsize=(7, 3), cmap="plasma"
-    )
-    assert len(cells(lens.figure)) == 2 * 2
-    assert tuple(lens.figure.get_size_inches()) == (7, 3)
-    assert "the last 2 of 6" in lens.figure.axes[0].get_xlabel()
-    other = lens.plot(max_display_tokens=2)
-    assert colour_at(other, 0, 0) != colour_at(lens.figure, 0, 0)
-    assert len(lens[0]) == 6, "the result keeps what the picture leaves out"
-    single = tiny.logit_lens(TEXT, position=-1, plot=True)
-    assert len(cells(single.figure)) == 6
 
 
 def test_without_plot_there_is_no_figure(tiny):
@@ -77,10 +29,11 @@ def test_the_bars_are_the_recoveries(llama):
     assert "attn" in axes.get_title() and tuple(found.figure.get_size_inches()) == (6, 4)
 
 
-def test_blue_is_recovery_and_red_is_harm():
+def test_height_alone_says_how_much_a_bar_is():
     bars = recovery_bars({0: 40.0, 1: -40.0, 2: 0.0}).axes[0].patches
-    (r0, _, b0, _), (r1, _, b1, _), (r2, _, b2, _) = (bar.get_facecolor() for bar in bars)
-    assert b0 > r0 and r1 > b1 and abs(r2 - b2) < 0.05
+    assert len({bar.get_facecolor() for bar in bars}) == 1
+    other = recovery_bars({0: 40.0}, cmap="plasma").axes[0].patches
+    assert other[0].get_facecolor() != bars[0].get_facecolor()
 
 
 def test_many_layers_stay_readable():
@@ -88,32 +41,7 @@ def test_many_layers_stay_readable():
     assert len(figure.axes[0].get_xticks()) <= 48 and not figure.axes[0].texts
 
 
-@pytest.mark.parametrize(
-    ("token", "shown"),
-    [
-        (" Paris", "Paris"),
-        ("\n", "↵"),
-        (" ", "␣"),
-        ("  ", "␣␣"),
-        ("", "␣"),
-        ("a$b", "a$b"),
-        ("\x00", "□"),
-        ("incomprehensibilities", "incomprehensi…"),
-    ],
-)
-def test_labels(token, shown):
-    assert label(token) == shown
-
-
-def test_awkward_tokens_are_drawn_and_not_parsed(tmp_path):
-    grid = {0: [[(0, 1.0, "$x_{$")], [(1, 1.0, "\\frac")]], 1: [[(2, 1.0, "%")], [(3, 1.0, "#")]]}
-    lens_heatmap(grid, ["$", "^"]).savefig(tmp_path / "x.png", dpi=30)
-    assert (tmp_path / "x.png").stat().st_size > 500
-
-
 def test_nothing_to_show_says_so():
-    with pytest.raises(InputError, match="nothing to show"):
-        lens_heatmap({}, ["a"])
     with pytest.raises(InputError, match="nothing to show"):
         recovery_bars({})
 

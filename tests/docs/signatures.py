@@ -57,6 +57,7 @@ OWNERS: dict[str, Any] = {  # the word that stands for each on the page
     "recovery": Recovery,
     "changes": Diff,
     "table": Benchmark,
+    "e": mg.Effects,
 }
 MADE_BY_OTHERS = {  # classes on the page that no user calls
     "mg.Graph": "a trace, mg.edit and mg.read make them",
@@ -97,6 +98,7 @@ def promised(page: str) -> Iterator[tuple[str, str, str | None]]:
     """`(owner, name, arguments)` of each promise; without arguments it is an attribute."""
     for code in _spans(page):
         code = re.sub(r"^mg\.Graph\.", "g.", code)  # a class method, called on the class
+        code = re.sub(r"^mg\.Effects\.", "e.", code)
         if (call := SIGNATURE.fullmatch(code)) and call[1] in OWNERS:
             yield call[1], call[2] or "__call__", call[3]
         elif (attribute := ATTRIBUTE.fullmatch(code)) and attribute[1] in OWNERS:
@@ -205,7 +207,8 @@ def _names(holder: Any) -> set[str]:
         return {n for n in vars(holder) if not n.startswith("_")}
     found: set[str] = set()
     for cls in holder.__mro__:
-        if cls.__module__.startswith("mlxgraph"):
+        is_said_once = cls is mg.Effects is not holder  # what all results have
+        if cls.__module__.startswith("mlxgraph") and not is_said_once:
             found |= {*vars(cls), *vars(cls).get("__dataclass_fields__", ()), *_set_on_itself(cls)}
     return {name for name in found if not name.startswith("_")} | (
         {"__call__"} if "__call__" in vars(holder) else set()

@@ -234,6 +234,42 @@ MUTANTS = (
         "only what is known to treat positions alone is cut",
         ("rewrite/test_pushdown.py::test_only_what_is_known_to_treat_positions_alone_is_cut",),
     ),
+    # -- the last layer at few positions
+    Mutant(
+        "whoever looks into the last layer is not heard",
+        "run/last_layer.py",
+        "return not any(census.position(site) > start for site in touched) and not any(",
+        "return not any(census.position(site) > start for site in ()) and not any(",
+        "whoever looks into the last layer finds it whole",
+        ("run/test_last_layer.py::test_whoever_looks_into_the_last_layer_finds_it_whole",),
+    ),
+    Mutant(
+        "a block is believed without a trial",
+        "run/last_layer_check.py",
+        'return gap <= SURE * size and 0 < felt < float("inf") and FELT * gap <= felt',
+        "return True",
+        "only what gives the same in two passes runs so",
+        (
+            "run/test_last_layer.py::test_only_what_gives_the_same_in_two_passes",
+            "run/test_last_layer.py::test_an_attention_that_nobody_feels_proves_nothing",
+        ),
+    ),
+    Mutant(
+        "the second pass begins at the start of the text",
+        "run/two_passes.py",
+        "self.offset = start",
+        "self.offset = 0",
+        "positions of the output are the same, by the way that saves",
+        ("run/test_last_layer.py::test_the_queries_are_those_of_the_wanted_positions",),
+    ),
+    Mutant(
+        "another mask than the one that was seen is not noticed",
+        "run/two_passes.py",
+        "if given is None or kinds_of(given) != self.kinds:",
+        "if given is None:",
+        "another mask from an edit is kept",
+        ("run/test_last_layer.py::test_another_mask_from_an_edit_is_kept",),
+    ),
     # -- padded batches
     Mutant(
         "a model that cannot mask is believed",

@@ -138,7 +138,7 @@ def test_the_final_norm_runs_on_the_wanted_position_alone(model, monkeypatch):
     )
     graph = graph_of(model, WANTED["last"])
     shapes.clear()
-    model.run(graph, TOKENS, compile=False)
+    model.run(graph, TOKENS, compile=False, optimize="pushdown")
     assert [shape[1] for shape in shapes] == [LENGTH] * (2 * models.LAYERS) + [1]
 
 

@@ -1,0 +1,37 @@
+"""What can go wrong with a sweep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlxgraph.errors.base import MLXGraphError
+
+
+class ScoreError(MLXGraphError, TypeError):
+    """A metric that gives no number."""
+
+    def __init__(self, name: str, found: Any):
+        shape = getattr(found, "shape", None)
+        what = f"an array of shape {tuple(shape)}" if shape is not None else repr(found)
+        super().__init__(
+            f"{name} gave {what:.80}: a metric gives one number for a logit vector.\n"
+            "  Write lambda logits: logits[a] - logits[b], with the ids of two tokens."
+        )
+
+
+class SweepStopped(KeyboardInterrupt):
+    """A sweep was interrupted.
+
+    Attributes:
+        result: what is done; of the rest, Effects hold nan and a Sweep raises.
+        plan: the plan, whose `run()` goes on from here.
+    """
+
+    def __init__(self, done: int, of: int, result: Any, plan: Any):
+        super().__init__(
+            f"stopped after {done} of {of} variants.\n"
+            "  What is done is in `.result` of this exception (`sys.last_value.result` in a"
+            " notebook); `.plan.run()` goes on."
+        )
+        self.result = result
+        self.plan = plan

@@ -1,0 +1,249 @@
+"""What a forward on a text has in its layers' caches: where other forwards may begin.
+
+Edits at late positions leave the positions before as they are in a causal model.  A forward on the
+rest of the text, with the keys and values of one run on the whole of it, gives then what a forward
+on the whole text would.
+
+In: a runner, a call of token ids.  Out: a `Prefix` with that run's output, or why there is none.
+Never: takes a model's word for it: its own numbers decide, once for a model and a length.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import mlx.core as mx
+
+from mlxgraph.errors import MLXGraphError
+from mlxgraph.graph.nested import leaves
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.kept_cache import (
+    NoKeptForm,
+    each,
+    first_positions,
+    holding_caches,
+    watching_caches,
+)
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.probes import says_followed
+from mlxgraph.run.call import Call, call_model, describe_call
+from mlxgraph.run.padded import NOISE
+from mlxgraph.run.runner import Runner
+from mlxgraph.run.turned import SURE
+
+EXACT = 64  # tokens up to which every length is tried by itself; above, the first in each doubling
+ROWS = 3  # of one trial
+
+
+class Prefix:
+    """Keys and values of every layer, of a whole text.
+
+    Attributes:
+        tokens: the ids, (rows, length).
+        output: what the model returned for them, lazy; None where it is not kept.
+    """
+
+    __slots__ = ("tokens", "output", "_watched")
+
+    def __init__(self, tokens: mx.array, output: Any, watched: list[Any]):
+        self.tokens = tokens
+        self.output = output
+        self._watched = watched
+
+    @property
+    def length(self) -> int:
+        """The number of tokens."""
+        return self.tokens.shape[1]
+
+    @property
+    def rows(self) -> int:
+        """The number of texts."""
+        return self.tokens.shape[0]
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """Every layer's keys and values, lazy until they are asked for."""
+        pairs = [(cache.keys, cache.values) for cache in each(self._watched)]
+        return [array for pair in pairs for array in pair if array is not None]
+
+    @property
+    def nbytes(self) -> int:
+        """What they take."""
+        return sum(array.nbytes for array in self.arrays)
+
+    def computed(self, tokens: mx.array) -> Prefix:
+        """The same, evaluated, without the output: what may be kept for long.
+
+        Args: tokens: the same ids, in an array that nobody else has.
+        """
+        mx.eval(self.arrays)
+        return Prefix(tokens, None, self._watched)
+
+    def caches(self, start: int) -> list[Any]:
+        """What to give as `cache=` to a forward on `tokens[:, start:]`, or on rows that are copies
+        of these with other values from `start` on: all rows once, and then all of them again.
+
+        They hold the same after a forward as before.  The number of rows may differ from layer to
+        layer.
+        """
+        self._check(start)
+        return first_positions(self._watched, start)
+
+    def call(self, start: int) -> Call:
+        """The forward on `tokens[:, start:]`, as a call of nothing but arrays: it can be compiled.
+
+        What is held is among its inputs.
+        """
+        self._check(start)
+        tokens = self.tokens[:, start:]
+        pairs = [(cache.keys, cache.values) for cache in each(self._watched)]
+        held = tuple([None if a is None else a[:, :, :start] for pair in pairs for a in pair])
+        lengths = [self.length - start] * self.rows
+        return describe_call(
+            (tokens, held), {}, forward=rest_forward, tokens=tokens, lengths=lengths
+        )
+
+    def _check(self, start: int) -> None:
+        if not 0 < start < self.length:
+            raise ValueError(f"a forward cannot begin at token {start} of {self.length}")
+
+
+def rest_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Run `model(tokens)` behind a beginning that is held.
+
+    Args: args: `(tokens, held)`: (rows, length), and every layer's keys and values.
+    """
+    tokens, held = args
+    return model(tokens, cache=holding_caches(model, held), **kwargs)
+
+
+def prefix_of(runner: Runner, call: Call) -> Prefix | str:
+    """The unedited run of a call, to begin others from, lazy; or why there is none."""
+    reason = why_no_prefix(runner, call)
+    if reason:
+        return reason
+    tokens = call.args[0]
+    watched = watching_caches(runner.root)
+    with runner.tree.beyond.as_it_was():
+        output = runner.modules()[""](tokens, cache=watched)
+    return Prefix(tokens, output, watched)
+
+
+def why_no_prefix(runner: Runner, call: Call) -> str:
+    """Why runs of a call cannot begin at a later token; nothing where they can.
+
+    A model is tried once for each length (long ones: for each doubling): a few forwards.  The tree
+    is taken to be as it was at the last `refresh`.
+    """
+    known = known_reason(runner, call)
+    if known is None:
+        length = call.args[0].shape[1]
+        try:
+            known = _tried(runner, call, length)
+        except Exception as error:
+            if says_followed(error):
+                return "nothing can be computed here"  # the next call outside asks again
+            if isinstance(error, MLXGraphError):
+                raise
+            known = f"the model does not run on a part of a text: {_first_line(error)}"
+        runner.prefixes.put(_key(runner, call), (known,))
+    return known
+
+
+def known_reason(runner: Runner, call: Call) -> str | None:
+    """As `why_no_prefix`, as far as it is known; None where the model was not tried yet."""
+    reason = _not_of_tokens(call)
+    if reason:
+        return reason
+    known = runner.prefixes.get(_key(runner, call))
+    return None if known is None else known[0]
+
+
+def _key(runner: Runner, call: Call) -> Any:
+    length = call.args[0].shape[1]
+    kind = length if length <= EXACT else 1 << (length - 1).bit_length()
+    return "prefix", kind, runner.root.training
+
+
+def _not_of_tokens(call: Call) -> str:
+    if call.forward is not call_model or call.is_ragged:
+        return "texts of several lengths"
+    if call.kwargs or len(call.args) != 1 or call.tokens is None:
+        return "the model is given more than token ids"
+    if call.args[0].ndim != 2 or call.args[0].shape[1] < 2:
+        return "a text of one token"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
+
+
+# -- the proof ------------------------------------------------------------------------------------
+
+
+def _tried(runner: Runner, call: Call, length: int) -> str:
+    """Whether forwards on the rest of a text give what those on the whole do, and why not.
+
+    Three texts that differ in their last two tokens, as one batch from there on; and the first of
+    them from its middle on.
+    """
+    try:
+        watched = watching_caches(runner.root)
+    except NoKeptForm as form:
+        return f"its layers keep more than keys and values ({form.kind})"
+    except (AttributeError, TypeError):
+        return "it takes no cache of mlx-lm's"
+    before = random_state.current()
+    try:
+        census = runner.census(call)
+        if census.draws:
+            return "its forward draws random numbers"
+        short = [k.window for k in each(watched) if k.window is not None and k.window < length]
+        if short:
+            return f"a window of {min(short)} tokens is shorter than the text"
+        ids = _texts(census, length)
+        with runner.tree.beyond.as_it_was():
+            return _agrees(runner.modules()[""], ids.astype(call.args[0].dtype), watched)
+    finally:
+        random_state.restore(before)
+
+
+def _texts(census: Any, length: int) -> mx.array:
+    size = census.rows[0][1] if 0 in census.rows else 2
+    draw = random.Random(length)
+    first, same = [draw.randrange(size) for _ in range(length)], max(length - 2, 1)
+    others = [[*first[:same], *[(n + k) % size for n in first[same:]]] for k in (1, 2)]
+    return mx.array([first, *others])
+
+
+def _agrees(model: Any, ids: mx.array, watched: list[Any]) -> str:
+    length = ids.shape[1]
+    late, middle = max(length - 2, 1), max(length // 2, 1)
+    whole = _logits(model(ids))
+    base = _logits(model(ids[:1], cache=watched))
+    if whole.ndim != 3 or whole.shape[:2] != (ROWS, length) or base.shape[:2] != (1, length):
+        return "its output is not one of positions"
+    batch = _logits(model(ids[:, late:], cache=first_positions(watched, late)))
+    alone = _logits(model(ids[:1, -1:], cache=first_positions(watched, length - 1)))
+    half = _logits(model(ids[:1, middle:], cache=first_positions(watched, middle)))
+    sure = SURE.get(whole.dtype, NOISE)
+    pairs = [(base, whole[:1]), (batch, whole[:, late:])]
+    pairs += [(alone, whole[:1, -1:]), (half, whole[:1, middle:])]
+    if _off(whole[:1, -1], whole[1:2, -1]) <= 10 * sure:
+        return "its output does not tell tokens apart"
+    if any(one.shape != other.shape or _off(one, other) > sure for one, other in pairs):
+        return "the rest of a text gives other numbers than the whole of it"
+    return ""
+
+
+def _off(one: mx.array, other: mx.array) -> float:
+    """How far two arrays are from each other, as a part of the largest number."""
+    one, other = one.astype(mx.float32), other.astype(mx.float32)
+    off = mx.abs(one - other).max().item() / max(mx.abs(other).max().item(), 1e-6)
+    return off if off == off else float("inf")  # type: ignore[return-value]
+
+
+def _logits(output: Any) -> mx.array:
+    return next(value for value in leaves(output) if isinstance(value, ARRAY))
