@@ -28,6 +28,7 @@ SCRIPTS = (
     "memory",
     "algebra",
     "pushdown",
+    "sweeps",
     "last_layer",
     "prefix",
     "generation",

@@ -60,6 +60,40 @@ def attention(model: mg.InterpretableModel) -> None:
     figure.savefig(FOLDER / "attention.png", dpi=90)
 
 
+def maps(model: mg.InterpretableModel) -> None:
+    """Patching by position and by head, a causal trace, an ablation map, steering curves."""
+    clean, corrupted = "The capital of France is", "The capital of England is"
+    answers = {"metric": "logit_diff", "targets": (" Paris", " London")}
+    by_position = model.activation_patching(clean, corrupted, "output", positions="all", **answers)
+    by_head = model.activation_patching(clean, corrupted, "heads", **answers)
+    text = "The Eiffel Tower is located in the city of"
+    trace = model.causal_trace(text, " Eiffel Tower", samples=10)
+    others = ["The capital of Italy is", "The capital of Japan is", "The capital of Egypt is"]
+    ablated = model.ablation(clean, "heads", how="resample", dataset=others, **answers)
+    with model.trace("I love this") as love, model.trace("I hate this") as hate:
+        pass
+    vectors = {
+        k: (love.activations[f"layers.{k}"] - hate.activations[f"layers.{k}"])[0, -1]
+        for k in (1, 3, 4)
+    }
+
+    def positive(logits: mx.array) -> float:
+        return share(model, logits, POSITIVE)
+
+    curves = model.steering_curves(
+        "This movie is", vectors, strengths=range(-3, 4), metric=positive
+    )
+    pictures = {
+        "patching_by_position": by_position.plot(),
+        "patching_by_head": by_head.plot(),
+        "causal_trace": trace.plot(),
+        "ablation": ablated.plot(),
+        "steering_curves": curves.plot(kind="lines"),
+    }
+    for name, figure in pictures.items():
+        figure.savefig(FOLDER / f"{name}.png", dpi=120)
+
+
 def main() -> None:
     """Draw them all."""
     matplotlib.use("Agg")
@@ -80,6 +114,7 @@ def main() -> None:
     patching.figure.savefig(FOLDER / "activation_patching.png", dpi=120)
     steering(model)
     attention(model)
+    maps(model)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Score(NamedTuple):
         Raises: ScoreError where the metric gives no number.
         """
         logits = logits.astype(mx.float32)
-        if self.name in METRICS:
+        if self.function is METRICS.get(self.name):
             assert reference is not None
             return self.function(logits[None], reference.astype(mx.float32)[None])[0]  # type: ignore
         given = (logits, reference.astype(mx.float32)) if self.of_two else (logits,)  # type: ignore

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from mlxgraph.errors.base import MLXGraphError, close_matches, suggest
 
-_LATER = "{} is not part of this version."
 _STEPS = (
     "Steps are those of a generation: `with model.generate(prompt) as t:`, and t.step[1:] in it."
 )
@@ -73,7 +72,7 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "hook_mlp_out": _HOOK.format("layers[k].mlp.output", "layers.k.mlp"),
     "hook_embed": _HOOK.format("model.embed_tokens.output", "model.embed_tokens"),
     "generate": "Write model.generate(prompt, max_tokens=20).",
-    "sweep": _LATER.format("A batched sweep") + " Run the graphs in a loop.",
+    "sweep": "Write model.sweep(x, [g1, g2]), or model.sweep(x, g, over={'alpha': [0.0, 1.0]}).",
     **{
         port: f"It is a value of an attention: write model.layers[k].attn.{port} in a block."
         for port in ("queries", "keys", "values", "scores", "pattern", "heads")
@@ -194,11 +193,14 @@ class CountError(MLXGraphError, ValueError):
 class HeadsError(MLXGraphError, ValueError):
     """`heads=` on a module whose heads cannot be told apart."""
 
-    def __init__(self, path: str, kind: str, where: str):
+    def __init__(self, path: str, kind: str, where: str, advice: str = ""):
+        needed = "" if advice else ": it needs a head count and an output projection"
+        advice = advice or (
+            "Name the attention module (`layers.3.attn`), or edit a view of its output."
+        )
         super().__init__(
-            f"{path} ({kind}) has no heads that can be told apart: it needs a head count and an"
-            f" output projection.\n  written at {where}\n"
-            "  Name the attention module (`layers.3.attn`), or edit a view of its output."
+            f"{path} ({kind}) has no heads that can be told apart{needed}.\n"
+            f"  written at {where}\n  {advice}"
         )
 
 

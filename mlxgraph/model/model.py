@@ -9,9 +9,12 @@ from typing import Any, overload
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlxgraph.analysis.ablation import ablation
+from mlxgraph.analysis.causal_trace import causal_trace
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
 from mlxgraph.analysis.predictions import get_token_predictions
+from mlxgraph.analysis.steering import steering_curves
 from mlxgraph.analysis.top import top
 from mlxgraph.errors import (
     InputError,
@@ -343,10 +346,9 @@ class InterpretableModel:
 
     # -- analyses: functions of a model, and so methods of it ------------------------------------
 
-    get_token_predictions = get_token_predictions
-    logit_lens = logit_lens
-    activation_patching = activation_patching
-    top = top
+    get_token_predictions, logit_lens = get_token_predictions, logit_lens
+    activation_patching, causal_trace = activation_patching, causal_trace
+    ablation, steering_curves, top = ablation, steering_curves, top
     weight = weight
     unembed = unembed
 

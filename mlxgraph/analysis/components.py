@@ -1,0 +1,173 @@
+"""Components of layers: what a name such as "resid_pre" or "heads" means in each of a model's.
+
+In: a model, a text, a component's name.  Out: a `Place` in each layer that has it: its site, and
+which axes of the value are positions and heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from mlxgraph.analysis.inputs import axes_at, first_array, holds_tokens, value_at
+from mlxgraph.analysis.residual import middles
+from mlxgraph.analysis.traceable import Traceable
+from mlxgraph.errors import InputError, NeverCalledError, UnknownSiteError
+
+WHOLE_BLOCK = ("output", "resid_post", "block", "layer", "")
+RESID_PRE, RESID_MID = "resid_pre", "resid_mid"
+INSIDE = ("heads", "queries", "keys", "values", "pattern", "scores")  # with heads on axis 1
+KNOWN = ("output", RESID_PRE, RESID_MID, "attn", "mlp", *INSIDE)
+HEADS = 1  # the axis
+
+
+class Place(NamedTuple):
+    """A component in one layer.
+
+    Attributes:
+        name: the site that is written; base: one whose value is added to it in the forward, where
+            the component is the sum of both.
+        shape, dtype: of the value; positions: its axes of positions; heads: their number, or 0.
+        alike: equal where a graph of one place, aimed at the other's layer, is the other's.
+    """
+
+    component: str
+    layer: int
+    name: str
+    base: str
+    shape: tuple[int, ...]
+    dtype: mx.Dtype
+    positions: tuple[int, ...]
+    heads: int
+    alike: tuple
+
+    def value(self, model: Traceable) -> Any:
+        """Its value, in an open block."""
+        value = first_array(value_at(model, self.name))
+        return value + first_array(value_at(model, self.base)) if self.base else value
+
+
+def places_of(
+    model: Traceable, row: mx.array, component: Any, layers: Sequence[int], asked: bool
+) -> list[Place]:
+    """A component's places, by layer.
+
+    Args: row: a text; asked: whether these layers were asked for: then each has to have it, and
+        else those without it are left out.
+    Raises: UnknownSiteError, NeverCalledError, InputError for what is no name.
+    """
+    if not isinstance(component, str):
+        raise InputError(
+            f"a component is a name, or a list of names, not {component!r:.60}.\n"
+            f"  Write component='attn'; it may be {', '.join(map(repr, KNOWN))}, or any module of a"
+            " layer."
+        )
+    blocks = {layer: model.layers[layer].path for layer in layers}
+    sites: dict[int, tuple[str, str]] = {}
+    missing: Exception | None = None
+    if component == RESID_MID:
+        sites = middles(model, row, blocks)
+        lacking = [layer for layer in layers if layer not in sites]
+        if lacking and (asked or not sites):
+            raise _no_middle(blocks[lacking[0]])
+    else:
+        for layer, block in blocks.items():
+            try:
+                sites[layer] = _site(model, block, component), ""
+            except UnknownSiteError as error:
+                missing = missing or error
+                if asked:
+                    raise
+    looked, failed = _looked_at(model, row, [name for name, _ in sites.values()])
+    for failure in failed.values():
+        missing = missing or failure
+        if asked:
+            raise failure
+    sites = {layer: found for layer, found in sites.items() if found[0] in looked}
+    if not sites and missing is not None:
+        raise missing
+    rows = [row[0].tolist()] if holds_tokens(row) else list(row)
+    axes = axes_at(model, [name for name, _ in sites.values()], rows)
+    modules = {path for path, _ in model.named_modules()}
+    found = []
+    for layer, (name, base) in sites.items():
+        shape, dtype, kind = looked[name]
+        inside = name.rpartition(".")[2] in INSIDE and name not in modules
+        tail = name.removeprefix(blocks[layer])
+        alike = (
+            tail,
+            bool(base),
+            shape,
+            str(dtype),
+            kind,
+            type(model.layers[layer].module).__qualname__,
+        )
+        positions = tuple(axes[name][1])
+        heads = shape[HEADS] if inside else 0
+        found.append(Place(component, layer, name, base, shape, dtype, positions, heads, alike))
+    return found
+
+
+def _site(model: Traceable, block: str, component: str) -> str:
+    """The site of a component in a block."""
+    if component in WHOLE_BLOCK:
+        return block
+    if component == RESID_PRE:
+        return f"{block}.input"
+    own = f"{block}.{component}"
+    if component in INSIDE and all(path != own for path, _ in model.named_modules()):
+        own = f"{block}.attn.{component}"
+    try:
+        found = model.sites(own)
+    except UnknownSiteError:
+        raise _unknown(model, block, component) from None
+    if len(found) != 1:
+        tails = [name.removeprefix(f"{block}.") for name in found]
+        raise InputError(
+            f"{component!r} is {len(found)} sites of {block}, and a component is one.\n"
+            f"  Write a list of names for several: component={tails[:2]}."
+        )
+    return found[0]
+
+
+def _unknown(model: Traceable, block: str, component: str) -> UnknownSiteError:
+    below = [
+        path.removeprefix(f"{block}.")
+        for path, _ in model.named_modules()
+        if path.startswith(f"{block}.")
+    ]
+    known = ", ".join(map(repr, KNOWN))
+    advice = f"A component is {known}, or any module of the layer: {', '.join(below[:12])}."
+    return UnknownSiteError(component, below, block, also=KNOWN, kind="component", advice=advice)
+
+
+def _no_middle(block: str) -> UnknownSiteError:
+    advice = (
+        "It is the layer's input plus what attention adds, where all else in the layer goes by that"
+        " sum alone, and a forward has not shown this. Patch 'resid_pre', 'attn' or 'mlp'."
+    )
+    return UnknownSiteError(RESID_MID, (), block, kind="component", advice=advice, near=[])
+
+
+def _looked_at(
+    model: Traceable, row: mx.array, names: Iterable[str]
+) -> tuple[dict[str, tuple[tuple[int, ...], mx.Dtype, str]], dict[str, Exception]]:
+    """The shape, dtype and kind of each site's value; and why others have none."""
+    found: dict[str, tuple[tuple[int, ...], mx.Dtype, str]] = {}
+    failed: dict[str, Exception] = {}
+    with model.trace(row):
+        for name in names:
+            try:
+                whole = value_at(model, name)
+            except (NeverCalledError, UnknownSiteError) as error:
+                failed[name] = error
+                continue
+            value = first_array(whole)
+            if not isinstance(value, mx.array):
+                raise InputError(
+                    f"{name} gives a {type(value).__name__}, which holds no array to put in place."
+                )
+            found[name] = tuple(value.shape), value.dtype, type(whole).__qualname__
+    return found, failed
