@@ -72,6 +72,7 @@ class Census:
         "look",
         "_within",
         "_since",
+        "_modules",
         "__weakref__",
     )
 
@@ -90,6 +91,7 @@ class Census:
         self.turns: dict[Site, list[Any]] = {}
         self.checked: set[Any] = set()
         self._within = self._since = 0  # sites inside modules: all, and since the last of a module
+        self._modules: tuple[dict[Site, float], tuple[int, int], list[Site]] = ({}, (0, 0), [])
         self.inside: dict[Site, str] = {}
         self.unknown: dict[str, str] = {}
         self.written: dict[str, list[Any]] = {}
@@ -126,7 +128,13 @@ class Census:
     def of_modules(self) -> list[Site]:
         """The sites of modules, in forward order."""
         order = self.order
-        return [*order] if not self.inside else [s for s in order if not self.is_inside(s)]
+        if not self.inside:
+            return [*order]
+        known, sizes, found = self._modules  # every plan of a graph with sites inside asks anew
+        if known is not order or sizes != (len(order), len(self.inside)):
+            found = [site for site in order if not self.is_inside(site)]
+            self._modules = order, (len(order), len(self.inside)), found
+        return [*found]
 
     def inside_of(self, path: str) -> list[Site]:
         """The outputs of the sites inside one module, in forward order."""
