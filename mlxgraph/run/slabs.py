@@ -127,10 +127,9 @@ def first_of(value: mx.array, along: Along, count: int, unit: int) -> mx.array:
 def put_together(
     value: mx.array, along: Along, unit: int, want: int, edited: Mapping[int, mx.array]
 ) -> mx.array:
-    """An array with so many slabs: its own, the first (as it was edited) once more for each that it
-    lacks, and in place of some the edited ones."""
+    """An array with so many slabs: its own, the first once more for each that it lacks, and in
+    place of some the edited ones."""
     have = value.shape[along.axis] // unit
-    first = edited.get(0)
     if not edited and want == have:
         return value
     pieces: list[mx.array] = []
@@ -142,8 +141,7 @@ def put_together(
             pieces.append(value[tuple(where)] if stop - start < have else value)
         lacking = stop - max(start, have)
         if lacking > 0:
-            slab = part(value, along, 0, unit) if first is None else first
-            pieces.extend([slab] * lacking)
+            pieces.extend([part(value, along, 0, unit)] * lacking)
 
     at = 0
     for number in sorted(edited):

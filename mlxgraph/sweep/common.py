@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, walk
 from mlxgraph.graph.site import Site
+from mlxgraph.mlx_facts.buffers import SeenArrays
+from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.probes import holds_nothing, is_followed
 from mlxgraph.rewrite.shift import Shift
 from mlxgraph.run.grown import NEVER, UNEDITED, Base, Row
 from mlxgraph.sweep.shared import Planned, Shared
@@ -91,4 +94,12 @@ def _alike(node: Node, row: Row, like: Row | Base) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    return one is other or (isinstance(one, (bool, int, float)) and one == other)
+    """Whether two numbers are equal, or two arrays lie in one place: an edit that is recorded once
+    for each variant lifts the same array each time."""
+    if one is other:
+        return True
+    if not isinstance(one, ARRAY) or not isinstance(other, ARRAY):
+        return isinstance(one, (bool, int, float)) and one == other
+    if any(is_followed(array) or holds_nothing(array) for array in (one, other)):
+        return False
+    return SeenArrays([one]).are([other])

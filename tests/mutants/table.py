@@ -10,6 +10,7 @@ from tests.mutants import (
     of_record,
     of_rewrite,
     of_run,
+    of_sweep,
     of_trace,
 )
 from tests.mutants.mutant import Mutant
@@ -22,5 +23,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *of_record.MUTANTS,
     *of_rewrite.MUTANTS,
     *of_run.MUTANTS,
+    *of_sweep.MUTANTS,
     *of_trace.MUTANTS,
 )
