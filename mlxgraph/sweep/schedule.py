@@ -144,7 +144,7 @@ class Schedule:
         numbers = sorted(group.numbers, key=lambda n: (self._plan(n).row.first, n))
         for number in numbers:
             plan = self._plan(number)
-            first = int(min(self._first(group, number), costs.length - 1))
+            first = int(min(self._begins(group, number), costs.length - 1))
             depth = self.shared.layers_after(plan.row.first)
             depths[first] = depths.get(first, 0) + depth
         at = starts(depths, costs.length, costs.layers, costs.rows, costs.forward)
@@ -162,7 +162,7 @@ class Schedule:
             if some:
                 yield self._cheapest(group._replace(numbers=some, reason=why, start=begin))
 
-    def _first(self, group: Group, number: int) -> float:
+    def _begins(self, group: Group, number: int) -> float:
         """The first position that a variant needs for itself, or that what it joins edits."""
         return min(self._plan(number).first, group.common.first)
 
@@ -230,7 +230,10 @@ class Schedule:
 
     def _in_order(self, chunk: list[int], key: mx.array) -> list[int]:
         """A user's function has drawn random numbers: what runs such functions goes one by one,
-        with all else that draws, in the order of a loop.  Returns: those of the chunk that are done."""
+        with all else that draws, in the order of a loop.
+
+        Returns: those of the chunk that are done.
+        """
         random_state.restore(key)
         for number in self._opaque_in(chunk):
             self.values[number] = None
