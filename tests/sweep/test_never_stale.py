@@ -10,7 +10,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.errors import PlanError
-from tests.models import VOCABULARY, make_llama
+from tests.models import VOCABULARY
 from tests.sweep.alike import arrays, furthest, loop, moved, off, ways
 
 X = mx.arange(12)[None] * 7 % VOCABULARY
