@@ -12,14 +12,18 @@ from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
+import mlx.core as mx
+
 from mlxgraph.graph.inside import SCORES
 from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.site import Site
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.sweep import split
 from mlxgraph.sweep.shared import Planned, Shared
 
 LONG = 64  # positions from which on scores count
 SHARE = 4  # a forward may take this part of the machine's memory, unless a limit is given
+MEANWHILE = {mx.cpu: 4e6, mx.gpu: 6e8}  # multiplications, for an eighth of a forward's Python
 COPIES = 4  # of a layer's values that are alive at once, about: what comes in, goes out, is added
 
 
@@ -46,6 +50,13 @@ class Costs:
         self.rows, self.length = shared.slabs.rows, shared.length
         inside, outside = _weights(shared)
         self._head = self.layers * outside / inside if inside else 0.0
+        self._weights = max(inside, 1)
+
+    @property
+    def forward(self) -> float:
+        """What one more forward costs, in positions of all layers: the weights are read once more,
+        and Python runs, which a device does much in the meantime of."""
+        return split.FORWARD * (1 + MEANWHILE[mx.default_device().type] / self._weights)
 
     def alone(self, kept: int | None = None) -> Work:
         """One forward of one run.  Args: kept: how many positions the head sees, or all."""

@@ -34,7 +34,7 @@ from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
 from mlxgraph.sweep.explained import Forward, Told, forward_of, prefix_forward
 from mlxgraph.sweep.pace import Pace
 from mlxgraph.sweep.shared import Planned, Shared, pattern_of
-from mlxgraph.sweep.split import FORWARD, starts
+from mlxgraph.sweep.split import starts
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import Job, Options, execute
 
@@ -90,7 +90,7 @@ class Schedule:
             self._planned = [self.shared.planned(variant) for variant in variants]
             self.costs = None if self.shared.alone else Costs(self.shared)
             self.groups = self._grouped()
-        self._urgent = first
+        self._first = first
         self._pace = Pace()
 
     # -- which way --------------------------------------------------------------------------------
@@ -144,10 +144,10 @@ class Schedule:
         numbers = sorted(group.numbers, key=lambda n: (self._plan(n).row.first, n))
         for number in numbers:
             plan = self._plan(number)
-            first = int(min(self._first(group, number), costs.length - 1))
+            first = int(min(self._begins(group, number), costs.length - 1))
             depth = self.shared.layers_after(plan.row.first)
             depths[first] = depths.get(first, 0) + depth
-        at = starts(depths, costs.length, costs.layers, costs.rows)
+        at = starts(depths, costs.length, costs.layers, costs.rows, costs.forward)
         why = ""
         if at != [0]:
             sites = [site for n in numbers if (site := self._plan(n).site) is not None]
@@ -162,7 +162,7 @@ class Schedule:
             if some:
                 yield self._cheapest(group._replace(numbers=some, reason=why, start=begin))
 
-    def _first(self, group: Group, number: int) -> float:
+    def _begins(self, group: Group, number: int) -> float:
         """The first position that a variant needs for itself, or that what it joins edits."""
         return min(self._plan(number).first, group.common.first)
 
@@ -176,7 +176,7 @@ class Schedule:
         begins = self.shared.last_begins
         early = [n for n in numbers if self.shared.is_before(self._plan(n), begins)]
         spared = [costs.length - self._plan(n).first - (cut.stop - cut.start) for n in early]
-        if sum(spared) * costs.rows <= costs.layers * (FORWARD + costs.length):
+        if sum(spared) * costs.rows <= costs.layers * (costs.forward + costs.length):
             return [numbers]
         rest = set(early)
         return [early, [n for n in numbers if n not in rest]]
@@ -208,8 +208,8 @@ class Schedule:
         while group := self._next():
             left = [n for n in group.numbers if self.values[n] is None]
             chunk = left[: self.size_of_a_chunk(group)]
-            if self._urgent in left and self._urgent not in chunk:
-                chunk = sorted([*chunk[:-1], self._urgent], key=left.index)
+            if self._first in left and self._first not in chunk:
+                chunk[-1] = left[left.index(self._first)]  # what writes nothing joins last
             key = random_state.current()
             self._do(group, chunk)
             if group.reason != APART and self._opaque_in(chunk) and random_state.moved(key):
@@ -219,8 +219,8 @@ class Schedule:
     def _next(self) -> Group | None:
         """The next group of which something is left to do."""
         left = [g for g in self.groups if any(self.values[n] is None for n in g.numbers)]
-        if self._urgent is not None and self.values[self._urgent] is None:
-            left.sort(key=lambda group: self._urgent not in group.numbers)
+        if self._first is not None and self.values[self._first] is None:
+            left.sort(key=lambda group: self._first not in group.numbers)
         return left[0] if left else None
 
     def _opaque_in(self, chunk: list[int]) -> list[int]:
@@ -230,8 +230,10 @@ class Schedule:
 
     def _in_order(self, chunk: list[int], key: mx.array) -> list[int]:
         """A user's function has drawn random numbers: what runs such functions goes one by one,
-        with all else that draws, in the order of a loop.  Returns: those of the chunk
-        that are done."""
+        with all else that draws, in the order of a loop.
+
+        Returns: those of the chunk that are done.
+        """
         random_state.restore(key)
         for number in self._opaque_in(chunk):
             self.values[number] = None
