@@ -90,7 +90,7 @@ class Schedule:
             self._planned = [self.shared.planned(variant) for variant in variants]
             self.costs = None if self.shared.alone else Costs(self.shared)
             self.groups = self._grouped()
-        self._first = first
+        self._urgent = first
         self._pace = Pace()
 
     # -- which way --------------------------------------------------------------------------------
@@ -208,8 +208,8 @@ class Schedule:
         while group := self._next():
             left = [n for n in group.numbers if self.values[n] is None]
             chunk = left[: self.size_of_a_chunk(group)]
-            if self._first in left and self._first not in chunk:
-                chunk[-1] = left[left.index(self._first)]  # what writes nothing joins last
+            if self._urgent in left and self._urgent not in chunk:
+                chunk = sorted([*chunk[:-1], self._urgent], key=left.index)
             key = random_state.current()
             self._do(group, chunk)
             if group.reason != APART and self._opaque_in(chunk) and random_state.moved(key):
@@ -219,8 +219,8 @@ class Schedule:
     def _next(self) -> Group | None:
         """The next group of which something is left to do."""
         left = [g for g in self.groups if any(self.values[n] is None for n in g.numbers)]
-        if self._first is not None and self.values[self._first] is None:
-            left.sort(key=lambda group: self._first not in group.numbers)
+        if self._urgent is not None and self.values[self._urgent] is None:
+            left.sort(key=lambda group: self._urgent not in group.numbers)
         return left[0] if left else None
 
     def _opaque_in(self, chunk: list[int]) -> list[int]:
