@@ -103,7 +103,8 @@ def heads(model: mg.InterpretableModel) -> None:
         targets=(" Paris", " London"),
     )
     direct.plot().savefig(FOLDER / "path_patching.png", dpi=90)
-    model.head_scores(length=8).plot().savefig(FOLDER / "head_scores.png", dpi=90)
+    scores = model.head_scores(length=8)
+    scores.plot(centre=None).savefig(FOLDER / "head_scores.png", dpi=90)
 
 
 def main() -> None:

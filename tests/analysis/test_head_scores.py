@@ -201,6 +201,22 @@ def test_the_embedded_model_has_an_induction_pair():
     assert model.head_scores(length=8) == found
 
 
+def test_the_pair_is_joined_by_the_keys():
+    """What the previous-token heads write is read by the induction heads' keys alone."""
+    a, b, c, d, e, f = 100, 300, 500, 700, 200, 900
+    clean, corrupted = [0, a, b, c, d, e, f, a, b, c], [0, a, b, e, d, c, f, a, b, c]
+    found = mg.tiny().path_patching(
+        clean,
+        corrupted,
+        "layers.2.attn",
+        [f"layers.3.attn.{name}" for name in ("queries", "keys", "values")],
+        metric="logit_diff",
+        targets=(d, f),
+    )
+    queries, keys, values = np.asarray(found.values)
+    assert keys > 90 and abs(queries) < 5 and abs(values) < 5
+
+
 def test_no_special_token_is_in_the_texts():
     model = mg.tiny()
     from mlxgraph.analysis.head_scores import _vocabulary
