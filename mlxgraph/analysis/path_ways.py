@@ -148,6 +148,14 @@ class Ways:
                 parts.setdefault(end.place.layer, set()).add(part)
                 if end.place.name != part:
                     inside.add(end.place.layer)
+        every = {own for some in parts.values() for own in some}
+        for own in every:
+            at = self._reads[own].at
+            if at != own and at in every:
+                raise InputError(
+                    f"the receiver {label!r} has {own} and {at} in it, by which the first reads the"
+                    " stream: that would count twice.\n  Name one of the two."
+                )
         passing = set().union(*(self._through or {}).values())
         twice = next((p for some in parts.values() for p in some if p in passing), None)
         if twice is not None:

@@ -178,6 +178,8 @@ class GrownRun:
                 written.update(plan.written)
             watch = Watch(tree, hook, _ValuesInside(self), inside, written)
             hooked |= {site.path for site in self._order if site.path in tree.modules}
+        if late is not None:  # it is called twice, and nobody looks into it
+            hooked = {path for path in hooked if not path.startswith(f"{late.path}.")}
         standin = StandIn(tree, hooked, watch.module if watch else hook)
         self._by_hand.modules = standin.modules
         try:

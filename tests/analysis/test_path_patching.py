@@ -300,10 +300,13 @@ def first(value: Any) -> Any:
     return value[0] if isinstance(value, (tuple, list)) else value
 
 
-def test_an_edge_into_attention_equals_two_traces_by_hand(model):
+@pytest.mark.parametrize("through", [None, "mlp"])
+def test_an_edge_into_attention_equals_two_traces_by_hand(model, through):
     """Held by hand: all that the parts between gave; then the receiver's own value in place."""
     sender, receiver = model.sites("layers.0.attn")[0], model.sites("layers.1.attn")[0]
     others = [p for p in parts_of(model, 0) if p != sender]
+    if through is not None:
+        others = [p for p in others if p != model.sites("layers.0.mlp")[0]]
     with model.trace(mx.array([CLEAN])):
         sent = first(model[sender].output).save()
     with model.trace(mx.array([CORRUPTED])):
@@ -322,7 +325,7 @@ def test_an_edge_into_attention_equals_two_traces_by_hand(model):
         model["layers.1.attn.queries"].output[:, 1] = queries[:, 1]
         expected.append(model.output[0, -1].save())
     found = model.path_patching(
-        CLEAN, CORRUPTED, sender, [receiver, (f"{receiver}.queries", 1)], **RAW
+        CLEAN, CORRUPTED, sender, [receiver, (f"{receiver}.queries", 1)], through=through, **RAW
     )
     near(found.values, [diff(logits) for logits in expected])
 
@@ -447,6 +450,14 @@ def test_a_layer_that_is_no_sum_says_so(name):
             {"senders": "model.embed_tokens", "receivers": "model.embed_tokens"},
             InputError,
             "no path",
+        ),
+        (
+            {
+                "senders": "layers.1.attn",
+                "receivers": {"a": ["layers.2.input_layernorm", "layers.2.attn"]},
+            },
+            InputError,
+            "count twice",
         ),
         ({"through": "attn"}, UnknownNameError, "mlp"),
         ({"direction": "up"}, InputError, "direction"),

@@ -8,6 +8,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.sweep import split
+from mlxgraph.sweep.schedule import Schedule
 from tests.models import VOCABULARY, WIDTH, make_llama
 from tests.sweep.alike import furthest, off, ways
 
@@ -146,3 +147,24 @@ def test_rows_that_depend_on_each_other_run_one_by_one():
     assert {way for way, _ in ways(swept)} == {"alone"}
     assert "not what each gives alone" in swept.plan.explain()
     assert furthest(swept, [mixed.run(graph, x) for graph in graphs]) < 1
+
+
+@pytest.mark.parametrize("inside", ["queries", "values", "pattern", "heads"])
+def test_runs_that_look_inside_attention_join_beside_a_last_layer_at_few_positions(
+    model, monkeypatch, inside
+):
+    """A metric wants one position of the last layer, which is then called twice."""
+    graphs = [mg.edit(f"layers.{k}.attn.{inside}", lambda h: h * 0.5) for k in range(LAYERS - 1)]
+
+    def score(logits):
+        return logits[7] - logits[11]
+
+    loop = []
+    for graph in graphs:
+        with model.trace(TEXT, graph=graph):
+            logits = model.output[0, -1].save()
+        loop.append(score(logits).item())
+    monkeypatch.setattr(Schedule, "_alone", lambda *_: pytest.fail("it was run by itself"))
+    found = model.sweep(TEXT, graphs, metric=score)
+    assert mx.allclose(found.values, mx.array(loop), atol=1e-4)
+    assert len(set(loop)) == len(loop)
