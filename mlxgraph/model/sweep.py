@@ -264,14 +264,18 @@ class SweepPlan:
             return
         values = self._schedule.values
         base = values[-1] if self._score.of_two else None
+        done = []
         for number in numbers:
             if number == self._count or self._cells[number] is not None:
                 continue
             logits = values[number]
             assert logits is not None
-            cell = _scores(self._score, logits[0], None if base is None else base[0])
-            mx.eval(cell)
-            self._cells[number] = cell
+            reference = None if base is None else base[0]
+            self._cells[number] = _scores(self._score, logits[0], reference)
+            done.append(number)
+        mx.eval([self._cells[number] for number in done])
+        for number in done:
+            values[number] = []  # its logits are not kept
 
     def _result(self) -> Any:
         if self._score is None:
