@@ -102,6 +102,7 @@ def path_patching(
     chosen = chosen_positions(positions, match, f"the {'corrupted' if denoise else 'clean'} text")
     where = [None] if chosen is None else chosen.labels
     _check_order(found.ends, receiving)
+    _check_lengths(found.ends, match)
     ways = Ways(model, run, found.ends, receiving, through)
     own, _ = kept_of(model, run, _by_component(found.ends))
     theirs, logits = kept_of(model, other, _by_component(found.ends))
@@ -207,6 +208,16 @@ def _patched(
     value = mx.array(own[key])
     value[part(cell.spans(every))] = theirs[key][part(cell.spans(every, match.shift))]
     return value
+
+
+def _check_lengths(senders: Sequence[End], match: Match) -> None:
+    """Raises: InputError for a pattern of a text of another length."""
+    for end in senders:
+        if match.length != match.other and end.place is not None and len(end.place.positions) > 1:
+            raise InputError(
+                f"{end.label} has a number for each pair of tokens, and the texts are of different"
+                " lengths.\n  Send 'heads' or 'values', or take texts of one length."
+            )
 
 
 def _check_order(senders: Sequence[End], receiving: Receivers) -> None:

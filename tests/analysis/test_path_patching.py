@@ -364,8 +364,24 @@ def test_texts_of_other_lengths_are_aligned(tiny):
     short, long = "The capital of France is", "I know that the capital of England is"
     with pytest.raises(LengthsError):
         tiny.path_patching(short, long, "layers.1.attn", **ANSWERS)
-    found = tiny.path_patching(short, long, "attn", align="end", **ANSWERS)
+    found = tiny.path_patching(short, long, "attn", align="end", positions=[-1], **ANSWERS)
     assert np.isfinite(np.asarray(found.values)).all()
+    # at the last position the edge to the output is a sum that can be written down
+    with tiny.trace(short):
+        sent = tiny.layers[3].attn.output[0, -1].save()
+    with tiny.trace(long):
+        own = tiny.layers[3].attn.output[0, -1].save()
+        plain = tiny.output[0, -1].save()
+    with tiny.trace(long):
+        tiny.layers[5].output[0, -1] += sent - own
+        patched = tiny.output[0, -1].save()
+    paris, london = (tiny.single_token(word) for word in ANSWERS["targets"])
+    change = (patched - plain)[paris] - (patched - plain)[london]
+    ends = found.attrs["clean"] - found.attrs["corrupted"]
+    assert found.item(layer=3) == pytest.approx(100 * change.item() / ends, abs=0.01)
+    assert abs(change.item()) > 0.05
+    with pytest.raises(InputError, match="each pair"):
+        tiny.path_patching(short, long, "layers.1.attn.pattern", align="end", **ANSWERS)
 
 
 def test_edits_that_stay_are_in_every_run(tiny):
