@@ -104,7 +104,8 @@ def corrected(pair: Pair, run: Slopes, steps: Mapping[Key, Stepped]) -> dict[Key
         attention, step = _attention(place), steps[key_of(place)]
         slope = _doubles(named_slope(run, f"{attention}.pattern"))
         pattern = _doubles(run.further[f"{attention}.pattern"])
-        moved = slope * (_doubles(step.pattern) - pattern)
+        other = _doubles(step.pattern)
+        moved = np.where(other == pattern, 0.0, slope * (other - pattern))
         if _port(place) == QUERIES:
             effects = moved.sum(axis=-1)
         elif pair.grid.positions is None:  # all keys at once
