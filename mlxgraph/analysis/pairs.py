@@ -202,12 +202,14 @@ def _result(
     }
     component = asked.component if isinstance(asked.component, str) else ""
     title = f"{asked.title}{f' of {component}' if component else ''}"
+    if component:
+        fields["attrs"]["component"] = component
+    if at := grid.fixed if all(one.grid.fixed == grid.fixed for one in found) else {}:
+        fields["attrs"]["at"] = at
     if tuple(axes) == ("layer",):
         by_layer = dict(zip(grid.layers, table.tolist(), strict=True))
         if asked.attrs:
             fields["attrs"]["title"] = title
         return Recovery(by_layer, component or "block", abs(clean - corrupted), **fields)
-    if component:
-        fields["attrs"]["component"] = component
     fields["attrs"]["title"] = title
     return Effects(table, axes, coords=tokens_along(model, runs, grid), **fields)

@@ -60,7 +60,7 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
-from mlxgraph.errors.sweeps import ScoreError, SweepStopped
+from mlxgraph.errors.sweeps import PlanError, ScoreError, SweepStopped, VariantError
 from mlxgraph.errors.texts import (
     ChatError,
     LoadOptionError,
@@ -137,6 +137,7 @@ __all__ = [
     "PicklingError",
     "PatternError",
     "PlainArrayError",
+    "PlanError",
     "PositionError",
     "RewriteError",
     "ScoreError",
@@ -157,6 +158,7 @@ __all__ = [
     "UnknownLabelError",
     "UnknownNameError",
     "UnknownSiteError",
+    "VariantError",
     "VocabularyError",
     "WeightError",
     "close_matches",
