@@ -214,6 +214,22 @@ def test_axes_are_those_of_the_sweep(tiny, component, metric):
         assert found.attrs["corrupted"] == pytest.approx(exact.attrs["corrupted"], abs=1e-3)
 
 
+def test_a_distance_is_a_metric_too(tiny):
+    def gap(logits: mx.array, reference: mx.array) -> mx.array:
+        return mx.sqrt(mx.sum(mx.square(logits - reference)))
+
+    named = tiny.attribution_patching(*TEXTS, "mlp", metric="l2", normalize=False)
+    near(tiny.attribution_patching(*TEXTS, "mlp", metric=gap, normalize=False), named)
+    reference = tiny(TEXTS[0])[0, -1]
+    with tiny.trace(TEXTS[1]) as trace:
+        h = tiny.layers[3].mlp.output
+        slope = trace.grad(gap(tiny.output[0, -1], reference), h).save()
+        own = h.save()
+    step = kept(tiny, tiny.encode(TEXTS[0]), "mlp")[3] - own
+    near(named.sel(layer=3), np.array(mx.sum(slope * step, axis=-1))[0])
+    assert np.abs(np.asarray(named)).max() > 0.1
+
+
 def test_it_follows_the_sweep(tiny):
     given = {"metric": "logit_diff", "targets": TARGETS, "positions": "all"}
     for component in ("output", "attn", "mlp"):
