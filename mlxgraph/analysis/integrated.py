@@ -26,6 +26,7 @@ from mlxgraph.analysis.slopes import (
     check_finite,
     check_slopes,
     difference,
+    differentiable,
     every,
     first_order,
     key_of,
@@ -208,7 +209,7 @@ class _Run(NamedTuple):
         begin = self.own[key_of(place)].astype(mx.float32)
         points = batch.points.reshape(-1, *[1] * (begin.ndim - 1))
         value = begin + points * difference(self.ends[key_of(place)], begin)
-        with model.trace(mx.concatenate([self.row] * rows)) as trace:
+        with differentiable(), model.trace(mx.concatenate([self.row] * rows)) as trace:
             there = first_array(value_at(model, place.name))
             value = value.astype(place.dtype)
             there[...] = value - first_array(value_at(model, place.base)) if place.base else value

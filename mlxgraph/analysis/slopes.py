@@ -6,7 +6,8 @@ one backward pass; gradient times difference, summed over all but positions and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -21,7 +22,7 @@ from mlxgraph.analysis.pairs import Outcome, Pair
 from mlxgraph.analysis.questions import Match, number_of
 from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import GradientError, InputError
+from mlxgraph.errors import GradientError, InputError, MLXGraphError
 
 Key = tuple[str, int]  # a component and a layer
 
@@ -69,7 +70,7 @@ def slopes_of(
     Raises: GradientError for a score that no operations of mx lead to.
     """
     slopes_at, values_at = list(slopes_at), list(values_at)
-    with model.trace(row) as trace:
+    with differentiable(), model.trace(row) as trace:
         values = {key_of(place): place.value(model) for place in places}
         # a state between attention and the rest changes as what is added to it does
         handles = [first_array(value_at(model, place.name)) for place in places]
@@ -84,6 +85,21 @@ def slopes_of(
     gradients = dict(zip(values, found, strict=False))
     own |= dict(zip([f"{name} slope" for name in slopes_at], found[len(places) :], strict=True))
     return Slopes(values, gradients, own, logits)
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Raises: GradientError where MLX has no gradient of something that the model does."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, MLXGraphError) or "vjp" not in str(error).lower():
+            raise
+        raise GradientError(
+            f"the model does something that MLX has no gradient of: {error}\n"
+            "  Choose components and layers that come after it, or write"
+            " model.activation_patching, which needs no gradients."
+        ) from error
 
 
 def recorded(score: Score, logits: mx.array, reference: mx.array) -> mx.array:

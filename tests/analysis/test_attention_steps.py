@@ -11,7 +11,8 @@ import pytest
 import mlxgraph as mg
 from mlxgraph.errors import InputError
 from tests import models
-from tests.analysis.test_attribution import kept, score
+from tests.analysis.llama_by_hand import score
+from tests.analysis.test_attribution import kept
 from tests.analysis.test_patching_maps import (
     CLEAN,
     CORRUPTED,

@@ -25,6 +25,7 @@ from mlxgraph.errors import (
     UnknownSiteError,
 )
 from tests import models
+from tests.analysis.llama_by_hand import by_hand, score
 from tests.analysis.test_patching_maps import (
     CLEAN,
     CORRUPTED,
@@ -38,10 +39,6 @@ from tests.analysis.test_patching_maps import (
 )
 
 EVERY = ["output", "resid_pre", "attn", "mlp", "heads", "queries", "keys", "values", "pattern"]
-
-
-def score(logits: mx.array) -> mx.array:
-    return logits[7] - logits[11]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -68,54 +65,6 @@ def shifted(model: Any, component: str, layer: int, index: Any, step: mx.array) 
         there[index] = there[index] + step[index]
         logits = model.output[0, -1].astype(mx.float32).save()
     return diff(logits)
-
-
-# -- a llama by hand -------------------------------------------------------------------------------
-
-
-def by_hand(module: Any, text: list[int], steps: dict[tuple[str, int], mx.array]) -> Any:
-    """A llama's forward with steps added to its values.  Returns: score, values by name."""
-    args, values = module.args, {}
-
-    def at(name: str, layer: int, value: mx.array) -> mx.array:
-        values[name, layer] = value
-        return value + steps[name, layer] if (name, layer) in steps else value
-
-    def norm(x: mx.array, weight: mx.array) -> mx.array:
-        return weight * x * mx.rsqrt(mx.mean(x * x, axis=-1, keepdims=True) + args.rms_norm_eps)
-
-    def split(x: mx.array, heads: int) -> mx.array:
-        return x.reshape(1, len(text), heads, -1).transpose(0, 2, 1, 3)
-
-    def turned(x: mx.array) -> mx.array:
-        half = x.shape[-1] // 2
-        angles = mx.arange(len(text))[:, None] * 10000.0 ** (-mx.arange(half) / half)
-        a, b = x[..., :half], x[..., half:]
-        cos, sin = mx.cos(angles), mx.sin(angles)
-        return mx.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
-
-    h = module.model.embed_tokens.weight[mx.array(text)][None]
-    hidden = mx.triu(mx.full((len(text), len(text)), -1e9), k=1)
-    for k, layer in enumerate(module.layers):
-        h = at("resid_pre", k, h)
-        own, x = layer.self_attn, norm(h, layer.input_layernorm.weight)
-        count, groups = own.n_heads, own.n_heads // own.n_kv_heads
-        q = at("queries", k, turned(split(x @ own.q_proj.weight.T, count)))
-        key = at("keys", k, turned(split(x @ own.k_proj.weight.T, own.n_kv_heads)))
-        v = at("values", k, split(x @ own.v_proj.weight.T, own.n_kv_heads))
-        key, v = mx.repeat(key, groups, axis=1), mx.repeat(v, groups, axis=1)
-        s = at("scores", k, q @ key.swapaxes(-1, -2) * own.scale + hidden)
-        p = at("pattern", k, mx.softmax(s, axis=-1))
-        z = at("heads", k, p @ v).transpose(0, 2, 1, 3).reshape(1, len(text), -1)
-        h = at("resid_mid", k, h + at("attn", k, z @ own.o_proj.weight.T))
-        x = norm(h, layer.post_attention_layernorm.weight)
-        gate = x @ layer.mlp.gate_proj.weight.T
-        inner = at(
-            "mlp.down_proj.input", k, gate * mx.sigmoid(gate) * (x @ layer.mlp.up_proj.weight.T)
-        )
-        h = at("output", k, h + at("mlp", k, inner @ layer.mlp.down_proj.weight.T))
-    logits = norm(h, module.model.norm.weight) @ module.model.embed_tokens.weight.T
-    return score(logits[0, -1]), values
 
 
 @pytest.mark.parametrize("component", [*EVERY, "resid_mid", "scores"])
@@ -333,6 +282,43 @@ def test_models_of_arrays_of_states_and_of_objects():
     llama = models.make_llama()
     both = [mg.InterpretableModel(m) for m in (llama, object_models.Assistant(llama))]
     near(*[m.attribution_patching(CLEAN, CORRUPTED, "attn", metric=score) for m in both])
+
+
+class Sorting(nn.Module):
+    """A forward that picks entries by whole numbers, of which MLX has no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(50, 8)
+        self.layers = [nn.Linear(8, 8) for _ in range(2)]
+        self.head = nn.Linear(8, 50)
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        x = self.layers[0](self.embed(tokens))
+        x = x + mx.take_along_axis(x, mx.argsort(x, axis=-1), axis=-1)
+        return self.head(mx.cumsum(mx.tanh(self.layers[1](x)), axis=1))
+
+
+def test_what_has_no_gradient_in_mlx_raises_and_what_comes_after_it_does_not():
+    mx.random.seed(0)
+    model = mg.InterpretableModel(Sorting())
+    for ask in (model.attribution_patching, model.integrated_gradients):
+        with pytest.raises(GradientError, match="MLX has no gradient") as caught:
+            ask(CLEAN, CORRUPTED, layers=[0], metric=score)
+        assert caught.traceback[-1].path.name == "test_attribution.py"
+        after = ask(CLEAN, CORRUPTED, layers=[1], metric=score)
+        assert np.abs(np.asarray(after)).max() > 1
+
+
+def test_the_compiled_answers_are_the_first_one(model):
+    given = {"metric": score, "normalize": False}
+    first, *others = (model.attribution_patching(CLEAN, CORRUPTED, **given) for _ in range(3))
+    for other in others:
+        near(other, first)
+    moved = [*CORRUPTED[:-1], 6]
+    assert np.abs(
+        np.asarray(model.attribution_patching(CLEAN, moved, **given)) - np.asarray(first)
+    ).max() > 1e-3  # fmt: skip
 
 
 def kept_of_arrays(model: Any, row: mx.array) -> mx.array:

@@ -14,7 +14,8 @@ from mlxgraph.analysis.integrated import _Run
 from mlxgraph.analysis.recovery import Recovery
 from mlxgraph.errors import BaselineError, GradientError, InputError, SweepStopped, TokenError
 from tests import models
-from tests.analysis.test_attribution import by_hand, kept, score, without_norm
+from tests.analysis.llama_by_hand import by_hand, score
+from tests.analysis.test_attribution import kept, without_norm
 from tests.analysis.test_patching_maps import CLEAN, CORRUPTED, MODELS, TEXTS, made, near
 
 LAST = {"metric": score, "normalize": False}
