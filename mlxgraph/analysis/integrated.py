@@ -19,6 +19,7 @@ from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import first_array, value_at, whole_number
 from mlxgraph.analysis.map_runs import kept_of, placed
 from mlxgraph.analysis.pairs import Asked, Outcome, Pair, StoppedPair, answered
+from mlxgraph.analysis.questions import number_of
 from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.slopes import (
     Key,
@@ -74,6 +75,8 @@ def integrated_gradients(
         normalize: in percent, as `activation_patching` has it; False: the change of the metric.
         batch_size: how many steps share a batch.
     Returns: Effects along the axes that `activation_patching` gives; by layer alone a dict too.
+        `attrs["missing"]` is how far the effects of a whole value are from what patching it does,
+        at the worst of the values that went: of few steps, or of jumps that slopes do not see.
     Raises: GradientError for a metric without a slope or a place that the score does not depend on,
         SweepStopped where it is interrupted, InputError, and what `activation_patching` raises.
     Source: Sundararajan et al. 2017, arXiv:1703.01365; by site Marks et al. 2024, arXiv:2403.19647;
@@ -131,7 +134,8 @@ def _of_a_pair(
     model: Traceable, pair: Pair, score: Score, normalize: bool, path: str, batches: list[_Batch]
 ) -> Outcome:
     places, needed = every(pair), dict(pair.places)
-    ways = [(place, [place]) for place in places]  # what goes, and where slopes are wanted
+    # what goes, and where slopes are wanted beside it
+    ways: list[tuple[Place, list[Place]]] = [(place, []) for place in places]
     if path == INPUTS:
         first = placed(model, pair.run, RESID_PRE, [0])[0][RESID_PRE]
         needed[RESID_PRE] = [*first, *(p for p in needed.get(RESID_PRE, []) if p.layer)]
@@ -142,17 +146,20 @@ def _of_a_pair(
     own_logits, logits = own_logits.astype(mx.float32), logits.astype(mx.float32)
     ends = targets_of([p for some in needed.values() for p in some], own, kept, pair.match)
     run = _Run(model, pair.run, own, ends, score, logits if pair.denoise else own_logits)
+    start = number_of(score, own_logits, run.reference)
     batches = run.fitting(batches, [p for some in needed.values() for p in some])
     products: dict[Key, np.ndarray] = {}
     slopes: list[mx.array] = []
+    missing: list[float] = []
     stopped = None
     try:
         for place, at in ways:
-            found = run.mean_slopes(place, at, batches)
+            found = run.mean_slopes(place, [place, *at], batches)
             slopes += found
-            for one, slope in zip(at, found, strict=True):
+            for one, slope in zip([place, *at], found, strict=True):
                 here = key_of(one)
                 products[here] = first_order(one, slope, difference(ends[here], own[here]))
+            missing.append(run.end(place) - start - float(products[key_of(place)].sum()))
     except KeyboardInterrupt:
         stopped = SweepStopped(len(products), len(places), None, None, "places")
     cells = [*pair.grid.cells(pair.places)]
@@ -163,7 +170,10 @@ def _of_a_pair(
     if stopped is not None:
         raise StoppedPair(stopped, outcome) from None
     check_slopes(score, slopes, outcome.clean != outcome.corrupted)
-    return outcome
+    most = max(map(abs, missing))
+    if normalize:
+        most *= 100 / abs(outcome.clean - outcome.corrupted)
+    return outcome._replace(attrs={"missing": most})
 
 
 class _Run(NamedTuple):
@@ -204,15 +214,27 @@ class _Run(NamedTuple):
             mx.eval(total)
         return total
 
+    def end(self, place: Place) -> float:
+        """The score with the other text's value in a place: what the effects there add up to."""
+        model = self.model
+        with model.trace(self.row):
+            self._put(place, self.ends[key_of(place)])
+            logits = first_array(model.output)[0, -1].save()
+        return number_of(self.score, logits, self.reference)
+
+    def _put(self, place: Place, value: mx.array) -> None:
+        """A value in a place, in an open block."""
+        there = first_array(value_at(self.model, place.name))
+        value = value.astype(place.dtype)
+        there[...] = value - first_array(value_at(self.model, place.base)) if place.base else value
+
     def _slopes(self, place: Place, at: Sequence[Place], batch: _Batch) -> list[mx.array]:
         model, rows = self.model, batch.points.size
         begin = self.own[key_of(place)].astype(mx.float32)
         points = batch.points.reshape(-1, *[1] * (begin.ndim - 1))
         value = begin + points * difference(self.ends[key_of(place)], begin)
         with differentiable(), model.trace(mx.concatenate([self.row] * rows)) as trace:
-            there = first_array(value_at(model, place.name))
-            value = value.astype(place.dtype)
-            there[...] = value - first_array(value_at(model, place.base)) if place.base else value
+            self._put(place, value)
             logits = first_array(model.output)[:, -1].astype(mx.float32)
             scores = [recorded(self.score, logits[row], self.reference) for row in range(rows)]
             loss = mx.sum(mx.stack(scores) * batch.weights)

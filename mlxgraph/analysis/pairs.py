@@ -67,12 +67,17 @@ class Pair(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one pair gives.  Attributes: clean, corrupted: their scores."""
+    """What one pair gives.
+
+    Attributes: clean, corrupted: their scores; attrs: numbers that the result tells, the largest
+        of all pairs.
+    """
 
     grid: Grid
     table: np.ndarray
     clean: float
     corrupted: float
+    attrs: Mapping[str, float] = {}
 
 
 class StoppedPair(Exception):  # noqa: N818 - carries what is done from one page of a call to another
@@ -198,6 +203,7 @@ def _result(
             "clean": clean,
             "corrupted": corrupted,
             **asked.attrs,
+            **{name: max(one.attrs.get(name, 0.0) for one in found) for name in found[0].attrs},
         },
     }
     component = asked.component if isinstance(asked.component, str) else ""

@@ -200,7 +200,7 @@ def _of_a_pair(
     if normalize:
         check_apart(clean_logits, worst, dtype, score.name)
         table = in_percent(table, ends["clean"], ends["corrupted"], score.name)
-    outcome = Outcome(grid, table, **ends)
+    outcome = Outcome(grid, table, ends["clean"], ends["corrupted"])
     if stopped is not None:
         raise StoppedPair(stopped, outcome)
     return outcome

@@ -43,6 +43,7 @@ def test_effects_add_up_to_what_patching_the_whole_value_does(model, component):
     expected = np.asarray(whole) - whole.attrs["corrupted"]
     assert np.abs(sums - expected).max() < 2e-4 * max(1, np.abs(expected).max())
     assert np.abs(expected).max() > 0.01
+    assert found.attrs["missing"] == pytest.approx(np.abs(sums - expected).max(), abs=1e-4)
     if component == "output":
         assert sums[0] == pytest.approx(found.attrs["clean"] - found.attrs["corrupted"], abs=2e-3)
     one = model.attribution_patching(CLEAN, CORRUPTED, component, layers, **LAST)
@@ -62,6 +63,7 @@ def test_an_expert_that_changes_on_the_way_is_a_jump_which_slopes_do_not_see():
     assert 0 < len(jumps) < 6
     found = model.integrated_gradients(CLEAN, CORRUPTED, "output", [0], steps=64, **LAST)
     missing = found.attrs["clean"] - found.attrs["corrupted"] - np.asarray(found).sum()
+    assert found.attrs["missing"] == pytest.approx(abs(missing), abs=1e-4)
     assert abs(missing) > 5e-3
     assert missing == pytest.approx(float(jumps.sum()), abs=0.1 * float(np.abs(jumps).sum()))
 
@@ -145,6 +147,20 @@ def test_axes_and_percent_are_those_of_the_sweep(tiny):
     found = tiny.integrated_gradients(*TEXTS, "attn", positions=None, metric=score, steps=32)
     near(found, tiny.activation_patching(*TEXTS, "attn", metric=score))
     assert found.attrs["steps"] == 32 and found.attrs["path"] == "site"
+
+
+@pytest.mark.parametrize("path", ["site", "inputs"])
+def test_too_few_steps_are_told(tiny, path):
+    few, many = (
+        tiny.integrated_gradients(*TEXTS, "resid_pre", [0], score, steps=k, path=path)
+        for k in (1, 32)
+    )
+    assert many.attrs["missing"] < 1e-2 < 1 < few.attrs["missing"]
+    assert few.attrs["missing"] == pytest.approx(abs(100 - np.asarray(few).sum()), abs=1e-2)
+    pairs = tiny.integrated_gradients(
+        [TEXTS[0], CLEAN], [TEXTS[1], CORRUPTED], "resid_pre", [0], score, steps=1, path=path
+    )
+    assert pairs.attrs["missing"] >= few.attrs["missing"] - 1e-3
 
 
 def test_a_text_against_itself_has_no_effect(model):
