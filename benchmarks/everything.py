@@ -29,6 +29,7 @@ SCRIPTS = (
     "algebra",
     "pushdown",
     "sweeps",
+    "attribution",
     "last_layer",
     "prefix",
     "generation",

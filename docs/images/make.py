@@ -94,6 +94,31 @@ def maps(model: mg.InterpretableModel) -> None:
         figure.savefig(FOLDER / f"{name}.png", dpi=120)
 
 
+def attribution(model: mg.InterpretableModel) -> None:
+    """The exact sweep, attribution patching and integrated gradients, each cell of each."""
+    texts = "The capital of France is", "The capital of England is"
+    answers = {"metric": "logit_diff", "targets": (" Paris", " London")}
+    ways = {
+        "activation patching": model.activation_patching(
+            *texts, "attn", positions="all", **answers
+        ),
+        "attribution patching": model.attribution_patching(*texts, "attn", **answers),
+        "integrated gradients": model.integrated_gradients(
+            *texts, "attn", path="inputs", **answers
+        ),
+    }
+    exact = ways["activation patching"]
+    joined = mg.Effects(
+        mx.stack([mx.array(one.values) for one in ways.values()]),
+        {"method": list(ways), **exact.axes},
+        coords=exact.coords,
+        name="recovery",
+        unit="%",
+        attrs={"title": "What each layer's attention brings back, by three methods"},
+    )
+    joined.plot().savefig(FOLDER / "attribution_patching.png", dpi=120)
+
+
 def main() -> None:
     """Draw them all."""
     matplotlib.use("Agg")
@@ -115,6 +140,7 @@ def main() -> None:
     steering(model)
     attention(model)
     maps(model)
+    attribution(model)
 
 
 if __name__ == "__main__":
