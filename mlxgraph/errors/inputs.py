@@ -142,3 +142,19 @@ class BaselineError(MLXGraphError, ValueError):
 
 class UnembeddingError(MLXGraphError, ValueError):
     """A state that the model's final norm and head cannot turn into token scores."""
+
+
+class DecompositionError(MLXGraphError, ValueError):
+    """A model of which a sum over its parts would not be what it computes."""
+
+    def __init__(self, what: str, advice: str = ""):
+        """Args: what: does not hold, as a clause."""
+        super().__init__(
+            f"there is no exact sum over the parts of this model: {what}.\n  "
+            + (
+                advice
+                or "Where the stream is more than the sum of what layers write (scaled residuals,"
+                " gates, several streams), ask by edits: model.ablation(x), or"
+                " model.activation_patching(clean, corrupted)."
+            )
+        )

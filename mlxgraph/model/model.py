@@ -11,6 +11,8 @@ import mlx.nn as nn
 
 from mlxgraph.analysis.ablation import ablation
 from mlxgraph.analysis.causal_trace import causal_trace
+from mlxgraph.analysis.composition import composition_scores
+from mlxgraph.analysis.direct_logits import direct_logit_attribution
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
 from mlxgraph.analysis.predictions import get_token_predictions
@@ -349,6 +351,8 @@ class InterpretableModel:
     get_token_predictions, logit_lens = get_token_predictions, logit_lens
     activation_patching, causal_trace = activation_patching, causal_trace
     ablation, steering_curves, top = ablation, steering_curves, top
+    direct_logit_attribution = direct_logit_attribution
+    composition_scores = composition_scores
     weight = weight
     unembed = unembed
 

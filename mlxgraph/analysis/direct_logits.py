@@ -1,0 +1,335 @@
+"""Direct logit attribution: what each part of a model writes straight onto a token's logit.
+
+The residual stream at the end is a sum of what was written to it.  The final norm with its scale
+fixed is linear, and so is the unembedding: a token's logit is a sum too, of one number for each
+writer.
+
+In: a text, tokens, a position.  Out: Effects whose numbers add up to the logit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from mlxgraph.analysis.direct_parts import PARTS, Part, own_part
+from mlxgraph.analysis.effects import Effects
+from mlxgraph.analysis.inputs import choose_layers, first_array, holds_tokens, one_row
+from mlxgraph.analysis.questions import Chosen, chosen_positions, matched
+from mlxgraph.analysis.readable import Token, asked_tokens
+from mlxgraph.analysis.traceable import Traceable
+from mlxgraph.analysis.written_stream import Written, run_written
+from mlxgraph.errors import DecompositionError, InputError, UnknownNameError, VocabularyError
+from mlxgraph.errors.source_line import here
+
+COMPONENT = "component"
+WAYS = (COMPONENT, *PARTS)
+CLOSE = 1e-4  # of the largest logit, in float32
+STEPS = 8  # of the dtype of the run, of the largest logit
+PROBES = 8  # tokens beside the asked ones whose logits are compared with the model's own
+Number = float | list[Any]
+
+
+def direct_logit_attribution(
+    model: Traceable,
+    text: Any,
+    token: Token | Sequence[Token] | None = None,
+    against: Token | None = None,
+    by: str = COMPONENT,
+    position: Any = -1,
+    layers: Sequence[int] | None = None,
+) -> Effects:
+    """What each part of the model adds straight to a token's logit, the final norm's scale fixed.
+
+    Args:
+        text: a text, messages or token ids.
+        token: the text of one token or its id, or several of them, which make an axis "target"; if
+            left out, the model's own first choice at the position.
+        against: another token: of the difference of the two logits.
+        by: `"component"`, what each attention and MLP writes, and the embedding and biases;
+            `"head"`, each head through its part of the output projection; `"neuron"`, each hidden
+            unit of the MLPs; `"position"`, what all heads of a layer bring from each position.
+        position: whose logits: one, several, or `"all"`, which make an axis "position".
+        layers: whose parts are shown; all if left out.
+    Returns: Effects along "component"; "layer" and "head"; "layer" and "neuron"; or "layer" and
+        "position".  Numbers are of the logit before any cap or scale of it.  NaN where a layer has
+        fewer heads or neurons than another.  `attrs["logit"]` is the sum of all numbers and of
+        `attrs["rest"]`, what is not shown; `attrs["rounding"]` is by how much it is not.
+        `attrs["model_logit"]` is what the model gives, and `attrs["after"]` what it makes of the
+        sum: nothing, `{"scale": ...}` or `{"softcap": ...}`.
+    Raises: DecompositionError (a ValueError) for a model of which the sum would not be the logit;
+        TokenError for a token that is several, VocabularyError, PositionError, NoLayerError,
+        UnknownNameError for a `by`, UnembeddingError for a model without a head, InputError.
+    Source: nostalgebraist 2020, "interpreting GPT: the logit lens"; Elhage et al. 2021, "A
+        mathematical framework for transformer circuits".
+
+    Example:
+        >>> e = model.direct_logit_attribution("The capital of France is", " Paris", " London")
+        >>> e.plot()
+        >>> model.direct_logit_attribution("The capital of France is", " Paris", by="head")
+    """
+    if by not in WAYS:
+        raise UnknownNameError("by", str(by), WAYS)
+    row = one_row(model, text)
+    places = _positions(position, row, by)
+    chosen = choose_layers(model, layers)
+    targets = _targets(model, token, row, places)
+    other = None if against is None else asked_tokens(model, [against], "against")
+    asked = [*targets.values(), *(other or {}).values()]
+    part = PARTS.get(by)
+    tokens = _with_probes(model, row, asked)
+    shown = part and part.reader(model, row, _index(places), chosen, layers is not None)
+    written = run_written(model, row, _index(places), tokens, shown)
+    rows = mx.stack([model.unembed(one) for one in tokens])  # type: ignore[attr-defined]
+    every = _shares(written, rows)
+    raw = _raw(written, rows)
+    _check_sum(every, raw, written)
+    after = _after(raw, written)
+    found = _Found(model, row, places, targets, other, chosen, layers is not None, by)
+    directions = rows[: len(targets)]
+    if other is not None:
+        directions = directions - rows[len(targets)]
+    if part is None:
+        table, axes = _by_component(found, written, every)
+    else:
+        own = own_part(part, model, written, written.before_norm(directions), chosen)
+        _check_parts(own, found, every, raw, written)
+        table, axes = own.table, own.axes
+    return _effects(found, table, axes, every, raw, written, after)
+
+
+class _Found(NamedTuple):
+    """What was asked."""
+
+    model: Traceable
+    row: mx.array
+    places: Chosen
+    targets: dict[Token, int]
+    other: dict[Token, int] | None
+    layers: list[int]
+    some_layers: bool
+    by: str
+
+    def of_targets(self, numbers: mx.array) -> mx.array:
+        """Numbers (tokens, ...) of all tokens as those of the targets, minus the other's."""
+        count = len(self.targets)
+        return numbers[:count] - numbers[count] if self.other is not None else numbers[:count]
+
+
+# -- what was asked --------------------------------------------------------------------------------
+
+
+def _positions(position: Any, row: mx.array, by: str) -> Chosen:
+    if position is None:
+        raise InputError("position=None is none.\n  Write position=-1, or position='all'.")
+    places = chosen_positions(position, matched(row, row, None))
+    assert places is not None
+    if by == "position" and not places.single:
+        raise InputError(
+            "by='position' shows where the logit of one position comes from.\n"
+            "  Write position=-1."
+        )
+    return places
+
+
+def _index(places: Chosen) -> Any:
+    first, last = places.labels[0], places.labels[-1]
+    if places.labels == list(range(first, last + 1)):
+        return slice(first, last + 1)
+    return mx.array(places.labels)
+
+
+def _targets(model: Traceable, token: Any, row: mx.array, places: Chosen) -> dict[Token, int]:
+    if token is None:
+        if not places.single:
+            raise InputError(
+                "several positions have several first choices.\n  Write token=' Paris'."
+            )
+        with model.trace(row):
+            best = mx.argmax(first_array(model.output)[0, places.labels[0]]).save()
+        number = int(best.item())
+        name: Token = number if model.tokenizer is None else model.token_to_str(number)
+        return {name: number}
+    several = isinstance(token, (list, tuple, mx.array, np.ndarray)) and getattr(token, "ndim", 1)
+    given = (token.tolist() if hasattr(token, "tolist") else list(token)) if several else [token]
+    return asked_tokens(model, given, "token")
+
+
+def _with_probes(model: Traceable, row: mx.array, asked: list[int]) -> list[int]:
+    """The asked tokens, and others all over the vocabulary.  Raises: VocabularyError."""
+    with model.trace(row):
+        size = first_array(model.output).shape[-1]
+    for token in asked:
+        if not 0 <= token < size:
+            raise VocabularyError(token, "the model's output", size, str(here()))
+    return [*asked, *range(0, size, max(1, size // PROBES))]
+
+
+# -- the sum ---------------------------------------------------------------------------------------
+
+
+def _shares(written: Written, rows: mx.array) -> dict[str, mx.array]:
+    """What each component adds to each token's logit, (tokens, positions)."""
+    directions = written.before_norm(rows)
+    positions = directions.shape[1]
+    values = dict(written.embed)
+    values |= {w.label: w.value for some in written.writers.values() for w in some}
+    found = {name: mx.sum(directions * value, axis=-1) for name, value in values.items()}
+    if written.norm is not None and mx.any(written.norm.bias).item():
+        found["final_norm.bias"] = _at_all(rows @ written.norm.bias, positions)
+    if written.bias is not None:
+        found["unembed.bias"] = _at_all(written.bias, positions)
+    return found
+
+
+def _at_all(numbers: mx.array, positions: int) -> mx.array:
+    return mx.broadcast_to(numbers[:, None], (numbers.shape[0], positions))
+
+
+def _raw(written: Written, rows: mx.array) -> mx.array:
+    """Every token's logit before any cap or scale, from the stream as it was, (tokens, positions)."""
+    raw = mx.sum(written.before_norm(rows) * written.last, axis=-1)
+    if written.norm is not None:
+        raw = raw + (rows @ written.norm.bias)[:, None]
+    return raw if written.bias is None else raw + written.bias[:, None]
+
+
+def _allowed(numbers: mx.array, written: Written) -> mx.array:
+    """By how much logits may be off: rounding, of the largest and of what cancels in them."""
+    return max(CLOSE, STEPS * written.step) * mx.abs(numbers).max(axis=0)
+
+
+def _check_sum(every: dict[str, mx.array], raw: mx.array, written: Written) -> None:
+    parts = mx.stack([*every.values()])
+    gap = mx.abs(mx.sum(parts, axis=0) - raw)
+    cancelled = len(every) * STEPS * written.step * mx.abs(parts).max(axis=0)
+    if not mx.all(gap <= _allowed(raw, written) + cancelled).item():
+        raise DecompositionError(
+            f"what was written adds up to logits that are up to {gap.max().item():.3g} off"
+        )
+
+
+def _after(raw: mx.array, written: Written) -> dict[str, float]:
+    """What the model makes of the sum.
+
+    Raises: DecompositionError where its logits are neither the sum nor this scaled or capped.
+    """
+    ours = np.array(raw).T.reshape(-1).astype(np.float64)  # (positions, tokens)
+    theirs = np.array(written.logits).reshape(-1).astype(np.float64)
+    close = max(CLOSE, STEPS * written.step)
+
+    def fits(found: np.ndarray) -> bool:
+        return bool(np.abs(found - theirs).max() <= close * np.abs(theirs).max())
+
+    if fits(ours):
+        return {}
+    scale = float(ours @ theirs / max(ours @ ours, 1e-30))
+    if scale > 0 and fits(scale * ours):
+        return {"scale": _plain(scale, lambda one: fits(one * ours))}
+    most = int(np.abs(ours).argmax())
+    low, high = abs(theirs[most]), 1e6 * abs(ours[most])
+    for _ in range(200):  # a cap gives more the higher it is
+        cap = (low + high) / 2
+        over = abs(cap * np.tanh(ours[most] / cap)) > abs(theirs[most])
+        low, high = (low, cap) if over else (cap, high)
+    if fits(cap * np.tanh(ours / cap)):
+        return {"softcap": _plain(float(cap), lambda one: fits(one * np.tanh(ours / one)))}
+    raise DecompositionError(
+        "its logits are not those of its final norm and unembedding, nor these scaled or capped"
+    )
+
+
+def _plain(number: float, fits: Any) -> float:
+    """The number of three digits that was meant, if there is one."""
+    short = float(f"{number:.3g}")
+    return short if abs(short / number - 1) < CLOSE and fits(short) else number
+
+
+def _check_parts(
+    own: Part, found: _Found, every: dict[str, mx.array], raw: mx.array, written: Written
+) -> None:
+    """Raises: DecompositionError where parts do not add up to what the component writes."""
+    for label, total in own.totals.items():
+        whole = found.of_targets(every[label])
+        gap = mx.abs(total - whole)
+        allowed = mx.maximum(_allowed(raw, written), CLOSE * mx.abs(whole).max(axis=0))
+        if not mx.all(gap <= allowed).item():
+            raise DecompositionError(
+                f"{own.what} of {label} add up to {gap.max().item():.3g} more or less than it writes"
+            )
+
+
+# -- what is given ---------------------------------------------------------------------------------
+
+
+def _by_component(
+    found: _Found, written: Written, every: dict[str, mx.array]
+) -> tuple[mx.array, dict[str, Sequence[Any]]]:
+    labels = list(every)
+    if found.some_layers:
+        labels = [w.label for layer in found.layers for w in written.writers[layer]]
+        if not labels:
+            raise InputError("there are no layers to look at.\n  Leave layers= out for all.")
+    parts = [found.of_targets(every[label]) for label in labels]
+    return mx.stack(parts, axis=-1), {COMPONENT: labels}
+
+
+def _effects(
+    found: _Found,
+    table: mx.array,
+    axes: dict[str, Sequence[Any]],
+    every: dict[str, mx.array],
+    raw: mx.array,
+    written: Written,
+    after: dict[str, float],
+) -> Effects:
+    """Args: table: (targets, positions, *axes)."""
+    logit = found.of_targets(raw)
+    parts = found.of_targets(sum(list(every.values())[1:], next(iter(every.values()))))
+    flat = table.reshape(*table.shape[:2], -1)
+    rest = parts - mx.sum(mx.where(mx.isnan(flat), 0.0, flat), axis=-1)
+    several = len(found.targets) > 1
+    coords: dict[str, tuple[str, list[str]]] = {}
+    whole: dict[str, Sequence[Any]] = {}
+    if several:
+        whole["target"] = list(found.targets)
+    if not found.places.single:
+        whole["position"] = found.places.labels
+    whole |= axes
+    if "position" in whole and holds_tokens(found.row):
+        ids: Any = found.row[0].tolist()
+        name = str if found.model.tokenizer is None else found.model.token_to_str
+        coords["token"] = "position", [name(ids[place]) for place in whole["position"]]
+
+    def number(values: mx.array) -> Number:
+        values = values if several else values[0]
+        return (values[..., 0] if found.places.single else values).tolist()  # type: ignore
+
+    table = table if several else table[0]
+    own_axis = 1 if several else 0
+    table = table.squeeze(own_axis) if found.places.single else table
+    names = [str(name) for name in found.targets]
+    title = "Direct logit attribution" + (f" of {names[0]!r}" if not several else "")
+    attrs: dict[str, Any] = {
+        "by": found.by,
+        "targets": list(found.targets),
+        "logit": number(logit),
+        "rest": number(rest),
+        "rounding": number(logit - parts),
+        "after": after,
+    }
+    if found.places.single:
+        attrs["position"] = found.places.labels[0]
+    model_logit = found.of_targets(written.logits.T)
+    attrs["model_logit"] = number(model_logit)
+    if found.other is not None:
+        attrs["against"] = next(iter(found.other))
+        title += f" against {str(attrs['against'])!r}"
+    attrs["title"] = title
+    return Effects(
+        table, whole, coords=coords, attrs=attrs,
+        name="logit difference" if found.other is not None else "logit",
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""A norm as the linear map that it is once its scale is fixed.
+
+What a norm gives of a state is `scale * gain * state + bias`, after taking off the mean where it is a
+LayerNorm.  The scale is one number a position, a function of the whole state.  Fixed at the value
+that it has in a run, the rest is linear: each part of the state has its own share of what comes out.
+
+In: a norm module, what it was given and what it gave in a run.  Out: the map, or None where the
+module is none of these.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+ROUNDINGS = 16  # steps of the dtype that a norm written out in several operations may be off by
+
+
+class FrozenNorm(NamedTuple):
+    """`scale * gain * x + bias` at each position.
+
+    Attributes: gain, bias: shape (width,); scale: (positions, 1); centred: whether the mean is taken
+        off first.
+    """
+
+    gain: mx.array
+    scale: mx.array
+    bias: mx.array
+    centred: bool
+
+    def pulled(self, directions: mx.array) -> mx.array:
+        """Directions after the norm as directions before it: what a state has along these is what
+        the norm's output, without its bias, has along the ones given.
+
+        Args: directions: shape (..., positions, width).
+        """
+        return _centred(directions * self.gain * self.scale, self.centred)
+
+
+def frozen_norm(module: Any, given: mx.array, made: mx.array, step: float) -> FrozenNorm | None:
+    """The map that a norm was in a run.
+
+    Args: given, made: (positions, width), float32; step: how far apart neighbouring numbers are in
+        the dtype that the run was in, relative to them.
+    """
+    width = given.shape[-1]
+    probe = _probe(width)
+    try:
+        there, back = module(mx.stack([probe, -probe])[None])[0].astype(mx.float32)
+    except Exception:  # it takes something else than a state
+        return None
+    bias, gain = (there + back) / 2, (there - back) / (2 * probe)
+    for centred in (False, True):
+        shaped = gain * _centred(given, centred)
+        size = mx.sum(shaped * shaped, axis=-1, keepdims=True)
+        scale = mx.sum((made - bias) * shaped, axis=-1, keepdims=True) / mx.maximum(size, 1e-38)
+        gap = mx.abs(made - bias - scale * shaped)
+        # the mean that is taken off is rounded too, and is of the size of the state
+        around = mx.abs(gain * scale) * mx.abs(given).max(axis=-1, keepdims=True) if centred else 0
+        allowed = ROUNDINGS * step * (mx.abs(scale * shaped) + mx.abs(bias) + around)
+        if mx.all(gap <= allowed + 1e-30).item():
+            return FrozenNorm(gain, scale, bias, centred)
+    return None
+
+
+def _probe(width: int) -> mx.array:
+    """Numbers of one size that add up to nothing, so that taking off their mean leaves them."""
+    signs = mx.where(mx.arange(width) % 2 == 0, 1.0, -1.0)
+    if width % 2 and width > 1:
+        signs[-1], signs[-2], signs[-3] = -2.0, 1.0, 1.0
+    return signs
+
+
+def _centred(x: mx.array, centred: bool) -> mx.array:
+    return x - mx.mean(x, axis=-1, keepdims=True) if centred else x
