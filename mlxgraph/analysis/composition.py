@@ -23,8 +23,8 @@ from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.frozen_norm import FrozenNorm
 from mlxgraph.analysis.inputs import choose_layers, first_array
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.writers import Block, block_of, children, same, writers_of
-from mlxgraph.analysis.written_stream import fixed
+from mlxgraph.analysis.writers import Block, block_of, children, own_modules, writers_of
+from mlxgraph.analysis.written_stream import fixed, in_numpy
 from mlxgraph.errors import (
     DecompositionError,
     InputError,
@@ -55,11 +55,11 @@ def composition_scores(model: Traceable, kind: str = "k", layers: Any = None) ->
     """How much each head's output is what a later head's weights read.
 
     `||A W_OV|| / (||A|| ||W_OV||)`, Frobenius norms, of the sender's `W_OV` and the receiver's
-    `A = W_QK` by its queries (`"q"`: `W_QK^T`) or keys (`"k"`), or `A = W_OV` (`"v"`).  Gains of the
-    norms before and after attention are part of the maps.  Left out is what is no matrix: the scale
-    of norms, rotation by position (maps are of position 0, where it does nothing), the pattern.
-    Matrices that have nothing to do with each other score about `attrs["random"]`, one over the
-    root of the width.
+    `A = W_QK^T` by its queries (`"q"`), `W_QK` by its keys (`"k"`), or `W_OV` by its values (`"v"`).
+    Gains of the norms before and after attention are part of the maps.  Left out is what is no
+    matrix: biases, the scale of norms, rotation by position (maps are of position 0, where it does
+    nothing), the pattern.  Matrices that have nothing to do with each other score about
+    `attrs["random"]`, one over the root of the width.
 
     Args:
         kind: by what the receiver reads: `"q"`, `"k"` or `"v"`.
@@ -67,8 +67,8 @@ def composition_scores(model: Traceable, kind: str = "k", layers: Any = None) ->
     Returns: Effects along "sender_layer", "sender_head", "receiver_layer" and "receiver_head", NaN
         where the receiver's layer is not a later one.
     Raises: UnknownNameError for a kind; DecompositionError (a ValueError) where queries, keys or
-        values are no linear map of the stream (normed queries have none: `"v"` works); NoLayerError,
-        InputError.
+        values are no linear map of the stream (where queries are normed, `"v"` works);
+        NoLayerError, InputError.
     Source: Elhage et al. 2021, "A mathematical framework for transformer circuits".
 
     Example:
@@ -142,7 +142,9 @@ def _scores(kind: str, sender: _Sizes, receiver: _Sizes) -> mx.array:
     reads = {"q": head.queries, "k": head.keys, "v": head.values}[kind]
     own = {"q": receiver.of_queries, "k": receiver.of_keys, "v": receiver.of_values}[kind]
     on = {"q": receiver.of_keys, "k": receiver.of_queries, "v": receiver.of_output}[kind]
-    between = reads[None] @ sender.head.output[:, None]  # (senders, receivers, dimension, dimension)
+    between = (
+        reads[None] @ sender.head.output[:, None]
+    )  # (senders, receivers, dimension, dimension)
     left = between.swapaxes(-1, -2) @ on[None] @ between
     whole = _size(left, sender.of_values[:, None])
     sizes = _size(sender.of_output, sender.of_values)[:, None] * _size(on, own)[None]
@@ -167,7 +169,9 @@ def _heads_of(model: Any, layers: list[int], asked: bool, kind: str) -> dict[int
                 if asked:
                     raise
                 continue
-            blocks[layer] = block_of(model, layer, slice(None), tree)
+            own = own_modules(model, tree, path)
+            blocks[layer] = block_of(model, layer, slice(None), *own)
+    blocks = in_numpy(blocks)
     found = {}
     for layer, block in blocks.items():
         before, after = _norms(model, block, paths[layer])
@@ -183,38 +187,40 @@ def _heads_of(model: Any, layers: list[int], asked: bool, kind: str) -> dict[int
 
 
 def _reading(norm: FrozenNorm | None, maps: mx.array) -> mx.array:
-    """Maps (heads, out, width) of what a norm gives as maps of what it is given, but for its scale."""
+    """Maps (heads, out, width) of what a norm gives, as maps of what it is given."""
     if norm is None:
         return maps
-    maps = maps * norm.gain
+    maps = maps * mx.array(norm.gain)
     return maps - mx.mean(maps, axis=-1, keepdims=True) if norm.centred else maps
 
 
 def _writing(norm: FrozenNorm | None, maps: mx.array) -> mx.array:
-    """Maps (heads, width, in) with a norm after them, but for its scale."""
+    """Maps (heads, width, in) with a norm after them."""
     if norm is None:
         return maps
     maps = maps - mx.mean(maps, axis=-2, keepdims=True) if norm.centred else maps
-    return norm.gain[:, None] * maps
+    return mx.array(norm.gain)[:, None] * maps
 
 
-def _norms(
-    model: Any, block: Block, attention: str
-) -> tuple[FrozenNorm | None, FrozenNorm | None]:
+def _norms(model: Any, block: Block, attention: str) -> tuple[FrozenNorm | None, FrozenNorm | None]:
     """The norms before and after attention, if there are any."""
-    writers = [w for w in writers_of(block, (), "") if attention in (w.path, w.source)]
+    writers = [w for w in writers_of(block) if attention in (w.path, w.source)]
     if len(writers) != 1:
         raise DecompositionError(f"{attention} does not write to the residual stream by itself")
     path = writers[0].path
-    after = None if path == attention else fixed(model, path, block.inside[path])
+    after = None if path == attention else fixed(model, path, block.inside[path], block.step)
     given = block.inside[attention].given
-    if given is not None and same(given, block.stream.given):
+    if given is not None and np.array_equal(given, block.stream.given):
         return None, after
     for name, called in block.inside.items():
-        if given is None or called.given is None or not same(called.given, block.stream.given):
+        if (
+            given is None
+            or called.given is None
+            or not np.array_equal(called.given, block.stream.given)
+        ):
             continue
-        if same(called.made, given):
-            return fixed(model, name, called), after
+        if np.array_equal(called.made, given):
+            return fixed(model, name, called, block.step), after
     raise DecompositionError(f"{attention} is not given the residual stream, or a norm of it")
 
 
@@ -222,25 +228,25 @@ def _maps(
     model: Any, path: str, block: Block, kind: str
 ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
     """Queries, keys, values and output of an attention's heads, as maps of what it is given."""
-    width, dtype = block.stream.made.shape[-1], block.stream.made.dtype
+    width = block.stream.made.shape[-1]
     mixed = mx.cos(mx.arange(width, dtype=mx.float32))[None]
     basis = mx.concatenate([mx.eye(width), mixed, mx.zeros((1, width))])
-    reads = []
+    reads: list[Any] = []
     for name in ("queries", "keys", "values"):
         if kind == "v" and name != "values":
             reads.append(None)
             continue
-        reads.append(_map(_read(model, path, name, basis.astype(dtype)), mixed, dtype, path, name))
+        reads.append(_map(_read(model, path, name, basis), mixed, path, name))
     queries, keys, values = (reads[2] if part is None else part for part in reads)
     with model.trace(mx.zeros((1, 1), dtype=mx.int32)):
         _, heads, _, size = model[f"{path}.heads"].output.shape
     total = heads * size
     mixed = mx.cos(mx.arange(total, dtype=mx.float32))[None]
-    basis = mx.concatenate([mx.eye(total), mixed, mx.zeros((1, total))]).astype(dtype)
+    basis = mx.concatenate([mx.eye(total), mixed, mx.zeros((1, total))])
     with model.trace(mx.zeros((total + 2, 1), dtype=mx.int32)):
         model[f"{path}.heads"].output = basis.reshape(total + 2, heads, 1, size)
         made = first_array(model[path].output)[:, 0].save()
-    output = _map(made[:, None], mixed, dtype, path, "output")[0]  # (width, heads * size)
+    output = _map(made[:, None], mixed, path, "output")[0]  # (width, heads * size)
     return queries, keys, values, output.reshape(width, heads, size).swapaxes(0, 1)
 
 
@@ -253,9 +259,7 @@ def _read(model: Any, path: str, name: str, basis: mx.array) -> mx.array:
     return found
 
 
-def _map(
-    made: mx.array, mixed: mx.array, dtype: mx.Dtype, path: str, name: str
-) -> mx.array:
+def _map(made: mx.array, mixed: mx.array, path: str, name: str) -> mx.array:
     """The matrix, (heads, out, in), of what came of a basis, of one more state and of zeros.
 
     Raises: DecompositionError where the one more is not what the matrix makes of it.
@@ -265,7 +269,7 @@ def _map(
     matrix = linear[:-1].transpose(1, 2, 0)
     expected = (matrix @ mixed[0]).reshape(linear[-1].shape)
     gap = mx.abs(expected - linear[-1]).max()
-    if not (gap <= CLOSE.get(dtype, 1e-3) * mx.abs(expected).max() + 1e-12).item():
+    if not (gap <= CLOSE.get(made.dtype, 1e-3) * mx.abs(expected).max() + 1e-12).item():
         raise DecompositionError(
             f"the {name} of {path} are no linear map (a norm or a gate is in it)",
             "Write kind='v' where the values are, or look at the pattern, attn.pattern."

@@ -21,15 +21,13 @@ from mlxgraph.analysis.inputs import choose_layers, first_array, holds_tokens, o
 from mlxgraph.analysis.questions import Chosen, chosen_positions, matched
 from mlxgraph.analysis.readable import Token, asked_tokens
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.written_stream import Written, run_written
-from mlxgraph.errors import DecompositionError, InputError, UnknownNameError, VocabularyError
-from mlxgraph.errors.source_line import here
+from mlxgraph.analysis.written_stream import Written, forget, in_numpy, is_known, run_written
+from mlxgraph.errors import DecompositionError, InputError, UnknownNameError
 
 COMPONENT = "component"
 WAYS = (COMPONENT, *PARTS)
 CLOSE = 1e-4  # of the largest logit, in float32
 STEPS = 8  # of the dtype of the run, of the largest logit
-PROBES = 8  # tokens beside the asked ones whose logits are compared with the model's own
 Number = float | list[Any]
 
 
@@ -78,33 +76,40 @@ def direct_logit_attribution(
     chosen = choose_layers(model, layers)
     targets = _targets(model, token, row, places)
     other = None if against is None else asked_tokens(model, [against], "against")
-    asked = [*targets.values(), *(other or {}).values()]
-    part = PARTS.get(by)
-    tokens = _with_probes(model, row, asked)
-    shown = part and part.reader(model, row, _index(places), chosen, layers is not None)
-    written = run_written(model, row, _index(places), tokens, shown)
-    rows = mx.stack([model.unembed(one) for one in tokens])  # type: ignore[attr-defined]
+    question = _Question(model, row, places, targets, other, chosen, layers is not None, by)
+    if is_known(model):
+        try:
+            return _attributed(question)
+        except DecompositionError:  # the model may be another than it was
+            forget(model)
+    return _attributed(question)
+
+
+def _attributed(asked: _Question) -> Effects:
+    model, part = asked.model, PARTS.get(asked.by)
+    index = _index(asked.places)
+    shown = part and part.reader(model, index, asked.layers, asked.some_layers)
+    tokens = [*asked.targets.values(), *(asked.other or {}).values()]
+    written = run_written(model, asked.row, index, tokens, shown)
+    rows = in_numpy(mx.stack([model.unembed(one) for one in written.tokens]))
     every = _shares(written, rows)
     raw = _raw(written, rows)
     _check_sum(every, raw, written)
     after = _after(raw, written)
-    found = _Found(model, row, places, targets, other, chosen, layers is not None, by)
-    directions = rows[: len(targets)]
-    if other is not None:
-        directions = directions - rows[len(targets)]
     if part is None:
-        table, axes = _by_component(found, written, every)
+        table, axes = _by_component(asked, written, every)
     else:
-        own = own_part(part, model, written, written.before_norm(directions), chosen)
-        _check_parts(own, found, every, raw, written)
+        directions = written.before_norm(asked.of_targets(rows))
+        own = own_part(part, model, written, directions, asked.layers)
+        _check_parts(own, asked, every, raw, written)
         table, axes = own.table, own.axes
-    return _effects(found, table, axes, every, raw, written, after)
+    return _effects(asked, table, axes, every, raw, written, after)
 
 
-class _Found(NamedTuple):
+class _Question(NamedTuple):
     """What was asked."""
 
-    model: Traceable
+    model: Any
     row: mx.array
     places: Chosen
     targets: dict[Token, int]
@@ -113,7 +118,7 @@ class _Found(NamedTuple):
     some_layers: bool
     by: str
 
-    def of_targets(self, numbers: mx.array) -> mx.array:
+    def of_targets(self, numbers: np.ndarray) -> np.ndarray:
         """Numbers (tokens, ...) of all tokens as those of the targets, minus the other's."""
         count = len(self.targets)
         return numbers[:count] - numbers[count] if self.other is not None else numbers[:count]
@@ -122,15 +127,14 @@ class _Found(NamedTuple):
 # -- what was asked --------------------------------------------------------------------------------
 
 
-def _positions(position: Any, row: mx.array, by: str) -> Chosen:
+def _positions(position: Any, row: np.ndarray, by: str) -> Chosen:
     if position is None:
         raise InputError("position=None is none.\n  Write position=-1, or position='all'.")
     places = chosen_positions(position, matched(row, row, None))
     assert places is not None
     if by == "position" and not places.single:
         raise InputError(
-            "by='position' shows where the logit of one position comes from.\n"
-            "  Write position=-1."
+            "by='position' shows where the logit of one position comes from.\n  Write position=-1."
         )
     return places
 
@@ -142,7 +146,7 @@ def _index(places: Chosen) -> Any:
     return mx.array(places.labels)
 
 
-def _targets(model: Traceable, token: Any, row: mx.array, places: Chosen) -> dict[Token, int]:
+def _targets(model: Traceable, token: Any, row: np.ndarray, places: Chosen) -> dict[Token, int]:
     if token is None:
         if not places.single:
             raise InputError(
@@ -150,69 +154,59 @@ def _targets(model: Traceable, token: Any, row: mx.array, places: Chosen) -> dic
             )
         with model.trace(row):
             best = mx.argmax(first_array(model.output)[0, places.labels[0]]).save()
-        number = int(best.item())
+        number = int(best)
         name: Token = number if model.tokenizer is None else model.token_to_str(number)
         return {name: number}
-    several = isinstance(token, (list, tuple, mx.array, np.ndarray)) and getattr(token, "ndim", 1)
+    several = isinstance(token, (list, tuple, np.ndarray, np.ndarray)) and getattr(token, "ndim", 1)
     given = (token.tolist() if hasattr(token, "tolist") else list(token)) if several else [token]
     return asked_tokens(model, given, "token")
-
-
-def _with_probes(model: Traceable, row: mx.array, asked: list[int]) -> list[int]:
-    """The asked tokens, and others all over the vocabulary.  Raises: VocabularyError."""
-    with model.trace(row):
-        size = first_array(model.output).shape[-1]
-    for token in asked:
-        if not 0 <= token < size:
-            raise VocabularyError(token, "the model's output", size, str(here()))
-    return [*asked, *range(0, size, max(1, size // PROBES))]
 
 
 # -- the sum ---------------------------------------------------------------------------------------
 
 
-def _shares(written: Written, rows: mx.array) -> dict[str, mx.array]:
+def _shares(written: Written, rows: np.ndarray) -> dict[str, np.ndarray]:
     """What each component adds to each token's logit, (tokens, positions)."""
     directions = written.before_norm(rows)
     positions = directions.shape[1]
     values = dict(written.embed)
     values |= {w.label: w.value for some in written.writers.values() for w in some}
-    found = {name: mx.sum(directions * value, axis=-1) for name, value in values.items()}
-    if written.norm is not None and mx.any(written.norm.bias).item():
+    found = {name: np.sum(directions * value, axis=-1) for name, value in values.items()}
+    if written.norm is not None and np.any(written.norm.bias):
         found["final_norm.bias"] = _at_all(rows @ written.norm.bias, positions)
     if written.bias is not None:
         found["unembed.bias"] = _at_all(written.bias, positions)
     return found
 
 
-def _at_all(numbers: mx.array, positions: int) -> mx.array:
-    return mx.broadcast_to(numbers[:, None], (numbers.shape[0], positions))
+def _at_all(numbers: np.ndarray, positions: int) -> np.ndarray:
+    return np.broadcast_to(numbers[:, None], (numbers.shape[0], positions))
 
 
-def _raw(written: Written, rows: mx.array) -> mx.array:
+def _raw(written: Written, rows: np.ndarray) -> np.ndarray:
     """Every token's logit before any cap or scale, from the stream as it was, (tokens, positions)."""
-    raw = mx.sum(written.before_norm(rows) * written.last, axis=-1)
+    raw = np.sum(written.before_norm(rows) * written.last, axis=-1)
     if written.norm is not None:
         raw = raw + (rows @ written.norm.bias)[:, None]
     return raw if written.bias is None else raw + written.bias[:, None]
 
 
-def _allowed(numbers: mx.array, written: Written) -> mx.array:
+def _allowed(numbers: np.ndarray, written: Written) -> np.ndarray:
     """By how much logits may be off: rounding, of the largest and of what cancels in them."""
-    return max(CLOSE, STEPS * written.step) * mx.abs(numbers).max(axis=0)
+    return max(CLOSE, STEPS * written.step) * np.abs(numbers).max(axis=0)
 
 
-def _check_sum(every: dict[str, mx.array], raw: mx.array, written: Written) -> None:
-    parts = mx.stack([*every.values()])
-    gap = mx.abs(mx.sum(parts, axis=0) - raw)
-    cancelled = len(every) * STEPS * written.step * mx.abs(parts).max(axis=0)
-    if not mx.all(gap <= _allowed(raw, written) + cancelled).item():
+def _check_sum(every: dict[str, np.ndarray], raw: np.ndarray, written: Written) -> None:
+    parts = np.stack([*every.values()])
+    gap = np.abs(np.sum(parts, axis=0) - raw)
+    cancelled = len(every) * STEPS * written.step * np.abs(parts).max(axis=0)
+    if not np.all(gap <= _allowed(raw, written) + cancelled):
         raise DecompositionError(
-            f"what was written adds up to logits that are up to {gap.max().item():.3g} off"
+            f"what was written adds up to logits that are up to {gap.max():.3g} off"
         )
 
 
-def _after(raw: mx.array, written: Written) -> dict[str, float]:
+def _after(raw: np.ndarray, written: Written) -> dict[str, float]:
     """What the model makes of the sum.
 
     Raises: DecompositionError where its logits are neither the sum nor this scaled or capped.
@@ -227,16 +221,20 @@ def _after(raw: mx.array, written: Written) -> dict[str, float]:
     if fits(ours):
         return {}
     scale = float(ours @ theirs / max(ours @ ours, 1e-30))
-    if scale > 0 and fits(scale * ours):
-        return {"scale": _plain(scale, lambda one: fits(one * ours))}
     most = int(np.abs(ours).argmax())
     low, high = abs(theirs[most]), 1e6 * abs(ours[most])
     for _ in range(200):  # a cap gives more the higher it is
         cap = (low + high) / 2
         over = abs(cap * np.tanh(ours[most] / cap)) > abs(theirs[most])
         low, high = (low, cap) if over else (cap, high)
-    if fits(cap * np.tanh(ours / cap)):
-        return {"softcap": _plain(float(cap), lambda one: fits(one * np.tanh(ours / one)))}
+    ways: dict[str, tuple[float, Any]] = {
+        "scale": (scale, lambda scale: scale * ours),
+        "softcap": (float(cap), lambda cap: cap * np.tanh(ours / cap)),
+    }
+    best = min(ways, key=lambda way: np.abs(ways[way][1](ways[way][0]) - theirs).max())
+    number, of = ways[best]
+    if number > 0 and fits(of(number)):
+        return {best: _plain(number, lambda one: fits(of(one)))}
     raise DecompositionError(
         "its logits are not those of its final norm and unembedding, nor these scaled or capped"
     )
@@ -249,16 +247,16 @@ def _plain(number: float, fits: Any) -> float:
 
 
 def _check_parts(
-    own: Part, found: _Found, every: dict[str, mx.array], raw: mx.array, written: Written
+    own: Part, asked: _Question, every: dict[str, np.ndarray], raw: np.ndarray, written: Written
 ) -> None:
     """Raises: DecompositionError where parts do not add up to what the component writes."""
     for label, total in own.totals.items():
-        whole = found.of_targets(every[label])
-        gap = mx.abs(total - whole)
-        allowed = mx.maximum(_allowed(raw, written), CLOSE * mx.abs(whole).max(axis=0))
-        if not mx.all(gap <= allowed).item():
+        whole = asked.of_targets(every[label])
+        gap = np.abs(total - whole)
+        allowed = np.maximum(_allowed(raw, written), CLOSE * np.abs(whole).max(axis=0))
+        if not np.all(gap <= allowed):
             raise DecompositionError(
-                f"{own.what} of {label} add up to {gap.max().item():.3g} more or less than it writes"
+                f"{own.what} of {label} add up to {gap.max():.3g} more or less than it writes"
             )
 
 
@@ -266,70 +264,70 @@ def _check_parts(
 
 
 def _by_component(
-    found: _Found, written: Written, every: dict[str, mx.array]
-) -> tuple[mx.array, dict[str, Sequence[Any]]]:
+    asked: _Question, written: Written, every: dict[str, np.ndarray]
+) -> tuple[np.ndarray, dict[str, Sequence[Any]]]:
     labels = list(every)
-    if found.some_layers:
-        labels = [w.label for layer in found.layers for w in written.writers[layer]]
+    if asked.some_layers:
+        labels = [w.label for layer in asked.layers for w in written.writers[layer]]
         if not labels:
             raise InputError("there are no layers to look at.\n  Leave layers= out for all.")
-    parts = [found.of_targets(every[label]) for label in labels]
-    return mx.stack(parts, axis=-1), {COMPONENT: labels}
+    parts = [asked.of_targets(every[label]) for label in labels]
+    return np.stack(parts, axis=-1), {COMPONENT: labels}
 
 
 def _effects(
-    found: _Found,
-    table: mx.array,
+    asked: _Question,
+    table: np.ndarray,
     axes: dict[str, Sequence[Any]],
-    every: dict[str, mx.array],
-    raw: mx.array,
+    every: dict[str, np.ndarray],
+    raw: np.ndarray,
     written: Written,
     after: dict[str, float],
 ) -> Effects:
     """Args: table: (targets, positions, *axes)."""
-    logit = found.of_targets(raw)
-    parts = found.of_targets(sum(list(every.values())[1:], next(iter(every.values()))))
+    logit = asked.of_targets(raw)
+    parts = asked.of_targets(sum(list(every.values())[1:], next(iter(every.values()))))
     flat = table.reshape(*table.shape[:2], -1)
-    rest = parts - mx.sum(mx.where(mx.isnan(flat), 0.0, flat), axis=-1)
-    several = len(found.targets) > 1
+    rest = parts - np.sum(np.where(np.isnan(flat), 0.0, flat), axis=-1)
+    several = len(asked.targets) > 1
     coords: dict[str, tuple[str, list[str]]] = {}
     whole: dict[str, Sequence[Any]] = {}
     if several:
-        whole["target"] = list(found.targets)
-    if not found.places.single:
-        whole["position"] = found.places.labels
+        whole["target"] = list(asked.targets)
+    if not asked.places.single:
+        whole["position"] = asked.places.labels
     whole |= axes
-    if "position" in whole and holds_tokens(found.row):
-        ids: Any = found.row[0].tolist()
-        name = str if found.model.tokenizer is None else found.model.token_to_str
+    if "position" in whole and holds_tokens(asked.row):
+        ids: Any = asked.row[0].tolist()
+        name = str if asked.model.tokenizer is None else asked.model.token_to_str
         coords["token"] = "position", [name(ids[place]) for place in whole["position"]]
 
-    def number(values: mx.array) -> Number:
+    def number(values: np.ndarray) -> Number:
         values = values if several else values[0]
-        return (values[..., 0] if found.places.single else values).tolist()  # type: ignore
+        return (values[..., 0] if asked.places.single else values).tolist()  # type: ignore
 
     table = table if several else table[0]
     own_axis = 1 if several else 0
-    table = table.squeeze(own_axis) if found.places.single else table
-    names = [str(name) for name in found.targets]
+    table = table.squeeze(own_axis) if asked.places.single else table
+    names = [str(name) for name in asked.targets]
     title = "Direct logit attribution" + (f" of {names[0]!r}" if not several else "")
     attrs: dict[str, Any] = {
-        "by": found.by,
-        "targets": list(found.targets),
+        "by": asked.by,
+        "targets": list(asked.targets),
         "logit": number(logit),
         "rest": number(rest),
         "rounding": number(logit - parts),
         "after": after,
     }
-    if found.places.single:
-        attrs["position"] = found.places.labels[0]
-    model_logit = found.of_targets(written.logits.T)
+    if asked.places.single:
+        attrs["position"] = asked.places.labels[0]
+    model_logit = asked.of_targets(written.logits.T)
     attrs["model_logit"] = number(model_logit)
-    if found.other is not None:
-        attrs["against"] = next(iter(found.other))
+    if asked.other is not None:
+        attrs["against"] = next(iter(asked.other))
         title += f" against {str(attrs['against'])!r}"
     attrs["title"] = title
     return Effects(
         table, whole, coords=coords, attrs=attrs,
-        name="logit difference" if found.other is not None else "logit",
+        name="logit difference" if asked.other is not None else "logit",
     )  # fmt: skip

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from mlxgraph.analysis.inputs import first_array
 from mlxgraph.analysis.traceable import Traceable
@@ -26,11 +27,12 @@ from mlxgraph.analysis.writers import (
     Writer,
     below,
     is_sum,
-    same,
     states_of,
 )
-from mlxgraph.analysis.written_stream import Written, fixed
+from mlxgraph.analysis.written_stream import Found, Written, fixed, in_numpy
 from mlxgraph.errors import DecompositionError, NeverCalledError, NoMatrixError, UnknownSiteError
+
+_LAYERS = ", or name other layers, layers=[0]"
 
 
 class Part(NamedTuple):
@@ -42,9 +44,9 @@ class Part(NamedTuple):
     """
 
     what: str
-    table: mx.array
+    table: np.ndarray
     axes: dict[str, Sequence[Any]]
-    totals: dict[str, mx.array]
+    totals: dict[str, np.ndarray]
 
 
 class Kind(NamedTuple):
@@ -60,17 +62,17 @@ class Kind(NamedTuple):
     axis: str
 
     def reader(
-        self, model: Traceable, row: mx.array, index: Any, layers: list[int], asked: bool
-    ) -> Callable[[int, str, dict[str, list[str]]], Any]:
+        self, model: Traceable, index: Any, layers: list[int], asked: bool
+    ) -> Callable[[int, str, Found], Any]:
         """What saves, in the block of a run, what is needed of a layer."""
 
-        def read(layer: int, path: str, tree: dict[str, list[str]]) -> Any:
-            return self._read(model, index, path, tree, asked) if layer in layers else None
+        def read(layer: int, path: str, found: Found) -> Any:
+            return self._read(model, index, path, found, asked) if layer in layers else None
 
         return read
 
     def _read(
-        self, model: Traceable, index: Any, path: str, tree: dict[str, list[str]], asked: bool
+        self, model: Traceable, index: Any, path: str, found: Found, asked: bool
     ) -> _Inner | None:
         shape = first_array(model[path].output).shape
         try:
@@ -80,7 +82,9 @@ class Kind(NamedTuple):
             if asked:
                 raise
             return None
-        called = {name: states_of(model, name, index, shape) for name in below(tree, module)}
+        known = found.projections.get(module)
+        names = below(found.tree, module) if known is None else [known]
+        called = {name: states_of(model, name, index, shape) for name in names}
         linear = {n: c for n, c in called.items() if c is not None and c.given is not None}
         return _Inner(module, values, linear)
 
@@ -108,29 +112,62 @@ PARTS: Mapping[str, Kind] = {
 
 
 def own_part(
-    kind: Kind, model: Traceable, written: Written, directions: mx.array, layers: list[int]
+    kind: Kind, model: Any, written: Written, directions: np.ndarray, layers: list[int]
 ) -> Part:
     """The numbers of one kind of parts.
 
     Args: directions: of the stream, (targets, positions, width).
     Raises: DecompositionError.
     """
-    rows: dict[int, mx.array] = {}
-    totals: dict[str, mx.array] = {}
-    for layer in layers:
-        inner = written.more.get(layer)
-        if inner is None:
-            continue
-        writer = _writer(written, layer, inner.path)
-        linear, before, constant = _projected(kind, model, written, writer, inner, directions)
-        parts = _BY[kind.axis](inner, linear, before)
-        rows[layer] = parts
-        totals[writer.label] = mx.sum(parts, axis=-1) + constant
-    if not rows:
-        raise DecompositionError(f"no layer has {kind.what.removeprefix('the ')} to take apart")
+    ends = {
+        layer: _end(kind, model, written, layer, directions)
+        for layer in layers
+        if written.more.get(layer) is not None
+    }
+    if not ends:
+        raise DecompositionError(
+            f"no layer has {kind.what.removeprefix('the ')}", f"Write by='component'{_LAYERS}."
+        )
+    befores = in_numpy({layer: end.before for layer, end in ends.items()})
+    rows: dict[int, np.ndarray] = {}
+    totals: dict[str, np.ndarray] = {}
+    for layer, end in ends.items():
+        rows[layer] = _BY[kind.axis](written.more[layer], end.linear, befores[layer], written.step)
+        totals[end.label] = np.sum(rows[layer], axis=-1) + end.constant
     size = max(part.shape[-1] for part in rows.values())
-    table = mx.stack([_filled(part, size) for part in rows.values()], axis=2)
+    table = np.stack([_filled(part, size) for part in rows.values()], axis=2)
     return Part(kind.what, table, {"layer": list(rows), kind.axis: range(size)}, totals)
+
+
+class _End(NamedTuple):
+    """The projection that a component ends in.
+
+    Attributes:
+        linear: its call; before: directions of what it is given, (targets, positions, features),
+            lazy; constant: what biases add, (targets, positions).
+    """
+
+    label: str
+    linear: Called
+    before: mx.array
+    constant: np.ndarray
+
+
+def _end(kind: Kind, model: Any, written: Written, layer: int, directions: np.ndarray) -> _End:
+    inner, block = written.more[layer], written.blocks[layer]
+    writer = _writer(written, layer, inner.path)
+    constant = np.zeros(directions.shape[:2], dtype=np.float32)
+    if writer.path != writer.source:
+        norm = fixed(model, writer.path, block.inside[writer.path], block.step)
+        constant = constant + directions @ norm.bias
+        directions = norm.pulled(directions)
+    path, linear, matrix = _last_linear(kind, model, inner, block.inside[writer.source].made)
+    written.found.projections[inner.path] = path
+    module = model[path].module
+    bias = (module["linear"] if "linear" in module else module).get("bias")
+    if isinstance(bias, mx.array):
+        constant = constant + directions @ np.array(bias.astype(mx.float32))
+    return _End(writer.label, linear, mx.array(directions) @ matrix, constant)
 
 
 def _writer(written: Written, layer: int, path: str) -> Writer:
@@ -140,94 +177,65 @@ def _writer(written: Written, layer: int, path: str) -> Writer:
     raise DecompositionError(f"{path} does not write to the residual stream by itself")
 
 
-def _projected(
-    kind: Kind,
-    model: Traceable,
-    written: Written,
-    writer: Writer,
-    inner: _Inner,
-    directions: mx.array,
-) -> tuple[Called, mx.array, mx.array]:
-    """The call of the projection that a component ends in; directions of what it is given,
-    (targets, positions, features); what biases add, (targets, positions)."""
-    constant = mx.zeros(directions.shape[:2])
-    made = written.blocks[writer.layer].inside[writer.path].made
-    if writer.path != writer.source:
-        norm = fixed(model, writer.path, written.blocks[writer.layer].inside[writer.path])
-        constant = constant + directions @ norm.bias
-        directions = norm.pulled(directions)
-        made = written.blocks[writer.layer].inside[writer.source].made
-    path, linear, matrix = _last_linear(kind, model, inner, made)
-    module = model[path].module
-    bias = (module["linear"] if "linear" in module else module).get("bias")
-    if isinstance(bias, mx.array):
-        constant = constant + directions @ bias.astype(mx.float32)
-    return linear, directions @ matrix, constant
-
-
 def _last_linear(
-    kind: Kind, model: Traceable, inner: _Inner, made: mx.array
+    kind: Kind, model: Any, inner: _Inner, made: np.ndarray
 ) -> tuple[str, Called, mx.array]:
     """The module that gives what a component gives, as a linear map of what it is given."""
     for path, called in reversed(inner.called.items()):
-        if not same(called.made, made):
+        if not np.array_equal(called.made, made):
             continue
         try:
-            matrix = model.weight(path)  # type: ignore[attr-defined]
+            matrix = model.weight(path)
         except NoMatrixError:
             continue
         if matrix.ndim == 2 and matrix.shape == (made.shape[-1], called.given.shape[-1]):
             return path, called, matrix
     raise DecompositionError(
-        f"{inner.path} does not end in one projection of {kind.what}, as a mixture of experts does"
-        " not",
-        "Write by='component' for what it writes as a whole, or name other layers, layers=[0].",
+        f"{inner.path} ends in no single projection of {kind.what} (a mixture of experts has several)",
+        f"Write by='component' for what it writes as a whole{_LAYERS}.",
     )
 
 
-def _heads(inner: _Inner, linear: Called) -> mx.array:
+def _heads(inner: _Inner, linear: Called, step: float) -> np.ndarray:
     """Each head's output, (heads, positions, head dimension)."""
-    heads: mx.array = inner.values["heads"]
+    heads: np.ndarray = inner.values["heads"]
     beside = heads.swapaxes(0, 1).reshape(heads.shape[1], -1)
-    if not is_sum(linear.given, [beside]):
+    if not is_sum(linear.given, [beside], step):
         raise DecompositionError(
             f"the heads of {inner.path} are not given to its output projection as they are (a gate"
             " or a norm is between)",
             "Write by='component' for what the attention writes as a whole.",
         )
-    return heads.astype(mx.float32)
+    return heads
 
 
-def _by_head(inner: _Inner, linear: Called, before: mx.array) -> mx.array:
-    heads = _heads(inner, linear)
-    count, positions, size = heads.shape
+def _by_head(inner: _Inner, linear: Called, before: np.ndarray, step: float) -> np.ndarray:
+    heads = _heads(inner, linear, step)
+    count, _, size = heads.shape
     aims = before.reshape(*before.shape[:2], count, size)
-    return mx.sum(aims * heads.swapaxes(0, 1), axis=-1)
+    return np.einsum("tphd,hpd->tph", aims, heads)
 
 
-def _by_position(inner: _Inner, linear: Called, before: mx.array) -> mx.array:
-    heads = _heads(inner, linear)
-    pattern = inner.values["pattern"].astype(mx.float32)
-    values = inner.values["values"].astype(mx.float32)
-    values = mx.repeat(values, heads.shape[0] // values.shape[0], axis=0)
+def _by_position(inner: _Inner, linear: Called, before: np.ndarray, step: float) -> np.ndarray:
+    heads = _heads(inner, linear, step)
+    values = inner.values["values"]
+    values = np.repeat(values, heads.shape[0] // values.shape[0], axis=0)
     aims = before.reshape(*before.shape[:2], heads.shape[0], -1)
-    along = mx.einsum("tphd,hkd->tphk", aims, values)  # of each key's value, whoever looks at it
-    return mx.einsum("hpk,tphk->tpk", pattern, along)
+    along = np.einsum("tphd,hkd->tphk", aims, values)  # of each key's value, whoever looks at it
+    return np.einsum("hpk,tphk->tpk", inner.values["pattern"], along)
 
 
-def _by_neuron(inner: _Inner, linear: Called, before: mx.array) -> mx.array:
-    return before * linear.given.astype(mx.float32)
+def _by_neuron(inner: _Inner, linear: Called, before: np.ndarray, step: float) -> np.ndarray:
+    return before * linear.given
 
 
-_BY: Mapping[str, Callable[[_Inner, Called, mx.array], mx.array]] = {
+_BY: Mapping[str, Callable[[_Inner, Called, np.ndarray, float], np.ndarray]] = {
     "head": _by_head,
     "neuron": _by_neuron,
     "position": _by_position,
 }
 
 
-def _filled(part: mx.array, size: int) -> mx.array:
-    missing = size - part.shape[-1]
-    if not missing:
-        return part
-    return mx.pad(part, [(0, 0)] * (part.ndim - 1) + [(0, missing)], constant_values=math.nan)
+def _filled(part: np.ndarray, size: int) -> np.ndarray:
+    around = [(0, 0)] * (part.ndim - 1) + [(0, size - part.shape[-1])]
+    return np.pad(part, around, constant_values=math.nan)

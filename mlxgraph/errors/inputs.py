@@ -145,12 +145,12 @@ class UnembeddingError(MLXGraphError, ValueError):
 
 
 class DecompositionError(MLXGraphError, ValueError):
-    """A model of which a sum over its parts would not be what it computes."""
+    """A model whose parts do not add up to what it computes, or are no linear maps."""
 
     def __init__(self, what: str, advice: str = ""):
         """Args: what: does not hold, as a clause."""
         super().__init__(
-            f"there is no exact sum over the parts of this model: {what}.\n  "
+            f"this model cannot be taken apart exactly: {what}.\n  "
             + (
                 advice
                 or "Where the stream is more than the sum of what layers write (scaled residuals,"
