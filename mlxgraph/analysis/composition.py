@@ -55,7 +55,7 @@ def composition_scores(model: Traceable, kind: str = "k", layers: Any = None) ->
     """How much each head's output is what a later head's weights read.
 
     `||A W_OV|| / (||A|| ||W_OV||)`, Frobenius norms, of the sender's `W_OV` and the receiver's
-    `A = W_QK^T` by its queries (`"q"`), `W_QK` by its keys (`"k"`), or `W_OV` by its values (`"v"`).
+    `A = W_QK^T` by its queries (`"q"`), `W_QK` by its keys (`"k"`), `W_OV` by its values (`"v"`).
     Gains of the norms before and after attention are part of the maps.  Left out is what is no
     matrix: biases, the scale of norms, rotation by position (maps are of position 0, where it does
     nothing), the pattern.  Matrices that have nothing to do with each other score about

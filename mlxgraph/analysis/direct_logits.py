@@ -157,7 +157,7 @@ def _targets(model: Traceable, token: Any, row: np.ndarray, places: Chosen) -> d
         number = int(best)
         name: Token = number if model.tokenizer is None else model.token_to_str(number)
         return {name: number}
-    several = isinstance(token, (list, tuple, np.ndarray, np.ndarray)) and getattr(token, "ndim", 1)
+    several = isinstance(token, (list, tuple)) or getattr(token, "ndim", 0) > 0
     given = (token.tolist() if hasattr(token, "tolist") else list(token)) if several else [token]
     return asked_tokens(model, given, "token")
 
@@ -184,7 +184,7 @@ def _at_all(numbers: np.ndarray, positions: int) -> np.ndarray:
 
 
 def _raw(written: Written, rows: np.ndarray) -> np.ndarray:
-    """Every token's logit before any cap or scale, from the stream as it was, (tokens, positions)."""
+    """Logits before any cap or scale, from the stream as it was, (tokens, positions)."""
     raw = np.sum(written.before_norm(rows) * written.last, axis=-1)
     if written.norm is not None:
         raw = raw + (rows @ written.norm.bias)[:, None]
@@ -231,7 +231,8 @@ def _after(raw: np.ndarray, written: Written) -> dict[str, float]:
         "scale": (scale, lambda scale: scale * ours),
         "softcap": (float(cap), lambda cap: cap * np.tanh(ours / cap)),
     }
-    best = min(ways, key=lambda way: np.abs(ways[way][1](ways[way][0]) - theirs).max())
+    gaps = {way: np.abs(of(number) - theirs).max() for way, (number, of) in ways.items()}
+    best = "scale" if gaps["scale"] <= gaps["softcap"] else "softcap"
     number, of = ways[best]
     if number > 0 and fits(of(number)):
         return {best: _plain(number, lambda one: fits(of(one)))}

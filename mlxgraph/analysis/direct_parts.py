@@ -1,9 +1,9 @@
 """What heads, neurons and positions add to a logit: the parts of what attention and MLPs write.
 
 Attention writes its heads' outputs through the output projection, a head through its own columns;
-an MLP its hidden units through the down projection.  A norm after either is linear once its scale is
-fixed.  Which module the projection is the numbers say: the one that is given the heads side by
-side, and gives what attention gives.
+an MLP its hidden units through the down projection.  A norm after either is linear once its scale
+is fixed.  Which module the projection is the numbers say: the one that gives what attention gives,
+and is given its heads side by side.
 
 In: a run that was taken apart.  Out: numbers for each part, and their sums, to be compared with
 the whole.  Raises where there is no such projection.
@@ -191,7 +191,8 @@ def _last_linear(
         if matrix.ndim == 2 and matrix.shape == (made.shape[-1], called.given.shape[-1]):
             return path, called, matrix
     raise DecompositionError(
-        f"{inner.path} ends in no single projection of {kind.what} (a mixture of experts has several)",
+        f"{inner.path} ends in no single projection of {kind.what} (a mixture of experts has"
+        " several)",
         f"Write by='component' for what it writes as a whole{_LAYERS}.",
     )
 

@@ -1,8 +1,9 @@
 """A norm as the linear map that it is once its scale is fixed.
 
-What a norm gives of a state is `scale * gain * state + bias`, after taking off the mean where it is a
-LayerNorm.  The scale is one number a position, a function of the whole state.  Fixed at the value
-that it has in a run, the rest is linear: each part of the state has its own share of what comes out.
+What a norm gives of a state is `scale * gain * state + bias`, after taking off the mean where it
+is a LayerNorm.  The scale is one number a position, a function of the whole state.  Fixed at the
+value that it has in a run, the rest is linear: each part of the state has its share of what comes
+out.
 
 In: a norm module, what it was given and what it gave in a run.  Out: the map, or None where the
 module is none of these.
@@ -21,8 +22,8 @@ ROUNDINGS = 16  # steps of the dtype that a norm written out in several operatio
 class FrozenNorm(NamedTuple):
     """`scale * gain * x + bias` at each position, in float32.
 
-    Attributes: gain, bias: shape (width,); scale: (positions, 1); centred: whether the mean is taken
-        off first.
+    Attributes: gain, bias: shape (width,); scale: (positions, 1); centred: whether the mean is
+        taken off first.
     """
 
     gain: np.ndarray
@@ -66,7 +67,7 @@ def frozen_norm(module: Any, given: np.ndarray, made: np.ndarray, step: float) -
 
 
 def _probe(width: int) -> np.ndarray:
-    """Numbers of about one size that add up to nothing, so that taking off their mean leaves them."""
+    """Numbers of about one size that add up to nothing: taking off their mean leaves them."""
     signs = np.where(np.arange(width) % 2 == 0, 1.0, -1.0).astype(np.float32)
     if width % 2 and width > 1:
         signs[-3:] = 1.0, 1.0, -2.0

@@ -1,8 +1,8 @@
 """A run as the sum of what was written: stream, writers, final norm, logits.
 
-In: a text and positions.  Out: a `Written`, in which every equality that attribution goes by has been
-checked: each layer's output is its input plus its writers, each layer is given what the one before
-it gave, the final norm is given the last one's, and is linear once its scale is fixed.
+In: a text and positions.  Out: a `Written`, of which every equality that attribution goes by has
+been checked: each layer's output is its input plus its writers, each layer is given what the one
+before it gave, the final norm is given the last one's, and is linear once its scale is fixed.
 Raises: DecompositionError for a model of which one does not hold.
 
 What was found of a model says where to look first the next time.  It is checked as if it were new.
