@@ -9,7 +9,7 @@ In: a text, tokens, a position.  Out: Effects whose numbers add up to the logit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -127,7 +127,7 @@ class _Question(NamedTuple):
 # -- what was asked --------------------------------------------------------------------------------
 
 
-def _positions(position: Any, row: np.ndarray, by: str) -> Chosen:
+def _positions(position: Any, row: mx.array, by: str) -> Chosen:
     if position is None:
         raise InputError("position=None is none.\n  Write position=-1, or position='all'.")
     places = chosen_positions(position, matched(row, row, None))
@@ -146,7 +146,7 @@ def _index(places: Chosen) -> Any:
     return mx.array(places.labels)
 
 
-def _targets(model: Traceable, token: Any, row: np.ndarray, places: Chosen) -> dict[Token, int]:
+def _targets(model: Traceable, token: Any, row: mx.array, places: Chosen) -> dict[Token, int]:
     if token is None:
         if not places.single:
             raise InputError(
@@ -220,7 +220,7 @@ def _after(raw: np.ndarray, written: Written) -> dict[str, float]:
 
     if fits(ours):
         return {}
-    scale = float(ours @ theirs / max(ours @ ours, 1e-30))
+    scale = float(ours @ theirs) / (float(ours @ ours) or 1.0)
     most = int(np.abs(ours).argmax())
     low, high = abs(theirs[most]), 1e6 * abs(ours[most])
     for _ in range(200):  # a cap gives more the higher it is
@@ -231,7 +231,7 @@ def _after(raw: np.ndarray, written: Written) -> dict[str, float]:
         "scale": (scale, lambda scale: scale * ours),
         "softcap": (float(cap), lambda cap: cap * np.tanh(ours / cap)),
     }
-    gaps = {way: np.abs(of(number) - theirs).max() for way, (number, of) in ways.items()}
+    gaps = {way: float(np.abs(of(one) - theirs).max()) for way, (one, of) in ways.items()}
     best = "scale" if gaps["scale"] <= gaps["softcap"] else "softcap"
     number, of = ways[best]
     if number > 0 and fits(of(number)):
@@ -241,10 +241,13 @@ def _after(raw: np.ndarray, written: Written) -> dict[str, float]:
     )
 
 
-def _plain(number: float, fits: Any) -> float:
-    """The number of three digits that was meant, if there is one."""
-    short = float(f"{number:.3g}")
-    return short if abs(short / number - 1) < CLOSE and fits(short) else number
+def _plain(number: float, fits: Callable[[float], bool]) -> float:
+    """The number of few digits that was meant, if there is one."""
+    for digits in (2, 3):
+        short = float(f"{number:.{digits}g}")
+        if abs(short / number - 1) < 0.01 and fits(short):
+            return short
+    return number
 
 
 def _check_parts(
