@@ -313,8 +313,9 @@ def _effects(
     table = table if several else table[0]
     own_axis = 1 if several else 0
     table = table.squeeze(own_axis) if asked.places.single else table
-    names = [str(name) for name in asked.targets]
-    title = "Direct logit attribution" + (f" of {names[0]!r}" if not several else "")
+    title = "Direct logit attribution"
+    if not several:
+        title += f": {_said(*asked.targets)}"
     attrs: dict[str, Any] = {
         "by": asked.by,
         "targets": list(asked.targets),
@@ -329,9 +330,13 @@ def _effects(
     attrs["model_logit"] = number(model_logit)
     if asked.other is not None:
         attrs["against"] = next(iter(asked.other))
-        title += f" against {str(attrs['against'])!r}"
+        title += f" against {_said(attrs['against'])}"
     attrs["title"] = title
     return Effects(
         table, whole, coords=coords, attrs=attrs,
         name="logit difference" if asked.other is not None else "logit",
     )  # fmt: skip
+
+
+def _said(token: Token) -> str:
+    return (token.strip() or repr(token)) if isinstance(token, str) else f"token {token}"
