@@ -299,30 +299,31 @@ def test_edits_at_writers_are_seen_and_edits_of_the_stream_refused(tiny):
         tiny.edit(added).direct_logit_attribution(TEXT, " Paris")
 
 
-class Doubled(nn.Module):
-    """What a module gives, twice, by way of a module of another name."""
+class Times(nn.Module):
+    """What a module gives, so many times, by way of a module of another name."""
 
-    def __init__(self, inner: nn.Module):
+    def __init__(self, inner: nn.Module, times: float):
         super().__init__()
-        self.inner = inner
-        self.twice = nn.Linear(1, 1)
+        self.inner, self.times = inner, times
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.inner(x) * 2
+        return self.inner(x) * self.times if self.times != 1 else self.inner(x)
 
 
 def test_what_was_found_before_is_looked_for_anew_where_the_model_has_changed():
     module = make_llama()
     model = mg.InterpretableModel(module)
-    model.direct_logit_attribution(IDS, 7, by="neuron")
-    module.layers[1].mlp = Doubled(module.layers[1].mlp)
+    before = model.direct_logit_attribution(IDS, 7, by="neuron")
+    own = module.layers[1].mlp
+    module.layers[1].mlp = Times(own, 1.0)  # the projection goes by another name
+    assert model.direct_logit_attribution(IDS, 7, by="neuron") == before
+    module.layers[1].mlp = Times(own, 2.0)
     with pytest.raises(DecompositionError, match=r"layers\.1\.mlp"):
         model.direct_logit_attribution(IDS, 7, by="neuron")
     found = model.direct_logit_attribution(IDS, 7)
     assert total(found) == pytest.approx(found.attrs["model_logit"], abs=1e-4)
-    module.layers[1].mlp = module.layers[1].mlp.inner
-    again = model.direct_logit_attribution(IDS, 7, by="neuron")
-    assert again == mg.InterpretableModel(module).direct_logit_attribution(IDS, 7, by="neuron")
+    module.layers[1].mlp = own
+    assert model.direct_logit_attribution(IDS, 7, by="neuron") == before
 
 
 # -- where there is no such sum --------------------------------------------------------------------
