@@ -20,10 +20,10 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.effects import Effects
-from mlxgraph.analysis.frozen_norm import FrozenNorm
-from mlxgraph.analysis.inputs import choose_layers, first_array
+from mlxgraph.analysis.frozen_norm import FrozenNorm, frozen_norm
+from mlxgraph.analysis.inputs import arrays_in, choose_layers, first_array
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.writers import Block, block_of, children, own_modules, writers_of
+from mlxgraph.analysis.writers import Block, block_of, children, own_modules, step_of, writers_of
 from mlxgraph.analysis.written_stream import fixed, in_numpy
 from mlxgraph.errors import (
     DecompositionError,
@@ -56,7 +56,7 @@ def composition_scores(model: Traceable, kind: str = "k", layers: Any = None) ->
 
     `||A W_OV|| / (||A|| ||W_OV||)`, Frobenius norms, of the sender's `W_OV` and the receiver's
     `A = W_QK^T` by its queries (`"q"`), `W_QK` by its keys (`"k"`), `W_OV` by its values (`"v"`).
-    Gains of the norms before and after attention are part of the maps.  Left out is what is no
+    Gains of norms before, in and after attention are part of the maps.  Left out is what is no
     matrix: biases, the scale of norms, rotation by position (maps are of position 0, where it does
     nothing), the pattern.  Matrices that have nothing to do with each other score about
     `attrs["random"]`, one over the root of the width.
@@ -67,8 +67,7 @@ def composition_scores(model: Traceable, kind: str = "k", layers: Any = None) ->
     Returns: Effects along "sender_layer", "sender_head", "receiver_layer" and "receiver_head", NaN
         where the receiver's layer is not a later one.
     Raises: UnknownNameError for a kind; DecompositionError (a ValueError) where queries, keys or
-        values are no linear map of the stream (where queries are normed, `"v"` works);
-        NoLayerError, InputError.
+        values are no linear map of the stream; NoLayerError, InputError.
     Source: Elhage et al. 2021, "A mathematical framework for transformer circuits".
 
     Example:
@@ -175,7 +174,9 @@ def _heads_of(model: Any, layers: list[int], asked: bool, kind: str) -> dict[int
     found = {}
     for layer, block in blocks.items():
         before, after = _norms(model, block, paths[layer])
-        queries, keys, values, output = _maps(model, paths[layer], block, kind)
+        queries, keys, values, output = _maps(
+            model, paths[layer], block, kind, tree.get(paths[layer], [])
+        )
         count = output.shape[0]
         reads = [
             mx.repeat(_reading(before, part), count // part.shape[0], axis=0)
@@ -225,7 +226,7 @@ def _norms(model: Any, block: Block, attention: str) -> tuple[FrozenNorm | None,
 
 
 def _maps(
-    model: Any, path: str, block: Block, kind: str
+    model: Any, path: str, block: Block, kind: str, own: list[str]
 ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
     """Queries, keys, values and output of an attention's heads, as maps of what it is given."""
     width = block.stream.made.shape[-1]
@@ -236,7 +237,8 @@ def _maps(
         if kind == "v" and name != "values":
             reads.append(None)
             continue
-        reads.append(_map(_read(model, path, name, basis), mixed, path, name))
+        read = _read(model, path, name, basis, own)
+        reads.append(_read_map(model, path, name, read, mixed))
     queries, keys, values = (reads[2] if part is None else part for part in reads)
     with model.trace(mx.zeros((1, 1), dtype=mx.int32)):
         _, heads, _, size = model[f"{path}.heads"].output.shape
@@ -246,34 +248,89 @@ def _maps(
     with model.trace(mx.zeros((total + 2, 1), dtype=mx.int32)):
         model[f"{path}.heads"].output = basis.reshape(total + 2, heads, 1, size)
         made = first_array(model[path].output)[:, 0].save()
-    output = _map(made[:, None], mixed, path, "output")[0]  # (width, heads * size)
-    return queries, keys, values, output.reshape(width, heads, size).swapaxes(0, 1)
+    output = _linear(made[:, None], mixed)
+    if output is None:
+        raise _no_map(path, "output")
+    return queries, keys, values, output[0].reshape(width, heads, size).swapaxes(0, 1)
 
 
-def _read(model: Any, path: str, name: str, basis: mx.array) -> mx.array:
-    """What an attention makes of each state at position 0: (states, heads, head dimension)."""
-    with model.trace(mx.zeros((basis.shape[0], 1), dtype=mx.int32)):
-        given = first_array(model[path].inputs[0])
-        given[...] = basis[:, None]
-        found = model[f"{path}.{name}"].output[:, :, 0].save()
-    return found
+class _Read(NamedTuple):
+    """What an attention makes of states at position 0.
 
-
-def _map(made: mx.array, mixed: mx.array, path: str, name: str) -> mx.array:
-    """The matrix, (heads, out, in), of what came of a basis, of one more state and of zeros.
-
-    Raises: DecompositionError where the one more is not what the matrix makes of it.
+    Attributes: made: (states, heads, head dimension); inside: what its own modules that give so
+        many numbers are given and give, by path.
     """
+
+    made: mx.array
+    inside: dict[str, tuple[mx.array, mx.array]]
+
+
+def _read(model: Any, path: str, name: str, basis: mx.array, own: list[str]) -> _Read:
+    """Queries, keys or values of each of some states.  Args: own: modules of the attention."""
+    inside = {}
+    with model.trace(mx.zeros((basis.shape[0], 1), dtype=mx.int32)):
+        given = next(arrays_in(model[path].inputs))
+        given[...] = basis[:, None]
+        made = model[f"{path}.{name}"].output[:, :, 0].save()
+        for module in own:
+            try:
+                before, after = (
+                    next(arrays_in(value), None)
+                    for value in (model[module].inputs, model[module].output)
+                )
+            except (NeverCalledError, UnknownSiteError):
+                continue
+            if isinstance(before, mx.array) and isinstance(after, mx.array):
+                if before.shape == after.shape and after.size == made.size:
+                    inside[module] = before.save(), after.save()  # type: ignore[attr-defined]
+    return _Read(made, inside)
+
+
+def _read_map(model: Any, path: str, name: str, read: _Read, mixed: mx.array) -> mx.array:
+    """Queries, keys or values as a map (heads, head dimension, width); with a norm as their last
+    step, but for its scale.
+
+    Raises: DecompositionError where they are none.
+    """
+    made = read.made
+    found = _linear(made, mixed)
+    if found is not None:
+        return found
+    for module, (before, after) in read.inside.items():
+        gap = mx.abs(after.reshape(made.shape) - made).max()
+        before_it = _linear(before.reshape(made.shape), mixed)
+        if before_it is None or (gap > _close(made)).item():
+            continue
+        size = before.shape[-1]
+        one, other = in_numpy([before[-2].reshape(-1, size), after[-2].reshape(-1, size)])
+        norm = frozen_norm(model[module].module, one, other, step_of(made.dtype))
+        if norm is not None:
+            maps = _writing(norm, before_it.reshape(-1, size, before_it.shape[-1]))
+            return maps.reshape(before_it.shape)
+    raise _no_map(path, name)
+
+
+def _linear(made: mx.array, mixed: mx.array) -> mx.array | None:
+    """The matrix, (heads, out, in), of what came of a basis, of one more state and of zeros; None
+    where the one more is not what the matrix makes of it."""
     wide = made.astype(mx.float32)
     linear = wide[:-1] - wide[-1]
     matrix = linear[:-1].transpose(1, 2, 0)
     expected = (matrix @ mixed[0]).reshape(linear[-1].shape)
     gap = mx.abs(expected - linear[-1]).max()
-    if not (gap <= CLOSE.get(made.dtype, 1e-3) * mx.abs(expected).max() + 1e-12).item():
-        raise DecompositionError(
-            f"the {name} of {path} are no linear map (a norm or a gate is in it)",
-            "Write kind='v' where the values are, or look at the pattern, attn.pattern."
-            if name in ("queries", "keys")
-            else "Look at the pattern instead, attn.pattern.",
-        )
-    return matrix
+    return matrix if (gap <= _close(made, expected)).item() else None
+
+
+def _close(made: mx.array, size: mx.array | None = None) -> mx.array:
+    """By how much numbers may differ that rounding sets apart."""
+    of = made.astype(mx.float32) if size is None else size
+    return CLOSE.get(made.dtype, 1e-3) * mx.abs(of).max() + 1e-12
+
+
+def _no_map(path: str, name: str) -> DecompositionError:
+    advice = "Look at the pattern instead, attn.pattern."
+    if name in ("queries", "keys"):
+        advice = "Write kind='v' where the values are, or look at the pattern, attn.pattern."
+    return DecompositionError(
+        f"the {name} of {path} are no linear map of the stream (a norm or a gate is in it)", advice
+    )

@@ -176,10 +176,10 @@ def _mapped(value: Any, of: Callable[[mx.array], Any]) -> Any:
         return of(value)
     if isinstance(value, dict):
         return {key: _mapped(part, of) for key, part in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_mapped(part, of) for part in value))
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list) or type(value) is tuple:
         return type(value)(_mapped(part, of) for part in value)
+    if isinstance(value, tuple):  # a named one
+        return type(value)(*(_mapped(part, of) for part in value))
     return value
 
 

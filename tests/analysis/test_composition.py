@@ -68,17 +68,32 @@ def of_gemma2(model: mg.InterpretableModel, layer: int, head: int) -> tuple[Any,
     return (q[rows] * before).T @ (k[kv] * before), after[:, None] * o[:, rows] @ (v[kv] * before)
 
 
+def of_qwen3(model: mg.InterpretableModel, layer: int, head: int) -> tuple[Any, Any]:
+    """Queries and keys are normed, and their gains count."""
+    attention = model.module.model.layers[layer].self_attn
+    gain = np.array(model.module.model.layers[layer].input_layernorm.weight)
+    q, k, v, o = (
+        np.array(model.weight(f"layers.{layer}.self_attn.{name}_proj")) for name in "qkvo"
+    )
+    size = q.shape[0] // attention.n_heads
+    shared = head // (attention.n_heads // attention.n_kv_heads)
+    rows, kv = slice(head * size, (head + 1) * size), slice(shared * size, (shared + 1) * size)
+    queries = np.array(attention.q_norm.weight)[:, None] * q[rows] * gain
+    keys = np.array(attention.k_norm.weight)[:, None] * k[kv] * gain
+    return queries.T @ keys, o[:, rows] @ (v[kv] * gain)
+
+
 BY_HAND = {
     "tiny": (mg.tiny, of_llama),
     "4-bit": (MODELS["4-bit"], of_llama),
     "gpt2": (lambda: made("gpt2"), of_gpt2),
     "gemma2": (lambda: made("gemma2"), of_gemma2),
-    "mixtral": (lambda: made("mixtral"), None),
+    "qwen3": (lambda: made("qwen3"), of_qwen3),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [name for name, (_, hand) in BY_HAND.items() if hand])
+@pytest.mark.parametrize("name", BY_HAND)
 def test_scores_by_hand(name, kind):
     build, hand = BY_HAND[name]
     model = build()
@@ -119,13 +134,12 @@ def test_a_head_that_writes_what_another_reads_scores_high():
     assert found.max() > 1.5 * found.sel(sender_layer=1, receiver_layer=2).max()
 
 
-def test_the_values_of_mixtures_and_normed_queries_compose():
+def test_mixtures_compose_and_a_norm_in_the_middle_is_refused():
     for kind in KINDS:
         assert made("mixtral").composition_scores(kind).max() < 1
-    normed = made("qwen3")
-    assert normed.composition_scores("v").shape == (3, 4, 3, 4)
-    with pytest.raises(DecompositionError, match="queries.*no linear map"):
-        normed.composition_scores("k")
+    for kind in ("q", "k"):
+        with pytest.raises(DecompositionError, match="queries.*no linear map"):
+            made("deepseek_v3").composition_scores(kind)
 
 
 def test_layers_may_be_chosen():
