@@ -24,6 +24,7 @@ SCRIPTS = (
     "trace_overhead",
     "overlap",
     "logit_lens",
+    "direct_logits",
     "collection_memory",
     "memory",
     "algebra",

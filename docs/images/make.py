@@ -119,6 +119,21 @@ def attribution(model: mg.InterpretableModel) -> None:
     joined.plot().savefig(FOLDER / "attribution_patching.png", dpi=120)
 
 
+def direct_logits(model: mg.InterpretableModel) -> None:
+    """What components and heads write onto a logit, and which heads compose."""
+    asked = ("The capital of France is", " Paris", " London")
+    parts = model.direct_logit_attribution(*asked)
+    heads = model.direct_logit_attribution(*asked, by="head")
+    scores = model.composition_scores("k").sel(sender_layer=2, receiver_layer=3)
+    pictures = {
+        "direct_logits": parts.plot(figsize=(10, 4)),
+        "direct_logits_heads": heads.plot(),
+        "composition": scores.plot(centre=None),
+    }
+    for name, figure in pictures.items():
+        figure.savefig(FOLDER / f"{name}.png", dpi=100)
+
+
 def main() -> None:
     """Draw them all."""
     matplotlib.use("Agg")
@@ -141,6 +156,7 @@ def main() -> None:
     attention(model)
     maps(model)
     attribution(model)
+    direct_logits(model)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import mlx.nn as nn
 from mlxgraph.analysis.ablation import ablation
 from mlxgraph.analysis.attribution import attribution_patching
 from mlxgraph.analysis.causal_trace import causal_trace
+from mlxgraph.analysis.composition import composition_scores
+from mlxgraph.analysis.direct_logits import direct_logit_attribution
 from mlxgraph.analysis.integrated import integrated_gradients
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
@@ -353,6 +355,8 @@ class InterpretableModel:
     ablation, steering_curves, top = ablation, steering_curves, top
     attribution_patching = attribution_patching
     integrated_gradients = integrated_gradients
+    direct_logit_attribution = direct_logit_attribution
+    composition_scores = composition_scores
     weight = weight
     unembed = unembed
 
