@@ -1,6 +1,6 @@
-"""Results as tables: lists of cells, and those of pandas and xarray, which are optional.
+"""Results as the tables of other libraries: pandas and xarray, which are optional.
 
-In: a result.  Out: a data frame, a DataArray, dicts of labels.
+In: a result.  Out: a data frame, a DataArray.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlxgraph.analysis.labels import Labels
-from mlxgraph.errors import InputError, MissingDependencyError
+from mlxgraph.errors import MissingDependencyError
 
 _EXTRA = "mlxgraph[frames]"
 
@@ -49,20 +49,3 @@ def _column(labels: Labels) -> Any:
     """Labels as numpy's; texts as objects: of its own texts numpy drops a NUL at the end."""
     kinds = {type(label) for label in labels}
     return np.array(labels, dtype=None if kinds <= {int, float} else object)
-
-
-def largest(e: Any, k: Any) -> list[dict[str, Any]]:
-    """The largest cells, as dicts of labels and the number.  Raises: InputError."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InputError(f"k={k!r:.40} is no number of cells.\n  Write .top(5).")
-    numbers = np.asarray(e)
-    order = np.argsort(-numbers, axis=None, kind="stable")[:k]  # NaN comes last
-    found = []
-    for flat in order:
-        at = np.unravel_index(flat, numbers.shape)
-        if not np.isnan(numbers[at]):
-            labels = {
-                name: some[place] for (name, some), place in zip(e.axes.items(), at, strict=True)
-            }
-            found.append({**labels, e.name: float(numbers[at])})
-    return found

@@ -19,7 +19,7 @@ from mlxgraph.analysis.components import Place
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import holds_tokens, one_row
 from mlxgraph.analysis.map_runs import check_apart, in_percent, kept_of, last_logits
-from mlxgraph.analysis.patching import DENOISE, check_direction
+from mlxgraph.analysis.pairs import DENOISE, NOISE
 from mlxgraph.analysis.path_ends import BEFORE, OUTPUT, End, Receivers, receivers_of, senders_of
 from mlxgraph.analysis.path_ways import MLP, Pair, Ways
 from mlxgraph.analysis.questions import Match, chosen_positions, matched, number_of, scoring
@@ -90,7 +90,11 @@ def path_patching(
         ...     [("layers.3.attn.queries", 2), "layers.3.mlp"], **answers,
         ... )
     """
-    check_direction(direction)
+    if direction not in (DENOISE, NOISE):
+        raise InputError(
+            f"there is no direction {direction!r:.40}.\n  Write direction='denoise' to run the"
+            " corrupted text with clean values, or direction='noise' for the other way round."
+        )
     if through not in (None, MLP):
         raise UnknownNameError("through", str(through), (MLP,), "None holds MLPs too.")
     score = scoring(model, metric, targets)

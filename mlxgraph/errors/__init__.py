@@ -22,6 +22,7 @@ from mlxgraph.errors.graphs import (
 )
 from mlxgraph.errors.inputs import (
     BaselineError,
+    DecompositionError,
     InputError,
     InterventionError,
     InterventionFailedError,
@@ -94,6 +95,7 @@ __all__ = [
     "ChatError",
     "CompileError",
     "CountError",
+    "DecompositionError",
     "EscapedError",
     "ForeignProxyError",
     "GradientError",

@@ -10,8 +10,12 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxgraph.analysis.ablation import ablation
+from mlxgraph.analysis.attribution import attribution_patching
 from mlxgraph.analysis.causal_trace import causal_trace
+from mlxgraph.analysis.composition import composition_scores
+from mlxgraph.analysis.direct_logits import direct_logit_attribution
 from mlxgraph.analysis.head_scores import head_scores
+from mlxgraph.analysis.integrated import integrated_gradients
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
 from mlxgraph.analysis.path_patching import path_patching
@@ -352,6 +356,10 @@ class InterpretableModel:
     activation_patching, causal_trace = activation_patching, causal_trace
     ablation, steering_curves, top = ablation, steering_curves, top
     path_patching, head_scores = path_patching, head_scores
+    attribution_patching = attribution_patching
+    integrated_gradients = integrated_gradients
+    direct_logit_attribution = direct_logit_attribution
+    composition_scores = composition_scores
     weight = weight
     unembed = unembed
 

@@ -119,7 +119,7 @@ def test_heads_built_by_hand_score_what_they_do():
     # what looks everywhere alike, by the arithmetic of it
     anywhere = np.mean([1 / (query + 1) for query in range(length, 2 * length)])
     assert scores["induction"][0, 1] == pytest.approx(anywhere, abs=1e-5)
-    assert found.sel(kind="induction").top(1) == [{"layer": 1, "head": 0, "attention": induction}]
+    assert found.sel(kind="induction").argmax() == {"layer": 1, "head": 0}
 
 
 def by_hand(model: Any, texts: np.ndarray, start: int, length: int) -> dict[str, np.ndarray]:
@@ -250,14 +250,3 @@ def test_what_is_wrong_is_said_on_the_users_line(arguments, error, says):
     with pytest.raises(error, match=says) as caught:
         mg.tiny().head_scores(**arguments)
     assert caught.traceback[-1].path.name == "test_head_scores.py"
-
-
-def test_the_largest_cells_come_first():
-    effects = mg.Effects([[1.0, float("nan")], [3.0, 2.0]], {"layer": [0, 1], "head": [0, 1]})
-    assert effects.top(2) == [
-        {"layer": 1, "head": 0, "effect": 3.0},
-        {"layer": 1, "head": 1, "effect": 2.0},
-    ]
-    assert len(effects.top()) == 3
-    with pytest.raises(InputError):
-        effects.top(0)
