@@ -6,6 +6,7 @@ imported from.
 """
 
 from mlxgraph.errors.base import MLXGraphError, close_matches
+from mlxgraph.errors.folding import FoldError, SaveModelError, WritersError
 from mlxgraph.errors.generation import NoStepError, OptionError, PartOfTextError
 from mlxgraph.errors.graphs import (
     CompileError,
@@ -95,6 +96,7 @@ __all__ = [
     "CompileError",
     "CountError",
     "EscapedError",
+    "FoldError",
     "ForeignProxyError",
     "GradientError",
     "GradientOrderError",
@@ -139,6 +141,7 @@ __all__ = [
     "PlainArrayError",
     "PositionError",
     "RewriteError",
+    "SaveModelError",
     "ScoreError",
     "ShapeError",
     "SharedByRowsError",
@@ -159,6 +162,7 @@ __all__ = [
     "UnknownSiteError",
     "VocabularyError",
     "WeightError",
+    "WritersError",
     "close_matches",
     "failed_intervention",
     "numbered",

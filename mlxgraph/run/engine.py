@@ -39,6 +39,7 @@ class Engine:
         self.root = root
         self.tokenizer = tokenizer
         self.edits = Graph()
+        self.origin: dict[str, Any] = {}  # where it was loaded from, and with what
         self.runner = Runner(root)
         self._layer_attr = layer_attr
         self._names = Names(self.runner.tree, layer_attr, layer_attr != "layers")
@@ -66,6 +67,14 @@ class Engine:
         twin = object.__new__(Engine)
         vars(twin).update(vars(self))
         twin.edits = edits
+        return twin
+
+    def with_own_modules(self) -> Engine:
+        """Another model without edits: copies of the modules, on the very same arrays."""
+        arrays = self.runner.refresh().weights()
+        memo = {id(array): array for array in arrays}
+        twin = self.with_edits(Graph()).__deepcopy__(memo)
+        twin.origin = self.origin
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
