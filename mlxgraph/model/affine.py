@@ -86,7 +86,7 @@ def affine_of(root: Node, site: Site, constants: Sequence[Any]) -> Affine:
             found[node] = _made(node, site, found)
     value = found[root]
     if not isinstance(value, Affine):
-        value = Affine(None, _row(value))
+        value = Affine(None, _nonzero(_row(value)))
     if value.dropped:
         raise NotAffine("it gives one number in place of a vector")
     return value
@@ -107,6 +107,10 @@ def _made(node: Node, site: Site, found: dict[Node, Any]) -> Any:
         raise NotAffine("it draws random numbers at every run")
     if op in (ops.APPLY, ops.CALL, ops.GRAD):
         raise NotAffine("it runs a function that the graph cannot look into")
+    if op in (ops.ITEM, ops.PUT):  # of a site that gives a tuple, which starts with its value
+        if args[1] not in (0, (0,)) or args[0] is not IDENTITY:
+            raise NotAffine("it takes another entry of a tuple than the first")
+        return args[0] if op == ops.ITEM else args[2]
     if op in _HOLDS:
         return _held(op, args)
     if op in (ops.FULL_LIKE, ops.MX_ZEROS_LIKE, ops.MX_ONES_LIKE):
@@ -157,6 +161,12 @@ def _row(value: Any) -> Any:
             " weight is for all positions"
         )
     return value.reshape(-1).astype(mx.float32)
+
+
+def _nonzero(offset: Any) -> Any:
+    """What is added; None where it is the number 0."""
+    is_one = not isinstance(offset, mx.array) or offset.size == 1
+    return None if is_one and float(offset) == 0 else offset
 
 
 def _of(linear: Map | None, offset: Any) -> Any:

@@ -45,7 +45,7 @@ def ends_of(plain: Any, inputs: tuple, sites: Iterable[str]) -> dict[str, Ends]:
     """The ends of each site.  Raises: NeverCalledError for a site that the forward never calls."""
     sites = list(dict.fromkeys(sites))
     with plain.trace(*inputs, compile=False) as trace:
-        values = {site: plain[site].output for site in sites}
+        values = {site: first_array(plain[site].output) for site in sites}
         whole = {s: v.save() for s, v in values.items() if isinstance(v, mx.array) and v.ndim > 1}
     names = [plain[name].path for name in trace.activations]
     found = {site: Ends(()) for site in sites if site not in whole}
@@ -147,9 +147,9 @@ class _Trial:
                 for path in paths:
                     handle = self._plain[path]
                     handle.output = change(handle.output)
-                own = self._plain[site]
-                found[site] = own.output.save()
-                own.output = self._clean[site]
+                own = first_array(self._plain[site].output)
+                found[site] = own.save()
+                own[...] = self._clean[site]
         return found
 
 
