@@ -34,7 +34,8 @@ def residual_writers(model: Traceable, row: mx.array) -> list[str]:
     blocks = [layer.path for layer in model.layers]  # type: ignore[attr-defined]
     with model.trace(row) as trace:
         called = _called(model, trace.activations)
-        given, made = {}, {}
+        given: dict[str, Any] = {}
+        made: dict[str, Any] = {}
         for block in blocks:
             try:
                 handle = model[block]

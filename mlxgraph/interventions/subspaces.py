@@ -115,9 +115,10 @@ def rescale(norm: float | mx.array | None = None, like: mx.array | None = None) 
         check_fits(x, given, "rescaled like a value of shape" if matched else "rescaled to")
         wide = _wide(x)
         target = _norm(_wide(given)) if matched else given
-        if not matched and getattr(given, "ndim", 0) and given.shape[-1] != 1:
+        shape = getattr(given, "shape", None)
+        if not matched and shape and shape[-1] != 1:
             raise ShapeError(
-                f"{whose(x)}{x.shape} cannot be rescaled to norms of shape {tuple(given.shape)}",
+                f"{whose(x)}{x.shape} cannot be rescaled to norms of shape {tuple(shape)}",
                 str(here()),
                 "A norm is one number for each position: give shape (..., 1).",
             )

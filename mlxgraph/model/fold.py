@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.inputs import first_array
-from mlxgraph.errors import FoldError, InputError
+from mlxgraph.errors import InputError
 from mlxgraph.graph.graph import Graph, HasGraph, graph_of
 from mlxgraph.mlx_facts.matrices import matrix_of
 from mlxgraph.mlx_facts.modules import enter, is_embedding
@@ -32,9 +32,7 @@ LENGTH = 8  # of the text that is tried
 NEAR = 1e-3  # of the spread of the logits: rounding, where nothing is to change
 
 
-def fold(
-    self: M, graph: Graph | HasGraph | None = None, *example: Any, untie: bool = False
-) -> M:
+def fold(self: M, graph: Graph | HasGraph | None = None, *example: Any, untie: bool = False) -> M:
     """The model with its edits, and a graph's, written into its weights: an ordinary model.
 
     What folds: a linear map of each vector, such as `iv.project_out`, `iv.scale` or `iv.zero_out`,
@@ -51,8 +49,8 @@ def fold(
         graph: edits that come after those that stay on the model.
         example: inputs to try the model on, where it takes other things than token ids, or where
             recorded edits fit texts of one length alone.
-        untie: give the head a copy of the embedding before an edit of the embedding is folded,
-            where the two are one weight, which an edit of the embedding alone cannot be folded into.
+        untie: where the embedding is the head too, one weight that an edit of the embedding alone
+            cannot be folded into, give the head a copy of its own first.
     Returns: a model without edits, which shares all other weights; this one is as it was.  `save`
         writes it to a folder.
     Raises: FoldError (a ValueError) for an edit that no weight can hold, with the edit and why:

@@ -29,7 +29,7 @@ def save(
 ) -> None:
     """Write the model to a new folder, as `mlx_lm.load` and this class read it.
 
-    Weights are written as they are, quantised ones with the mode, bits and group size that each has.
+    Weights are written as they are, quantised ones in the mode, bits and groups that each has.
 
     Args:
         folder: where; it may be there already if it is empty.

@@ -35,9 +35,9 @@ MAPS = {
     "scale": lambda width: iv.scale(0.25),
     "scale by entry": lambda width: iv.scale(direction(width)),
     "zero_out": lambda width: iv.zero_out,
-    "composed": lambda width: (
-        iv.compose(iv.scale(3.0), iv.project_out(direction(width)), iv.scale(direction(width))).build()
-    ),
+    "composed": lambda width: iv.compose(
+        iv.scale(3.0), iv.project_out(direction(width)), iv.scale(direction(width))
+    ).build(),
     "by hand": lambda width: lambda h: h - (h @ direction(width))[..., None] * direction(width) / 9,
     "a sum by hand": lambda width: (
         lambda h: h - mx.sum(h * direction(width), axis=-1, keepdims=True) * direction(width) / 9
@@ -100,8 +100,12 @@ def test_the_weights_are_those_by_hand(tiny):
             assert apart(folded.weight(path), tiny.weight(path)) > MATTERS
     table = tiny.weight("model.embed_tokens")
     assert apart(folded.weight("model.embed_tokens"), without(table.T, v).T) < 1e-6
-    assert mx.array_equal(folded.weight("model.lm_head"), table)  # the head keeps the embedding it was
-    assert mx.array_equal(folded.weight("layers.2.mlp.up_proj"), tiny.weight("layers.2.mlp.up_proj"))
+    assert mx.array_equal(
+        folded.weight("model.lm_head"), table
+    )  # the head keeps the embedding it was
+    assert mx.array_equal(
+        folded.weight("layers.2.mlp.up_proj"), tiny.weight("layers.2.mlp.up_proj")
+    )
 
 
 def test_twice_is_once(tiny):

@@ -103,7 +103,10 @@ def test_what_cannot_be_saved_is_refused_and_leaves_nothing(tmp_path, tiny):
 
 
 def test_a_config_of_ones_own(tmp_path, tiny):
-    config = {**json.loads((mg.tiny.__globals__["WEIGHTS"] / "config.json").read_text()), "by": "me"}
+    config = {
+        **json.loads((mg.tiny.__globals__["WEIGHTS"] / "config.json").read_text()),
+        "by": "me",
+    }
     mg.InterpretableModel(tiny.module, tiny.tokenizer).save(tmp_path / "new", config=config)
     assert json.loads((tmp_path / "new" / "config.json").read_text())["by"] == "me"
     assert mx.array_equal(mg.InterpretableModel(str(tmp_path / "new"))(TEXT), tiny(TEXT))
