@@ -86,6 +86,11 @@ def main() -> dict[str, mx.array]:
     assert_type(model.encode(TEXT), list[int])
     recovery = model.activation_patching(TEXT, "The capital of Italy is")
     assert_type(recovery, Recovery)
+    corrupted = "The capital of Italy is"
+    assert_type(model.activation_patching(TEXT, corrupted, positions="all"), mg.Effects)
+    assert_type(model.activation_patching(TEXT, corrupted, ["attn", "mlp"]), mg.Effects)
+    assert_type(model.causal_trace(TEXT, " France"), mg.Effects)
+    assert_type(model.ablation(TEXT), mg.Effects)
     assert_type(model.get_token_predictions(state), Predictions)
     assert_type(mg.collect_activations(model, TEXT), mg.ActivationCache)
     assert_type(mg.batch_get_activations(model, [TEXT], layers=[0]), dict[str, mx.array])

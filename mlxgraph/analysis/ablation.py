@@ -16,6 +16,7 @@ from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import holds_tokens, one_row
 from mlxgraph.analysis.map_runs import (
     Kept,
+    at_of,
     check_axes,
     kept_of,
     patch_graph,
@@ -119,6 +120,7 @@ def ablation(
         coords=tokens_along(model, [row], grid),
         name=score.name if score.of_two else f"change of {score.name}",
         attrs={
+            **at_of(grid),
             "metric": score.name,
             "how": how,
             "unedited": float(numbers[-1]),

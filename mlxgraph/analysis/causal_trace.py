@@ -19,6 +19,7 @@ from mlxgraph.analysis.components import WHOLE_BLOCK, Place
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import first_array, holds_tokens, one_row, whole_number
 from mlxgraph.analysis.map_runs import (
+    at_of,
     check_axes,
     in_percent,
     kept_of,
@@ -139,6 +140,7 @@ def causal_trace(
         name="recovery" if normalize and stopped is None else score.name,
         unit="%" if normalize and stopped is None else "",
         attrs={
+            **at_of(grid),
             "metric": score.name,
             "subject": where,
             "clean": best,

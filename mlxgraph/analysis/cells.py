@@ -56,6 +56,12 @@ class Grid(NamedTuple):
         }
         return {name: every[name] for name in self.kept}
 
+    @property
+    def fixed(self) -> dict[str, int]:
+        """The position and the head that the whole result is of, where one was asked for."""
+        chosen = {"position": self.positions, "head": self.heads}
+        return {name: of[0] for name, of in chosen.items() if of and name not in self.kept}
+
     def cells(self, places: Mapping[str, list[Place]]) -> Iterator[Cell]:
         """Each cell that the model has, in the order of the result."""
         for c, component in enumerate(self.components):

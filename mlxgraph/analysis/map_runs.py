@@ -142,6 +142,11 @@ def in_percent(
     return (100 * (found - corrupted) / (clean - corrupted)).astype(np.float32)
 
 
+def at_of(grid: Grid) -> dict[str, dict[str, int]]:
+    """What a result says of the one position or head that all of it is of."""
+    return {"at": grid.fixed} if grid.fixed else {}
+
+
 def tokens_along(
     model: Traceable, rows: Sequence[mx.array], grid: Grid
 ) -> dict[str, tuple[str, list[str]]]:

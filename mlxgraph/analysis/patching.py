@@ -374,10 +374,12 @@ def _result(
     }
     coords = tokens_along(model, runs, grid)
     component = asked.component if isinstance(asked.component, str) else ""
+    if component:
+        fields["attrs"]["component"] = component
+    if at := grid.fixed if all(one.grid.fixed == grid.fixed for one in found) else {}:
+        fields["attrs"]["at"] = at
     if tuple(axes) == ("layer",):
         by_layer = dict(zip(grid.layers, table.tolist(), strict=True))
         return Recovery(by_layer, component or "block", abs(clean - corrupted), **fields)
-    if component:
-        fields["attrs"]["component"] = component
     fields["attrs"]["title"] = f"Activation patching{f' of {component}' if component else ''}"
     return Effects(table, axes, coords=coords, **fields)

@@ -16,7 +16,7 @@ from mlxgraph.analysis.cells import Recorder, Stopped
 from mlxgraph.analysis.components import Place
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import layer_number, one_row
-from mlxgraph.analysis.map_runs import check_axes, placed, tokens_along
+from mlxgraph.analysis.map_runs import at_of, check_axes, placed, tokens_along
 from mlxgraph.analysis.questions import (
     chosen_heads,
     chosen_positions,
@@ -98,7 +98,12 @@ def steering_curves(
         {**grid.axes, "strength": amounts},
         coords=tokens_along(model, [row], grid),
         name=score.name,
-        attrs={"metric": score.name, "unedited": float(numbers[-1]), "title": "Steering"},
+        attrs={
+            **at_of(grid),
+            "metric": score.name,
+            "unedited": float(numbers[-1]),
+            "title": "Steering",
+        },
     )
     if stopped is not None:
         stopped.result = result

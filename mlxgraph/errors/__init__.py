@@ -61,7 +61,7 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
-from mlxgraph.errors.sweeps import ScoreError, SweepStopped
+from mlxgraph.errors.sweeps import PlanError, ScoreError, SweepStopped, VariantError
 from mlxgraph.errors.texts import (
     ChatError,
     LoadOptionError,
@@ -139,6 +139,7 @@ __all__ = [
     "PicklingError",
     "PatternError",
     "PlainArrayError",
+    "PlanError",
     "PositionError",
     "RewriteError",
     "SaveModelError",
@@ -160,6 +161,7 @@ __all__ = [
     "UnknownLabelError",
     "UnknownNameError",
     "UnknownSiteError",
+    "VariantError",
     "VocabularyError",
     "WeightError",
     "WritersError",

@@ -35,3 +35,20 @@ class SweepStopped(KeyboardInterrupt):
         )
         self.result = result
         self.plan = plan
+
+
+class VariantError(MLXGraphError, IndexError):
+    """A number beyond the variants of a sweep."""
+
+    def __init__(self, number: int, count: int):
+        super().__init__(
+            f"there is no variant {number}: the sweep has {count}.\n"
+            f"  Write a number from 0 to {count - 1}, or from -1 to {-count}."
+        )
+
+
+class PlanError(MLXGraphError, RuntimeError):
+    """A sweep's plan for a model that has changed since, or where nothing can be computed."""
+
+    def __init__(self, reason: str, instead: str):
+        super().__init__(f"{reason}.\n  {instead}")

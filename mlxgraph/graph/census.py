@@ -72,6 +72,7 @@ class Census:
         "look",
         "_within",
         "_since",
+        "_modules",
         "__weakref__",
     )
 
@@ -90,6 +91,7 @@ class Census:
         self.turns: dict[Site, list[Any]] = {}
         self.checked: set[Any] = set()
         self._within = self._since = 0  # sites inside modules: all, and since the last of a module
+        self._modules: tuple[Any, ...] = ({}, (0, 0), [], frozenset())
         self.inside: dict[Site, str] = {}
         self.unknown: dict[str, str] = {}
         self.written: dict[str, list[Any]] = {}
@@ -125,8 +127,20 @@ class Census:
 
     def of_modules(self) -> list[Site]:
         """The sites of modules, in forward order."""
-        order = self.order
-        return [*order] if not self.inside else [s for s in order if not self.is_inside(s)]
+        return [*self.order] if not self.inside else [*self._listed()[2]]
+
+    def called(self) -> frozenset[str]:
+        """The modules that the forward calls."""
+        paths: frozenset[str] = self._listed()[3]
+        return paths
+
+    def _listed(self) -> tuple[Any, ...]:
+        """The sites of modules and their paths, once: every plan with sites inside asks anew."""
+        order, sizes = self.order, (len(self.order), len(self.inside))
+        if self._modules[0] is not order or self._modules[1] != sizes:
+            found = [site for site in order if not self.is_inside(site)]
+            self._modules = order, sizes, found, frozenset([site.path for site in found])
+        return self._modules
 
     def inside_of(self, path: str) -> list[Site]:
         """The outputs of the sites inside one module, in forward order."""

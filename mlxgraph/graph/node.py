@@ -13,9 +13,11 @@ Never: holds an array, a line number or a shape; those are notes beside the grap
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import Any
 
 from mlxgraph.graph.ops import (
@@ -43,7 +45,7 @@ __all__ = [  # the kinds of node, beside what this page defines
 
 _interned: dict[tuple, weakref.ref] = {}
 _dead: list[weakref.ref] = []
-_dropping = False
+_dropping: FrameType | None = None  # of whoever drops what is dead, for as long as it runs
 _changing = (
     threading.RLock()
 )  # one thread at a time takes entries out, or puts others in their stead
@@ -62,16 +64,24 @@ def _forget(reference: weakref.ref) -> None:
     global _dropping
     with _changing:
         _dead.append(reference)
-        if _dropping:
+        if _dropping is not None and _is_running(_dropping):
             return
         try:
-            _dropping = True
+            _dropping = sys._getframe()
             while _dead:
                 gone = _dead.pop()
                 if _interned.get(gone.key) is gone:  # type: ignore[attr-defined]
                     del _interned[gone.key]  # type: ignore[attr-defined]
         finally:
-            _dropping = False
+            _dropping = None
+
+
+def _is_running(frame: FrameType) -> bool:
+    """Whether a frame is on the call stack: an interrupt may have ended it at any instruction."""
+    above: FrameType | None = sys._getframe(1)
+    while above is not None and above is not frame:
+        above = above.f_back
+    return above is frame
 
 
 def _kept(node: Node, reference: _Reference) -> Node:

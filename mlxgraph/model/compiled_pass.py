@@ -89,7 +89,7 @@ class CompiledPass:
         self._always = None if self.graph.then else _resolved(self.graph)
         self._by_kind: Recent[Any, Resolved] = Recent(MOST_KINDS)
         self._named = self.graph.params
-        self._is_param = _param_names(self._named, bool(self.graph.then), engine)
+        self._is_param = param_names(self._named, bool(self.graph.then), engine)
 
     def __call__(self, *inputs: Any, **kwargs: Any) -> Result:
         """Run the pass.
@@ -168,7 +168,7 @@ def _resolved(graph: Graph) -> Resolved:
     return Resolved(graph, wanted_of(graph), holes(graph))
 
 
-def _param_names(names: tuple[str, ...], deferred: bool, engine: Engine) -> Callable[[str], bool]:
+def param_names(names: tuple[str, ...], deferred: bool, engine: Engine) -> Callable[[str], bool]:
     """Which keywords of a call are params.
 
     A deferred edit may show its params only once it is resolved, so there whatever the model's own

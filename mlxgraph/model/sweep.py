@@ -6,21 +6,25 @@ In: an input, graphs or one graph and values for its params, a metric.  Out: a S
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
 
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.scores import score_of
-from mlxgraph.errors import InputError, SweepStopped
+from mlxgraph.errors import InputError, MLXGraphError, PlanError, SweepStopped
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph import ops
+from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.nested import is_container, leaves
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.graph.values import Slice
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.probes import says_followed
+from mlxgraph.model.compiled_pass import param_names
 from mlxgraph.model.sweep_progress import Progress
 from mlxgraph.model.sweep_result import Sweep
 from mlxgraph.record.stack import paused
@@ -28,7 +32,7 @@ from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.sweep.explained import Forward
 from mlxgraph.sweep.schedule import Schedule
-from mlxgraph.sweep.variants import Axes, Variant, given_of, variants_of
+from mlxgraph.sweep.variants import Axes, Given, Variant, given_of, variants_of
 from mlxgraph.trace.execute import output_of
 from mlxgraph.trace.inputs import check_keywords, prepare
 from mlxgraph.trace.open_block import refreshed
@@ -118,20 +122,37 @@ def plan_on(
 ) -> SweepPlan:
     """The plan of a sweep.  Args: kwargs: the model's own, and values of shared params."""
     given = given_of(graphs, over)
-    shared = {n: kwargs.pop(n) for n in given.params_named if n in kwargs}
-    check_keywords(engine.root, kwargs, given.params_named)
+    every = [*given.graphs, engine.edits]
+    named = tuple({name for graph in every for name in graph.params})
+    is_param = param_names(named, any(graph.then for graph in every), engine)
+    shared = {n: kwargs.pop(n) for n in [*kwargs] if is_param(n)}
+    for name in shared:
+        if name in given.axes and over is not None:
+            raise InputError(
+                f"{name!r} has values in over= and another one beside it.\n  Leave one of them out."
+            )
+    check_keywords(engine.root, kwargs, named)
     inputs = x if isinstance(x, tuple) else (x,)
-    call = prepare(inputs, engine, kwargs)
-    refreshed(engine)
-    if shared:
-        params: list[Mapping[str, Any]] = [
-            {n: v for n, v in shared.items() if n in graph.params} | dict(own)
-            for graph, own in zip(given.graphs, given.params, strict=True)
-        ]
-        given = given._replace(params=params)
-    variants = variants_of(engine, call, given)
-    score = None if metric is None else score_of(metric)
-    return SweepPlan(engine, call, variants, given.axes, score, *limits)
+    with _computing():
+        call = prepare(inputs, engine, kwargs)
+        refreshed(engine)
+        variants = variants_of(engine, call, given, shared)
+        score = None if metric is None else score_of(metric)
+        return SweepPlan(engine, call, variants, given.axes, score, *limits, shared=shared)
+
+
+@contextmanager
+def _computing() -> Iterator[None]:
+    """Raises: PlanError where MLX follows what is done, and computes nothing."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, MLXGraphError) or not says_followed(error):
+            raise
+        raise PlanError(
+            "a sweep computes as it goes, and inside mx.compile and mx.vmap nothing is computed",
+            "Write a loop of model.run there, or sweep outside.",
+        ) from None
 
 
 @with_edges
@@ -147,19 +168,26 @@ class SweepPlan:
         score: Any,
         batch_size: int | None,
         memory_limit: int | None,
+        shared: Mapping[str, Any] | None = None,
     ):
-        self._call, self._axes, self._score = call, axes, score
+        self._engine, self._axes, self._score = engine, axes, score
+        self._tree = engine.runner.tree
+        self._weights = self._tree.seen_now()
         self._names = [[name for name, _ in variant.graph.saves] for variant in variants]
         wanted = list(variants)
         if score is not None:
             with paused():
                 census = engine.runner.census(call)
             wanted = [_scored(one, census) for one in variants]
+            self._rows = _rows(census)
+            self._effects([mx.array(0.0)])  # labels that are none are none before anything runs
             if score.of_two:
-                plain = Variant(engine.edits, (), {})
-                wanted.append(_scored(plain, census))
+                plain = variants_of(engine, call, Given([Graph()], [{}], {}), shared or {})
+                wanted.append(_scored(plain[0], census))
         self._count = len(variants)
-        self._schedule = Schedule(engine, call, wanted, batch_size, memory_limit)
+        self._cells: list[mx.array | None] = [None] * self._count
+        first = self._count if len(wanted) > self._count else None
+        self._schedule = Schedule(engine, call, wanted, batch_size, memory_limit, first)
 
     def __len__(self) -> int:
         return self._count
@@ -191,43 +219,93 @@ class SweepPlan:
         return f"<SweepPlan of {self._count} variants>"
 
     def run(self, progress: bool | None = None) -> Any:
-        """Do it, or what is left of it.  Returns, Raises: as `model.sweep`."""
-        bar = Progress(len(self._schedule.variants), progress)
+        """Do it, or what is left of it.
+
+        Returns, Raises: as `model.sweep`; PlanError where the model has changed since the plan.
+        """
+        if progress not in (None, True, False):
+            raise InputError(f"progress= is True, False or None, not {progress!r:.40}.")
+        values = self._schedule.values
+        if None in values:
+            self._check_model()
+        bar = Progress(len(values), progress, sum(one is not None for one in values))
         try:
-            with bar, paused():
-                for some in self._schedule.steps():
+            with bar, _computing():
+                for some in self._steps():
+                    self._score_of(some)
                     bar.advance(len(some))
+                self._score_of(range(self._count))
         except KeyboardInterrupt:
-            done = sum(one is not None for one in self._schedule.values[: self._count])
+            done = sum(one is not None for one in values[: self._count])
             raise SweepStopped(done, self._count, self._result(), self) from None
         return self._result()
 
-    def _result(self) -> Any:
-        values = self._schedule.values
+    def _steps(self) -> Iterator[list[int]]:
+        steps = self._schedule.steps()
+        while True:
+            with paused():
+                some = next(steps, None)
+            if some is None:
+                return
+            yield some
+
+    def _check_model(self) -> None:
+        refreshed(self._engine)
+        tree = self._engine.runner.tree
+        if tree is not self._tree or not tree.are_weights(self._weights):
+            raise PlanError(
+                "modules or weights of the model have changed since this sweep was planned",
+                "Write model.sweep_plan(...) again, or model.sweep(...) at once.",
+            )
+
+    def _score_of(self, numbers: Iterable[int]) -> None:
+        """The metric of what is done."""
         if self._score is None:
-            return Sweep(self._names, values, self._axes, self)
-        base = values[self._count] if self._score.of_two else None
-        cells = [_score(self._score, one, base) for one in values[: self._count]]
+            return
+        values = self._schedule.values
+        base = values[-1] if self._score.of_two else None
+        done = []
+        for number in numbers:
+            if number == self._count or self._cells[number] is not None:
+                continue
+            logits = values[number]
+            assert logits is not None
+            reference = None if base is None else base[0]
+            self._cells[number] = _scores(self._score, logits[0], reference)
+            done.append(number)
+        mx.eval([self._cells[number] for number in done])
+        for number in done:
+            values[number] = []  # its logits are not kept
+
+    def _result(self) -> Any:
+        if self._score is None:
+            return Sweep(self._names, self._schedule.values, self._axes, self)
+        nothing = mx.full((self._rows,), math.nan)
+        return self._effects([nothing if one is None else one for one in self._cells])
+
+    def _effects(self, cells: Sequence[mx.array]) -> Effects:
         axes = dict(self._axes)
-        found = mx.stack(cells)
-        rows = found.shape[-1]
+        if self._rows > 1:
+            axes["text"] = tuple(range(self._rows))
         shape = [len(labels) for labels in axes.values()]
-        if rows > 1:
-            axes["text"] = tuple(range(rows))
-            shape.append(rows)
+        found = mx.broadcast_to(cells[0], shape) if len(cells) == 1 else mx.stack(cells)
         found = found.reshape(shape)
         mx.eval(found)
         return Effects(found, axes, name=self._score.name)
 
 
-def _score(score: Any, values: list[Any] | None, base: list[Any] | None) -> mx.array:
+def _scores(score: Any, logits: mx.array, base: mx.array | None) -> mx.array:
     """The numbers of a variant, one for each of the call's rows."""
-    if values is None or score.of_two and base is None:
-        return mx.array([math.nan])
-    logits = values[0]
     rows = range(logits.shape[0])
-    references = [None] * len(rows) if base is None else [base[0][k] for k in rows]
+    references = [None] * len(rows) if base is None else [base[k] for k in rows]
     return mx.stack([score(logits[k], references[k]) for k in rows])
+
+
+def _rows(census: Any) -> int:
+    """How many rows the first array that the model gives has."""
+    whole = census.values[Site("", OUTPUT)]
+    arrays = [one for one in leaves(whole) if isinstance(one, ARRAY)]
+    return int(arrays[0].shape[0])
 
 
 def _scored(variant: Variant, census: Any) -> Variant:

@@ -14,9 +14,10 @@ class Progress:
     Args: wanted: whether to show it at once (True), never (False), or by that (None).
     """
 
-    def __init__(self, count: int, wanted: bool | None):
+    def __init__(self, count: int, wanted: bool | None, done: int = 0):
         self._count, self._wanted = count, wanted
-        self._done, self._began = 0, time.perf_counter()
+        self._before = self._done = done
+        self._began = time.perf_counter()
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
@@ -38,7 +39,8 @@ class Progress:
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif self._wanted is None and self._done:
+        elif self._wanted is None and self._done > self._before:
             spent = time.perf_counter() - self._began
-            if spent / self._done * (self._count - self._done) > LONG:
+            left = (self._count - self._done) / (self._done - self._before)
+            if spent * left > LONG:
                 self._open()

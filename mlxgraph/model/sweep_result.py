@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-from mlxgraph.errors import InputError, UnknownNameError
+from mlxgraph.errors import InputError, UnknownNameError, VariantError
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.model.compiled_pass import Result
 from mlxgraph.record.saved_values import SavedValues
@@ -18,6 +18,8 @@ from mlxgraph.sweep.variants import Axes
 @with_edges
 class Sweep(Sequence[Any]):
     """What each variant of a sweep saved: `r[k]["name"]`, in the order of the variants.
+
+    Of a dict of graphs `r[label]`; where the labels are whole numbers, a number is a label.
 
     Attributes:
         axes: the labels along each axis: `{"variant": labels}`, or the values of each param.
@@ -47,13 +49,25 @@ class Sweep(Sequence[Any]):
         if isinstance(key, slice):
             return [self._at(k) for k in range(len(self))[key]]
         labels = self.axes.get("variant", ())
-        if isinstance(key, int) and not isinstance(key, bool):
+        if isinstance(key, int) and not isinstance(key, bool) and not self._numbered:
             if not -len(self) <= key < len(self):
-                raise IndexError(f"variant {key} of {len(self)}")
+                raise VariantError(key, len(self))
             return self._at(key % len(self))
-        if key not in labels:
+        if isinstance(key, bool) or key not in labels:
             raise UnknownNameError("variant", str(key), map(str, labels))
         return self._at(labels.index(key))
+
+    @property
+    def _numbered(self) -> bool:
+        """Whether a whole number is a label: `{layer: graph}`."""
+        labels = self.axes.get("variant", ())
+        return labels != tuple(range(len(self))) and any(isinstance(one, int) for one in labels)
+
+    def __iter__(self) -> Iterator[Result]:
+        return map(self._at, range(len(self)))
+
+    def __reversed__(self) -> Iterator[Result]:
+        return map(self._at, reversed(range(len(self))))
 
     def _at(self, number: int) -> Result:
         values, names = self._values[number], self._names[number]

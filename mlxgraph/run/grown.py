@@ -163,7 +163,7 @@ class GrownRun:
     def go(self, tree: ModuleTree, call: Call, cut: Cut | None, late: Late | None) -> None:
         """Run the forward as far as somebody needs it."""
         self._late, self._cut = late, None if late else cut
-        hooked = {path for plan in self._plans for path in plan.hooked} | self._fitted
+        hooked = set(self._fitted).union(*{plan.hooked for plan in self._plans})
         hooked |= {site.path for site in self._stops if site.path in tree.modules}
         if self._cut is not None:
             hooked.add(self._cut.norm.path)

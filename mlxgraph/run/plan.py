@@ -116,16 +116,15 @@ def make_plan(
     nodes = list(walk([*saves, *writes.values()]))
     stops = read | set(writes)
     inside = frozenset([site.path for site in stops if census.is_inside(site)])
-    hooked = census.of_modules() if inside else stops  # to know whose forward runs
+    # with sites inside, all of them are hooked, to know whose forward runs
+    hooked = census.called() if inside else frozenset([site.path for site in stops])
     return Plan(
         saves=tuple(saves),
         cut_from=tuple(_cut_from(save, census) for save in saves),
         writes=writes,
         read=read,
         stops=stops,
-        hooked=frozenset([site.path for site in hooked]).union(
-            [last_layer.path] if last_layer else ()
-        ),
+        hooked=hooked | {last_layer.path} if last_layer else hooked,
         inside=inside,
         written=census.written if inside else {},
         lines={site: _line(graph, site) for site in stops if site.path in inside},

@@ -133,12 +133,13 @@ def prefix_of(runner: Runner, call: Call) -> Prefix | str:
 def why_no_prefix(runner: Runner, call: Call) -> str:
     """Why runs of a call cannot begin at a later token; nothing where they can.
 
-    A model is tried once for each length (long ones: for each doubling): a few forwards.  The tree
-    is taken to be as it was at the last `refresh`.
+    A model is tried once for each length (long ones: for each doubling), and again once weights
+    have changed (those of 0 look neither back nor ahead): a few forwards.  The tree is taken to be
+    as it was at the last `refresh`.
     """
     known = known_reason(runner, call)
     if known is None:
-        length = call.args[0].shape[1]
+        length, seen = call.args[0].shape[1], runner.tree.seen_now()
         try:
             known = _tried(runner, call, length)
         except Exception as error:
@@ -147,7 +148,7 @@ def why_no_prefix(runner: Runner, call: Call) -> str:
             if isinstance(error, MLXGraphError):
                 raise
             known = f"the model does not run on a part of a text: {_first_line(error)}"
-        runner.prefixes.put(_key(runner, call), (known,))
+        runner.prefixes.put(_key(runner, call), (known, seen))
     return known
 
 
@@ -157,7 +158,9 @@ def known_reason(runner: Runner, call: Call) -> str | None:
     if reason:
         return reason
     known = runner.prefixes.get(_key(runner, call))
-    return None if known is None else known[0]
+    if known is None or not runner.tree.are_weights(known[1]):
+        return None
+    return known[0]
 
 
 def _key(runner: Runner, call: Call) -> Any:

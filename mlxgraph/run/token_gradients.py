@@ -21,7 +21,10 @@ from mlxgraph.run.call import Call
 
 def differentiated_ids(call: Call) -> bool:
     """Whether token ids among the inputs are what a transformation (`mx.grad`, ...) follows."""
-    return any(_is_ids(array) and is_followed(array) for array in call.arrays)
+    for array in call.arrays:
+        if mx.issubdtype(array.dtype, mx.integer) and is_followed(array):
+            return True
+    return False
 
 
 def _is_ids(value: Any) -> bool:

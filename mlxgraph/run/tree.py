@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from gc import get_referents
-from itertools import chain
 from operator import attrgetter, call, getitem, is_
 from typing import Any
 from weakref import ref
@@ -56,13 +55,11 @@ class ModuleTree:
         self._attributes = [vars(module) for module in self.modules.values()]
         self._sized = [*self._holders, *self._attributes]
         self._lengths = list(map(len, self._sized))
+        self._types = list(map(type, self._holders))
         self._child_owners = [owner for owner, _, _ in self._children]
         self._child_keys = [key for _, key, _ in self._children]
-        self._expected = [
-            *map(type, self._holders),
-            *(value for _, _, value in self._children),
-            *get_referents(*self._attributes),
-        ]
+        self._child_values = [value for _, _, value in self._children]
+        self._plain = get_referents(*self._attributes)  # their values, one after the other
 
     def _add(self, module: nn.Module, path: str) -> None:
         if id(module) in self.paths:
@@ -155,13 +152,14 @@ class ModuleTree:
         The values of weights may have changed: those are inputs of a run.
         """
         children = map(getitem, self._child_owners, self._child_keys)
-        plain = get_referents(*self._attributes)  # their values, one after the other
-        now = chain(map(type, self._holders), children, plain)
+        plain = get_referents(*self._attributes)
         try:
             return (
                 list(map(len, self._sized)) == self._lengths
+                and list(map(type, self._holders)) == self._types
                 and self._same_kinds()
-                and all(map(is_, now, self._expected))
+                and all(map(is_, children, self._child_values))
+                and all(map(is_, plain, self._plain))
                 and (not (self._constants or self._buffers) or self._same_constants())
             )
         except (KeyError, IndexError, AttributeError, TypeError):

@@ -1,4 +1,4 @@
-"""Whether runs that share a forward give what each gives alone: tried, once for a model.
+"""Whether runs that share a forward give what each gives alone: tried, once for a model's weights.
 
 In: the sites at which a batch would grow.  Out: "", or why it may not.
 A few edits that change much are run in one batch and one by one, on a few tokens, and everything
@@ -22,6 +22,7 @@ from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, SKIP, Site
 from mlxgraph.graph.values import Slice
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.grown import NEVER, row_of, run_grown
 from mlxgraph.run.plan import make_plan
@@ -69,14 +70,17 @@ def _kept(shared: Shared, kind: tuple, tried: Any) -> str:
     few = _few(shared)
     key = (kind, few.call.key, runner.root.training)
     known = runner.certain.get(key)
-    if known is None:
+    if known is None or not runner.tree.are_weights(known[1]):  # those of 0 mix nothing
+        seen = runner.tree.seen_now()
         try:
             reason = tried(few)
         except (CannotGrow, NodeFailure) as failure:
             reason = str(failure) or type(failure).__name__
         except (ValueError, TypeError, IndexError, RuntimeError, KeyError, AttributeError) as error:
+            if says_followed(error):
+                raise  # nothing can be computed here; the next call outside asks again
             reason = str(error).split("\n")[0] or type(error).__name__  # the model's own code
-        known = runner.certain.put(key, (reason,))
+        known = runner.certain.put(key, (reason, seen))
     assert call is not None
     found: str = known[0]
     return found

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
+import mlx.core as mx
+
+from mlxgraph.graph.inside import SCORES
 from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.site import Site
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.sweep import split
 from mlxgraph.sweep.shared import Planned, Shared
 
+LONG = 64  # positions from which on scores count
 SHARE = 4  # a forward may take this part of the machine's memory, unless a limit is given
+MEANWHILE = {mx.cpu: 4e6, mx.gpu: 6e8}  # multiplications, for an eighth of a forward's Python
 COPIES = 4  # of a layer's values that are alive at once, about: what comes in, goes out, is added
 
 
@@ -43,6 +50,13 @@ class Costs:
         self.rows, self.length = shared.slabs.rows, shared.length
         inside, outside = _weights(shared)
         self._head = self.layers * outside / inside if inside else 0.0
+        self._weights = max(inside, 1)
+
+    @property
+    def forward(self) -> float:
+        """What one more forward costs, in positions of all layers: the weights are read once more,
+        and Python runs, which a device does much in the meantime of."""
+        return split.FORWARD * (1 + MEANWHILE[mx.default_device().type] / self._weights)
 
     def alone(self, kept: int | None = None) -> Work:
         """One forward of one run.  Args: kept: how many positions the head sees, or all."""
@@ -94,12 +108,31 @@ class Costs:
         return self._shared.layers_after(one.row.first) if len(self._shared.layers) else 1
 
     def bytes_of_a_row(self, start: int = 0, kept: int | None = None) -> int:
-        """What one run more in a forward takes of memory, about: values of a layer, and logits."""
+        """What one run more in a forward takes of memory, about: values of a layer, scores of an
+        attention, and logits."""
         census, length = self._shared.census, max(self.length, 1)
         output = _bytes(census.values.get(Site("")))
-        widest = max((_bytes(census.values[s]) for s in census.outputs() if s.path), default=0)
-        inner = COPIES * widest * (length - start) // length
+        inner = (COPIES * self._widest + 2 * self._scores) * (length - start) // length
         return max(1, inner + output * (length - start if kept is None else kept) // length)
+
+    @cached_property
+    def _widest(self) -> int:
+        """The bytes of the largest output of a module before the layers' end."""
+        census, ends = self._shared.census, self._shared.layers
+        last = max(ends, default=float("inf"))
+        found = [s for s in census.outputs() if s.path and census.order[s] <= last]
+        return max((_bytes(census.values[site]) for site in found), default=0)
+
+    @cached_property
+    def _scores(self) -> int:
+        """The bytes of the largest attention's scores, which are more than all else in long texts:
+        not every kernel does without."""
+        census = self._shared.census
+        if self.length < LONG:
+            return 0
+        census.look_inside()
+        found = [s for s in census.inside if s.path.endswith(f".{SCORES}")]
+        return max((_bytes(census.values[site]) for site in found), default=0)
 
 
 def _weights(shared: Shared) -> tuple[int, int]:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxgraph.errors import InputError
-from mlxgraph.evaluate.values import NodeFailure
 from mlxgraph.graph.nested import leaves
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
@@ -27,18 +27,19 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.run.grown import NEVER, run_grown
 from mlxgraph.run.prefix import why_no_prefix
 from mlxgraph.run.pushdown import Cut
-from mlxgraph.run.slabs import CannotGrow, repeated
+from mlxgraph.run.slabs import repeated
 from mlxgraph.sweep.certain import why_not_batched, why_not_grown, why_not_grown_later
 from mlxgraph.sweep.common import Common, common_to, joining
 from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
 from mlxgraph.sweep.explained import Forward, Told, forward_of, prefix_forward
 from mlxgraph.sweep.pace import Pace
 from mlxgraph.sweep.shared import Planned, Shared, pattern_of
-from mlxgraph.sweep.split import FORWARD, starts
+from mlxgraph.sweep.split import starts
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import Job, Options, execute
 
 GROWN, BATCHED, ALONE = "grown", "batched", "alone"
+APART = "they take gradients, draw random numbers, or need nothing of the model"
 
 
 class Group(NamedTuple):
@@ -65,6 +66,7 @@ class Group(NamedTuple):
 class Schedule:
     """The runs of a sweep.
 
+    Args: first: the number of a variant that is to be done before others, if any.
     Attributes: values: of each variant what it wants, once that was computed; else None.
     """
 
@@ -75,6 +77,7 @@ class Schedule:
         variants: Sequence[Variant],
         batch_size: int | None = None,
         memory_limit: int | None = None,
+        first: int | None = None,
     ):
         _check(batch_size, "batch_size")
         _check(memory_limit, "memory_limit")
@@ -87,6 +90,7 @@ class Schedule:
             self._planned = [self.shared.planned(variant) for variant in variants]
             self.costs = None if self.shared.alone else Costs(self.shared)
             self.groups = self._grouped()
+        self._urgent = first
         self._pace = Pace()
 
     # -- which way --------------------------------------------------------------------------------
@@ -105,8 +109,7 @@ class Schedule:
                 together.setdefault(planned.cut, []).append(number)
         groups = [one for cut, some in together.items() for one in self._certain(cut, some)]
         if alone:
-            reason = "they take gradients, draw random numbers, or need nothing of the model"
-            groups.append(Group(ALONE, alone, reason=reason))
+            groups.append(Group(ALONE, alone, reason=APART))
         return groups
 
     def _certain(self, cut: Cut | None, numbers: list[int]) -> Iterator[Group]:
@@ -141,10 +144,10 @@ class Schedule:
         numbers = sorted(group.numbers, key=lambda n: (self._plan(n).row.first, n))
         for number in numbers:
             plan = self._plan(number)
-            first = int(min(self._first(group, number), costs.length - 1))
+            first = int(min(self._begins(group, number), costs.length - 1))
             depth = self.shared.layers_after(plan.row.first)
             depths[first] = depths.get(first, 0) + depth
-        at = starts(depths, costs.length, costs.layers, costs.rows)
+        at = starts(depths, costs.length, costs.layers, costs.rows, costs.forward)
         why = ""
         if at != [0]:
             sites = [site for n in numbers if (site := self._plan(n).site) is not None]
@@ -159,7 +162,7 @@ class Schedule:
             if some:
                 yield self._cheapest(group._replace(numbers=some, reason=why, start=begin))
 
-    def _first(self, group: Group, number: int) -> float:
+    def _begins(self, group: Group, number: int) -> float:
         """The first position that a variant needs for itself, or that what it joins edits."""
         return min(self._plan(number).first, group.common.first)
 
@@ -173,7 +176,7 @@ class Schedule:
         begins = self.shared.last_begins
         early = [n for n in numbers if self.shared.is_before(self._plan(n), begins)]
         spared = [costs.length - self._plan(n).first - (cut.stop - cut.start) for n in early]
-        if sum(spared) * costs.rows <= costs.layers * (FORWARD + costs.length):
+        if sum(spared) * costs.rows <= costs.layers * (costs.forward + costs.length):
             return [numbers]
         rest = set(early)
         return [early, [n for n in numbers if n not in rest]]
@@ -202,11 +205,46 @@ class Schedule:
 
         Stopped at any moment, it goes on from there when it is asked again.
         """
-        for group in self.groups:
-            while left := [n for n in group.numbers if self.values[n] is None]:
-                chunk = left[: self.size_of_a_chunk(group)]
-                self._do(group, chunk)
-                yield chunk
+        while group := self._next():
+            left = [n for n in group.numbers if self.values[n] is None]
+            chunk = left[: self.size_of_a_chunk(group)]
+            if self._urgent in left and self._urgent not in chunk:
+                chunk = sorted([*chunk[:-1], self._urgent], key=left.index)
+            key = random_state.current()
+            self._do(group, chunk)
+            if group.reason != APART and self._opaque_in(chunk) and random_state.moved(key):
+                chunk = self._in_order(chunk, key)
+            yield chunk
+
+    def _next(self) -> Group | None:
+        """The next group of which something is left to do."""
+        left = [g for g in self.groups if any(self.values[n] is None for n in g.numbers)]
+        if self._urgent is not None and self.values[self._urgent] is None:
+            left.sort(key=lambda group: self._urgent not in group.numbers)
+        return left[0] if left else None
+
+    def _opaque_in(self, chunk: list[int]) -> list[int]:
+        """Those that run functions of the user, which are not known to draw random numbers."""
+        plans = [(number, self._planned[number]) for number in chunk]
+        return [number for number, plan in plans if plan is not None and plan.row.plan.opaque]
+
+    def _in_order(self, chunk: list[int], key: mx.array) -> list[int]:
+        """A user's function has drawn random numbers: what runs such functions goes one by one,
+        with all else that draws, in the order of a loop.
+
+        Returns: those of the chunk that are done.
+        """
+        random_state.restore(key)
+        for number in self._opaque_in(chunk):
+            self.values[number] = None
+        left = [n for n in range(len(self.variants)) if self.values[n] is None]
+        moved = {*self._opaque_in(left), *(n for n in left if self._planned[n] is None)}
+        groups = [
+            group._replace(numbers=[n for n in group.numbers if n not in moved])
+            for group in self.groups
+        ]
+        self.groups = [*groups, Group(ALONE, sorted(moved), reason=APART)]
+        return [number for number in chunk if number not in moved]
 
     def size_of_a_chunk(self, group: Group) -> int:
         """How many variants of a group the next forward takes."""
@@ -222,7 +260,7 @@ class Schedule:
             began = time.perf_counter()
             try:
                 found = self._together(group, chunk)
-            except (CannotGrow, NodeFailure):  # one by one each says for itself what is wrong
+            except Exception:  # one by one each says for itself what is wrong, if something is
                 found = None
             if found is not None:
                 for number, values in zip(chunk, found, strict=True):

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-FORWARD = 32  # positions of all layers that one more forward costs, about: weights read, Python
+FORWARD = 8  # positions of all layers that reading the weights once more costs, about
 
 
-def starts(depths: Mapping[int, int], length: int, layers: int, rows: int = 1) -> list[int]:
+def starts(
+    depths: Mapping[int, int], length: int, layers: int, rows: int = 1, forward: float = FORWARD
+) -> list[int]:
     """The positions at which forwards begin, the cheapest choice; [0] for one on the whole text.
 
     A forward from s on does all runs whose first position is s or later, up to the next one's.
     Later ones than 0 need the keys and values of one forward more, on the whole text.
 
     Args: depths: of each first position, the layers that its runs go through, all together;
-        rows: of one run.
+        rows: of one run; forward: what one more forward costs, in positions of all layers.
     """
     firsts = sorted(depths)
     best: list[float] = [0.0]
@@ -27,7 +29,7 @@ def starts(depths: Mapping[int, int], length: int, layers: int, rows: int = 1) -
         for start in range(stop - 1, -1, -1):
             total += depths[firsts[start]]
             positions = length - firsts[start]
-            cost = best[start] + layers * (FORWARD + rows * positions) + total * rows * positions
+            cost = best[start] + layers * (forward + rows * positions) + total * rows * positions
             if cost < cheapest:
                 cheapest, at = cost, start
         best.append(cheapest)
@@ -36,6 +38,6 @@ def starts(depths: Mapping[int, int], length: int, layers: int, rows: int = 1) -
     while stop:
         stop = came_from[stop]
         found.append(firsts[stop])
-    one = layers * (FORWARD + rows * length)
+    one = layers * (forward + rows * length)
     whole = one + sum(depths.values()) * rows * length
     return found[::-1] if best[-1] + one < whole else [0]

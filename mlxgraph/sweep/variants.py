@@ -41,11 +41,6 @@ class Given(NamedTuple):
     params: list[Mapping[str, Any]]
     axes: Axes
 
-    @property
-    def params_named(self) -> set[str]:
-        """The names of params that the call's keywords may hold."""
-        return {name for graph in self.graphs for name in graph.params}
-
 
 def given_of(graphs: Any, over: Any) -> Given:
     """The graphs and the grid that a user gave.
@@ -103,7 +98,8 @@ def _values(name: str, listed: Any) -> Sequence[Any]:
     """The values along one axis of the grid: the rows of an array, or the entries of a list."""
     if isinstance(listed, (mx.array, np.ndarray)) and listed.ndim:
         listed = [listed[k] for k in range(listed.shape[0])]
-    if isinstance(listed, (str, bytes, Mapping)) or not isinstance(listed, Iterable):
+    is_one = isinstance(listed, (str, bytes, Mapping, mx.array, np.ndarray))
+    if is_one or not isinstance(listed, Iterable):
         raise InputError(
             f"over= takes a list of values for {name!r}, not {listed!r:.60}.\n"
             f"  Write over={{{name!r}: [{listed!r:.30}]}} for one value."
@@ -121,10 +117,14 @@ def _label(value: Any, number: int) -> Any:
     return value if isinstance(value, (bool, int, float, str)) else number
 
 
-def variants_of(engine: Engine, call: Call, given: Given) -> list[Variant]:
+def variants_of(
+    engine: Engine, call: Call, given: Given, shared: Mapping[str, Any]
+) -> list[Variant]:
     """Each run of a sweep, on one call.
 
-    Args: engine: with the edits that stay on the model; they come before each graph.
+    Args:
+        engine: with the edits that stay on the model; they come before each graph.
+        shared: values of params that are the same in each run that has them.
     Raises: what a run of the graph would raise before it computes anything.
     """
     known: dict[int, tuple[Graph, tuple[Node, ...], dict[str, Node]]] = {}
@@ -136,9 +136,14 @@ def variants_of(engine: Engine, call: Call, given: Given) -> list[Variant]:
                 whole = Trace(engine.with_edits(Graph()), call, graph=whole).recorded()
             known[id(graph)] = (whole, wanted_of(whole), holes(whole))
         whole, wanted, wanting = known[id(graph)]
-        values = filled(wanting, params)
+        own = {name: value for name, value in shared.items() if name in wanting}
+        values = filled(wanting, {**own, **params})
         for name in wanting:
             if name not in values:
                 raise MissingParamError(name)
         found.append(Variant(whole, wanted, values))
+    every = {name for _, _, wanting in known.values() for name in wanting}
+    for name in shared:
+        if name not in every and given.axes:
+            raise UnknownNameError("param", name, every)
     return found

@@ -295,7 +295,7 @@ def test_a_list_of_one_is_a_list(tiny):
 def test_one_position_makes_no_axis(tiny):
     found = tiny.activation_patching(*TEXTS, "output", positions=-1)
     everywhere = tiny.activation_patching(*TEXTS, "output", positions="all")
-    assert isinstance(found, Recovery)
+    assert isinstance(found, Recovery) and found.attrs["at"] == {"position": 5}
     assert dict(found) == pytest.approx(
         {k: everywhere.item(layer=k, position=5) for k in range(6)}, abs=1e-2
     )

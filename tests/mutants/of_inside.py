@@ -65,8 +65,8 @@ MUTANTS = (
     Mutant(
         "operations are listed among the modules",
         "graph/census.py",
-        "return [*order] if not self.inside else [s for s in order if not self.is_inside(s)]",
-        "return [*order]",
+        "return [*self.order] if not self.inside else [*self._listed()[2]]",
+        "return [*self.order]",
         "a trace's activations are its modules'",
         (f"{OPS}::test_names_mean_operations_in_every_call_that_takes_names",),
     ),

@@ -296,7 +296,7 @@ MUTANTS = (
     Mutant(
         "a save in passing is forgotten",
         "record/saves.py",
-        "if id(handle) not in known and handle._node is kept._node:",
+        "if handle is not None and id(handle) not in known and handle._node is kept._node:",
         "if False:",
         "`h.save()` on a line of its own saves `h`",
         ("record/test_saved.py::test_a_handle_that_is_saved_in_passing_is_an_array_too",),

@@ -34,8 +34,8 @@ MUTANTS = (
     Mutant(
         "an edit that differs is not where a run joins",
         "sweep/common.py",
-        "    own |= {site for site in base.writes if site not in row.plan.writes and at(site) < end}\n",
-        "",
+        "    own |= {site for site in base.writes if site not in row.plan.writes",
+        "    own |= {site for site in () if site not in row.plan.writes",
         "a run joins where it first differs from slab 0",
         (f"{GROWING}::test_a_run_that_lacks_what_most_of_the_others_write",),
     ),

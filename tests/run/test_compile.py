@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from gc import get_referents
+from operator import is_
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -378,6 +381,26 @@ def test_a_changed_plain_attribute_of_a_module_is_seen(x):
         with model.trace(x):
             out = model.output.save()
         assert models.same(out, module(x), 1e-5), f"factor {factor}"
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["one after another", "keys of a class"])
+def test_the_collector_tells_a_dict_s_values_and_each_that_changes(shared):
+    """What a module's attributes are compared by: each value once, and nothing else."""
+    one, other = (nn.Linear(2, 2), nn.Linear(2, 2)) if shared else (nn.ReLU(), nn.Embedding(2, 2))
+    for module in (one, other):
+        for number in range(40):  # past the keys that instances of a class share
+            value = object()
+            object.__setattr__(module, f"setting_{number}", value)
+            told = get_referents(vars(one), vars(other))
+            values = [*vars(one).values(), *vars(other).values()]
+            assert len(told) == len(values) and set(map(id, told)) == set(map(id, values))
+        before = get_referents(vars(module))
+        assert all(map(is_, before, get_referents(vars(module))))
+        object.__setattr__(module, "setting_3", object())
+        after = get_referents(vars(module))
+        assert [a is b for a, b in zip(before, after, strict=True)].count(False) == 1
+        object.__delattr__(module, "setting_5")
+        assert len(get_referents(vars(module))) == len(before) - 1
 
 
 def test_zero_and_minus_zero_are_two_inputs(x):

@@ -111,8 +111,9 @@ def test_one_structure_with_other_vectors_is_not_what_all_write_alike(model, vec
 
 @pytest.mark.parametrize("begins_later", [False, True])
 def test_the_last_layer_runs_at_the_positions_that_are_looked_at(model, monkeypatch, begins_later):
-    monkeypatch.setattr(split, "FORWARD", 0 if begins_later else 1000)
-    monkeypatch.setattr("mlxgraph.sweep.schedule.FORWARD", 0)
+    monkeypatch.setattr(split, "FORWARD", 0)
+    if not begins_later:
+        monkeypatch.setattr("mlxgraph.sweep.schedule.starts", lambda *_: [0])
     cells = [(k, p) for k in range(LAYERS) for p in range(2, 12)]
     graphs = [mg.edit(f"layers.{k}", lambda h: h * -0.7, positions=p) for k, p in cells]
     plan = model.sweep_plan(TEXT, graphs, metric=lambda logits: logits[7] - logits[3])
