@@ -59,7 +59,7 @@ def fold(self: M, graph: Graph | HasGraph | None = None, *example: Any, untie: b
         to fold, NotAGraphError, and UnknownSiteError, CountError, ... as running the edits would.
 
     Example:
-        >>> ablated = model.fold(mg.edit("layers.*.mlp", iv.project_out(direction)))
+        >>> ablated = model.fold(mg.edit("layers.*.mlp", iv.project_out(v)))
     """
     model: Any = self
     whole = model.edits if graph is None else model.edits >> graph_of(graph)
