@@ -6,7 +6,7 @@ The arithmetic is numpy's, in float64, on one row for each text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -26,8 +26,8 @@ NOTHING = 1e-7  # of the states' size: a difference that is none
 @at_the_edge
 def steering_vector(
     model: Traceable,
-    positive: Sequence[Any],
-    negative: Sequence[Any],
+    positive: Iterable[Any],
+    negative: Iterable[Any],
     layers: Any = None,
     positions: int | Sequence[int] = -1,
     method: str = "mean",
@@ -66,15 +66,9 @@ def steering_vector(
         >>> v = mg.steering_vector(model, ["I love this"], ["I hate this"], layers=3)
         >>> model.edit(mg.edit("layers.3", iv.add_vector(2.0 * v)))
     """
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise UnknownNameError("method of steering_vector", str(method), METHODS)
-    for name, texts in (("positive", positive), ("negative", negative)):
-        if isinstance(texts, str) or not len(texts):
-            what = "one text" if isinstance(texts, str) else "empty"
-            raise InputError(
-                f"{name} is {what}, and a list of texts is needed.\n"
-                "  Write mg.steering_vector(model, ['I love this'], ['I hate this'])."
-            )
+    positive, negative = _texts("positive", positive), _texts("negative", negative)
     if method == "pca" and len(positive) != len(negative):
         raise InputError(
             f"method='pca' takes pairs, and there are {len(positive)} positive and"
@@ -83,6 +77,8 @@ def steering_vector(
         )
     single = layers is not None and not isinstance(layers, (list, tuple, range, np.ndarray))
     asked = [layers] if single else layers
+    if asked is not None and not len(asked):
+        raise InputError("there are no layers.\n  Write layers=[2, 3], or leave it out for all.")
     both = [*positive, *negative]
     states = batch_get_activations(model, both, asked, positions, batch_size, progress)
     found = {
@@ -90,6 +86,20 @@ def steering_vector(
         for name, value in states.items()
     }
     return next(iter(found.values())) if single and len(found) == 1 else found
+
+
+def _texts(name: str, given: Any) -> list[Any]:
+    """The texts of one side.  Raises: InputError for one text, or none."""
+    if isinstance(given, str) or not isinstance(given, (Iterable, mx.array)):
+        what = "one text" if isinstance(given, str) else f"a {type(given).__name__}"
+    elif len(texts := list(given)):
+        return texts
+    else:
+        what = "empty"
+    raise InputError(
+        f"{name} is {what}, and a list of texts is needed.\n"
+        "  Write mg.steering_vector(model, ['I love this'], ['I hate this'])."
+    )
 
 
 def _key(name: str) -> int | str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import first_array, one_row
+from mlxgraph.analysis.inputs import check_model, first_array, one_row
 from mlxgraph.analysis.writers import check_without, residual_writers
 from mlxgraph.errors import ShapeError
 from mlxgraph.errors.source_line import here
@@ -43,6 +43,7 @@ def directional_ablation(model: Any, directions: mx.array, *, example: Any = Non
     Example:
         >>> ablated = model.edit(mg.directional_ablation(model, v))
     """
+    check_model(model)
     basis = basis_of(operand(directions, "project_out"), "project_out", may_be_empty=False)
     plain = model.without_edits()
     row = mx.arange(1, 9, dtype=mx.int32)[None] if example is None else one_row(plain, example)

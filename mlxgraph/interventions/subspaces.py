@@ -137,6 +137,11 @@ def basis_of(directions: Any, written: str, may_be_empty: bool) -> mx.array:
 
     Raises: InterventionError, ShapeError.
     """
+    if is_handle(directions):
+        raise InterventionError(
+            "directions are needed whose numbers are known, not a param or a value of a block.\n"
+            "  Give arrays, or write iv.project_out(v) at each module."
+        )
     if not isinstance(directions, mx.array) or directions.ndim not in (1, 2):
         shape = getattr(directions, "shape", None)
         shown = "a number" if shape is None else f"an array of shape {tuple(shape)}"

@@ -148,6 +148,9 @@ WRONG = {
     "first token": (dict(positions=0), InputError, "do not differ"),
     "empty": (dict(positive=[]), InputError, "positive is empty"),
     "one text": (dict(negative="I hate this"), InputError, "negative is one text"),
+    "nothing": (dict(positive=None), InputError, "positive is a NoneType"),
+    "no layers": (dict(layers=[]), InputError, "no layers"),
+    "no name": (dict(method=["mean"]), UnknownNameError, "mean"),
     "layer": (dict(layers=9), BoundsError, "0–5"),
     "position": (dict(positions=7), PositionError, ""),
 }

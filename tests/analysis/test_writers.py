@@ -10,7 +10,7 @@ import pytest
 import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.analysis.writers import residual_writers
-from mlxgraph.errors import InterventionError, ShapeError, WritersError
+from mlxgraph.errors import InputError, InterventionError, ShapeError, WritersError
 from tests.folding.helpers import TEXT, TOKENS, UNUSED, apart, built, direction, first, quantised
 
 NEAR = 1e-5
@@ -113,3 +113,7 @@ def test_mistakes_are_told(tiny):
         mg.directional_ablation(tiny, mx.ones(5))
     with pytest.raises(InterventionError, match="zeros"):
         mg.directional_ablation(tiny, mx.zeros(128))
+    with pytest.raises(InterventionError, match="not a param"):
+        mg.directional_ablation(tiny, mg.param("v", shape=(128,)))
+    with pytest.raises(InputError, match="this is a Linear"):
+        mg.directional_ablation(nn.Linear(3, 3), mx.ones(3))
