@@ -152,7 +152,7 @@ WRONG = {
     "no layers": (dict(layers=[]), InputError, "no layers"),
     "no name": (dict(method=["mean"]), UnknownNameError, "mean"),
     "layer": (dict(layers=9), BoundsError, "0–5"),
-    "position": (dict(positions=7), PositionError, ""),
+    "position": (dict(positions=7), PositionError, "7"),
 }
 
 
