@@ -55,7 +55,8 @@ def sweep(
     """Run many variants of an edit on one input, by as few forwards as that takes.
 
     Args:
-        x: as for `trace`; a tuple for a model that takes several inputs.
+        x: as for `trace`; a tuple for a model that takes several inputs.  Each variant begins from
+            it as it was given, a cache among the keywords included, which is left alone.
         graphs: graphs, in a list or by label in a dict; or one graph, with `over`.
         over: values for params of the graph, by name: `{"alpha": [0.0, 1.0]}`; of several, each
             with each, the last one varying fastest.
@@ -73,7 +74,8 @@ def sweep(
     Returns: a Sweep, `r[k]["save name"]`; with `metric` Effects, one number a variant.
     Raises: what a run of each graph raises, before anything runs; SweepStopped (a
         KeyboardInterrupt) where it is interrupted, with what is done; InputError for nothing to
-        run; ScoreError for a metric that gives no number.
+        run; ScoreError for a metric that gives no number; PlanError inside `mx.compile` and
+        `mx.vmap`, where nothing can be computed.
 
     Example:
         >>> g = mg.edit("layers.2.mlp", lambda h: h * mg.param("alpha"))

@@ -188,12 +188,31 @@ def _compared(few: Shared, graphs: Sequence[Graph], together: Sequence[Any], sta
         job = Job(graph, few.call, {}, Options(compile=False))
         alone = execute(few.engine, job, wanted)[0]
         for a, b in zip(leaves(mine), leaves(alone), strict=True):
-            if isinstance(b, ARRAY) and not _alike(a, b[:, start:] if start else b):
+            if isinstance(b, ARRAY) and not alike(a, b[:, start:] if start else b):
                 return "what rows give together is not what each gives alone"
     return ""
 
 
-def _alike(one: Any, other: mx.array) -> bool:
+def agrees(shared: Shared, kind: tuple, tried: Callable[[], bool]) -> bool:
+    """Whether a run of a batch was what it is alone; asked once for each kind of batch, on this
+    call: more rows or more positions than were tried before may go another way."""
+    runner = shared.runner
+    key = ("shape", kind, shared.call.key, runner.root.training)
+    known = runner.certain.get(key)
+    if known is None or not runner.tree.are_weights(known[1]):
+        seen = runner.tree.seen_now()
+        known = runner.certain.put(key, (tried(), seen))
+    return bool(known[0])
+
+
+def all_alike(mine: Any, alone: Any) -> bool:
+    """Whether two nests of arrays hold the same numbers, but for what kernels differ by."""
+    pairs = zip(leaves(mine), leaves(alone), strict=True)
+    return all(alike(one, other) for one, other in pairs if isinstance(other, ARRAY))
+
+
+def alike(one: Any, other: mx.array) -> bool:
+    """Whether two arrays hold the same numbers, but for what kernels differ by."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     noise = NOISE.get(other.dtype, ROUGH)

@@ -28,7 +28,13 @@ from mlxgraph.run.grown import NEVER, run_grown
 from mlxgraph.run.prefix import why_no_prefix
 from mlxgraph.run.pushdown import Cut
 from mlxgraph.run.slabs import repeated
-from mlxgraph.sweep.certain import why_not_batched, why_not_grown, why_not_grown_later
+from mlxgraph.sweep.certain import (
+    agrees,
+    all_alike,
+    why_not_batched,
+    why_not_grown,
+    why_not_grown_later,
+)
 from mlxgraph.sweep.common import Common, common_to, joining
 from mlxgraph.sweep.cost import Costs, Work, memory_for_a_forward
 from mlxgraph.sweep.explained import Forward, Told, forward_of, prefix_forward
@@ -262,7 +268,7 @@ class Schedule:
                 found = self._together(group, chunk)
             except Exception:  # one by one each says for itself what is wrong, if something is
                 found = None
-            if found is not None:
+            if found is not None and self._agrees(group, chunk, found):
                 for number, values in zip(chunk, found, strict=True):
                     self.values[number] = values
                 work = self._work(group, chunk)
@@ -270,6 +276,16 @@ class Schedule:
                 return
         for number in chunk:
             self.values[number] = self._alone(self.variants[number])
+
+    def _agrees(self, group: Group, chunk: list[int], found: list[list[Any]]) -> bool:
+        """Whether the first of a batch is what it is alone, tried once for each kind of batch."""
+        functions = self._opaque_in(chunk)
+        at = next((k for k, number in enumerate(chunk) if number not in functions), None)
+        if at is None:
+            return True
+        kind = group.way, group.start > 0, group.cut, len(chunk).bit_length()
+        variant = self.variants[chunk[at]]
+        return agrees(self.shared, kind, lambda: all_alike(found[at], self._alone(variant)))
 
     def _together(self, group: Group, chunk: list[int]) -> list[list[Any]]:
         shared = self.shared

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 GROWING = "sweep/test_growing.py"
+STALE = "sweep/test_never_stale.py"
 
 MUTANTS = (
     Mutant(
@@ -50,9 +51,25 @@ MUTANTS = (
     Mutant(
         "rows are taken for independent",
         "sweep/certain.py",
-        "            if isinstance(b, ARRAY) and not _alike(a, b[:, start:] if start else b):\n",
-        "            if False and isinstance(b, ARRAY) and not _alike(a, b):\n",
+        "            if isinstance(b, ARRAY) and not alike(a, b[:, start:] if start else b):\n",
+        "            if False and isinstance(b, ARRAY) and not alike(a, b):\n",
         "what differs is not shared",
         (f"{GROWING}::test_rows_that_depend_on_each_other_run_one_by_one",),
+    ),
+    Mutant(
+        "a larger batch is taken for what a small one was",
+        "sweep/certain.py",
+        "        known = runner.certain.put(key, (tried(), seen))\n",
+        "        known = runner.certain.put(key, (True, seen))\n",
+        "what differs is not shared",
+        (f"{STALE}::test_rows_that_mix_only_in_larger_forwards_are_seen",),
+    ),
+    Mutant(
+        "what is certain stays so when weights change",
+        "sweep/certain.py",
+        "    if known is None or not runner.tree.are_weights(known[1]):  # those of 0 mix nothing\n",
+        "    if known is None:\n",
+        "what differs is not shared",
+        (f"{STALE}::test_rows_that_begin_to_mix_are_seen",),
     ),
 )

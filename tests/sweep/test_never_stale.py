@@ -68,6 +68,39 @@ def test_rows_that_begin_to_mix_are_seen():
     assert furthest(after, before) > 100
 
 
+class Sometimes(nn.Module):
+    """Mixes rows where there are many of them, or many positions."""
+
+    def __init__(self, rows, positions):
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, 6)
+        self.layers = [nn.Linear(6, 6) for _ in range(3)]
+        self.rows, self.positions = rows, positions
+
+    def __call__(self, ids):
+        x = self.embed(ids)
+        for layer in self.layers:
+            x = layer(x)
+            if x.shape[0] > self.rows or x.shape[1] > self.positions:
+                x = x + x.mean(axis=0, keepdims=True)
+        return x
+
+
+@pytest.mark.parametrize("limits", [(4, 100), (100, 8)], ids=["many rows", "many positions"])
+def test_rows_that_mix_only_in_larger_forwards_are_seen(limits):
+    """What is certain was tried on a few rows and a few tokens."""
+    mx.random.seed(2)
+    module = Sometimes(*limits)
+    mx.eval(module.parameters())
+    model = mg.InterpretableModel(module)
+    graphs = graphs_of(model, X, 3) * 4
+    want = loop(model, X, graphs)
+    assert furthest(model.sweep(X, graphs), want) < 1
+    assert furthest(model.sweep(X[:, :6], graphs, batch_size=2), loop(model, X[:, :6], graphs)) < 1
+    both = module(mx.concatenate([X, X[:, ::-1]] * 3))
+    assert off(both[:1], module(X)) > 1e-2
+
+
 class Looking(nn.Module):
     """Token ids in; each position may look at all others, as an encoder does."""
 
