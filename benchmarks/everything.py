@@ -32,6 +32,7 @@ SCRIPTS = (
     "last_layer",
     "prefix",
     "generation",
+    "folding",
     "rooms",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants import (
+    of_folding,
     of_graph,
     of_inside,
     of_keys,
@@ -16,6 +17,7 @@ from tests.mutants import (
 from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
+    *of_folding.MUTANTS,
     *of_graph.MUTANTS,
     *of_inside.MUTANTS,
     *of_keys.MUTANTS,
