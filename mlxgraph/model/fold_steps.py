@@ -61,7 +61,10 @@ def _steps(plain: Any, edits: Graph, inputs: tuple, modules: set[str]) -> Iterat
 
 def _of_reads(name: str, where: str) -> FoldError:
     return FoldError(
-        name, "it saves a value, and a weight keeps none", "Leave mg.read and .save() out.", where
+        name,
+        "it saves a value, and a weight keeps none",
+        "Leave mg.read and .save() out, or write g.replace(saves=()) for the writes of a trace.",
+        where,
     )
 
 

@@ -138,6 +138,10 @@ def test_edits_that_stay_and_those_of_a_block_fold_too(tiny):
     assert apart(edited.fold(more)(TEXT), edited.edit(more)(TEXT)) < FLOAT
     with tiny.trace(TEXT) as trace:
         tiny.layers[1].mlp.output = tiny.layers[1].mlp.output * 2
+        tiny.output.save()
+    with pytest.raises(FoldError, match=r"g.replace\(saves=\(\)\)"):
+        tiny.fold(trace)
+    trace = trace.graph.replace(saves=())
     assert apart(tiny.fold(trace)(TEXT), tiny.edit(trace)(TEXT)) < FLOAT
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import mlx.core as mx
@@ -110,6 +111,16 @@ def test_a_config_of_ones_own(tmp_path, tiny):
     mg.InterpretableModel(tiny.module, tiny.tokenizer).save(tmp_path / "new", config=config)
     assert json.loads((tmp_path / "new" / "config.json").read_text())["by"] == "me"
     assert mx.array_equal(mg.InterpretableModel(str(tmp_path / "new"))(TEXT), tiny(TEXT))
+
+
+def test_a_copy_is_saved_as_the_model_is(tmp_path, tiny):
+    twin = copy.deepcopy(tiny)
+    twin.save(tmp_path / "twin")
+    tiny.save(tmp_path / "own")
+    one, other = ((tmp_path / name / "config.json").read_text() for name in ("twin", "own"))
+    assert one == other
+    assert json.loads(one)["eos_token_id"] == 1  # which the module's own args do not say
+    assert mx.array_equal(mg.InterpretableModel(str(tmp_path / "twin"))(TEXT), tiny(TEXT))
 
 
 def test_a_failure_leaves_no_folder(tmp_path, tiny, monkeypatch):
