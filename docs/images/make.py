@@ -117,6 +117,46 @@ def steering_layers(model: mg.InterpretableModel) -> None:
     figure.savefig(FOLDER / "steering_layers.png", dpi=120)
 
 
+def attribution(model: mg.InterpretableModel) -> None:
+    """The exact sweep, attribution patching and integrated gradients, each cell of each."""
+    texts = "The capital of France is", "The capital of England is"
+    answers = {"metric": "logit_diff", "targets": (" Paris", " London")}
+    ways = {
+        "activation patching": model.activation_patching(
+            *texts, "attn", positions="all", **answers
+        ),
+        "attribution patching": model.attribution_patching(*texts, "attn", **answers),
+        "integrated gradients": model.integrated_gradients(
+            *texts, "attn", path="inputs", **answers
+        ),
+    }
+    exact = ways["activation patching"]
+    joined = mg.Effects(
+        mx.stack([mx.array(one.values) for one in ways.values()]),
+        {"method": list(ways), **exact.axes},
+        coords=exact.coords,
+        name="recovery",
+        unit="%",
+        attrs={"title": "What each layer's attention brings back, by three methods"},
+    )
+    joined.plot().savefig(FOLDER / "attribution_patching.png", dpi=120)
+
+
+def direct_logits(model: mg.InterpretableModel) -> None:
+    """What components and heads write onto a logit, and which heads compose."""
+    asked = ("The capital of France is", " Paris", " London")
+    parts = model.direct_logit_attribution(*asked)
+    heads = model.direct_logit_attribution(*asked, by="head")
+    scores = model.composition_scores("k").sel(sender_layer=2, receiver_layer=3)
+    pictures = {
+        "direct_logits": parts.plot(figsize=(10, 4)),
+        "direct_logits_heads": heads.plot(),
+        "composition": scores.plot(centre=None),
+    }
+    for name, figure in pictures.items():
+        figure.savefig(FOLDER / f"{name}.png", dpi=100)
+
+
 def main() -> None:
     """Draw them all."""
     matplotlib.use("Agg")
@@ -139,6 +179,8 @@ def main() -> None:
     attention(model)
     maps(model)
     steering_layers(model)
+    attribution(model)
+    direct_logits(model)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlxgraph.analysis import effects_file, effects_plot, effects_tables, effects_text
+from mlxgraph.analysis import effects_file, effects_plot, effects_tables, effects_text, effects_top
 from mlxgraph.analysis.effects_values import Fixed, FixedOfDict, numbers_of
 from mlxgraph.analysis.labels import (
     Label,
@@ -223,6 +223,14 @@ class Effects:
     def argmin(self) -> dict[str, Label]:
         """The labels of the smallest number, as `argmax`."""
         return self._where(np.nanargmin)
+
+    def top(self, k: int = 10) -> Effects:
+        """The k cells whose numbers are farthest from 0, that first, along one axis "cell".
+
+        Printed, it is a list.  NaN is left out.  Raises: InputError.
+        """
+        numbers, axes, coords = effects_top.top_cells(self, k)
+        return self._like(numbers, axes, self._attrs, coords)
 
     def _where(self, argument: Any) -> dict[str, Label]:
         numbers = np.array(self._array)

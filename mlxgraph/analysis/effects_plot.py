@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mlxgraph.analysis.effects_top import CELL
 from mlxgraph.errors import InputError, UnknownLabelError, UnknownNameError
 from mlxgraph.plot.curves import bars, lines
 from mlxgraph.plot.heat import heatmap
@@ -71,6 +72,8 @@ def _says(e: Any) -> str:
 
 def _along(e: Any, axis: str) -> tuple[str, tuple[Any, ...]]:
     """What is written along an axis: its tokens, or other texts that it has, else its labels."""
+    if axis == CELL:  # its coords say a part of what its labels do
+        return axis, e.axes[axis]
     texts = [
         (name, labels)
         for name, (of, labels) in e.coords.items()

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from mlxgraph.analysis.effects_top import CELL
+
 _MOST_ROWS, _MOST_COLUMNS, _MOST_TABLES = 16, 16, 4
+_MOST_LINES = 40  # of a list of cells
 _WIDEST = 24  # characters of a text in the line
 _RED, _BLUE = "214,96,77", "67,147,195"
 _CELL = "padding:1px 6px;text-align:right"
@@ -31,11 +34,21 @@ def line(e: Any) -> str:
         return f"{head}{number(float(e))}{at and f' ({at})'}"
     if missing == numbers.size:
         return f"{head}{sizes}{at and f' at {at}'}, all NaN"
+    if e.dims == (CELL,):
+        return "\n".join([f"{head}{sizes}{at and f' ({at})'}", *_listed(e, numbers)])
     best = e.argmax()
     for name, (axis, of) in e.coords.items():
         best[name] = of[e.axes[axis].index(best[axis])]
     said = f"largest {number(e.max())} at {_at(best)}"
     return f"{head}{sizes}{at and f' ({at})'}, {said}" + (missing and f", {missing} NaN" or "")
+
+
+def _listed(e: Any, numbers: Any) -> list[str]:
+    """A line for each cell: what it is, and its number."""
+    shown, rest = e.axes[CELL][:_MOST_LINES], len(numbers) - _MOST_LINES
+    wide, digits = max(map(len, shown)), [number(float(value)) for value in numbers]
+    lines = [f"  {name:<{wide}}  {n:>8}" for name, n in zip(shown, digits, strict=False)]
+    return lines + ([f"  ... and {rest} more"] if rest > 0 else [])
 
 
 def number(value: float) -> str:
@@ -63,7 +76,7 @@ def _short(label: Any) -> str:
 
 def table(e: Any) -> str:
     """A small table: the last two axes down and across, one for each label of those before."""
-    caption = f"<p>{escape(line(e))}</p>"
+    caption = f"<p>{escape(line(e).splitlines()[0])}</p>"
     if not e.dims:
         return caption
     numbers = np.asarray(e)

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.analysis.cells import Cell, Grid, Recorder, part
+from mlxgraph.analysis.cells import Cell, Grid, Recorder, Span, part
 from mlxgraph.analysis.components import Place, places_of
 from mlxgraph.analysis.inputs import choose_layers, first_array, holds_tokens
 from mlxgraph.analysis.questions import Chosen, Match, components_in
@@ -78,6 +78,13 @@ def patch_graph(
     recorder: Recorder, cell: Cell, kept: Mapping[tuple[str, int], mx.array], match: Match
 ) -> Any:
     """The graph of one cell: what a run of another text had there, put in place."""
+    return recorder.put(cell.place, *taken_of(cell, kept, match))
+
+
+def taken_of(
+    cell: Cell, kept: Mapping[tuple[str, int], mx.array], match: Match
+) -> tuple[tuple[Span, ...], mx.array]:
+    """What a run of another text had in a cell, and where in the text that runs it belongs."""
     place = cell.place
     same = match.length == match.other
     every = (None, None) if same else (match.start, match.stop)
@@ -85,7 +92,7 @@ def patch_graph(
     value = kept[place.component, place.layer][part(cell.spans(every, match.shift))]
     if not same and len(place.positions) > 1:
         value = _keys_moved(value, place, match)
-    return recorder.put(place, spans, value)
+    return spans, value
 
 
 def _keys_moved(value: mx.array, place: Place, match: Match) -> mx.array:

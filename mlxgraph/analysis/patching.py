@@ -8,67 +8,20 @@ sweep, whose runs share what comes before their patch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import mlx.core as mx
-import numpy as np
 
-from mlxgraph.analysis.cells import Grid, Recorder, Stopped
+from mlxgraph.analysis.cells import Recorder, Stopped
 from mlxgraph.analysis.effects import Effects
-from mlxgraph.analysis.inputs import one_row
-from mlxgraph.analysis.map_runs import (
-    check_apart,
-    check_axes,
-    in_percent,
-    kept_of,
-    last_logits,
-    patch_graph,
-    placed,
-    tokens_along,
-)
+from mlxgraph.analysis.map_runs import check_apart, in_percent, kept_of, last_logits, patch_graph
 from mlxgraph.analysis.metrics import Metric
-from mlxgraph.analysis.questions import (
-    chosen_heads,
-    chosen_positions,
-    grid_of,
-    matched,
-    number_of,
-    scoring,
-    several_texts,
-)
+from mlxgraph.analysis.pairs import Asked, Outcome, Pair, StoppedPair, answered
+from mlxgraph.analysis.questions import number_of
+from mlxgraph.analysis.recovery import Recovery
 from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError
 from mlxgraph.plot.figures import show
-from mlxgraph.plot.recovery import recovery_bars
-
-DENOISE, NOISE = "denoise", "noise"
-
-
-class Recovery(Effects, dict):  # type: ignore[misc]  # a dict, which has no hash
-    """Effects by layer alone, which are a dict too: `{layer: recovery in percent}`.
-
-    Attributes:
-        component: what was patched.
-        baseline: the distance between the corrupted and the clean run; of a score, the difference.
-        figure: the matplotlib figure, if `plot=True` asked for one.
-    """
-
-    def __init__(self, found: Mapping[int, float], component: str, baseline: float, **fields: Any):
-        layers = list(found)
-        Effects.__init__(self, [found[k] for k in layers], {"layer": layers}, **fields)
-        dict.__init__(self, found)
-        self.component = component
-        self.baseline = baseline
-        self.figure: Any = None
-
-    def plot(  # type: ignore[override]  # as the reference documents have it
-        self, figsize: tuple[float, float] = (12, 8), cmap: str = "RdBu_r"
-    ) -> Any:
-        """The bar chart of recovery by layer.  Returns: a matplotlib Figure."""
-        if self.unit != "%":
-            return Effects.plot(self, figsize, cmap)
-        return recovery_bars(self, self.component, figsize, cmap)
 
 
 @overload
@@ -197,26 +150,14 @@ def activation_patching(
         ...     metric="logit_diff", targets=(" Paris", " Rome"),
         ... )
     """
-    if direction not in (DENOISE, NOISE):
-        raise InputError(
-            f"there is no direction {direction!r:.40}.\n  Write direction='denoise' to run the"
-            " corrupted text with clean values, or direction='noise' for the other way round."
-        )
-    score = scoring(model, metric, targets if not _is_nested(targets) else targets[0])
-    pairs, is_list = _pairs(model, clean_text, corrupted_text)
-    scores = _scores(model, metric, targets, score, len(pairs))
-    asked = _Asked(component, layers, positions, heads, align, direction, normalize)
+    asked = Asked(component, layers, positions, heads, align, direction, normalize)
     options = {"batch_size": batch_size, "memory_limit": memory_limit, "progress": progress}
-    found = []
-    for number, ((clean, corrupted), one) in enumerate(zip(pairs, scores, strict=True)):
-        try:
-            found.append(_of_a_pair(model, clean, corrupted, asked, one, options))
-        except _StoppedPair as stopped:
-            found.append(stopped.outcome)
-            told = _result(model, found, asked, one, pairs, is_list and not average, number + 1)
-            stopped.error.result = told
-            raise stopped.error from None
-    result = _result(model, found, asked, score, pairs, is_list and not average, len(pairs))
+
+    def one(pair: Pair, score: Score) -> Outcome:
+        return _of_a_pair(model, pair, score, normalize, options)
+
+    texts = clean_text, corrupted_text
+    result = answered(model, texts, asked, metric, targets, average, one)
     if plot:
         drawn = result.plot(figsize, cmap) if isinstance(result, Recovery) else result.plot()
         if isinstance(result, Recovery):
@@ -225,85 +166,10 @@ def activation_patching(
     return result
 
 
-class _Asked(NamedTuple):
-    component: Any
-    layers: Any
-    positions: Any
-    heads: Any
-    align: Any
-    direction: str
-    normalize: bool
-
-
-class _Outcome(NamedTuple):
-    """What one pair gives.  Attributes: clean, corrupted: their scores."""
-
-    grid: Grid
-    table: np.ndarray
-    clean: float
-    corrupted: float
-
-
-class _StoppedPair(Exception):  # noqa: N818 - within this page
-    def __init__(self, error: Any, outcome: _Outcome):
-        self.error, self.outcome = error, outcome
-
-
-def _pairs(
-    model: Traceable, clean: Any, corrupted: Any
-) -> tuple[list[tuple[mx.array, mx.array]], bool]:
-    """The rows of each pair, and whether a list of pairs was given."""
-    if not several_texts(clean) and not several_texts(corrupted):
-        return [(one_row(model, clean), one_row(model, corrupted))], False
-    texts = [list(given) if several_texts(given) else [given] for given in (clean, corrupted)]
-    if len(texts[0]) != len(texts[1]):
-        raise InputError(
-            f"there are {len(texts[0])} clean texts and {len(texts[1])} corrupted ones.\n"
-            "  Give a corrupted text for each clean one."
-        )
-    return [
-        (one_row(model, one), one_row(model, other)) for one, other in zip(*texts, strict=True)
-    ], True
-
-
-def _is_nested(targets: Any) -> bool:
-    return (
-        isinstance(targets, (list, tuple))
-        and bool(targets)
-        and all(isinstance(one, (list, tuple)) for one in targets)
-    )
-
-
-def _scores(model: Traceable, metric: Any, targets: Any, score: Score, count: int) -> list[Score]:
-    """The score of each pair.  Targets may be one pair of tokens, or one for each pair of texts."""
-    if not _is_nested(targets):
-        return [score] * count
-    if len(targets) != count:
-        raise InputError(
-            f"there are {len(targets)} pairs of targets for {count} pairs of texts.\n"
-            "  Give one pair of targets, or one for each."
-        )
-    return [scoring(model, metric, one) for one in targets]
-
-
 def _of_a_pair(
-    model: Traceable,
-    clean: mx.array,
-    corrupted: mx.array,
-    asked: _Asked,
-    score: Score,
-    options: Mapping[str, Any],
-) -> _Outcome:
-    denoise = asked.direction == DENOISE
-    run, other = (corrupted, clean) if denoise else (clean, corrupted)
-    match = matched(run, other, asked.align, denoise)
-    places, layers = placed(model, run, asked.component, asked.layers)
-    positions = chosen_positions(
-        asked.positions, match, f"the {'corrupted' if denoise else 'clean'} text"
-    )
-    heads = chosen_heads(asked.heads, places)
-    grid = grid_of(asked.component, [*places], layers, positions, heads)
-    check_axes(places, positions, match)
+    model: Traceable, pair: Pair, score: Score, normalize: bool, options: Mapping[str, Any]
+) -> Outcome:
+    run, other, denoise, match, places, grid = pair
     kept, logits = kept_of(model, other, places)
     dtype, logits = logits.dtype, logits.astype(mx.float32)
     best = logits if denoise else last_logits(model, run)
@@ -331,55 +197,10 @@ def _of_a_pair(
         "corrupted": number_of(score, worst, best),
     }
     table = grid.table(cells, numbers[:-1])
-    if asked.normalize:
+    if normalize:
         check_apart(clean_logits, worst, dtype, score.name)
         table = in_percent(table, ends["clean"], ends["corrupted"], score.name)
-    outcome = _Outcome(grid, table, **ends)
+    outcome = Outcome(grid, table, ends["clean"], ends["corrupted"])
     if stopped is not None:
-        raise _StoppedPair(stopped, outcome)
+        raise StoppedPair(stopped, outcome)
     return outcome
-
-
-def _result(
-    model: Traceable,
-    found: list[_Outcome],
-    asked: _Asked,
-    score: Score,
-    pairs: list[tuple[mx.array, mx.array]],
-    keep_pairs: bool,
-    count: int,
-) -> Effects:
-    grid = found[0].grid
-    if any(one.grid.axes != grid.axes for one in found):
-        raise InputError(
-            "the pairs have other positions, for their texts are of different lengths.\n"
-            "  Write positions=-1, or another number that all of them count alike; or a loop."
-        )
-    runs = [clean if asked.direction == NOISE else corrupted for clean, corrupted in pairs]
-    axes = {**({"pair": range(count)} if keep_pairs else {}), **grid.axes}
-    table = np.stack([one.table for one in found])
-    table = table if keep_pairs else table.mean(axis=0)
-    clean, corrupted = (
-        float(np.mean([getattr(one, name) for one in found])) for name in ("clean", "corrupted")
-    )
-    fields: dict[str, Any] = {
-        "name": "recovery" if asked.normalize else score.name,
-        "unit": "%" if asked.normalize else "",
-        "attrs": {
-            "metric": score.name,
-            "direction": asked.direction,
-            "clean": clean,
-            "corrupted": corrupted,
-        },
-    }
-    coords = tokens_along(model, runs, grid)
-    component = asked.component if isinstance(asked.component, str) else ""
-    if component:
-        fields["attrs"]["component"] = component
-    if at := grid.fixed if all(one.grid.fixed == grid.fixed for one in found) else {}:
-        fields["attrs"]["at"] = at
-    if tuple(axes) == ("layer",):
-        by_layer = dict(zip(grid.layers, table.tolist(), strict=True))
-        return Recovery(by_layer, component or "block", abs(clean - corrupted), **fields)
-    fields["attrs"]["title"] = f"Activation patching{f' of {component}' if component else ''}"
-    return Effects(table, axes, coords=coords, **fields)

@@ -59,6 +59,8 @@ class TraceLike(Protocol):
     @property
     def graph(self) -> Any: ...
 
+    def grad(self, loss: Any, at: Any) -> Any: ...
+
 
 class Traceable(Protocol):
     """A model that can be traced."""

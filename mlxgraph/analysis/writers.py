@@ -1,162 +1,232 @@
-"""What writes to the residual stream: the modules whose outputs sum to it, found by the sum itself.
+"""What a model's layers write to the residual stream: found in a run, and checked there.
 
-The first layer's input is the sum of some modules' outputs (an embedding, or a norm after it; the
-tokens' and the positions' embeddings), and a layer's output less its input is that of some modules
-in it, each by its own number.  Least squares on one text say which; where nothing makes the sum up
-to rounding, that is an error.
+A layer's output is its input plus what some of its own modules gave: attention and the MLP, or the
+norms after them.  Which these are nothing says but the numbers: those whose sum is what the layer
+added, at every position that is looked at, up to the rounding of the additions.
 
-In: a model without edits, a text.  Out: names of modules, in the order of the layers.
-Never: goes by names.
+In: a run's values.  Out: the writers of each layer.  Raises where a layer is no such sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from mlxgraph.analysis.inputs import arrays_in, first_array
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import NeverCalledError, WritersError
+from mlxgraph.errors import DecompositionError, NeverCalledError, UnknownSiteError
 
-NEAR, NEAR_IN_HALF = 1e-3, 2e-2  # of the sum's size: what rounding leaves
-LITTLE = 0.05  # of the largest factor: one that is none
+MOST_WRITERS = 3  # of one layer
+ROUNDINGS = 4  # half steps of the dtype that an addition may be off by, relative to what is added
+ATTENTION, MLP = "attn", "mlp"
+_ORDER = {ATTENTION: 0, MLP: 2}
 
 
-def residual_writers(model: Traceable, row: mx.array) -> list[str]:
-    """The modules that write to the residual stream of a model without edits.
+class Called(NamedTuple):
+    """What a module was given first and what it gave, (positions, width) each; `given` is None
+    where it is no states, or was not asked for."""
 
-    Args: row: a text, or what else the model takes.
-    Raises: WritersError where it is not certain, LayersError.
+    given: Any
+    made: Any
+
+
+class Block(NamedTuple):
+    """One layer in a run.
+
+    Attributes:
+        path: the module; known: `"attn"` and `"mlp"` by the paths of what goes by these names;
+            inside: its own modules that were called on states, by path.
+        step: how far apart neighbouring numbers of its dtype are, relative to them.
     """
-    blocks = [layer.path for layer in model.layers]  # type: ignore[attr-defined]
-    with model.trace(row) as trace:
-        called = _called(model, trace.activations)
-        given: dict[str, Any] = {}
-        made: dict[str, Any] = {}
-        for block in blocks:
-            try:
-                handle = model[block]
-                given[block] = next(_given(handle.inputs), None)
-                made[block] = first_array(handle.output)
-            except NeverCalledError:
-                raise WritersError(block, "the forward never calls it") from None
-            for value in (given[block], made[block]):
-                if not isinstance(value, mx.array):
-                    raise WritersError(block, "it does not take and give arrays")
-        stream = made[blocks[-1]]
-        before = [n for n in _outermost(called, "", blocks) if _fits(model, n, stream)]
-        inside = {
-            block: [n for n in _outermost(called, block, ()) if _fits(model, n, stream)]
-            for block in blocks
-        }
-        values = {
-            name: first_array(model[name].output).save()
-            for name in dict.fromkeys([*before, *(n for names in inside.values() for n in names)])
-        }
-        given = {block: value.save() for block, value in given.items()}
-        made = {block: value.save() for block, value in made.items()}
-    found = _summed(given[blocks[0]], before, values, f"the input of {blocks[0]}")
-    for number, block in enumerate(blocks):
-        if made[block].shape != given[block].shape:
-            raise WritersError(block, f"it takes {given[block].shape}, gives {made[block].shape}")
-        found += _summed(made[block], inside[block], values, block, given[block])
-        following = blocks[number + 1 : number + 2]
-        if following and not _same(given[following[0]], made[block]):
-            raise WritersError(following[0], f"it is not given what {block} gives")
+
+    number: int
+    path: str
+    stream: Called
+    known: dict[str, str]
+    inside: dict[str, Called]
+    step: float
+
+
+class Writer(NamedTuple):
+    """A module whose output a layer adds to the stream.
+
+    Attributes:
+        label: `"layers.3.attn"`; kind: `"attn"`, `"mlp"`, or the module's own name.
+        path: the module; source: the one whose output it norms, or the same.
+        value: (positions, width), float32.
+    """
+
+    label: str
+    layer: int
+    kind: str
+    path: str
+    source: str
+    value: np.ndarray
+
+
+# -- the tree --------------------------------------------------------------------------------------
+
+
+def children(model: Traceable) -> dict[str, list[str]]:
+    """The paths of the modules that each module itself holds, lists and dicts of them looked
+    through."""
+    paths = [path for path, _ in model.named_modules()]
+    there, found = set(paths), dict[str, list[str]]()
+    for path in paths:
+        above = path.rpartition(".")[0]
+        while above and above not in there:
+            above = above.rpartition(".")[0]
+        found.setdefault(above, []).append(path)
     return found
 
 
-def _given(inputs: Any) -> Iterator[Any]:
-    """The arrays that a module is called with, those without a name first."""
-    args, kwargs = inputs
-    yield from arrays_in(args)
-    yield from arrays_in(kwargs)
+def below(tree: Mapping[str, list[str]], path: str) -> Iterator[str]:
+    """A module and all that it holds."""
+    yield path
+    for child in tree.get(path, ()):
+        if child != path:
+            yield from below(tree, child)
 
 
-def _called(model: Traceable, activations: Iterable[str]) -> list[str]:
-    """The modules that the forward calls."""
-    modules = {path for path, _ in model.named_modules()}
-    paths = (model[name].path for name in activations)
-    return [path for path in dict.fromkeys(paths) if path in modules]
+# -- in a block ------------------------------------------------------------------------------------
 
 
-def _outermost(called: Sequence[str], block: str, without: Sequence[str]) -> list[str]:
-    """The called modules in a block, or outside of all blocks, that are in no called one there."""
-    within = [
-        name
-        for name in called
-        if name
-        and (name.startswith(f"{block}.") if block else True)
-        and not any(name == b or name.startswith(f"{b}.") for b in without)
-        and not any(b.startswith(f"{name}.") for b in without)
-    ]
-    return [n for n in within if not any(n.startswith(f"{other}.") for other in within)]
+def states_of(
+    model: Traceable, path: str, index: Any, shape: Sequence[int], with_given: bool = True
+) -> Called | None:
+    """What a module is given and gives at some positions, saved; None where it is not called, or
+    does not give states of this shape."""
+    try:
+        handle = model[path]
+        made = first_array(handle.output)
+        if not isinstance(made, mx.array) or tuple(made.shape) != tuple(shape):
+            return None
+        given = next(arrays_in(handle.inputs), None) if with_given else None
+    except (NeverCalledError, UnknownSiteError):
+        return None
+    of_states = isinstance(given, mx.array) and given.shape[:-1] == made.shape[:-1]
+    return Called(at(given, index).save() if of_states else None, at(made, index).save())  # type: ignore
 
 
-def _fits(model: Traceable, name: str, stream: Any) -> bool:
-    """Whether what a module gives may be added to the stream."""
-    value = first_array(model[name].output)
-    if not isinstance(value, mx.array) or not mx.issubdtype(value.dtype, mx.floating):
-        return False
-    shapes = zip(reversed(value.shape), reversed(stream.shape), strict=False)
-    fits = value.ndim <= stream.ndim and all(own in (1, size) for own, size in shapes)
-    return fits and value.ndim > 0 and value.shape[-1] == stream.shape[-1]
+def at(value: Any, index: Any) -> Any:
+    """A value (1, length, width) at some positions."""
+    return value[0, index]
 
 
-def _floats(value: mx.array) -> np.ndarray:
-    return np.array(value.astype(mx.float32)).astype(np.float64)
+def block_of(
+    model: Traceable, number: int, index: Any, own: Mapping[str, bool], known: dict[str, str]
+) -> Block:
+    """What a layer and its own modules are given and give, saved.
 
-
-def _same(one: mx.array, other: mx.array) -> bool:
-    return one.shape == other.shape and bool(mx.array_equal(one, other).item())
-
-
-def _summed(
-    whole: mx.array,
-    names: Sequence[str],
-    values: dict[str, mx.array],
-    where: str,
-    less: mx.array | None = None,
-) -> list[str]:
-    """Those modules whose outputs, each by its own number, sum to a value (less another)."""
-    total = _floats(whole)
-    size = np.linalg.norm(total)
-    if less is not None:
-        total = total - _floats(less)
-    columns: dict[str, np.ndarray] = {}
-    for name in names:  # what only passes another's value on is no writer of its own
-        column = np.broadcast_to(_floats(values[name]), total.shape).reshape(-1)
-        if np.any(column) and not any(np.array_equal(column, c) for c in columns.values()):
-            columns[name] = column
-    if not columns:
-        raise WritersError(where, "no module gives a value of its shape")
-    table = np.stack([*columns.values()], axis=1)
-    factors, *_ = np.linalg.lstsq(table, total.reshape(-1), rcond=None)
-    kept = np.abs(factors) > LITTLE * np.abs(factors).max()
-    factors, *_ = np.linalg.lstsq(table[:, kept], total.reshape(-1), rcond=None)
-    left = np.linalg.norm(total.reshape(-1) - table[:, kept] @ factors)
-    near = NEAR if whole.dtype in (mx.float32, mx.float64) else NEAR_IN_HALF
-    if left > near * size:
-        raise WritersError(where, f"no sum of what modules give makes it ({', '.join(columns)})")
-    return [name for name, is_kept in zip(columns, kept, strict=True) if is_kept]
-
-
-def check_without(model: Traceable, row: mx.array, basis: mx.array) -> None:
-    """Raise WritersError where an edited model's stream still has something along directions.
-
-    Args: model: with the edits; basis: orthonormal rows.
+    Args: own: the modules to look at, and whether at what they are given too.
+    Raises: DecompositionError for a layer that does not take and give one stream.
     """
-    with model.trace(row):
-        streams = {
-            layer.path: first_array(layer.output).save()
-            for layer in model.layers  # type: ignore[attr-defined]
-        }
-    for path, stream in streams.items():
-        wide = stream.astype(mx.float32)
-        along, size = mx.linalg.norm(wide @ basis.T), mx.linalg.norm(wide)
-        near = NEAR if stream.dtype in (mx.float32, mx.float64) else NEAR_IN_HALF
-        if not (along <= near * size).item():
-            raise WritersError(path, "it has something along the direction after all of them")
+    path = model.layers[number].path
+    try:
+        made = first_array(model[path].output)
+    except NeverCalledError as error:
+        raise DecompositionError(f"{path} is never called by itself") from error
+    shape = tuple(made.shape)
+    stream = states_of(model, path, index, shape) if len(shape) == 3 else None
+    if stream is None or stream.given is None:
+        raise DecompositionError(f"{path} does not take one stream and give one")
+    found = {name: states_of(model, name, index, shape, given) for name, given in own.items()}
+    inside = {name: called for name, called in found.items() if called is not None}
+    return Block(number, path, stream, known, inside, step_of(made.dtype))
+
+
+def own_modules(
+    model: Traceable, tree: Mapping[str, list[str]], path: str
+) -> tuple[dict[str, bool], dict[str, str]]:
+    """A layer's own modules that are called, and what goes by the names of attention and MLP."""
+    names = [name for child in tree.get(path, ()) for name in _called_in(model, tree, child)]
+    known = {}
+    for kind in (ATTENTION, MLP):
+        try:
+            known[model[f"{path}.{kind}"].path] = kind
+        except UnknownSiteError:
+            pass
+    return dict.fromkeys(names, True), known
+
+
+def _called_in(model: Traceable, tree: Mapping[str, list[str]], path: str) -> list[str]:
+    """A module; if it only holds those that are called, these."""
+    try:
+        first_array(model[path].output)
+    except (NeverCalledError, UnknownSiteError):
+        return [name for child in tree.get(path, ()) for name in _called_in(model, tree, child)]
+    return [path]
+
+
+def embeddings(model: Traceable, index: Any, length: int, width: int) -> list[Any]:
+    """What each embedding outside of the layers gives at some positions, saved."""
+    layers = tuple(f"{model.layers[k].path}." for k in range(len(model.layers)))
+    found = []
+    for path, module in model.named_modules():
+        if not isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)) or path.startswith(layers):
+            continue
+        try:
+            made = first_array(model[path].output)
+        except (NeverCalledError, UnknownSiteError):
+            continue
+        if isinstance(made, mx.array) and tuple(made.shape[-2:]) == (length, width):
+            found.append(made.reshape(-1, width)[index].save())  # type: ignore[attr-defined]
+    return found
+
+
+# -- after it --------------------------------------------------------------------------------------
+
+
+def writers_of(block: Block, before: Sequence[str] = ()) -> list[Writer]:
+    """The modules whose outputs a layer adds to its input.
+
+    Args: before: tails of the writers of the layer before, which are tried first.
+    Raises: DecompositionError where no few of them are what it adds.
+    """
+    given, made = block.stream
+    for some in _choices(block, before):
+        if is_sum(made, [given, *(block.inside[name].made for name in some)], block.step):
+            found = [_writer(block, name) for name in some]
+            return sorted(found, key=lambda writer: _ORDER.get(writer.kind, 1))
+    raise DecompositionError(
+        f"what {block.path} adds to the residual stream is not the sum of what its modules give"
+    )
+
+
+def _choices(block: Block, before: Sequence[str]) -> Iterable[tuple[str, ...]]:
+    known = tuple(f"{block.path}.{tail}" for tail in before)
+    if known and all(name in block.inside for name in known):
+        yield known
+    for count in range(1, MOST_WRITERS + 1):
+        yield from combinations(block.inside, count)
+
+
+def is_sum(made: np.ndarray, parts: Sequence[np.ndarray], step: float) -> bool:
+    """Whether an array is the sum of others, up to the rounding of each addition."""
+    if any(part.shape != made.shape for part in parts):
+        return False
+    total, size = np.zeros_like(made), np.zeros_like(made)
+    for part in parts:
+        total, size = total + part, size + np.abs(part)
+    return bool(np.all(np.abs(made - total) <= ROUNDINGS * step / 2 * size))
+
+
+def step_of(dtype: mx.Dtype) -> float:
+    """How far apart neighbouring numbers of a dtype are, relative to them."""
+    return float(mx.finfo(dtype).eps)
+
+
+def _writer(block: Block, path: str) -> Writer:
+    source, given = path, block.inside[path].given
+    if path not in block.known and given is not None:
+        for name, called in block.inside.items():  # a norm after a module is given what that gives
+            if name in block.known and np.array_equal(given, called.made):
+                source = name
+    kind = block.known.get(source) or path.removeprefix(f"{block.path}.")
+    label = f"layers.{block.number}.{kind}"
+    return Writer(label, block.number, kind, path, source, block.inside[path].made)

@@ -23,6 +23,7 @@ from mlxgraph.errors.graphs import (
 )
 from mlxgraph.errors.inputs import (
     BaselineError,
+    DecompositionError,
     InputError,
     InterventionError,
     InterventionFailedError,
@@ -95,6 +96,7 @@ __all__ = [
     "ChatError",
     "CompileError",
     "CountError",
+    "DecompositionError",
     "EscapedError",
     "FoldError",
     "ForeignProxyError",

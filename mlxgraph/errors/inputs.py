@@ -142,3 +142,19 @@ class BaselineError(MLXGraphError, ValueError):
 
 class UnembeddingError(MLXGraphError, ValueError):
     """A state that the model's final norm and head cannot turn into token scores."""
+
+
+class DecompositionError(MLXGraphError, ValueError):
+    """A model whose parts do not add up to what it computes, or are no linear maps."""
+
+    def __init__(self, what: str, advice: str = ""):
+        """Args: what: does not hold, as a clause."""
+        super().__init__(
+            f"this model cannot be taken apart exactly: {what}.\n  "
+            + (
+                advice
+                or "Where the stream is more than the sum of what layers write (scaled residuals,"
+                " gates, several streams), ask by edits: model.ablation(x), or"
+                " model.activation_patching(clean, corrupted)."
+            )
+        )

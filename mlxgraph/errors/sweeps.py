@@ -24,14 +24,15 @@ class SweepStopped(KeyboardInterrupt):
 
     Attributes:
         result: what is done; of the rest, Effects hold nan and a Sweep raises.
-        plan: the plan, whose `run()` goes on from here.
+        plan: the plan, whose `run()` goes on from here; None where there is no plan.
     """
 
-    def __init__(self, done: int, of: int, result: Any, plan: Any):
+    def __init__(self, done: int, of: int, result: Any, plan: Any, what: str = "variants"):
+        goes_on = "" if plan is None else "; `.plan.run()` goes on"
         super().__init__(
-            f"stopped after {done} of {of} variants.\n"
+            f"stopped after {done} of {of} {what}.\n"
             "  What is done is in `.result` of this exception (`sys.last_value.result` in a"
-            " notebook); `.plan.run()` goes on."
+            f" notebook){goes_on}."
         )
         self.result = result
         self.plan = plan

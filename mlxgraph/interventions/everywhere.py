@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.analysis.inputs import check_model, first_array, one_row
-from mlxgraph.analysis.writers import check_without, residual_writers
+from mlxgraph.analysis.stream_writers import check_without, residual_writers
 from mlxgraph.errors import ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge

@@ -10,7 +10,11 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlxgraph.analysis.ablation import ablation
+from mlxgraph.analysis.attribution import attribution_patching
 from mlxgraph.analysis.causal_trace import causal_trace
+from mlxgraph.analysis.composition import composition_scores
+from mlxgraph.analysis.direct_logits import direct_logit_attribution
+from mlxgraph.analysis.integrated import integrated_gradients
 from mlxgraph.analysis.lens import logit_lens
 from mlxgraph.analysis.patching import activation_patching
 from mlxgraph.analysis.predictions import get_token_predictions
@@ -355,6 +359,10 @@ class InterpretableModel:
     get_token_predictions, logit_lens = get_token_predictions, logit_lens
     activation_patching, causal_trace = activation_patching, causal_trace
     ablation, steering_curves, top = ablation, steering_curves, top
+    attribution_patching = attribution_patching
+    integrated_gradients = integrated_gradients
+    direct_logit_attribution = direct_logit_attribution
+    composition_scores = composition_scores
     weight = weight
     unembed = unembed
 

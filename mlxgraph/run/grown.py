@@ -22,6 +22,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
+import mlx.core as mx
+
 from mlxgraph.evaluate.evaluate import same_data_in
 from mlxgraph.evaluate.values import Values
 from mlxgraph.graph import ops
@@ -41,12 +43,11 @@ from mlxgraph.run.pushdown import Cut
 from mlxgraph.run.route import Route, route
 from mlxgraph.run.slabs import (
     UNKNOWN,
-    Along,
     CannotGrow,
     Slabs,
-    first_of,
     part,
     put_together,
+    sized,
     slabs_in,
 )
 from mlxgraph.run.standin import StandIn
@@ -91,6 +92,7 @@ def run_grown(
     cut: Cut | None = None,
     base: Base | None = UNEDITED,
     late: Late | None = None,
+    weights: Sequence[mx.array] | None = None,
 ) -> list[list[Any]]:
     """What each run saves, lazy.
 
@@ -103,6 +105,7 @@ def run_grown(
             one for each run from the start, and no run has a first write (NEVER).
         late: the last block, where it runs at the positions of the cut alone; nothing is read or
             written in it or after it, but for the output.
+        weights: arrays to use in place of the tree's.
     Raises: CannotGrow, NodeFailure, and whatever the model raises.
     """
     if not any(row.plan.hooked or row.plan.calls_modules for row in rows):
@@ -111,7 +114,7 @@ def run_grown(
     way = route(firsts, census, slabs, containers, tree)
     run = GrownRun(rows, census, slabs, containers, way, base)
     with tree.beyond.as_it_was():
-        run.go(tree, call, cut, late)
+        run.go(tree, call, cut, late, weights)
         return [
             [map_nested(values[node], _own) for node in row.plan.saves]
             for row, values in zip(rows, run.values, strict=True)
@@ -160,7 +163,14 @@ class GrownRun:
         self._cut: Cut | None = None
         self._late: Late | None = None
 
-    def go(self, tree: ModuleTree, call: Call, cut: Cut | None, late: Late | None) -> None:
+    def go(
+        self,
+        tree: ModuleTree,
+        call: Call,
+        cut: Cut | None,
+        late: Late | None,
+        weights: Sequence[mx.array] | None,
+    ) -> None:
         """Run the forward as far as somebody needs it."""
         self._late, self._cut = late, None if late else cut
         hooked = set(self._fitted).union(*{plan.hooked for plan in self._plans})
@@ -178,7 +188,7 @@ class GrownRun:
                 written.update(plan.written)
             watch = Watch(tree, hook, _ValuesInside(self), inside, written)
             hooked |= {site.path for site in self._order if site.path in tree.modules}
-        standin = StandIn(tree, hooked, watch.module if watch else hook)
+        standin = StandIn(tree, hooked, watch.module if watch else hook, weights)
         self._by_hand.modules = standin.modules
         try:
             with (
@@ -238,7 +248,7 @@ class GrownRun:
                 raise CannotGrow(f"{path} is given other things than in the census")
             return given, arrived
         fitted = [
-            _sized(leaf, along, arrived, wanted, path) if isinstance(leaf, ARRAY) else leaf
+            sized(leaf, along, arrived, wanted, path) if isinstance(leaf, ARRAY) else leaf
             for leaf, along in zip(found, axes, strict=True)
         ]
         if all(a is b for a, b in zip(fitted, found, strict=True)):
@@ -334,21 +344,6 @@ class GrownRun:
                 unit = along.unit or leaf.shape[along.axis] // have
                 parts.append(put_together(leaf, along, unit, want, mine))
         return unflatten(value, parts)
-
-
-def _sized(leaf: Any, along: Along | None, arrived: int, wanted: int, path: str) -> Any:
-    """An array with more slabs, or fewer; as it is where it has as many as it should."""
-    if along is None or along is UNKNOWN and arrived == wanted:
-        return leaf
-    if along is UNKNOWN:
-        raise CannotGrow(f"what {path} is given has no axis that is surely that of the rows")
-    unit = along.unit or leaf.shape[along.axis] // arrived
-    have = leaf.shape[along.axis] // unit
-    if have == wanted:
-        return leaf
-    if have > wanted:
-        return first_of(leaf, along, wanted, unit)
-    return put_together(leaf, along, unit, wanted, {})
 
 
 def _cut_off(given: Any, cut: Cut) -> Any:

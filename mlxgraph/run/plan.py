@@ -109,9 +109,17 @@ class Expected(NamedTuple):
 
 
 def make_plan(
-    graph: Graph, census: Census, saves: Sequence[Node], last_layer: AtPositions | None = None
+    graph: Graph,
+    census: Census,
+    saves: Sequence[Node],
+    last_layer: AtPositions | None = None,
+    whole: bool = True,
 ) -> Plan:
-    """The plan that computes `saves` under the graph's writes.  Raises: as `reach`."""
+    """The plan that computes `saves` under the graph's writes.
+
+    Args: whole: left out where nobody asks what saves are cut from.
+    Raises: as `reach`.
+    """
     read, writes, last = reach(graph, census, saves)
     nodes = list(walk([*saves, *writes.values()]))
     stops = read | set(writes)
@@ -120,7 +128,7 @@ def make_plan(
     hooked = census.called() if inside else frozenset([site.path for site in stops])
     return Plan(
         saves=tuple(saves),
-        cut_from=tuple(_cut_from(save, census) for save in saves),
+        cut_from=tuple(_cut_from(save, census) for save in saves) if whole else (),
         writes=writes,
         read=read,
         stops=stops,

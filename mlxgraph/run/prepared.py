@@ -121,7 +121,7 @@ class PreparedRun:
             arrays = self._compiled(*inputs)
         if self._template is None:
             return arrays
-        return _with_arrays(self._template, arrays)
+        return with_arrays(self._template, arrays)
 
     def _tree(self) -> ModuleTree:
         tree: ModuleTree = self._runner().tree
@@ -139,14 +139,19 @@ class PreparedRun:
             raise _Draws(before)
         if all(isinstance(value, ARRAY) for value in values):
             return values
-        hidden = hiding(values)
-        if hidden is not None:
-            raise Unreachable(
-                "it gives an object that keeps arrays where a compiled run cannot put its own, a"
-                f" {type(hidden).__name__}"
-            )
         self._template = values = list(values)
-        return [value for value in leaves(values) if isinstance(value, ARRAY)]
+        return arrays_in(values)
+
+
+def arrays_in(values: list[Any]) -> list[mx.array]:
+    """The arrays of a trace's values.  Raises: Unreachable where there are others, hidden."""
+    hidden = hiding(values)
+    if hidden is not None:
+        raise Unreachable(
+            "it gives an object that keeps arrays where a compiled run cannot put its own, a"
+            f" {type(hidden).__name__}"
+        )
+    return [value for value in leaves(values) if isinstance(value, ARRAY)]
 
 
 def _tracing(run: PreparedRun) -> Callable[..., list[mx.array]]:
@@ -161,7 +166,7 @@ def _tracing(run: PreparedRun) -> Callable[..., list[mx.array]]:
     return trace
 
 
-def _with_arrays(template: list[Any], arrays: list[mx.array]) -> list[Any]:
+def with_arrays(template: list[Any], arrays: list[mx.array]) -> list[Any]:
     """Saves of nested values, put together again around the compiled forward's arrays."""
     rest = iter(arrays)
     filled = [next(rest) if isinstance(v, ARRAY) else v for v in leaves(template)]

@@ -55,6 +55,7 @@ class Runner:
         self.texts: Recent[Any, bool] = Recent(MOST_CENSUSES)  # is an array of one axis one text?
         self._cuts: Recent[Any, bool] = Recent(MOST_CENSUSES)
         self.with_cache: Recent[Any, tuple] = Recent(MOST_OF_FUNCTIONS)  # see run.short_cache
+        self.batches: Recent[Any, Any] = Recent(MOST_OF_FUNCTIONS * 4)  # see sweep.batch
         self.certain: Recent[Any, Any] = Recent(MOST_CENSUSES)  # see sweep.certain
         self.prefixes: Recent[Any, tuple] = Recent(MOST_CENSUSES)  # see run.prefix
         self.kept: Any = None  # see trace.reuse
@@ -85,6 +86,7 @@ class Runner:
         self.of_functions.clear()
         self._cuts.clear()
         self.certain.clear()
+        self.batches.clear()
         self.texts.clear()
         self._ragged = self._last = None
 

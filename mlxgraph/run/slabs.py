@@ -150,3 +150,18 @@ def put_together(
         at = number + 1
     keep(at, want)
     return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces, axis=along.axis)
+
+
+def sized(leaf: mx.array, along: Along | None, arrived: int, wanted: int, path: str) -> Any:
+    """An array with more slabs, or fewer; as it is where it has as many as it should."""
+    if along is None or along is UNKNOWN and arrived == wanted:
+        return leaf
+    if along is UNKNOWN:
+        raise CannotGrow(f"what {path} is given has no axis that is surely that of the rows")
+    unit = along.unit or leaf.shape[along.axis] // arrived
+    have = leaf.shape[along.axis] // unit
+    if have == wanted:
+        return leaf
+    if have > wanted:
+        return first_of(leaf, along, wanted, unit)
+    return put_together(leaf, along, unit, wanted, {})

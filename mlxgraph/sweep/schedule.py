@@ -24,10 +24,11 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
-from mlxgraph.run.grown import NEVER, run_grown
+from mlxgraph.run.grown import NEVER
 from mlxgraph.run.prefix import why_no_prefix
 from mlxgraph.run.pushdown import Cut
 from mlxgraph.run.slabs import repeated
+from mlxgraph.sweep.batch import Batch, run_batch
 from mlxgraph.sweep.certain import (
     agrees,
     all_alike,
@@ -299,11 +300,8 @@ class Schedule:
             if group.start:
                 call, cut = shared.from_position(group.start, cut)
             late = shared.late(group.cut, plans, group.start)
-            given = shared.slabs, shared.containers, shared.runner.tree, call, cut
             base = group.common.at(group.start) if group.way == GROWN else None
-            found = run_grown(rows, shared.census, *given, base, late)
-        _evaluate(found)
-        return found
+            return run_batch(shared, Batch(rows, call, cut, base, late))
 
     def _alone(self, variant: Variant) -> list[Any]:
         job = Job(variant.graph, self._call.again(), variant.params, Options())

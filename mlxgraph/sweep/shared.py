@@ -175,10 +175,10 @@ class Shared:
         numbers = numbers_in(written, wanted, census, runner)
         pushed = self._pushed(wanted, seen)
         if pushed is not None:
-            plan = make_plan(written, census, pushed[1])
+            plan = make_plan(written, census, pushed[1], whole=False)
             saving = _beside_the_output(written, pushed[1])
             return _Known(graph, saving, plan, pushed[0], pushed[1], indices, numbers)
-        plan = make_plan(written, census, wanted)
+        plan = make_plan(written, census, wanted, whole=False)
         saving = written.replace(saves=[(str(k), node) for k, node in enumerate(wanted)])
         return _Known(graph, saving, plan, None, wanted, indices, numbers)
 
@@ -221,10 +221,9 @@ class Shared:
         if self._prefix is None:
             self._prefix = prefix_of(self.runner, self.call)
         assert isinstance(self._prefix, Prefix)
-        args, kwargs = (self.call.args[0][:, start:],), {"cache": self._prefix.caches(start)}
         if cut is not None:
             cut = Cut(cut.norm, cut.start - start, cut.stop - start)
-        return self.call._replace(args=args, kwargs=kwargs), cut
+        return self._prefix.call(start), cut
 
     def late(self, cut: Cut | None, rows: Sequence[Planned], start: int) -> Late | None:
         """The last block at the positions of the cut, where nothing is read or written in it."""

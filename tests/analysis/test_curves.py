@@ -118,7 +118,7 @@ def test_a_result_over_strength_and_layer_is_drawn_both_ways():
     assert np.array_equal(heat.axes[0].images[0].get_array(), np.asarray(e))
 
 
-@settings(deadline=None, max_examples=5, phases=UNSHRUNK, suppress_health_check=SLOW)
+@settings(deadline=None, max_examples=2, phases=UNSHRUNK, suppress_health_check=SLOW)
 @given(st.data())
 def test_no_text_touches_another_whatever_is_written(data):
     words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Mn", "Me"]), max_size=9)

@@ -93,7 +93,9 @@ def faults(figure):
     return found
 
 
-SIZES = [(1, 1), (1, 12), (6, 1), (6, 12), (6, 60), (32, 12), (32, 60), (80, 12), (80, 60)]
+SLOW = pytest.mark.slow
+SIZES = [(1, 1), (1, 12), (6, 1), (6, 12), (6, 60), (32, 60)]
+SIZES += [pytest.param(*size, marks=SLOW) for size in ((32, 12), (80, 12), (80, 60))]
 
 
 @pytest.mark.parametrize(("layers", "positions"), SIZES)

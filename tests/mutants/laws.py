@@ -6,7 +6,10 @@ CLAIMED: dict[int, str] = {
     1: "an identity edit at any site leaves the output unchanged",
     2: "writing back what was just read changes nothing",
     3: "patching every position with the clean run's gives the clean run",
+    4: "the embedding and what attention and MLPs wrote add up to the stream before the final norm",
+    5: "what parts add to a logit, the norm's scale fixed, adds up to it",
     6: "the lens of the last layer is the model's logits",
+    7: "the heads' outputs through their columns of the projection add up to the attention's",
     8: "zeroing a head is zeroing its columns of the output projection",
     10: "an edit at a position leaves the logits before it unchanged",
     12: "a row of a batch is its single run",
@@ -25,9 +28,6 @@ CLAIMED: dict[int, str] = {
 }
 _THE_MODELS_OWN = "arithmetic of the model's own, in which nothing of the library takes part"
 NOT_YET: dict[int, str] = {
-    4: _THE_MODELS_OWN,
-    5: "direct logit attribution is not there yet",
-    7: "the heads' outputs are no sites yet",
     9: "attention patterns are no sites yet",
     11: _THE_MODELS_OWN,
     16: "sweeps are not there yet",

@@ -65,10 +65,10 @@ MUTANTS = (
     ),
     Mutant(
         "a sum of modules need not be one",
-        "analysis/writers.py",
+        "analysis/stream_writers.py",
         "    if left > near * size:\n",
         "    if False:\n",
         "the writers sum to the stream",
-        ("analysis/test_writers.py::test_where_it_is_not_certain_it_says_so",),
+        ("analysis/test_stream_writers.py::test_where_it_is_not_certain_it_says_so",),
     ),
 )

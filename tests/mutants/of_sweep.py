@@ -67,8 +67,8 @@ MUTANTS = (
     Mutant(
         "what is certain stays so when weights change",
         "sweep/certain.py",
-        "    if known is None or not runner.tree.are_weights(known[1]):  # those of 0 mix nothing\n",
-        "    if known is None:\n",
+        " or not runner.tree.are_weights(known[1]):  # those of 0 mix nothing\n",
+        ":\n",
         "what differs is not shared",
         (f"{STALE}::test_rows_that_begin_to_mix_are_seen",),
     ),

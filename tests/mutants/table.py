@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from tests.mutants import (
+    of_attribution,
     of_folding,
     of_graph,
     of_inside,
     of_keys,
     of_mlx,
+    of_parts,
     of_record,
     of_rewrite,
     of_run,
@@ -17,11 +19,13 @@ from tests.mutants import (
 from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
+    *of_attribution.MUTANTS,
     *of_folding.MUTANTS,
     *of_graph.MUTANTS,
     *of_inside.MUTANTS,
     *of_keys.MUTANTS,
     *of_mlx.MUTANTS,
+    *of_parts.MUTANTS,
     *of_record.MUTANTS,
     *of_rewrite.MUTANTS,
     *of_run.MUTANTS,

@@ -9,7 +9,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.analysis.writers import residual_writers
+from mlxgraph.analysis.stream_writers import residual_writers
 from mlxgraph.errors import InputError, InterventionError, ShapeError, WritersError
 from tests.folding.helpers import TEXT, TOKENS, UNUSED, apart, built, direction, first, quantised
 
