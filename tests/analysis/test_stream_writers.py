@@ -88,7 +88,7 @@ def test_twice_is_once_and_edits_that_stay_are_left_out(tiny):
 def test_where_it_is_not_certain_it_says_so(name):
     with pytest.raises(WritersError, match="is not certain") as caught:
         mg.directional_ablation(built(name), direction(64))
-    assert caught.traceback[-1].path.name == "test_writers.py"
+    assert caught.traceback[-1].path.name == "test_stream_writers.py"
 
 
 def test_a_layer_that_writes_by_its_own_hand_is_no_sum():
