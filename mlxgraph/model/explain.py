@@ -30,7 +30,7 @@ from mlxgraph.trace.execute import (
     rewritten,
 )
 from mlxgraph.trace.indices import check_given, check_indices
-from mlxgraph.trace.reuse import why_not
+from mlxgraph.trace.reuse import first_layer, why_not
 
 LAWS = {one.name: one.law for one in ALL} | {
     PUSHDOWN: "the final norm and the head treat each position alone",
@@ -91,12 +91,19 @@ def explain(
 
 
 def _begins(engine: Engine, job: Job, wanted: tuple[Node, ...]) -> str:
-    found = why_not(engine, job, wanted)
-    if isinstance(found, str):
-        return f"  run the whole text: {found}"
-    length, tried = job.call.args[0].shape[1], known_reason(engine.runner, job.call)
+    found, layer = why_not(engine, job, wanted), first_layer(engine, job, wanted)
+    tried = known_reason(engine.runner, job.call)
     unless = "" if tried == "" else ", if a trial shows that the model can"
-    return f"  begin at token {found} of {length}, the others kept from an unedited run{unless}"
+    after = "" if layer is None else f"after {layer}, which is kept from an unedited run{unless}"
+    if isinstance(found, str):
+        return (
+            f"  begin {after}; at the first token: {found}"
+            if after
+            else f"  run the whole text: {found}"
+        )
+    length = job.call.args[0].shape[1]
+    at = f"  begin at token {found} of {length}, the others kept from an unedited run{unless}"
+    return f"{at}, and {after}" if after else at
 
 
 def _told(plan: Plan, census: Census, call: Call, left_out: list[Site], failure: str) -> list[str]:

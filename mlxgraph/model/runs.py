@@ -26,8 +26,9 @@ def run(
 
     Args:
         graph, inputs, compile, optimize, start: as for `trace`.
-        reuse: begin at the first token that the graph edits or reads, with the keys and values of
-            the tokens before from an unedited run of the same text.  That run is made the first
+        reuse: begin at the first token that the graph edits or reads, and after the last layer
+            before all of it, with keys and values of the tokens before and what that layer gave
+            from an unedited run of the same text.  That run is made the first
             time a text comes, and kept for the last 4 texts; a weight, module or setting that
             changes makes it void.  Where it cannot be done, which `model.explain` says, all of the
             text is run.  The values are the same up to rounding (1e-4 of the largest in float32).

@@ -11,6 +11,8 @@ Never: takes a model's word for it: its own numbers decide, once for a model and
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import mlx.core as mx
@@ -18,6 +20,7 @@ import mlx.core as mx
 from mlxgraph.errors import MLXGraphError
 from mlxgraph.graph.nested import leaves
 from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.kept_cache import (
     NoKeptForm,
     each,
@@ -30,6 +33,7 @@ from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.run.call import Call, call_model, describe_call
 from mlxgraph.run.padded import NOISE
 from mlxgraph.run.runner import Runner
+from mlxgraph.run.standin import StandIn
 from mlxgraph.run.turned import SURE
 
 EXACT = 64  # tokens up to which every length is tried by itself; above, the first in each doubling
@@ -42,13 +46,21 @@ class Prefix:
     Attributes:
         tokens: the ids, (rows, length).
         output: what the model returned for them, lazy; None where it is not kept.
+        streams: what some modules gave, by path.
     """
 
-    __slots__ = ("tokens", "output", "_watched")
+    __slots__ = ("tokens", "output", "streams", "_watched")
 
-    def __init__(self, tokens: mx.array, output: Any, watched: list[Any]):
+    def __init__(
+        self,
+        tokens: mx.array,
+        output: Any,
+        watched: list[Any],
+        streams: Mapping[str, mx.array] = MappingProxyType({}),
+    ):
         self.tokens = tokens
         self.output = output
+        self.streams = streams
         self._watched = watched
 
     @property
@@ -63,9 +75,10 @@ class Prefix:
 
     @property
     def arrays(self) -> list[mx.array]:
-        """Every layer's keys and values, lazy until they are asked for."""
+        """Every layer's keys and values, lazy until they are asked for; and the streams."""
         pairs = [(cache.keys, cache.values) for cache in each(self._watched)]
-        return [array for pair in pairs for array in pair if array is not None]
+        kept = [array for pair in pairs for array in pair if array is not None]
+        return [*kept, *self.streams.values()]
 
     @property
     def nbytes(self) -> int:
@@ -78,7 +91,7 @@ class Prefix:
         Args: tokens: the same ids, in an array that nobody else has.
         """
         mx.eval(self.arrays)
-        return Prefix(tokens, None, self._watched)
+        return Prefix(tokens, None, self._watched, self.streams)
 
     def caches(self, start: int) -> list[Any]:
         """What to give as `cache=` to a forward on `tokens[:, start:]`, or on rows that are copies
@@ -118,16 +131,26 @@ def rest_forward(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     return model(tokens, cache=holding_caches(model, held), **kwargs)
 
 
-def prefix_of(runner: Runner, call: Call) -> Prefix | str:
-    """The unedited run of a call, to begin others from, lazy; or why there is none."""
+def prefix_of(runner: Runner, call: Call, keep: Sequence[str] = ()) -> Prefix | str:
+    """The unedited run of a call, to begin others from, lazy; or why there is none.
+
+    Args: keep: modules that are called once and give one array, which is kept too.
+    """
     reason = why_no_prefix(runner, call)
     if reason:
         return reason
     tokens = call.args[0]
     watched = watching_caches(runner.root)
+    streams: dict[str, mx.array] = {}
+
+    def note(path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        value = original(*args, **kwargs)
+        streams[path] = same_data(value)
+        return value
+
     with runner.tree.beyond.as_it_was():
-        output = runner.modules()[""](tokens, cache=watched)
-    return Prefix(tokens, output, watched)
+        output = StandIn(runner.tree, keep, note).root(tokens, cache=watched)
+    return Prefix(tokens, output, watched, streams)
 
 
 def why_no_prefix(runner: Runner, call: Call) -> str:
