@@ -173,7 +173,7 @@ def _of_a_pair(
     most = max(map(abs, missing))
     if normalize:
         most *= 100 / abs(outcome.clean - outcome.corrupted)
-    return outcome._replace(attrs={"missing": most})
+    return outcome.telling(missing=most)
 
 
 class _Run(NamedTuple):

@@ -79,6 +79,10 @@ class Outcome(NamedTuple):
     corrupted: float
     attrs: Mapping[str, float] = {}
 
+    def telling(self, **attrs: float) -> Outcome:
+        """The same with more numbers that the result tells."""
+        return self._replace(attrs={**self.attrs, **attrs})
+
 
 class StoppedPair(Exception):  # noqa: N818 - carries what is done from one page of a call to another
     """A pair was interrupted.  Attributes: error: to raise; outcome: NaN for what is not done."""

@@ -174,6 +174,6 @@ def test_a_type_checker_sees_the_methods(tmp_path):
         line for line in done.stdout.splitlines() if "Revealed" in line or ": error:" in line
     ]
     assert '"mlxgraph.analysis.lens_result.Lens"' in lens
-    assert '"mlxgraph.analysis.patching.Recovery"' in recovery
+    assert '"mlxgraph.analysis.recovery.Recovery"' in recovery
     assert '"def (hidden_state:' in predictions
     assert "topk" in mistake

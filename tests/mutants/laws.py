@@ -16,6 +16,7 @@ CLAIMED: dict[int, str] = {
     13: "a left-padded, masked row is its unpadded run",
     14: "chunks with a cache are one prefill",
     15: "two prompts in one forward with a patch across are two separate passes",
+    16: "a sweep is a loop of runs",
     17: "zeroing what a block's parts write is skipping the block",
     21: "a full-rank subspace swap is a patch; complementary subspaces make the whole",
     23: "a gradient is the slope of what an edit would do",
@@ -24,18 +25,17 @@ CLAIMED: dict[int, str] = {
     27: "a graph that meets another length gives what recording it there gives, or raises",
     28: "a cache that is given is left as the bare forward leaves it",
     30: "a trace after a change of the model is a trace of the model as it is now",
+    31: "a run of a sweep does not depend on the runs beside it",
     32: "an interrupt at any line leaves nothing behind",
 }
 _THE_MODELS_OWN = "arithmetic of the model's own, in which nothing of the library takes part"
 NOT_YET: dict[int, str] = {
     9: "attention patterns are no sites yet",
     11: _THE_MODELS_OWN,
-    16: "sweeps are not there yet",
     18: _THE_MODELS_OWN,
     19: _THE_MODELS_OWN,
     20: "removing a direction at every writer is not there yet",
     22: "keys and values of heads are no sites yet",
     24: "path patching is not there yet",
     29: "outputs that are objects are no nested values yet",
-    31: "sweeps are not there yet",
 }

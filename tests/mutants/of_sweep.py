@@ -15,6 +15,7 @@ MUTANTS = (
         "bisect_left(self._firsts, when) + self._base)",
         "a run joins with its first write made",
         (f"{GROWING}::test_every_site_joins_where_it_is_and_answers_as_alone",),
+        (16,),
     ),
     Mutant(
         "a run without an edit of the others joins with it",
@@ -31,6 +32,7 @@ MUTANTS = (
         "        if base.writes.get(site) is not node\n",
         "what all write alike has the same values",
         (f"{GROWING}::test_one_structure_with_other_vectors_is_not_what_all_write_alike",),
+        (31,),
     ),
     Mutant(
         "an edit that differs is not where a run joins",
