@@ -34,6 +34,7 @@ SCRIPTS = (
     "last_layer",
     "prefix",
     "generation",
+    "folding",
     "rooms",
 )
 

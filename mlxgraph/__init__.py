@@ -7,12 +7,14 @@ from mlxgraph.analysis.benchmark import benchmark
 from mlxgraph.analysis.cache import ActivationCache, collect_activations
 from mlxgraph.analysis.collect import batch_get_activations, get_activations
 from mlxgraph.analysis.effects import Effects
+from mlxgraph.analysis.steering_vectors import steering_vector
 from mlxgraph.edits import edit, read
 from mlxgraph.errors import MLXGraphError, SweepStopped
 from mlxgraph.errors import names as _names
 from mlxgraph.graph import named as _named
 from mlxgraph.graph.graph import Graph, chain, diff, merge
 from mlxgraph.graph.node import Node
+from mlxgraph.interventions.everywhere import directional_ablation
 from mlxgraph.model.model import InterpretableModel
 from mlxgraph.model.optimize import simplify
 from mlxgraph.record.apply import apply
@@ -39,6 +41,7 @@ __all__ = [
     "chain",
     "collect_activations",
     "diff",
+    "directional_ablation",
     "edit",
     "get_activations",
     "interventions",
@@ -47,6 +50,7 @@ __all__ = [
     "read",
     "rewrite",
     "simplify",
+    "steering_vector",
     "tiny",
 ]
 __version__ = "0.1.0"

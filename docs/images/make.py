@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph import plot
-from mlxgraph.tiny.facts import POSITIVE
+from mlxgraph.tiny.facts import NEGATIVE_VERBS, POSITIVE, POSITIVE_VERBS
 
 FOLDER = Path(__file__).parent
 STRENGTHS = [-3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3]
@@ -107,6 +107,29 @@ def heads(model: mg.InterpretableModel) -> None:
     scores.plot(centre=None).savefig(FOLDER / "head_scores.png", dpi=90)
 
 
+def steering_layers(model: mg.InterpretableModel) -> None:
+    """Which layer and which strength of a steering vector turn a hated movie into a good one."""
+    things = ["book", "song", "food", "story"]
+    liked, hated = (
+        [f"I {verb} this {thing}. It is" for verb in verbs for thing in things]
+        for verbs in (POSITIVE_VERBS, NEGATIVE_VERBS)
+    )
+
+    def positive_word(logits: mx.array) -> float:
+        return share(model, logits, POSITIVE)
+
+    curves = model.steering_curves(
+        "I hate this movie. It is",
+        mg.steering_vector(model, liked, hated),
+        strengths=[0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.2],
+        metric=positive_word,
+        positions=-1,
+    )
+    title = 'Which layer: a positive word after "I hate this movie"'
+    figure = curves.plot(title=title, figsize=(8.5, 4))
+    figure.savefig(FOLDER / "steering_layers.png", dpi=120)
+
+
 def attribution(model: mg.InterpretableModel) -> None:
     """The exact sweep, attribution patching and integrated gradients, each cell of each."""
     texts = "The capital of France is", "The capital of England is"
@@ -169,6 +192,7 @@ def main() -> None:
     attention(model)
     maps(model)
     heads(model)
+    steering_layers(model)
     attribution(model)
     direct_logits(model)
 

@@ -6,6 +6,7 @@ imported from.
 """
 
 from mlxgraph.errors.base import MLXGraphError, close_matches
+from mlxgraph.errors.folding import FoldError, SaveModelError, WritersError
 from mlxgraph.errors.generation import NoStepError, OptionError, PartOfTextError
 from mlxgraph.errors.graphs import (
     CompileError,
@@ -97,6 +98,7 @@ __all__ = [
     "CountError",
     "DecompositionError",
     "EscapedError",
+    "FoldError",
     "ForeignProxyError",
     "GradientError",
     "GradientOrderError",
@@ -142,6 +144,7 @@ __all__ = [
     "PlanError",
     "PositionError",
     "RewriteError",
+    "SaveModelError",
     "ScoreError",
     "ShapeError",
     "SharedByRowsError",
@@ -163,6 +166,7 @@ __all__ = [
     "VariantError",
     "VocabularyError",
     "WeightError",
+    "WritersError",
     "close_matches",
     "failed_intervention",
     "numbered",

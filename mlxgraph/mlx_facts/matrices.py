@@ -33,15 +33,15 @@ def matrix_of(module: nn.Module, rows: Any = None) -> mx.array | None:
 
     Args: rows: an index into its first axis, so that no others are computed.
     """
-    if _is_stored(module):
+    if is_stored(module):
         return _floats(module, slice(None) if rows is None else rows)
-    found = _fused(module) if _is_adapter(module) else _by_trying(module)
+    found = _fused(module) if is_adapter(module) else _by_trying(module)
     return found if found is None or rows is None else found[rows]
 
 
 def may_have_matrix(module: nn.Module) -> bool:
     """Whether a module holds something that could be a matrix, before any is made."""
-    if _is_stored(module) or _is_adapter(module):
+    if is_stored(module) or is_adapter(module):
         return True
     return any(isinstance(value, mx.array) and value.ndim == 2 for value in module.values())
 
@@ -49,7 +49,7 @@ def may_have_matrix(module: nn.Module) -> bool:
 # -- matrices that are stored ------------------------------------------------------------------
 
 
-def _is_stored(module: nn.Module) -> bool:
+def is_stored(module: nn.Module) -> bool:
     """Whether a module is one of those whose `weight` is the matrix, as it is or quantised.
 
     A subclass with a call of its own may do as it likes.
@@ -97,7 +97,7 @@ def _widened(array: mx.array) -> mx.array:
 # -- adapters ----------------------------------------------------------------------------------
 
 
-def _is_adapter(module: nn.Module) -> bool:
+def is_adapter(module: nn.Module) -> bool:
     return type(module).__module__ in _ADAPTERS and hasattr(module, "fuse")
 
 

@@ -38,10 +38,12 @@ from mlxgraph.model import text
 from mlxgraph.model.as_module import as_module
 from mlxgraph.model.called import called, called_in_block
 from mlxgraph.model.edit_block import EditBlock, check_example
+from mlxgraph.model.fold import fold
 from mlxgraph.model.generate import generate
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of
 from mlxgraph.model.runs import compile, explain, run
+from mlxgraph.model.save import save
 from mlxgraph.model.sweep import sweep, sweep_plan
 from mlxgraph.model.traced_function import pass_
 from mlxgraph.model.tree_text import tree_text
@@ -92,7 +94,9 @@ class InterpretableModel:
         layer_attr: str = "layers",
         **load_options: Any,
     ):
+        origin: dict[str, Any] = {}
         if isinstance(model, (str, Path)):
+            origin = {"name": str(model), "options": load_options}
             model, own = loaded(str(model), load_options)
             tokenizer = own if tokenizer is None else tokenizer
         elif load_options and isinstance(model, nn.Module):
@@ -100,6 +104,7 @@ class InterpretableModel:
         if not isinstance(model, nn.Module):
             raise ModelLoadError(repr(model), f"a {type(model).__name__} is not an nn.Module.")
         object.__setattr__(self, "_engine", Engine(model, tokenizer, layer_attr))
+        self._engine.origin = origin
 
     # -- tracing --------------------------------------------------------------------------------
 
@@ -178,6 +183,7 @@ class InterpretableModel:
     pass_ = pass_
     generate, as_module = generate, as_module
     sweep, sweep_plan = sweep, sweep_plan
+    fold, save = fold, save
 
     @overload
     def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...

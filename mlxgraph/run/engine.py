@@ -39,6 +39,7 @@ class Engine:
         self.root = root
         self.tokenizer = tokenizer
         self.edits = Graph()
+        self.origin: dict[str, Any] = {}  # where it was loaded from, and with what
         self.runner = Runner(root)
         self._layer_attr = layer_attr
         self._names = Names(self.runner.tree, layer_attr, layer_attr != "layers")
@@ -68,6 +69,12 @@ class Engine:
         twin.edits = edits
         return twin
 
+    def with_own_modules(self) -> Engine:
+        """Another model without edits: copies of the modules, on the very same arrays."""
+        arrays = self.runner.refresh().weights()
+        memo = {id(array): array for array in arrays}
+        return self.with_edits(Graph()).__deepcopy__(memo)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
         """Another model: copies of the modules, and nothing of what was worked out about them.
 
@@ -75,22 +82,28 @@ class Engine:
         """
         memo.update({id(dtype): dtype for dtype in DTYPES.values()})
         root, added = copy.deepcopy((self.root, self.runner.added), memo)
-        return _put_together(root, self.tokenizer, self._layer_attr, added, self.edits)
+        return _put_together(root, self.tokenizer, self._layer_attr, added, self.edits, self.origin)
 
     def __reduce__(self) -> Any:
         added = dict(self.runner.added)
-        return _put_together, (self.root, self.tokenizer, self._layer_attr, added, self.edits)
+        parts = (self.root, self.tokenizer, self._layer_attr, added, self.edits, self.origin)
+        return _put_together, parts
 
     def __repr__(self) -> str:
         return f"<Engine of {type(self.root).__name__}>"
 
 
 def _put_together(
-    root: nn.Module, tokenizer: Any, layer_attr: str, added: dict[str, nn.Module], edits: Graph
+    root: nn.Module,
+    tokenizer: Any,
+    layer_attr: str,
+    added: dict[str, nn.Module],
+    edits: Graph,
+    origin: dict[str, Any],
 ) -> Engine:
     """An engine of which nothing is worked out yet."""
     engine = Engine(root, tokenizer, layer_attr)
     for name, module in added.items():
         engine.runner.add(name, module)
-    engine.edits = edits
+    engine.edits, engine.origin = edits, origin
     return engine

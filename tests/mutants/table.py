@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mutants import (
     of_attribution,
+    of_folding,
     of_graph,
     of_inside,
     of_keys,
@@ -19,6 +20,7 @@ from tests.mutants.mutant import Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     *of_attribution.MUTANTS,
+    *of_folding.MUTANTS,
     *of_graph.MUTANTS,
     *of_inside.MUTANTS,
     *of_keys.MUTANTS,

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from mlxgraph.errors import (
     AlignError,
@@ -25,8 +24,16 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.graph import named
 from mlxgraph.graph.named import Named
+from mlxgraph.interventions.operands import (
+    are_numbers,
+    check_fits,
+    length_of,
+    like,
+    operand,
+    whose,
+)
+from mlxgraph.interventions.subspaces import project_out, rescale, swap_subspace
 from mlxgraph.record.apply import normal_like
-from mlxgraph.record.handle import describe, is_handle
 
 __all__ = [
     "InterventionComposer",
@@ -35,8 +42,11 @@ __all__ = [
     "clamp",
     "compose",
     "noise",
+    "project_out",
     "replace_with",
+    "rescale",
     "scale",
+    "swap_subspace",
     "zero_out",
 ]
 InterventionFn = Callable[[mx.array], mx.array]
@@ -59,11 +69,11 @@ def scale(factor: float | mx.array) -> InterventionFn:
 
     Raises (when applied): ShapeError where an array does not fit.
     """
-    factor = _operand(factor, "scale")
+    factor = operand(factor, "scale")
 
     def scaled(x: mx.array) -> mx.array:
-        _check_fits(x, factor, "multiplied by an array of shape")
-        return _like(x, x * factor)
+        check_fits(x, factor, "multiplied by an array of shape")
+        return like(x, x * factor)
 
     return Named("scale", (factor,), scaled)
 
@@ -77,11 +87,11 @@ def add_vector(vector: mx.array) -> InterventionFn:
     Raises (when applied): ShapeError, with both shapes.
     Source: Turner et al. 2023, "Activation Addition", arXiv:2308.10248.
     """
-    vector = _operand(vector, "add_vector")
+    vector = operand(vector, "add_vector")
 
     def steered(x: mx.array) -> mx.array:
-        _check_fits(x, vector, "steered with a vector of shape")
-        return _like(x, x + vector)
+        check_fits(x, vector, "steered with a vector of shape")
+        return like(x, x + vector)
 
     return Named("add_vector", (vector,), steered)
 
@@ -97,20 +107,20 @@ def replace_with(value: mx.array | float, align: str = "strict") -> Intervention
             the first; `"end"` counts from the last.  The other positions stay as they are.
     Raises: AlignError (a ValueError) for an unknown `align`; when applied, ShapeError.
     """
-    value = _operand(value, "replace_with")
+    value = operand(value, "replace_with")
     if align not in ALIGNMENTS:
         raise AlignError(align, ALIGNMENTS)
 
     def replaced(x: mx.array) -> mx.array:
-        if align != "strict" and _length(value) not in (None, 1, _length(x)):
+        if align != "strict" and length_of(value) not in (None, 1, length_of(x)):
             return _overlap(x, value, align)
-        _check_fits(
+        check_fits(
             x, value, "replaced with a value of shape",
             "For another length, write replace_with(value, align='start') or align='end'.",
         )  # fmt: skip
         if getattr(value, "shape", None) == x.shape:
-            return _like(x, value)
-        return _like(x, mx.zeros_like(x) + value)
+            return like(x, value)
+        return like(x, mx.zeros_like(x) + value)
 
     return Named("replace_with", (value, align), replaced)
 
@@ -125,23 +135,23 @@ def clamp(min_val: float | None = None, max_val: float | None = None) -> Interve
         raise InterventionError(
             "clamp needs a limit: both are None.\n  Write clamp(-1.0, 1.0) or clamp(max_val=1.0)."
         )
-    if _are_numbers(min_val, max_val) and min_val > max_val:  # type: ignore[operator]
+    if are_numbers(min_val, max_val) and min_val > max_val:  # type: ignore[operator]
         raise InterventionError(
             f"clamp from {min_val} to {max_val} leaves nothing.\n"
             f"  Write clamp({max_val}, {min_val})."
         )
-    low = None if min_val is None else _operand(min_val, "clamp")
-    high = None if max_val is None else _operand(max_val, "clamp")
+    low = None if min_val is None else operand(min_val, "clamp")
+    high = None if max_val is None else operand(max_val, "clamp")
 
     def clamped(x: mx.array) -> mx.array:
         edited = x
         if low is not None:
-            _check_fits(x, low, "clamped to limits of shape")
+            check_fits(x, low, "clamped to limits of shape")
             edited = mx.maximum(edited, low)
         if high is not None:
-            _check_fits(x, high, "clamped to limits of shape")
+            check_fits(x, high, "clamped to limits of shape")
             edited = mx.minimum(edited, high)
-        return _like(x, edited)
+        return like(x, edited)
 
     return Named("clamp", (low, high), clamped)
 
@@ -153,12 +163,12 @@ def noise(std: float = 0.1) -> InterventionFn:
     Args: std: the standard deviation, in units of the activation.
     Raises: InterventionError (a ValueError) for a negative number.
     """
-    if _are_numbers(std) and std < 0:
+    if are_numbers(std) and std < 0:
         raise InterventionError(f"a standard deviation is not negative, and {std} is.")
-    std = _operand(std, "noise")
+    std = operand(std, "noise")
 
     def noisy(x: mx.array) -> mx.array:
-        return _like(x, x + normal_like(x) * std)
+        return like(x, x + normal_like(x) * std)
 
     return Named("noise", (std,), noisy)
 
@@ -207,6 +217,9 @@ _ELSEWHERE = {
     **dict.fromkeys(("multiply", "mul"), "scale"),
     **dict.fromkeys(("patch", "set", "set_to", "replace"), "replace_with"),
     "clip": "clamp",
+    **dict.fromkeys(("ablate_direction", "orthogonalize", "remove_direction"), "project_out"),
+    **dict.fromkeys(("interchange", "swap", "das"), "swap_subspace"),
+    **dict.fromkeys(("normalize", "match_norm", "set_norm"), "rescale"),
 }
 
 
@@ -227,80 +240,20 @@ def __dir__() -> list[str]:
     return [name for name in __all__ if not name.startswith("Intervention")]
 
 
-# -- shapes and dtypes ------------------------------------------------------------------------
-
-
-def _operand(value: Any, written: str) -> Any:
-    """Lists and numpy values as MLX takes them; numbers, arrays and params as they are.
-
-    Args: written: the intervention that takes it.  Raises: InterventionError for anything else.
-    """
-    if not isinstance(value, _OPERANDS) and not is_handle(value):
-        raise InterventionError(
-            f"iv.{written} takes a number, an array or a param, not {_kind_of(value)}.\n"
-            f"  Write iv.{written}(0.5), or give an array that broadcasts to the activation."
-        )
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return mx.array(value)
-    return value
-
-
-_OPERANDS = (int, float, complex, mx.array, np.ndarray, np.generic, list, tuple)
-
-
-def _kind_of(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
-
-
-def _are_numbers(*values: Any) -> bool:
-    return all(isinstance(value, (int, float)) for value in values)
-
-
-def _like(x: mx.array, value: mx.array) -> mx.array:
-    """`value` in the activation's dtype."""
-    return value if value.dtype == x.dtype else value.astype(x.dtype)
-
-
-def _check_fits(x: mx.array, value: Any, verb: str, advice: str = "") -> None:
-    """Raise unless `value` broadcasts to the activation's own shape."""
-    shape = getattr(value, "shape", None)
-    if shape is None:
-        return
-    have = x.shape
-    fits = len(shape) <= len(have) and all(
-        a in (1, b) for a, b in zip(reversed(shape), reversed(have), strict=False)
-    )
-    if not fits:
-        raise ShapeError(f"{_whose(x)}{have} cannot be {verb} {tuple(shape)}", str(here()), advice)
-
-
-def _whose(x: Any) -> str:
-    """Which activation, for an error's text: a proxy knows its site."""
-    return f"{describe(x)} of shape " if is_handle(x) else "an activation of "
-
-
-def _length(value: Any) -> int | None:
-    """The size of the sequence axis, the last but one."""
-    shape: tuple[int, ...] = getattr(value, "shape", ())
-    return shape[-2] if len(shape) > 1 else None
-
-
 def _overlap(x: mx.array, value: Any, align: str) -> mx.array:
     """`x` with the positions that both have taken from `value`."""
-    have, given = _length(x), _length(value)
+    have, given = length_of(x), length_of(value)
     if have is None or given is None:
         raise ShapeError(
-            f"{_whose(x)}{x.shape} has no sequence axis to align {value.shape} along", str(here())
+            f"{whose(x)}{x.shape} has no sequence axis to align {value.shape} along", str(here())
         )
     both = min(have, given)
     at = slice(0, both) if align == "start" else slice(have - both, have)
     source = slice(0, both) if align == "start" else slice(given - both, given)
     part = value[..., source, :]
     edited = mx.array(x)
-    _check_fits(edited[..., at, :], part, "replaced with a value of shape")
-    edited[..., at, :] = _like(x, part)
+    check_fits(edited[..., at, :], part, "replaced with a value of shape")
+    edited[..., at, :] = like(x, part)
     return edited
 
 
@@ -308,7 +261,9 @@ def _composed(*functions: InterventionFn) -> InterventionFn:
     return compose(*functions).build()
 
 
-for _maker in (scale, add_vector, replace_with, clamp, noise):
+for _maker in (
+    scale, add_vector, replace_with, clamp, noise, project_out, swap_subspace, rescale,
+):  # fmt: skip
     named.register(_maker.__name__, _maker)
 named.register("compose", _composed)
 for _of, _example in (
@@ -317,6 +272,9 @@ for _of, _example in (
     (replace_with, "iv.replace_with(value)"),
     (clamp, "iv.clamp(-1.0, 1.0)"),
     (noise, "iv.noise(0.1)"),
+    (project_out, "iv.project_out(v)"),
+    (swap_subspace, "iv.swap_subspace(rows, source)"),
+    (rescale, "iv.rescale(10.0)"),
     (compose, "iv.compose().add(iv.scale(0.5)).build()"),
 ):
     named.register_example(_of, _example)
