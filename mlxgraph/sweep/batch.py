@@ -1,4 +1,4 @@
-"""One forward of a sweep, as a value: in Python the first times, compiled when it comes again.
+"""One forward of a sweep, as a value: in Python the first time, compiled when it comes again.
 
 What is kept is known by structure: the edits of every run, where they join, the call's shapes.
 Vectors, numbers, weights and tokens are inputs, so a sweep of other values, or on another text of
@@ -28,7 +28,7 @@ from mlxgraph.run.prepared import arrays_in, with_arrays
 from mlxgraph.run.pushdown import Cut
 from mlxgraph.sweep.shared import Shared
 
-OFTEN = 2  # times that it was run before it is compiled
+OFTEN = 1  # times that it was run before it is compiled
 SHORT = 0.25  # seconds above which it is not
 
 

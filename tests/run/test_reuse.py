@@ -363,7 +363,11 @@ def test_it_is_said_beforehand(model):
     model.run(graph, TOKENS, reuse=True)
     assert "if a trial shows" not in str(model.explain(graph, TOKENS, reuse=True))
     whole = graph_of(model, BLOCKS["all of a layer"])
-    assert "run the whole text: " in str(model.explain(whole, TOKENS, reuse=True))
+    said = str(model.explain(whole, TOKENS, reuse=True))
+    assert "begin after model.layers.0, which is kept" in said
+    assert "at the first token: it is not of named positions alone" in said
+    first = mg.edit("layers.0", lambda h: h * 2) >> mg.read("__model_output__", name="last")
+    assert "run the whole text: " in str(model.explain(first, TOKENS, reuse=True))
     assert "begin" not in str(model.explain(graph, TOKENS))
 
 
