@@ -24,7 +24,7 @@ from mlxgraph.sweep.shared import Planned, Shared
 LONG = 64  # positions from which on scores count
 SHARE = 4  # a forward may take this part of the machine's memory, unless a limit is given
 MEANWHILE = {mx.cpu: 4e6, mx.gpu: 6e8}  # multiplications, for an eighth of a forward's Python
-COPIES = 6  # of a layer's values that are alive at once, about: what comes in, goes out, is added
+COPIES = 8  # of a layer's values that are alive at once, about: what comes in, goes out, is added
 
 
 class Work(NamedTuple):
