@@ -35,7 +35,8 @@ from mlxgraph.analysis.in_turns import in_turns, peak_memory, spread
 MIB = 1 << 20
 SAMPLE = 6  # forwards of the loop that are timed, and variants whose values are compared
 ENOUGH = 3.0  # seconds of one sweep from which on it is measured once
-ROUNDS = 2  # beside the first
+ROUNDS, MANY = 2, 9  # beside the first
+SHORT = 0.5  # seconds of one sweep up to which there are many rounds
 STRENGTHS = 32
 LIMIT = 64  # MiB
 Row = dict[str, Any]
