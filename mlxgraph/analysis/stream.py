@@ -34,6 +34,10 @@ class Read(NamedTuple):
     at: str
     shared: bool
 
+    def sharing(self, shared: bool) -> Read:
+        """The same, once that is known."""
+        return self._replace(shared=shared)
+
 
 class Base:
     """A run without edits, as it is at the parts of the layers.
@@ -139,7 +143,7 @@ class Base:
             if _differs(shifted[number], self.given[found[number].at], noise[layer]):
                 raise no_sum(part, f"{part} does not read the residual stream as it is")
         return [
-            read._replace(shared=self._is_shared(layer, read, noise[layer]))
+            read.sharing(self._is_shared(layer, read, noise[layer]))
             for (layer, _), read in zip(reads, found, strict=True)
         ]
 

@@ -26,6 +26,7 @@ from mlxgraph.run.grown import Base, Row, run_grown
 from mlxgraph.run.late import Late
 from mlxgraph.run.prepared import arrays_in, with_arrays
 from mlxgraph.run.pushdown import Cut
+from mlxgraph.sweep.certain import all_alike
 from mlxgraph.sweep.shared import Shared
 
 OFTEN = 1  # times that it was run before it is compiled
@@ -57,12 +58,13 @@ class Batch(NamedTuple):
 
 class _Kept:
     """What is known of a batch that was run before.  Attributes: often: how often; seconds: that
-    it took last; compiled: None before that was tried, False where it failed."""
+    it took last; compiled: None before that was tried, False where it failed; sure: whether it was
+    compared."""
 
-    __slots__ = ("often", "seconds", "compiled")
+    __slots__ = ("often", "seconds", "compiled", "sure")
 
     def __init__(self) -> None:
-        self.often, self.seconds = 0, 0.0
+        self.often, self.seconds, self.sure = 0, 0.0, False
         self.compiled: _CompiledBatch | bool | None = None
 
 
@@ -89,10 +91,17 @@ def _compiled(shared: Shared, batch: Batch, kept: _Kept) -> list[list[Any]] | No
     if not isinstance(kept.compiled, _CompiledBatch):
         return None
     try:
-        return _evaluated(kept.compiled(shared, batch))
+        found = _evaluated(kept.compiled(shared, batch))
     except Exception:  # what is wrong without compiling too says so in the run that follows
         kept.compiled = False
         return None
+    if not kept.sure:  # once: whether the compiled form gives what Python gives
+        plain = _evaluated(batch.run(shared))
+        kept.sure = all_alike(found, plain)
+        if not kept.sure:
+            kept.compiled = False
+            return plain
+    return found
 
 
 def _evaluated(values: list[list[Any]]) -> list[list[Any]]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from mlxgraph.evaluate.values import source_values
 from mlxgraph.graph import ops
+from mlxgraph.graph.census import STEP
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node, walk
 from mlxgraph.graph.site import INPUTS, Site
@@ -245,8 +246,8 @@ class Shared:
 
     def is_before(self, planned: Planned, when: float) -> bool:
         """Whether a variant is done by then, but for what it asks of the output."""
-        stops = planned.row.plan.stops - {Site("")}
-        return all(self.census.position(site) <= when for site in stops)
+        stops, at = planned.row.plan.stops - {Site("")}, self.census.position
+        return all(at(site) < when + (site.port == INPUTS) * STEP for site in stops)
 
     # -- work -------------------------------------------------------------------------------------
 

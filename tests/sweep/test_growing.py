@@ -126,6 +126,20 @@ def test_the_last_layer_runs_at_the_positions_that_are_looked_at(model, monkeypa
     assert swept.max() - swept.values.min().item() > 1e-2
 
 
+def test_a_last_layer_that_is_skipped_is_not_run_at_few_positions(model):
+    graphs = []
+    for number in (0.5, 2.0):
+        with model.trace(TEXT) as t:
+            model["embed_tokens"].output *= -number
+            model.layers[LAYERS - 1].skip(model.layers[LAYERS - 1].input * number)
+            model.output[:, -1].save("out")
+        graphs.append(t.graph)
+    for size in (None, 1):
+        swept = model.sweep(TEXT, graphs, batch_size=size)
+        assert furthest(swept, alone(model, graphs)) < 1
+    assert off(swept[0]["out"], swept[1]["out"]) > 1e-3
+
+
 class Mixed(nn.Module):
     """Rows that are not independent: each is taken from the mean of all."""
 
