@@ -130,7 +130,7 @@ def test_a_last_layer_that_is_skipped_is_not_run_at_few_positions(model):
     graphs = []
     for number in (0.5, 2.0):
         with model.trace(TEXT) as t:
-            model["embed_tokens"].output *= -number
+            model["model.embed_tokens"].output *= -number
             model.layers[LAYERS - 1].skip(model.layers[LAYERS - 1].input * number)
             model.output[:, -1].save("out")
         graphs.append(t.graph)
