@@ -127,16 +127,24 @@ def test_the_last_layer_runs_at_the_positions_that_are_looked_at(model, monkeypa
 
 
 def test_a_last_layer_that_is_skipped_is_not_run_at_few_positions(model):
-    graphs = []
-    for number in (0.5, 2.0):
-        with model.trace(TEXT) as t:
-            model["model.embed_tokens"].output *= -number
-            model.layers[LAYERS - 1].skip(model.layers[LAYERS - 1].input * number)
-            model.output[:, -1].save("out")
-        graphs.append(t.graph)
-    for size in (None, 1):
-        swept = model.sweep(TEXT, graphs, batch_size=size)
-        assert furthest(swept, alone(model, graphs)) < 1
+    with model.trace(TEXT) as t:
+        model.layers[0].skip(model.layers[0].input * 0.5)
+        model.output[:, -1].save("out")
+    graphs = [t.graph]
+    with model.trace(TEXT) as t:
+        model["model.embed_tokens"].output *= -1.0
+        model.layers[LAYERS - 1].skip(model.layers[LAYERS - 1].input * 0.5)
+        model.output[:, -1].save("out")
+    graphs.append(t.graph)
+    with model.trace(TEXT) as t:
+        model["model.embed_tokens"].output[:, 1] *= -1.0
+        model.output[:, -1].save("out")
+    graphs.append(t.graph)
+    schedule = model.sweep_plan(TEXT, graphs, batch_size=1)._schedule
+    plans, shared = map(schedule._plan, range(3)), schedule.shared
+    assert [shared.is_before(one, shared.last_begins) for one in plans] == [True, False, True]
+    swept = model.sweep(TEXT, graphs, batch_size=1)
+    assert furthest(swept, alone(model, graphs)) < 1
     assert off(swept[0]["out"], swept[1]["out"]) > 1e-3
 
 
