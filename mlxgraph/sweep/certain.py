@@ -38,23 +38,22 @@ STRENGTHS = (-0.5, 2.0, 0.25)
 
 def why_not_grown(shared: Shared, sites: Sequence[Site]) -> str:
     """Why the batch cannot grow at these sites; "" if it can.  Tried once for each kind of site."""
-    by_kind: dict[str, list[Site]] = {}
-    for site in sorted(sites, key=shared.census.position):
-        by_kind.setdefault(pattern_of(site), []).append(site)
-    for kind, found in by_kind.items():
-        reason = _kept(shared, ("grown", kind), lambda few, some=found: _tried(few, some))
-        if reason:
-            return reason
-    return ""
+    return _each_kind(shared, sites, "grown", _tried)
 
 
 def why_not_grown_later(shared: Shared, sites: Sequence[Site]) -> str:
     """Why the batch cannot grow so in a forward that begins at a later position."""
+    return _each_kind(shared, sites, "later", _tried_later)
+
+
+def _each_kind(
+    shared: Shared, sites: Sequence[Site], how: str, tried: Callable[[Shared, Sequence[Site]], str]
+) -> str:
     by_kind: dict[str, list[Site]] = {}
     for site in sorted(sites, key=shared.census.position):
         by_kind.setdefault(pattern_of(site), []).append(site)
     for kind, found in by_kind.items():
-        reason = _kept(shared, ("later", kind), lambda few, some=found: _tried_later(few, some))
+        reason = _kept(shared, (how, kind), lambda few, some=found: tried(few, some))
         if reason:
             return reason
     return ""
@@ -66,7 +65,7 @@ def why_not_batched(shared: Shared) -> str:
 
 
 def _kept(shared: Shared, kind: tuple, tried: Any) -> str:
-    runner, call = shared.runner, shared.call
+    runner = shared.runner
     few = _few(shared)
     key = (kind, few.call.key, runner.root.training)
     known = runner.certain.get(key)
@@ -81,7 +80,6 @@ def _kept(shared: Shared, kind: tuple, tried: Any) -> str:
                 raise  # nothing can be computed here; the next call outside asks again
             reason = str(error).split("\n")[0] or type(error).__name__  # the model's own code
         known = runner.certain.put(key, (reason, seen))
-    assert call is not None
     found: str = known[0]
     return found
 
