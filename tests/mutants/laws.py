@@ -29,13 +29,14 @@ CLAIMED: dict[int, str] = {
     32: "an interrupt at any line leaves nothing behind",
 }
 _THE_MODELS_OWN = "arithmetic of the model's own, in which nothing of the library takes part"
+_NO_MUTANT = "it has tests, and no mutant names it yet"
 NOT_YET: dict[int, str] = {
-    9: "attention patterns are no sites yet",
+    9: _NO_MUTANT,
     11: _THE_MODELS_OWN,
     18: _THE_MODELS_OWN,
     19: _THE_MODELS_OWN,
-    20: "removing a direction at every writer is not there yet",
-    22: "keys and values of heads are no sites yet",
-    24: "path patching is not there yet",
-    29: "outputs that are objects are no nested values yet",
+    20: _NO_MUTANT,
+    22: _NO_MUTANT,
+    24: _NO_MUTANT,
+    29: _NO_MUTANT,
 }
