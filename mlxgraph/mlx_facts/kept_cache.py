@@ -73,16 +73,15 @@ class KeptCache:
 
         A `RotatingKVCache` takes its own size for the window of a layer that names none.  Here all
         keys are held, so a single token needs a mask where the window is shorter than the text.
+        mlx-lm's caches are not asked: before 0.31 a `KVCache` forgets the window.
         """
-        from mlx_lm.models.cache import create_attention_mask  # here: it takes long to import
+        from mlx_lm.models.base import create_causal_mask  # here: it takes long to import
 
-        if self.window is not None:
-            window_size = window_size or self.window
-            if self.offset + count <= window_size:
-                window_size = None
-        return create_attention_mask(
-            count, offset=self.offset, return_array=return_array, window_size=window_size
-        )
+        window = window_size or self.window
+        is_cut = window is not None and self.offset + count > window
+        if is_cut or (return_array and count > 1):
+            return create_causal_mask(count, self.offset, window_size=window)
+        return "causal" if count > 1 else None
 
     def size(self) -> int:
         return self.offset

@@ -67,17 +67,16 @@ def test_rows_are_repeated_as_a_whole():
 @pytest.mark.parametrize("asked", [None, 3, 4])
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("as_array", [False, True])
-def test_masks_are_those_of_mlx_lm(window, asked, count, as_array):
+def test_each_query_sees_the_keys_that_a_whole_forward_shows_it(window, asked, count, as_array):
     offset, numbers = 4, mx.zeros((1, 1, 4, 2))
-    own = KVCache() if window is None else RotatingKVCache(window)
-    own.update_and_fetch(numbers, numbers)
     kept = KeptCache(offset, numbers, numbers, window)
-    stream = mx.zeros((1, count, 2))
-    mine, theirs = (
-        create_attention_mask(stream, cache, window_size=asked, return_array=as_array)
-        for cache in (kept, own)
+    mine, whole = (
+        create_attention_mask(
+            mx.zeros((1, length, 2)), cache, window_size=width, return_array=as_array
+        )
+        for length, cache, width in ((count, kept, asked), (offset + count, None, asked or window))
     )
-    assert seen(mine, count, offset) == seen(theirs, count, offset)
+    assert seen(mine, count, offset) == seen(whole, offset + count, 0)[offset:]
 
 
 def seen(mask, count, offset):
