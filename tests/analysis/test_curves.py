@@ -12,6 +12,7 @@ from mlxgraph.errors import InputError
 from mlxgraph.plot.curves import bars, lines
 from mlxgraph.plot.recovery import recovery_bars
 from tests.analysis.test_heatmaps import SLOW, UNSHRUNK, check, field, texts, tokens
+from tests.dear import dear
 
 STRENGTHS = np.arange(-3, 3.5, 0.5).tolist()
 
@@ -24,7 +25,7 @@ def drawn(figure) -> list:
     return [line for line in figure.axes[0].lines if line.get_marker() == "o"]
 
 
-@pytest.mark.parametrize("count", [1, 6, 32, 80])
+@pytest.mark.parametrize("count", [1, 6, *dear(32, 80)])
 def test_bars_of_layers(count):
     values = field(count)
     figure = bars(values, range(count), xlabel="layer", ylabel="recovery (%)", title="Of attention")
@@ -38,7 +39,7 @@ def test_bars_of_layers(count):
     assert low <= min(values.min(), 0) and high >= max(values.max(), 0)
 
 
-@pytest.mark.parametrize("count", [12, 60])
+@pytest.mark.parametrize("count", [12, *dear(60)])
 def test_bars_of_tokens(count):
     figure = bars(field(count) / 100, tokens(count), xlabel="token", ylabel="change")
     check(figure)
@@ -57,7 +58,7 @@ def test_an_unknown_bar_is_grey_and_no_zero():
     check(bars([np.nan], [0]))
 
 
-@pytest.mark.parametrize("count", [6, 34, 80])
+@pytest.mark.parametrize("count", [6, 80, *dear(34)])
 def test_recovery_in_the_size_that_the_documents_give(count):
     figure = recovery_bars({k: float(v) for k, v in enumerate(field(count))}, "attn")
     check(figure)
@@ -65,7 +66,7 @@ def test_recovery_in_the_size_that_the_documents_give(count):
     assert bool(figure.axes[0].texts) == (count < 80)
 
 
-@pytest.mark.parametrize("count", [1, 3, 6, 32, 80])
+@pytest.mark.parametrize("count", [1, 6, *dear(3, 32, 80)])
 def test_steering_curves_are_a_line_for_each_layer(count):
     values = curves(count)
     figure = lines(
@@ -89,7 +90,7 @@ def test_strengths_stand_where_they_lie_and_in_their_order():
     check(figure)
 
 
-@pytest.mark.parametrize("count", [2, 14, 20])
+@pytest.mark.parametrize("count", [2, *dear(14, 20)])
 def test_lines_with_texts_for_names_have_a_legend(count):
     names = [f"variant {k} of a long name" for k in range(count)]
     figure = lines(curves(count), STRENGTHS, names, of="variant")
