@@ -22,6 +22,7 @@ _NAMED = 20  # letters of a token along an axis: `<|start_header_id|>` has 19
 FLAT = 620.0  # points up to which axes are made wider for names that need not stand on end
 _SHORT = 48.0  # points; longer names may stand in two lines
 _LOOSE = 1.9  # lines between numbers of which some are left out
+_BREAKS = "_-. "  # signs after which a name may stand in two lines
 _SPACES = ("Ġ", "▁")  # how vocabularies write the space that a token begins with
 
 
@@ -73,7 +74,7 @@ def ticks_across(figure: Any, labels: Sequence[Any], pitch: float, size: float =
 def _in_two(name: str) -> str:
     """A name in two lines, broken after a sign near its middle, or in the middle."""
     middle = len(name) / 2
-    after = [k + 1 for k, sign in enumerate(name) if sign in "_- "]
+    after = [k + 1 for k, sign in enumerate(name) if sign in _BREAKS]
     near = min(after, key=lambda k: abs(k - middle), default=0)
     at = near if abs(near - middle) <= 0.15 * len(name) else math.ceil(0.52 * len(name))
     return f"{name[:at]}\n{name[at:]}"
@@ -83,6 +84,14 @@ def pitch_for(figure: Any, labels: Sequence[Any], size: float = TICK) -> float:
     """The points from one place to the next at which names need not stand on end."""
     each = widths(figure, named(labels), size).values()
     return max(wide if wide <= _SHORT else max(_SHORT, 0.68 * wide) for wide in each) + GAP + 0.1
+
+
+def pitch_in_two(figure: Any, labels: Sequence[Any], size: float = TICK) -> float:
+    """The points from one place to the next at which names stand in two lines, and words whole."""
+    lines = [
+        _in_two(name) if any(sign in name for sign in _BREAKS) else name for name in named(labels)
+    ]
+    return widest(figure, lines, size) + GAP + 0.1
 
 
 def ticks_down(figure: Any, labels: Sequence[Any], pitch: float, size: float = TICK) -> Ticks:
