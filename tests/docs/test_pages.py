@@ -130,9 +130,28 @@ def test_the_commands_of_the_pages_exist() -> None:
     assert {"demo", "test"} <= shown <= targets
 
 
+NUMBER = re.compile(r"[-\N{MINUS SIGN}]?\d[\d.,e-]*")
+
+
+def said(cells: Any) -> list[str]:
+    """What the cells of a notebook print and show, without its last digits and its pictures."""
+    texts = []
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stdout":
+                texts.append(output["text"])
+            elif "text/plain" in output.get("data", {}) and "image/png" not in output["data"]:
+                texts.append(output["data"]["text/plain"])
+    return [NUMBER.sub("#", "".join(text)) for text in texts]
+
+
 @pytest.mark.parametrize("notebook", sorted(ROOT.glob("docs/*.ipynb")), ids=named)
 def test_every_cell_of_the_notebook_runs(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the kernel is a process of its own
     cells = nbformat.read(notebook, as_version=4)
-    assert any(cell.get("outputs") for cell in cells.cells), "a notebook is kept with its outputs"
-    NotebookClient(cells, timeout=120, kernel_name="python3").execute()
+    kept = said(cells.cells)
+    assert kept, "a notebook is kept with its outputs"
+    client = NotebookClient(cells, timeout=120, kernel_name="python3", coalesce_streams=True)
+    client.execute()
+    # its words are about what it shows: which layer, which answer, True or False
+    assert " ".join(" ".join(said(cells.cells)).split()) == " ".join(" ".join(kept).split())
