@@ -62,7 +62,7 @@ def _usual(e: Any) -> str:
 def _title(e: Any) -> str:
     at = e.attrs.get("at", {})
     title = e.attrs.get("title")
-    said = [f"{name} {label}" for name, label in at.items()]
+    said = [f"{_words(name)} {label}" for name, label in at.items()]
     return ", ".join([str(title), *said] if title else said)
 
 

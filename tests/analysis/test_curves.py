@@ -63,6 +63,8 @@ def test_names_of_the_code_are_words_in_a_picture():
     curve = mg.Effects(numbers, axes, name="positive_word", unit="%").plot(kind="lines").axes[0]
     assert (curve.get_xlabel(), curve.get_ylabel()) == ("receiver layer", "positive word (%)")
     assert curve.get_legend().get_title().get_text() == "sender layer"
+    one = mg.Effects(numbers, axes).sel(sender_layer=1).plot().axes[0]
+    assert one.get_title() == "sender layer 1"
 
 
 def test_an_unknown_bar_is_grey_and_no_zero():
