@@ -47,6 +47,27 @@ def test_bars_of_tokens(count):
     assert ("every 2nd" in figure.axes[0].get_xlabel()) == (count == 60)
 
 
+def test_a_word_beside_names_of_modules_is_not_broken():
+    names = ["embed", *(f"layers.{k}.{part}" for k in range(6) for part in ("attn", "mlp"))]
+    figure = bars(field(13), names, xlabel="component")
+    check(figure)
+    shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert shown[0] == "embed" and shown[1] == "layers.\n0.attn"  # and these stand in two lines
+
+
+def test_names_of_the_code_are_words_in_a_picture():
+    axes = {"sender_layer": range(2), "receiver_layer": range(3)}
+    numbers = field(6).reshape(2, 3)
+    grid = mg.Effects(numbers, axes, name="change of logit_diff").plot().axes
+    assert (grid[0].get_xlabel(), grid[0].get_ylabel()) == ("receiver layer", "sender layer")
+    assert grid[1].get_ylabel().split() == "change of logit difference".split()
+    curve = mg.Effects(numbers, axes, name="positive_word", unit="%").plot(kind="lines").axes[0]
+    assert (curve.get_xlabel(), curve.get_ylabel()) == ("receiver layer", "positive word (%)")
+    assert curve.get_legend().get_title().get_text() == "sender layer"
+    one = mg.Effects(numbers, axes).sel(sender_layer=1).plot().axes[0]
+    assert one.get_title() == "sender layer 1"
+
+
 def test_an_unknown_bar_is_grey_and_no_zero():
     figure = bars([1.0, np.nan, -2.0], range(3), ylabel="x")
     check(figure)
