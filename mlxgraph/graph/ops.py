@@ -59,6 +59,8 @@ AT = {  # `h.at[index].add(v)`
 
 MX_ABS = "mx.abs"
 MX_ADD = "mx.add"
+MX_ALL = "mx.all"
+MX_ANY = "mx.any"
 MX_ASTYPE = "mx.astype"
 MX_BITWISE_AND = "mx.bitwise_and"
 MX_BITWISE_OR = "mx.bitwise_or"
@@ -82,7 +84,10 @@ MX_LOGICAL_AND = "mx.logical_and"
 MX_LOGICAL_OR = "mx.logical_or"
 MX_MATMUL = "mx.matmul"
 MX_MATRIX_TRANSPOSE = "mx.matrix_transpose"
+MX_MAX = "mx.max"
 MX_MAXIMUM = "mx.maximum"
+MX_MEAN = "mx.mean"
+MX_MIN = "mx.min"
 MX_MINIMUM = "mx.minimum"
 MX_MOVEAXIS = "mx.moveaxis"
 MX_MULTIPLY = "mx.multiply"
@@ -341,6 +346,19 @@ def key_position(op: str) -> int:
     """Where a draw's key stands among its arguments, where it is not given by name."""
     return 2 if op.endswith((".bernoulli", ".gumbel", ".permutation")) else 4
 
+
+# -- functions along an axis: where it stands among the arguments, and the axis if there is none
+
+REDUCES: dict[str, tuple[int, int | None]] = dict.fromkeys(
+    """mx.all mx.any mx.argmax mx.argmin mx.logsumexp mx.max mx.mean mx.median mx.min mx.prod mx.std
+    mx.sum mx.var""".split(),
+    (1, None),
+)
+KEEPS_AXES: dict[str, tuple[int, int | None]] = {
+    **dict.fromkeys("mx.softmax mx.cummax mx.cummin mx.cumprod mx.cumsum".split(), (1, None)),
+    **dict.fromkeys("nn.softmax nn.log_softmax mx.sort mx.argsort".split(), (1, -1)),
+    "mx.topk": (2, -1),
+}
 
 # -- what Python writes for an operation: `add` of __add__ -> `mx.add` ----------------------------
 

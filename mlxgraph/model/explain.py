@@ -27,6 +27,7 @@ from mlxgraph.trace.execute import (
     Job,
     Options,
     as_written,
+    may_be_in_blocks,
     rewritten,
 )
 from mlxgraph.trace.indices import check_given, check_indices
@@ -81,7 +82,9 @@ def explain(
         for change in rewritten(engine, seen, census, call, names):
             parts += [f"after {change.name}: {LAWS[change.name]}", _indented(listing(change.graph))]
             last = change
-        plan = make_plan(last.graph, census, last.wanted, last.at)
+        plan = make_plan(
+            last.graph, census, last.wanted, last.at, in_blocks=may_be_in_blocks(call, names)
+        )
         tried = engine.runner.tried(written, wanted, call, names)
         begins = _begins(engine, Job(written, call, params), wanted) if reuse else ""
     if len(parts) == 2:
@@ -114,7 +117,7 @@ def _told(plan: Plan, census: Census, call: Call, left_out: list[Site], failure:
         deeds = [
             word for word, which in (("read", plan.read), ("write", plan.writes)) if site in which
         ]
-        lines.append(f"  {' and '.join(deeds)} {site}")
+        lines.append(f"  {' and '.join(deeds)} {site}{_in_blocks(plan, site)}")
     lines += [f"  leave out the write at {site}: no save can see it" for site in left_out]
     if plan.last_layer is not None:
         at = plan.last_layer
@@ -123,6 +126,15 @@ def _told(plan: Plan, census: Census, call: Call, left_out: list[Site], failure:
     lines.append(f"  {_end(plan, census)}")
     lines.append(f"  {_how(plan, census, call, failure)}")
     return lines
+
+
+def _in_blocks(plan: Plan, site: Site) -> str:
+    """How much of a square is made at once, where that is not all of it."""
+    for blocks in plan.blocks.values():
+        if site in blocks.sites:
+            most = max(min(blocks.rows, one.queries) for one in blocks.wanted)
+            return f" at {most} of {blocks.queries} queries at a time, never whole"
+    return ""
 
 
 def _end(plan: Plan, census: Census) -> str:

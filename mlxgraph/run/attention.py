@@ -12,7 +12,7 @@ alone they are computed beside the kernel, and what the kernel gives goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
@@ -40,6 +40,9 @@ class Answers(Protocol):
     def value(self, name: str, value: mx.array) -> mx.array:
         """The value that goes on, for one that was computed."""
 
+    def in_blocks(self, inner: Inner) -> bool:
+        """Whether what is read of scores and pattern was computed without either."""
+
 
 def attend(
     name: str, answers: Answers, real: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
@@ -61,9 +64,10 @@ def attend(
     heads = None
     if edited or answers.wants(SCORES) or answers.wants(PATTERN):
         inner = Inner.of(queries, *dense, **given)
-        scores = shown(answers, SCORES, inner.scores())
-        pattern = shown(answers, PATTERN, inner.pattern(scores))
-        heads = inner.heads(pattern) if edited else None
+        if edited or not answers.in_blocks(inner):
+            scores = shown(answers, SCORES, inner.scores())
+            pattern = shown(answers, PATTERN, inner.pattern(scores))
+            heads = inner.heads(pattern) if edited else None
     if heads is None:
         heads = real(queries, keys, values, **given)
     return shown(answers, HEADS, heads)
@@ -107,6 +111,24 @@ class Inner(NamedTuple):
         """Batch, key-value heads, and the queries' heads that share each of them."""
         batch, heads = self.queries.shape[:2]
         return batch, self.keys.shape[1], heads // self.keys.shape[1]
+
+    def at(self, rows: Any) -> Inner:
+        """The same attention at some of its queries.  Args: rows: what takes them of their axis."""
+        queries, mask = self.queries[:, :, rows], self.mask
+        if isinstance(mask, str):  # "causal": the last queries are the last keys
+            length, keys = self.queries.shape[2], self.keys.shape[2]
+            mask = mx.arange(keys - length, keys)[rows][:, None] >= mx.arange(keys)
+        elif mask is not None and mask.shape[-2] != 1:
+            mask = mask[..., rows, :]
+        return self._replace(queries=queries, mask=mask)
+
+    def after(self, done: Sequence[mx.array]) -> Inner:
+        """The same attention, computed once some arrays are."""
+        queries = self.queries
+        for one in done:
+            first = one.reshape(-1)[:1].astype(queries.dtype)
+            queries = mx.where(mx.array(False), first, queries)
+        return self._replace(queries=queries)
 
     def scores(self) -> mx.array:
         """After scale and mask: (batch, heads, query, key)."""

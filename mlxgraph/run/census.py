@@ -203,6 +203,9 @@ class _Shown:
     def writes(self, path: str, number: int) -> bool:
         return False
 
+    def in_blocks(self, path: str, number: int, inner: Any) -> bool:
+        return False
+
 
 def _noting_changes(census: Census, given: Call, forward: Callable[[], None]) -> None:
     """Run a forward, and note whether it changes lists, dicts, objects or arrays in them."""

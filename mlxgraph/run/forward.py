@@ -25,6 +25,8 @@ from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.arrays import in_a_buffer_of_its_own, same_data
 from mlxgraph.mlx_facts.compiling import uncompiled
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.run.attention import Inner
+from mlxgraph.run.by_query import in_blocks
 from mlxgraph.run.call import Call
 from mlxgraph.run.draws import Draws
 from mlxgraph.run.gradient import Deltas, add_delta, unreached, with_gradients
@@ -166,6 +168,7 @@ class Run:
         self.seen: Counter[str] = Counter()
         self.reached: set[Site] = set()
         self.turning: Turning | None = None
+        self.done: list[mx.array] = []  # of squares in blocks, the last block's values
 
     def go(self, tree: ModuleTree, call: Call, weights: Sequence[mx.array] | None) -> Values:
         """Run the forward as far as the plan needs it."""
@@ -265,6 +268,18 @@ class ValuesInside:
         if run is None:
             return False
         return site in run.plan.writes or (run.plan.gradients and site in run.plan.read)
+
+    def in_blocks(self, path: str, number: int, inner: Inner) -> bool:
+        run, site = self._run(), Site(path, OUTPUT, number)
+        blocks = None if run is None else run.plan.blocks.get(site)
+        if run is None or blocks is None:
+            return False
+        run.values.known.update(in_blocks(blocks, inner, run.values.__getitem__, run.done))
+        for site in blocks.sites:
+            run.seen[site.path] = number + 1
+        if run.plan.last in blocks.sites:
+            raise Stop
+        return True
 
     def value(self, path: str, number: int, value: mx.array) -> Any:
         run = self._run()

@@ -382,6 +382,9 @@ class _ValuesInside:
         run = self._run()
         return run is not None and Site(path, OUTPUT, number) in run._writers
 
+    def in_blocks(self, path: str, number: int, inner: Any) -> bool:
+        return False
+
     def value(self, path: str, number: int, value: Any) -> Any:
         run = self._run()
         assert run is not None

@@ -23,9 +23,9 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
-from mlxgraph.graph.inside import OPS, below, parted
+from mlxgraph.graph.inside import OPS, PATTERN, below, parted
 from mlxgraph.mlx_facts.watching import is_in_compiled, is_in_vmap, reach_attributes, watched
-from mlxgraph.run.attention import KERNELS, attend
+from mlxgraph.run.attention import KERNELS, Inner, attend
 from mlxgraph.run.handwritten import STEPS, Written
 from mlxgraph.run.names import with_own_ops
 from mlxgraph.run.standin import Hook, StandIn
@@ -44,6 +44,12 @@ class Values(Protocol):
     def value(self, path: str, number: int, value: mx.array) -> mx.array:
         """The value that goes on."""
 
+    def in_blocks(self, path: str, number: int, inner: Inner) -> bool:
+        """Whether what is read of an attention's scores and pattern was computed without either.
+
+        Args: path: of the pattern.
+        """
+
 
 class _Attention:
     """The values of one attention, by name."""
@@ -61,6 +67,9 @@ class _Attention:
 
     def value(self, name: str, value: mx.array) -> mx.array:
         return self._values.value(below(self._module, name), self._number, value)
+
+    def in_blocks(self, inner: Inner) -> bool:
+        return self._values.in_blocks(below(self._module, PATTERN), self._number, inner)
 
 
 class Watch:

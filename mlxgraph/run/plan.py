@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import NeverCalledError, OrderError
@@ -20,6 +21,7 @@ from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
 from mlxgraph.graph.nothing_inside import nothing_there
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
+from mlxgraph.run.query_blocks import Blocks, find_blocks
 from mlxgraph.run.two_passes import AtPositions
 
 
@@ -99,6 +101,10 @@ class Plan(NamedTuple):
     turns: dict[Site, list[Any]]
     expected: Mapping[Site, Expected] | None  # where the forward may go another way than it did
     last_layer: AtPositions | None = None  # how the last block is run at few positions
+    blocks: Mapping[Site, Blocks] = MappingProxyType({})  # squares that are not made whole
+
+
+_NO_BLOCKS: Mapping[Site, Blocks] = MappingProxyType({})
 
 
 class Expected(NamedTuple):
@@ -114,10 +120,12 @@ def make_plan(
     saves: Sequence[Node],
     last_layer: AtPositions | None = None,
     whole: bool = True,
+    in_blocks: bool = False,
 ) -> Plan:
     """The plan that computes `saves` under the graph's writes.
 
-    Args: whole: left out where nobody asks what saves are cut from.
+    Args: whole: left out where nobody asks what saves are cut from; in_blocks: whether large
+        scores and patterns may be computed in blocks of queries.
     Raises: as `reach`.
     """
     read, writes, last = reach(graph, census, saves)
@@ -146,6 +154,7 @@ def make_plan(
         turns=_turns(stops, census),
         expected=None if census.traceable else _expected(stops, graph, census),
         last_layer=last_layer,
+        blocks=find_blocks(census, saves, writes) if inside and in_blocks else _NO_BLOCKS,
     )
 
 

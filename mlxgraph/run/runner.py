@@ -194,13 +194,14 @@ class Runner:
         call: Call,
         compile: CompileMode = "auto",
         last: AtPositions | None = None,
+        in_blocks: bool = False,
     ) -> PreparedRun:
         """Plan a run of a graph as it stands, and keep it under a key.
 
         Python functions live as long as what is kept, with all they capture; so a run that calls
         some is kept only where it is to be compiled, and then not for long.
         """
-        plan = make_plan(graph, census, saves, last)
+        plan = make_plan(graph, census, saves, last, in_blocks=in_blocks)
         made = PreparedRun(plan, census, call, weakref.ref(self))
         outside = self.tree.untraceable()
         if outside:

@@ -8,6 +8,8 @@
     the slice of the output pushed below the head           (run/pushdown)
     and below the queries of the last layer                 (run/last_layer)
       v
+    large scores and patterns in blocks of queries          (run/query_blocks)
+      v
     a plan, made once, and kept as a prepared run           (run/)
 
 A graph that comes again meets its prepared run at once.
@@ -40,6 +42,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.run.last_layer import NAME as LAST_LAYER
 from mlxgraph.run.plan import reach
 from mlxgraph.run.pushdown import NAME as PUSHDOWN
+from mlxgraph.run.query_blocks import NAME as QUERY_BLOCKS
 from mlxgraph.run.runner import CompileMode
 from mlxgraph.run.two_passes import AtPositions
 from mlxgraph.trace.gradients import no_gradient
@@ -47,7 +50,7 @@ from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.indices import check_given, check_indices, line_of, written_ids
 from mlxgraph.trace.numbers import check_numbers, numbers_in
 
-REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN, LAST_LAYER)
+REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN, LAST_LAYER, QUERY_BLOCKS)
 EVERY_REWRITE = frozenset(REWRITES)
 
 
@@ -115,8 +118,9 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
             written = as_written(graph, wanted, census)
             indices = check_indices(written.graph, wanted, census, runner)
             *_, last = written, *rewritten(engine, written, census, call, options.rewrites)
+            blocks = may_be_in_blocks(call, options.rewrites)
             made = runner.prepare(
-                key, last.graph, last.wanted, census, call, options.compile, last.at
+                key, last.graph, last.wanted, census, call, options.compile, last.at, blocks
             )
             made.indices = indices
             made.numbers = numbers_in(written.graph, wanted, census, runner)
@@ -213,6 +217,11 @@ def rewritten(
                 yield Rewritten(PUSHDOWN, pushed.graph, pushed.saves)
         if last is not None:
             yield Rewritten(LAST_LAYER, last[0].graph, last[0].saves, last[1])
+
+
+def may_be_in_blocks(call: Call, names: frozenset[str]) -> bool:
+    """Whether large scores and patterns may be computed in blocks of queries."""
+    return QUERY_BLOCKS in names and not call.turned
 
 
 def _chosen(call: Call, names: frozenset[str]) -> list[Any]:
