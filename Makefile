@@ -21,13 +21,14 @@ OPENBLAS := $(firstword $(wildcard /usr/lib/*/openblas-pthread/libopenblas.so.0)
 
 LAWS := tests/laws tests/algebra tests/rewrite/test_preserving.py tests/rewrite/test_shift.py
 
-.PHONY: help demo test sweep packages mutants check facts bench format clean
+.PHONY: help demo test sweep soak packages mutants check facts bench format clean
 
 help:
 	@echo "make demo    a first look: predictions before and after an edit inside a model"
 	@echo "make test    the tests"
 	@echo "make sweep   the slow tests, over many models, those of other packages included"
 	@echo "make packages  these alone: models of mlx-vlm, mlx-audio and others, installed for the run"
+	@echo "make soak    an hour of mixed use in eight threads; MINUTES=10 for less"
 	@echo "make check   lint, format, types, floors"
 	@echo "make mutants break the code on purpose, and see which test notices"
 	@echo "make facts   what is believed of MLX, on the oldest and newest versions allowed"
@@ -38,12 +39,16 @@ demo: $(VENV)/.stamp-run
 	@$(VENV)/bin/python -m mlxgraph demo
 
 test: $(VENV)/.stamp-dev
-	$(PYTEST) -m "not slow" -n auto --dist loadfile
+	$(PYTEST) -m "not slow and not soak" -n auto --dist loadfile
 
 sweep: $(VENV)/.stamp-dev
 	$(PYTEST) -m slow --ignore=tests/packages -n auto --dist loadfile
 	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m "not slow" $(LAWS) -n auto --dist loadfile
 	@$(MAKE) packages PYTHON=$(VENV)/bin/python
+
+MINUTES ?= 60
+soak: $(VENV)/.stamp-dev # no part of any other
+	SOAK_MINUTES=$(MINUTES) $(PYTEST) -m soak tests/soak -s
 
 packages: # in an environment of its own
 	@$(PYTHON) -m tests.packages.in_environment $(EXTRA)

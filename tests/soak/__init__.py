@@ -1,0 +1,1 @@
+"""Hours of use: one job of its own, `make soak`."""
