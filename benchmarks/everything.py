@@ -32,11 +32,13 @@ SCRIPTS = (
     "sweeps",
     "attribution",
     "last_layer",
+    "long_prompts",
     "prefix",
     "generation",
     "folding",
     "rooms",
 )
+BY_NAME = ("soak",)  # an hour: run where it is named
 
 
 def machine() -> dict[str, str]:
@@ -52,14 +54,15 @@ def machine() -> dict[str, str]:
 
 def main() -> None:
     """Measure, print and write."""
+    every = (*SCRIPTS, *BY_NAME)
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help=", ".join(SCRIPTS))
+    parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help=", ".join(every))
     parser.add_argument("--quick", action="store_true", help="small and few: see that it runs")
     parser.add_argument("--to", type=Path, default=RESULTS, help="where the JSON goes")
     options = parser.parse_args()
-    unknown = set(options.scripts) - set(SCRIPTS)
+    unknown = set(options.scripts) - set(every)
     if unknown:
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(SCRIPTS)}")
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(every)}")
     results = json.loads(options.to.read_text()) if options.to.exists() else {}
     for name in options.scripts or SCRIPTS:
         script = importlib.import_module(name)
