@@ -213,6 +213,13 @@ def first_array(value: Any) -> Any:
     return value if found is None else found
 
 
+def last_position(output: Any, rows: Any = 0) -> Any:
+    """The last position's logits in what a model gives: (vocabulary,), or of several rows (rows,
+    vocabulary).  An output of two axes is of rows, and has no positions."""
+    logits = first_array(output)
+    return logits[rows, -1] if logits.ndim > 2 else logits[rows]
+
+
 def arrays_in(value: Any) -> Iterator[Any]:
     """Every array of a nested value, or every handle on one; what is named logits comes first."""
     if isinstance(value, mx.array):

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlxgraph.analysis.cells import Cell, Grid, Recorder, Span, part
 from mlxgraph.analysis.components import Place, places_of
-from mlxgraph.analysis.inputs import choose_layers, first_array, holds_tokens
+from mlxgraph.analysis.inputs import choose_layers, holds_tokens, last_position
 from mlxgraph.analysis.questions import Chosen, Match, components_in
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import BaselineError, ShapeError
@@ -62,7 +62,7 @@ def kept_of(
         for component, some in places.items():
             for place in some:
                 kept[component, place.layer] = place.value(model).save()
-        logits = first_array(model.output)[0, -1].save()
+        logits = last_position(model.output).save()
     mx.eval(kept, logits)
     return kept, logits
 
@@ -70,7 +70,7 @@ def kept_of(
 def last_logits(model: Traceable, row: mx.array) -> mx.array:
     """The last position's logits (vocabulary,) of a plain run, float32."""
     with model.trace(row):
-        logits = first_array(model.output)[0, -1].astype(mx.float32).save()
+        logits = last_position(model.output).astype(mx.float32).save()
     return logits
 
 

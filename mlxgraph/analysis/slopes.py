@@ -15,7 +15,7 @@ import numpy as np
 
 from mlxgraph.analysis.cells import Cell, part
 from mlxgraph.analysis.components import HEADS, Place
-from mlxgraph.analysis.inputs import first_array, value_at
+from mlxgraph.analysis.inputs import first_array, last_position, value_at
 from mlxgraph.analysis.map_runs import check_apart, in_percent, taken_of
 from mlxgraph.analysis.metrics import METRICS
 from mlxgraph.analysis.pairs import Outcome, Pair
@@ -76,7 +76,7 @@ def slopes_of(
         handles = [first_array(value_at(model, place.name)) for place in places]
         handles += [first_array(value_at(model, name)) for name in slopes_at]
         own = {name: first_array(value_at(model, name)).save() for name in values_at}
-        logits = first_array(model.output)[0, -1].astype(mx.float32)
+        logits = last_position(model.output).astype(mx.float32)
         loss = recorded(score, logits, reference)
         found = [gradient.save() for gradient in trace.grad(loss, handles)]
         values = {key: value.save() for key, value in values.items()}

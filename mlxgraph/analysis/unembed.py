@@ -137,6 +137,16 @@ def check_head(model: Traceable, scores: mx.array, width: int) -> None:
         )
 
 
+def check_positions(logits: mx.array) -> None:
+    """Raises: UnembeddingError for an output that has no positions."""
+    if logits.ndim < 3:
+        raise UnembeddingError(
+            f"the model gives {tuple(logits.shape)}: one prediction of a whole input, and none at"
+            " each position.\n  Write model.activation_patching or model.ablation, with a metric of"
+            " that prediction."
+        )
+
+
 def top_tokens(scores: mx.array, top_k: int, called: str = "top_k") -> tuple[mx.array, mx.array]:
     """The ids and scores of the best tokens, best first: two arrays (..., top_k), lazy."""
     top_k = whole_number(top_k, called)
