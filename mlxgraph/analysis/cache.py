@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, KeysView, Sequence
 from typing import Any
 
-import mlx.core as mx
-
-from mlxgraph.analysis.inputs import arrays_in, check_model, names_of, token_strings
+from mlxgraph.analysis.inputs import (
+    arrays_in,
+    check_model,
+    computed,
+    names_of,
+    token_strings,
+)
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import UnknownNameError, UnknownSiteError
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
@@ -102,7 +106,7 @@ def collect_activations(
         for name in names:
             trace.activations[name]  # saved, by being looked at inside the block
     found = {name: trace.activations[name] for name in names}
-    mx.eval([list(arrays_in(value)) for value in found.values()])
+    computed([list(arrays_in(value)) for value in found.values()])
     metadata: dict[str, Any] = {"inputs": inputs, "lengths": trace.lengths, "tokens": trace.tokens}
     if trace.tokens is not None:
         rows = trace.tokens.tolist()

@@ -19,6 +19,7 @@ from mlxgraph.analysis.inputs import (
     check_model,
     check_position,
     choose_layers,
+    computed,
     encoded_rows,
     first_array,
     holds_tokens,
@@ -26,6 +27,7 @@ from mlxgraph.analysis.inputs import (
     is_messages,
     names_of,
     value_at,
+    whole_number,
     with_axes_first,
 )
 from mlxgraph.analysis.traceable import Traceable
@@ -143,7 +145,9 @@ def _collect(
             f"positions={positions!r} are no positions.\n  Write positions=-1 for the last token,"
             " or a list of numbers."
         )
-    wanted = [int(positions)] if single else [int(p) for p in positions]  # type: ignore
+    wanted = [whole_number(p, "positions") for p in ([positions] if single else positions)]  # type: ignore
+    if not wanted:
+        raise InputError("positions=[] are none.\n  Write positions=-1 for the last token.")
     columns = [_columns(row, wanted, number) for number, row in enumerate(rows)]
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -153,7 +157,7 @@ def _collect(
             model, [rows[n] for n in batch], [columns[n] for n in batch], chosen.values(), single
         )
         for value in values:  # layer by layer: what a layer gave is let go before the next
-            mx.eval(value)
+            computed(value)
         for name, value in zip(chosen, values, strict=True):
             found[name].append(value)
     back = mx.array(np.argsort(order))

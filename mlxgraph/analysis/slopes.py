@@ -115,6 +115,12 @@ def recorded(score: Score, logits: mx.array, reference: mx.array) -> mx.array:
                 "  Compute it with mx alone, without float(), .item() or numpy:"
                 " lambda logits: logits[a] - logits[b]."
             )
+        if isinstance(found, mx.array) and not hasattr(type(found), "value"):  # not recorded
+            raise GradientError(
+                f"the metric {score.name!r} gives an array that does not come of the logits by what"
+                " is recorded: a constant, or by a function that was taken out of mx before.\n"
+                "  Write it as a function of your own: lambda logits: mx.max(logits)."
+            )
         return found
 
     return Score(score.name, watched, score.of_two)(logits, reference)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import arrays_in, first_array
+from mlxgraph.analysis.inputs import arrays_in, computed, first_array
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, NeverCalledError, UnknownSiteError
 
@@ -70,7 +70,7 @@ class Base:
                         self.given[name] = given.save()  # type: ignore[attr-defined]
                     if name != block:
                         self.children[layer].append(name)
-        mx.eval(self.given, self.made)
+        computed(self.given, self.made)
 
     def child_of(self, layer: int, name: str) -> str | None:
         """The module of a layer that a site is, or is inside of."""

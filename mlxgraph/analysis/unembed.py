@@ -100,7 +100,8 @@ def final_norm(model: Traceable) -> str | None:
     It is the last norm that the forward calls, after the last layer: between the two a model may
     have layers of another kind.
     """
-    with model.trace(mx.zeros((1, 1), dtype=mx.int32)) as t:
+    plain = model.without_edits()  # edits may ask for positions of a text
+    with plain.trace(mx.zeros((1, 1), dtype=mx.int32)) as t:
         pass
     last = model.layers[-1].path
     paths = [model[name].path for name in t.activations]

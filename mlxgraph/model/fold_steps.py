@@ -20,7 +20,6 @@ from mlxgraph.mlx_facts.originals import normal, zeros
 from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.model.affine import Affine, NotAffine, affine_of
 
-
 SAME = 1e-5  # of the largest number
 
 

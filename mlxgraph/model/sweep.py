@@ -240,7 +240,8 @@ class SweepPlan:
                 self._score_of(range(self._count))
             self._seen = None  # nothing is left to do, for which old numbers would be held
         except KeyboardInterrupt:
-            done = sum(one is not None for one in values[: self._count])
+            of = values[: self._count] if self._score is None else self._cells
+            done = sum(one is not None for one in of)
             raise SweepStopped(done, self._count, self._result(), self) from None
         return self._result()
 
