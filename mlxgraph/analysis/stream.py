@@ -148,12 +148,14 @@ class Base:
         ]
 
     def _noise(self) -> dict[int, mx.array]:
-        """For each layer a difference that matters, in the dtype of its input."""
+        """For each layer a difference that matters, in the dtype of its input: not less than what
+        the layer gives is rounded by, which may be many times what it is given."""
         key, found = mx.random.key(0), {}
         for layer, block in self.blocks.items():
             was = self.given[block].astype(mx.float32)
             key, own = mx.random.split(key)
-            scale = mx.sqrt(mx.mean(mx.square(was)))
+            sizes = [was, self.made[block].astype(mx.float32)]
+            scale = mx.sqrt(mx.max(mx.stack([mx.mean(mx.square(one)) for one in sizes])))
             found[layer] = (mx.random.normal(was.shape, key=own) * scale).astype(
                 self.given[block].dtype
             )

@@ -157,3 +157,16 @@ def test_a_component_that_a_layer_lacks_is_not_proposed_for_itself():
     with pytest.raises(UnknownSiteError) as caught:
         model.activation_patching([1, 2], [1, 3], "mlp")
     assert "Did you mean 'mlp'" not in str(caught.value)
+
+
+def test_paths_of_a_layer_that_gives_much_more_than_it_is_given_in_half_precision():
+    """What is given goes under in the rounding of what is added, and still is passed on."""
+    one, other, found = [1, 7, 3, 9, 4], [1, 7, 5, 8, 4], []
+    for dtype in (mx.float32, mx.bfloat16):
+        module = configs.build("olmo2")
+        module.set_dtype(dtype)
+        model = mg.InterpretableModel(module)
+        given = {"metric": lambda logits: logits[3], "normalize": False}
+        found.append(model.path_patching(one, other, "layers.0.attn", "layers.1.mlp", **given))
+    assert float(found[1]) == pytest.approx(float(found[0]), abs=0.05)
+    assert abs(float(found[0]) - found[0].attrs["corrupted"]) > 0.1
