@@ -136,6 +136,11 @@ WRONG = {
     "no number": (
         patched(metric=lambda logits: mx.array(float("nan"))), BaselineError, "metric of your own"
     ),
+    "one pair of several": (
+        lambda m: m.activation_patching([CLEAN, CLEAN], [CORRUPTED, CLEAN], "attn"),
+        BaselineError,
+        "pair 1: both texts",
+    ),
     "a function of mx itself": (attributed(mx.max), GradientError, "lambda logits: mx.max"),
     "a constant": (attributed(lambda logits: mx.array(1.0)), GradientError, "a constant"),
     "an axis by number": (
