@@ -1,4 +1,4 @@
-"""Activations on disk: folders of safetensors files, written as they are computed, read by slices.
+"""Activations on disk: folders of safetensors files, written as they come, read by slices.
 
 In: prompts as rows of token ids, and arrays of activations.  Out: a folder, and an `ActivationStore`
 that reads it back.  Never: runs a model, keeps more than a few batches in memory.
