@@ -56,8 +56,8 @@ class RowsOf:
             isinstance(dtype, mx.Dtype) and mx.issubdtype(dtype, mx.floating)
         ):
             raise InputError(
-                f"activations cannot be kept in {dtype!r}.\n  Write dtype=mx.float16, mx.bfloat16 or"
-                " mx.float32, or leave it out."
+                f"activations cannot be kept in {dtype!r}.\n  Write dtype=mx.float16, mx.bfloat16"
+                " or mx.float32, or leave it out."
             )
         self._model, self._sites, self._kept, self._dtype = model, sites, kept, dtype
         row = example if isinstance(example, mx.array) else [int(token) for token in example]

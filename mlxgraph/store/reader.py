@@ -101,8 +101,10 @@ class ActivationStore:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What was asked, of which model, with which versions: the manifest, as a dict."""
-        return manifest.as_json(self._manifest)
+        """What was asked, of which model, with which versions: the manifest, as a dict; and under
+        `shards` the lines of the indexes."""
+        shards = [vars(entry).copy() for entry in self._shards.entries]
+        return {**manifest.as_json(self._manifest), "shards": shards}
 
     def __len__(self) -> int:
         return len(self._shards.prompts)
