@@ -96,7 +96,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         try:
             line = json.loads(text)
             check = line.pop("check")
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue
         if zlib.crc32(_dumped(line).encode()) == check:
             yield line
