@@ -41,7 +41,7 @@ import mlxgraph as mg
 from mlxgraph.analysis.in_turns import in_turns, peak_memory, spread
 
 VOCABULARY, BATCH = 1_000, 128
-SIZES = ((64, 4, 1_024), (256, 8, 256))  # width, layers, prompts
+SIZES = ((64, 4, 512), (256, 8, 128))  # width, layers, prompts
 COUNTS = (100, 1_000, 10_000)
 SITES = "layers.*.mlp"
 MIB = 1 << 20
@@ -72,7 +72,7 @@ def rates(quick: bool) -> list[dict[str, Any]]:
         for ragged in (False, True):
             with tempfile.TemporaryDirectory() as folder:
                 ways = _ways(made, prompts(count, ragged), Path(folder))
-                times = in_turns(ways, 1 if quick else 5, warm=1)
+                times = in_turns(ways, 1 if quick else 3, warm=1)
             seconds = {name: time.together for name, time in times.items()}
             ratio = [b / d for b, d in zip(seconds["bare"], seconds["disk"], strict=True)]
             found.append(
@@ -162,7 +162,7 @@ def reading(quick: bool) -> dict[str, Any]:
         files = [store.path / shard["file"] for shard in store.meta["shards"]]
         size = sum(file.stat().st_size for file in files)
         found: dict[str, list[float]] = {"files": [], "batches": []}
-        for _ in range(1 if quick else 5):
+        for _ in range(1 if quick else 3):
             for name, way in {"files": _through, "batches": _shuffled}.items():
                 for file in files:
                     _forget(file)

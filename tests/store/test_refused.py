@@ -126,7 +126,9 @@ def test_a_full_disk_keeps_what_is_written_and_the_line_goes_on(
 
     threads = threading.active_count()
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(StoreWriteError, match="No space left.*\n.*prompts are written whole") as said:
+    with pytest.raises(
+        StoreWriteError, match="No space left.*\n.*prompts are written whole"
+    ) as said:
         collect(tied, tmp_path / "acts")
     assert said.value.errno == errno.ENOSPC and isinstance(said.value, OSError)
     assert threading.active_count() == threads
