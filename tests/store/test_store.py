@@ -46,7 +46,8 @@ def expected(model, row, positions, reduce):
 
 @pytest.mark.parametrize(
     ("positions", "reduce"),
-    [("all", None), ("last", None), ([0, -1], None), (ends, None), (odd, None), ("all", "mean"), (odd, "mean")],
+    [("all", None), ("last", None), ([0, -1], None), (ends, None), (odd, None), ("all", "mean"),
+     (odd, "mean")],
 )  # fmt: skip
 def test_each_prompt_is_its_trace_alone(tied, tmp_path, positions, reduce):
     asked = {"sites": SITES, "positions": positions, "reduce": reduce}
