@@ -14,6 +14,8 @@ from mlxgraph.analysis.positions_kept import kept
 from mlxgraph.analysis.to_disk import to_disk
 from mlxgraph.errors import InputError, NoPromptError, UnknownNameError
 from mlxgraph.store import batches as batches_file
+from tests.architectures import configs
+from tests.dear import dear
 from tests.models import VOCABULARY, WIDTH, make_llama, same
 
 SITES = "layers.*.mlp"
@@ -266,3 +268,14 @@ def test_memory_does_not_grow_with_the_number_of_prompts(tied, tmp_path):
     batch = 16 * 12 * 3 * WIDTH * 4
     assert many < few + 3 * batch, (few, many)  # what waits for the disk may be more by chance
     assert 1024 // 16 * batch > 2 * few, "the result itself would be seen"
+
+
+@pytest.mark.parametrize("name", ["mamba", *dear("gemma2", "gemma3n", "mixtral", "qwen3_next")])
+def test_models_of_other_kinds(tmp_path, name):
+    """One cannot mask, one passes on several streams, one has experts, ..."""
+    model = mg.InterpretableModel(configs.build(name))
+    rows = [[7, 21, 3, 88, 40], [5, 6], [9, 8, 7]]
+    store = mg.get_activations(model, rows, [1], "all", to=tmp_path / "acts")
+    memory = [mg.get_activations(model, row, [1], list(range(len(row)))) for row in rows]
+    for number, one in enumerate(memory):
+        assert same(store["layer_1"][number], one["layer_1"][0], 1e-4)
