@@ -62,7 +62,8 @@ def test_each_prompt_is_its_trace_alone(tied, tmp_path, positions, reduce):
         assert same(store[NAMES[1]][number], wanted, 1e-5)
         assert same(memory[NAMES[1]][number], wanted, 1e-5)
         assert store.tokens[number].tolist() == row
-    assert len(store.meta["shards"]) > 1 or positions == "last" or reduce
+    if positions == "all" and not reduce:
+        assert len(store.meta["shards"]) > 3, "what is said of shards is to be seen"
     assert not same(store[NAMES[1]][3], store[NAMES[0]][3], 1e-3), "sites differ"
 
 
