@@ -18,7 +18,7 @@ from mlxgraph.plot.terminal import Look, Square, bar_lines, heat_lines, legend, 
 NARROWEST = 20  # columns
 _DOWN = ("position", "layer")  # texts are read in lines, and layers of a map of heads
 _ACROSS = ("layer", "head", "neuron")
-_TOKEN = 14  # columns
+_TOKEN, _LABEL = 14, 40  # columns
 
 
 def to_text(
@@ -63,8 +63,10 @@ def to_text(
         return f"{head}: {number(float(numbers))}"
     if len(self.dims) == 1:
         (axis,) = self.dims
-        names = [name if isinstance(of, str) else f"{axis} {name}" for name, of in zip(
-            _names(self, axis), self.axes[axis], strict=True)]
+        names = [
+            name if isinstance(of, str) else f"{axis} {name}"
+            for name, of in zip(_names(self, axis), self.axes[axis], strict=True)
+        ]
         return "\n".join([head, *bar_lines(numbers, names, look)])
     down, across = _chosen(self, rows, columns)
     before = [axis for axis in self.dims if axis not in (down, across)]
@@ -93,7 +95,7 @@ def look_of(width: Any, ansi: Any) -> Look:
 
 
 def _heading(e: Any) -> str:
-    title = e.attrs.get("title")
+    title = e.attrs.get("title") or e.attrs.get("component")
     name = f"{e.name} ({e.unit})" if e.unit else str(e.name)
     at = at_labels(e.attrs.get("at", {}))
     return (f"{title}: {name}" if title else name) + (f" at {at}" if at else "")
@@ -101,7 +103,7 @@ def _heading(e: Any) -> str:
 
 def _names(e: Any, axis: str) -> list[str]:
     """What is written along an axis: its labels, positions with their tokens."""
-    labels = [label(one, 24) if isinstance(one, str) else str(one) for one in e.axes[axis]]
+    labels = [label(one, _LABEL) if isinstance(one, str) else str(one) for one in e.axes[axis]]
     beside = [
         of
         for name, (along, of) in e.coords.items()

@@ -63,8 +63,9 @@ def logit_lens(
         tokens: several of them.
     Returns: `{layer: [[(token_id, score, token_str), ...] for each position]}`; with one
         `position`, `{layer: [(token_id, score, token_str), ...]}`.  A score is a logit.  The last
-        layer's scores are the model's own logits.  It is also `mg.Effects`: probabilities of the top
-        predictions, (layer, position); of `token` if given; of `tokens`, (layer, position, target).
+        layer's scores are the model's own logits.  It is also `mg.Effects`: probabilities of the
+        top predictions, (layer, position); of `token` if given; of `tokens`, (layer, position,
+        target).
     Raises: BoundsError for a layer, PositionError for a position that does not exist (both
         IndexErrors), InputError for no tokens or several texts, TokenError (an InputError) for a
         `token` that is several, UnknownNameError (a KeyError) for a color, NoTokenizerError,

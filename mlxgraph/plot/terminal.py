@@ -174,7 +174,10 @@ def _with_numbers(square: Square, texts: Any, digits: int, apart: int, look: Loo
         given.append(Column((name,), cells, digits + apart + 1))
     if columns(square.across) > given[0].width:
         return table((f"{square.down} \\ {square.across}",), square.rows, given, look)
-    given = [c._replace(head=("" if k else square.across, *c.head)) for k, c in enumerate(given)]
+    above = [square.across, *[""] * len(given)]
+    given = [
+        Column((name, *c.head), c.cells, c.width) for name, c in zip(above, given, strict=False)
+    ]
     return table(("", square.down), square.rows, given, look)
 
 
