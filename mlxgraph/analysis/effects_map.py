@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlxgraph.analysis.effects_text import at_labels, line, number
+from mlxgraph.analysis.effects_text import at_labels, largest, number
 from mlxgraph.analysis.inputs import whole_number
 from mlxgraph.errors import InputError, UnknownLabelError
 from mlxgraph.plot.labels import label
@@ -51,14 +51,18 @@ def to_text(
         >>> e = mg.Effects([[0.0, 1.0], [2.0, 4.5]], {"layer": [3, 4], "position": range(2)})
         >>> print(e.to_text())
         effect
-        position  layer 3 layer 4
+                  layer
+        position      3      4
+        0          0.00 ▒ 2.00
+        1        ░ 1.00 █ 4.50
+        scale: 0.00 ░▒▓█ 4.50
+        largest 4.5 at layer=4, position=1
     """
     look = look_of(width, ansi)
     for axis in (rows, columns):
         if axis is not None and axis not in self.dims:
             raise UnknownLabelError("axis", axis, self.dims)
-    head, last = _heading(self), line(self).splitlines()[0].partition(": ")[2]
-    numbers = np.asarray(self)
+    head, numbers = _heading(self), np.asarray(self)
     if not self.dims:
         return f"{head}: {number(float(numbers))}"
     if len(self.dims) == 1:
@@ -78,10 +82,10 @@ def to_text(
         at = np.unravel_index(k, [len(self.axes[axis]) for axis in before]) if before else ()
         said = {axis: self.axes[axis][n] for axis, n in zip(before, at, strict=True)}
         lines += ["", at_labels(said)] if said else []
-        names = _names(self, down), _names(self, across)
-        lines += heat_lines(Square(square, amounts[k], *names, across, down), look)
+        named = _names(self, down), _names(self, across)
+        lines += heat_lines(Square(square, amounts[k], *named, across, down), look)
     lines += [legend(low, high, amounts, look, middle)]
-    return "\n".join([*lines, last.partition(", ")[2]])
+    return "\n".join([*lines, largest(self)])
 
 
 def look_of(width: Any, ansi: Any) -> Look:

@@ -28,19 +28,26 @@ def line(e: Any) -> str:
     sizes = " × ".join(f"{axis} {len(of)}" for axis, of in e.axes.items())
     head = f"{type(e).__name__} {e.name}{_unit(e)}: "
     numbers = np.asarray(e)
-    missing = int(np.isnan(numbers).sum())
     at = at_labels(e.attrs.get("at", {}))
     if not e.dims:
         return f"{head}{number(float(e))}{at and f' ({at})'}"
-    if missing == numbers.size:
-        return f"{head}{sizes}{at and f' at {at}'}, all NaN"
+    if np.isnan(numbers).all():
+        return f"{head}{sizes}{at and f' at {at}'}, {largest(e)}"
     if e.dims == (CELL,):
         return "\n".join([f"{head}{sizes}{at and f' ({at})'}", *_listed(e, numbers)])
+    return f"{head}{sizes}{at and f' ({at})'}, {largest(e)}"
+
+
+def largest(e: Any) -> str:
+    """The largest cell and where it is, and how many cells hold no number."""
+    missing = int(np.isnan(np.asarray(e)).sum())
+    if missing == np.asarray(e).size:
+        return "all NaN"
     best = e.argmax()
     for name, (axis, of) in e.coords.items():
         best[name] = of[e.axes[axis].index(best[axis])]
     said = f"largest {number(e.max())} at {at_labels(best)}"
-    return f"{head}{sizes}{at and f' ({at})'}, {said}" + (missing and f", {missing} NaN" or "")
+    return f"{said}, {missing} NaN" if missing else said
 
 
 def _listed(e: Any, numbers: Any) -> list[str]:

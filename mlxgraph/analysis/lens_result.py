@@ -148,6 +148,8 @@ class Lens(Effects, dict):  # type: ignore[misc]  # a dict has no hash
 
     def __eq__(self, other: object) -> bool:
         """Whether it is the same dict; the same numbers too, where the other has some."""
+        if isinstance(other, Effects) and not isinstance(other, dict):
+            return Effects.__eq__(self, other)
         same = dict.__eq__(self, other)
         return Effects.__eq__(self, other) if same and isinstance(other, Effects) else same
 

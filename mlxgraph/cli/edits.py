@@ -40,7 +40,7 @@ def edit_of(text: str) -> Any:
         raise _no(text, f"{name} takes {wanted} numbers, and there are {len(given)}: {_EXAMPLE}")
     try:
         values = [_number(word) for word in given]
-        where = dict(_where(word) for word in rest if "=" in word)
+        where: dict[str, Any] = dict(_where(word) for word in rest if "=" in word)
         return mg.edit(site, function(*values), **where)
     except (ValueError, TypeError, mg.MLXGraphError) as error:
         raise _no(text, str(error).splitlines()[0]) from None

@@ -249,8 +249,8 @@ def bar_lines(numbers: Any, labels: Sequence[str], look: Look) -> list[str]:
     room = look.width - wide - digits - 3
     finite = np.where(np.isfinite(numbers), numbers, 0.0)
     low, high = min(0.0, float(finite.min())), max(0.0, float(finite.max()))
-    each = (room - 1) / ((high - low) or 1.0)
-    left = round(-low * each)
+    each = (room - 2) / ((high - low) or 1.0)
+    left = math.ceil(-low * each)
     lines = []
     for label, text, number in zip(labels, texts, finite.tolist(), strict=True):
         bar = _bar(number, each, left) if room >= _LEAST else ""
