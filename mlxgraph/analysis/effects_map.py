@@ -16,6 +16,7 @@ from mlxgraph.plot.labels import label
 from mlxgraph.plot.terminal import Look, Square, bar_lines, heat_lines, legend, written
 
 NARROWEST = 20  # columns
+_PARTS = "component"  # of all layers, which are many, where there is no axis of layers
 _DOWN = ("position", "layer")  # texts are read in lines, and layers of a map of heads
 _ACROSS = ("layer", "head", "neuron")
 _TOKEN, _LABEL = 14, 40  # columns
@@ -123,7 +124,8 @@ def _chosen(e: Any, rows: str | None, columns: str | None) -> tuple[str, str]:
     """The axes that go down and across."""
     free = [axis for axis in e.dims if axis not in (rows, columns)]
     if rows is None:
-        rows = next((axis for axis in _DOWN if axis in free), free[0])
+        down = _DOWN if "layer" in e.dims else (_PARTS, *_DOWN)
+        rows = next((axis for axis in down if axis in free), free[0])
         free.remove(rows)
     if columns is None:
         columns = next((axis for axis in _ACROSS if axis in free), free[-1])

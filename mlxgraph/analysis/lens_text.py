@@ -60,7 +60,7 @@ def listed(numbers: Any, read: Any, look: Look) -> str:
 
 
 def _place(read: Any) -> str:
-    return f"{label(read.labels[0])} (position {read.position})"
+    return f"{label(read.labels[0])!r} (position {read.position})"
 
 
 def _numbers(name: str, values: Any, look: Look) -> Column:

@@ -147,7 +147,7 @@ def _patching(given: argparse.Namespace) -> None:
     method = "atp*" if given.atp else "attribution"
     began = time.perf_counter()
     effects = model.attribution_patching(*texts, **options, method=method)
-    after, spent = ends(effects), time.perf_counter() - began
+    after, spent = ends(given, effects), time.perf_counter() - began
     if given.exact:
         try:
             exact = model.activation_patching(*texts, **options, progress=progress())

@@ -21,6 +21,7 @@ from mlxgraph.errors import MissingDependencyError
 
 PICTURES, RESULT = (".png", ".pdf", ".svg"), ".json"
 _NARROWEST = 20
+_WIDEST = 30.0  # inches of a picture of bars
 
 
 def say(text: Any = "") -> None:
@@ -90,6 +91,13 @@ def is_picture(given: argparse.Namespace) -> bool:
     return given.out is not None and given.out.suffix.lower() in PICTURES
 
 
+def _drawn(effects: Any) -> Any:
+    """The library's picture; of bars, as wide as their labels want."""
+    if len(effects.dims) != 1:
+        return effects.plot()
+    return effects.plot(figsize=(min(_WIDEST, 2 + 0.8 * effects.shape[0]), 5))
+
+
 def deliver(
     given: argparse.Namespace,
     effects: Any,
@@ -111,7 +119,7 @@ def deliver(
     if given.out is None:
         return
     if is_picture(given):
-        figure = picture() if picture else effects.plot()
+        figure = picture() if picture else _drawn(effects)
         figure.savefig(given.out)
     else:
         given.out.write_text(effects.to_json() + "\n", encoding="utf-8")

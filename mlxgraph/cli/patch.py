@@ -39,9 +39,9 @@ def _run(given: argparse.Namespace) -> None:
         effects = model.activation_patching(*texts, **options_of(given), progress=progress())
     except mg.SweepStopped as stopped:
         if isinstance(stopped.result, mg.Effects):
-            deliver(given, stopped.result, after=ends(stopped.result))
+            deliver(given, stopped.result, after=ends(given, stopped.result))
         raise
-    deliver(given, effects, after=ends(effects))
+    deliver(given, effects, after=ends(given, effects))
 
 
 COMMAND = Command(

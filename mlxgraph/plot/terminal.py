@@ -171,7 +171,8 @@ def _with_numbers(square: Square, texts: Any, digits: int, apart: int, look: Loo
             _cell(f"{text:>{digits}}", amount, apart, look)
             for text, amount in zip(texts[:, k], amounts, strict=True)
         )
-        given.append(Column((name,), cells, digits + apart + 1))
+        head = name + " " * apart if look.ansi else name  # above its number
+        given.append(Column((head,), cells, digits + apart + 1))
     if columns(square.across) > given[0].width:
         return table((f"{square.down} \\ {square.across}",), square.rows, given, look)
     above = [square.across, *[""] * len(given)]

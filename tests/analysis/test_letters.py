@@ -143,7 +143,7 @@ def test_one_position_is_a_list_a_line_a_layer(tiny: mg.InterpretableModel) -> N
     head, labels, *rows = lens.to_text().splitlines()
     assert labels.split()[:6] == ["layer", "entropy", "Paris", "rank", "Rome", "rank"]
     assert len(rows) == 6 and rows[-1].split()[2:4] == ["99.9%", "1"]
-    assert "is (position 5)" in head
+    assert "after 'is' (position 5)" in head
 
 
 def test_a_lens_at_several_positions_is_that_part_of_the_whole(
