@@ -13,7 +13,7 @@ from mlxgraph.analysis.effects_text import at_labels, largest, number
 from mlxgraph.analysis.inputs import whole_number
 from mlxgraph.errors import InputError, UnknownLabelError
 from mlxgraph.plot.labels import label
-from mlxgraph.plot.terminal import Look, Square, bar_lines, heat_lines, legend, written
+from mlxgraph.plot.terminal import Look, Square, bar_lines, heat_lines, in_rows, legend, written
 
 NARROWEST = 20  # columns
 _PARTS = "component"  # of all layers, which are many, where there is no axis of layers
@@ -78,13 +78,15 @@ def to_text(
     order = [self.dims.index(axis) for axis in (*before, down, across)]
     stack = numbers.transpose(order).reshape(-1, *(len(self.axes[a]) for a in (down, across)))
     amounts, (low, middle, high) = amounts_of(stack, centre, limit)
+    texts, rows_each = in_rows(stack), stack.shape[1]
     lines = [head]
-    for k, square in enumerate(stack):
+    for k in range(len(stack)):
         at = np.unravel_index(k, [len(self.axes[axis]) for axis in before]) if before else ()
         said = {axis: self.axes[axis][n] for axis, n in zip(before, at, strict=True)}
         lines += ["", at_labels(said)] if said else []
+        own = texts[k * rows_each : (k + 1) * rows_each]
         named = _names(self, down), _names(self, across)
-        lines += heat_lines(Square(square, amounts[k], *named, across, down), look)
+        lines += heat_lines(Square(own, amounts[k], *named, across, down), look)
     lines += [legend(low, high, amounts, look, middle)]
     return "\n".join([*lines, largest(self)])
 

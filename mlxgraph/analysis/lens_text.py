@@ -16,6 +16,7 @@ from mlxgraph.plot.terminal import (
     Look,
     Square,
     heat_lines,
+    in_rows,
     inked,
     legend,
     padded,
@@ -54,8 +55,8 @@ def listed(numbers: Any, read: Any, look: Look) -> str:
             inked(f"{padded(text, wide)} {chance:6.1%}", chance, look)
             for text, chance in zip(texts, chances[:, k].tolist(), strict=True)
         )
-        given.append(Column((name,), cells, wide + 7))
-    lines = table(("layer",), [str(layer) for layer in read.layers], given, look, 2)
+        given.append(Column(name, cells, wide + 7))
+    lines = table("layer", [str(layer) for layer in read.layers], given, look, 2)
     return "\n".join([f"{_TITLE}: what comes after {_place(read)}", *lines])
 
 
@@ -66,14 +67,14 @@ def _place(read: Any) -> str:
 def _numbers(name: str, values: Any, look: Look) -> Column:
     texts = written(values)
     wide = max(len(name), *map(len, texts))
-    return Column((name,), tuple(f"{text:>{wide}}" for text in texts), wide)
+    return Column(name, tuple(f"{text:>{wide}}" for text in texts), wide)
 
 
 def _chances(name: str, values: Any, look: Look) -> Column:
     wide = max(columns(name), 6)
     texts = (f"{chance:>{wide}.1%}" for chance in values.tolist())
     cells = (inked(t, c, look) for t, c in zip(texts, values.tolist(), strict=True))
-    return Column((name,), tuple(cells), wide)
+    return Column(name, tuple(cells), wide)
 
 
 def of_token(numbers: Any, read: Any, color: str, which: int, look: Look) -> str:
@@ -83,7 +84,7 @@ def of_token(numbers: Any, read: Any, color: str, which: int, look: Look) -> str
     name = label(str([*read.asked][which]), _WORD)
     amounts = amounts_of(color, values, numbers.vocabulary)
     layers = [str(layer) for layer in read.layers]
-    square = Square(values, amounts, _positions(read), layers, "layer", "position")
+    square = Square(in_rows(values), amounts, _positions(read), layers, "layer", "position")
     ends = (str(numbers.vocabulary), "1") if of_rank else ("0", "1")
     scale = legend("", ends[1], amounts, look, ends[0])
     return "\n".join([f"{_TITLE}: {color} of {name}", *heat_lines(square, look), scale])
@@ -105,12 +106,12 @@ def words(numbers: Any, read: Any, color: str, look: Look) -> str:
             _word(text, float(amount), wide, look, text == last)
             for text, amount, last in zip(layer, amounts[k], best[-1], strict=True)
         )
-        given.append(Column((padded(f" {read.layers[k]}", wide + 1),), cells, wide + 1))
+        given.append(Column(padded(f" {read.layers[k]}", wide + 1), cells, wide + 1))
     of = "entropy (nats)" if color == "entropy" else "probability of the word"
     ends = (f"{math.log(numbers.vocabulary):.2f}", "0") if color == "entropy" else ("0", "1")
     scale = legend("", ends[1], amounts, look, ends[0]).removeprefix("scale: ")
     head = f"{_TITLE}: what each layer would say after each token"
-    lines = table(("position \\ layer",), left, given, look)
+    lines = table("position \\ layer", left, given, look)
     return "\n".join([head, *lines, f"{of}: {scale}"])
 
 

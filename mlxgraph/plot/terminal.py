@@ -33,9 +33,9 @@ class Look(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One column of a table: lines above it, and a cell for each row, all of one width."""
+    """One column of a table: its head, and a cell for each row, all of one width."""
 
-    head: tuple[str, ...]
+    head: str
     cells: tuple[str, ...]
     width: int
 
@@ -72,6 +72,14 @@ def sign(amount: float) -> str:
     return (ABOVE if step >= 0 else BELOW)[abs(step)]
 
 
+def in_rows(values: Any) -> list[list[str]]:
+    """As `written`, of the numbers in each row."""
+    numbers = np.asarray(values)
+    texts = written(numbers)
+    wide = numbers.shape[-1]
+    return [texts[start : start + wide] for start in range(0, len(texts), wide)]
+
+
 def written(values: Any) -> list[str]:
     """Numbers in as many digits as tell the largest of them, all alike."""
     numbers = np.asarray(values, dtype=np.float64).reshape(-1)
@@ -96,13 +104,18 @@ def _odd(number: float) -> str:
 
 
 def table(
-    corner: Sequence[str], left: Sequence[str], given: Sequence[Column], look: Look, gap: int = 1
+    corner: str,
+    left: Sequence[str],
+    given: Sequence[Column],
+    look: Look,
+    gap: int = 1,
+    above: str = "",
 ) -> list[str]:
     """A table, in as many parts one below the other as its columns need.
 
-    Args: corner: what stands above the labels, a line for each of a column's head.
+    Args: corner: what stands above the labels; above: what stands above all columns.
     """
-    wide = min(max(map(columns, [*left, *corner])), max(_LABEL, look.width // 3), look.width)
+    wide = min(max(map(columns, [*left, corner])), max(_LABEL, look.width // 3), look.width)
     lines: list[str] = []
     todo = list(given)
     while todo or not lines:
@@ -112,9 +125,9 @@ def table(
             room -= todo[0].width + gap
             part.append(todo.pop(0))
         lines += [""] if lines else []
-        for k, name in enumerate(corner):
-            heads = [padded(column.head[k], column.width, True) for column in part]
-            lines.append(_line(padded(name, wide), heads, gap))
+        lines += [_line(padded("", wide), [above], gap)] if above else []
+        heads = [padded(column.head, column.width, True) for column in part]
+        lines.append(_line(padded(corner, wide), heads, gap))
         for k, name in enumerate(left):
             lines.append(_line(padded(name, wide), [column.cells[k] for column in part], gap))
     return lines
@@ -131,12 +144,12 @@ class Square(NamedTuple):
     """What a heat map shows.
 
     Attributes:
-        numbers: shape (rows, columns).
+        texts: the numbers, a list for each row.
         amounts: of colour, from -1 to 1, of the same shape; NaN where nothing is known.
         rows, columns: their labels; `across`, `down`: what they are.
     """
 
-    numbers: Any
+    texts: Sequence[Sequence[str]]
     amounts: Any
     rows: Sequence[str]
     columns: Sequence[str]
@@ -146,15 +159,15 @@ class Square(NamedTuple):
 
 def heat_lines(square: Square, look: Look) -> list[str]:
     """A heat map: numbers with shades where they fit, else shades alone."""
-    texts = np.array(written(square.numbers)).reshape(np.shape(square.numbers))
-    digits = max(max(map(len, texts.reshape(-1))), max(map(columns, square.columns)) - 2, 1)
+    longest = max(len(text) for row in square.texts for text in row)
+    digits = max(longest, max(map(columns, square.columns)) - 2)
     room = look.width - max(map(columns, [*square.rows, square.down]))
     for apart in (1, 0):
         if len(square.columns) * (digits + apart + 2) <= room:
-            return _with_numbers(square, texts, digits, apart, look)
+            return _with_numbers(square, digits, apart, look)
     if _are_short(square.columns):
         return _shades(square, 2 if 2 * len(square.columns) < room else 1, look)
-    return _with_numbers(square, texts, digits, 1, look)
+    return _with_numbers(square, digits, 1, look)
 
 
 def _are_short(labels: Sequence[str]) -> bool:
@@ -162,24 +175,18 @@ def _are_short(labels: Sequence[str]) -> bool:
     return len(labels) > 4 and all(label.isdigit() for label in labels)
 
 
-def _with_numbers(square: Square, texts: Any, digits: int, apart: int, look: Look) -> list[str]:
-    """Args: texts: the numbers, in so many digits; apart: columns between shades and numbers."""
+def _with_numbers(square: Square, digits: int, apart: int, look: Look) -> list[str]:
+    """Args: digits: of a number; apart: columns between a shade and its number."""
     given = []
     for k, name in enumerate(square.columns):
         amounts = np.asarray(square.amounts)[:, k].tolist()
         cells = tuple(
-            _cell(f"{text:>{digits}}", amount, apart, look)
-            for text, amount in zip(texts[:, k], amounts, strict=True)
+            _cell(f"{row[k]:>{digits}}", amount, apart, look)
+            for row, amount in zip(square.texts, amounts, strict=True)
         )
         head = name + " " * apart if look.ansi else name  # above its number
-        given.append(Column((head,), cells, digits + apart + 1))
-    if columns(square.across) > given[0].width:
-        return table((f"{square.down} \\ {square.across}",), square.rows, given, look)
-    above = [square.across, *[""] * len(given)]
-    given = [
-        Column((name, *c.head), c.cells, c.width) for name, c in zip(above, given, strict=False)
-    ]
-    return table(("", square.down), square.rows, given, look)
+        given.append(Column(head, cells, digits + apart + 1))
+    return table(square.down, square.rows, given, look, above=square.across)
 
 
 def _cell(text: str, amount: float, apart: int, look: Look) -> str:
