@@ -13,7 +13,16 @@ from mlxgraph.analysis.effects_text import at_labels, largest, number
 from mlxgraph.analysis.inputs import whole_number
 from mlxgraph.errors import InputError, UnknownLabelError
 from mlxgraph.plot.labels import label
-from mlxgraph.plot.terminal import Look, Square, bar_lines, heat_lines, in_rows, legend, written
+from mlxgraph.plot.terminal import (
+    Look,
+    Square,
+    bar_lines,
+    heat_lines,
+    in_rows,
+    legend,
+    wrapped,
+    written,
+)
 
 NARROWEST = 20  # columns
 _PARTS = "component"  # of all layers, which are many, where there is no axis of layers
@@ -63,7 +72,7 @@ def to_text(
     for axis in (rows, columns):
         if axis is not None and axis not in self.dims:
             raise UnknownLabelError("axis", axis, self.dims)
-    head, numbers = _heading(self), np.asarray(self)
+    head, numbers = wrapped(_heading(self), look), np.asarray(self)
     if not self.dims:
         return f"{head}: {number(float(numbers))}"
     if len(self.dims) == 1:
@@ -88,7 +97,7 @@ def to_text(
         named = _names(self, down), _names(self, across)
         lines += heat_lines(Square(own, amounts[k], *named, across, down), look)
     lines += [legend(low, high, amounts, look, middle)]
-    return "\n".join([*lines, largest(self)])
+    return "\n".join([*lines, wrapped(largest(self), look)])
 
 
 def look_of(width: Any, ansi: Any) -> Look:

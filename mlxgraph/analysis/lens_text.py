@@ -22,6 +22,7 @@ from mlxgraph.plot.terminal import (
     padded,
     sign,
     table,
+    wrapped,
     written,
 )
 
@@ -57,7 +58,8 @@ def listed(numbers: Any, read: Any, look: Look) -> str:
         )
         given.append(Column(name, cells, wide + 7))
     lines = table("layer", [str(layer) for layer in read.layers], given, look, 2)
-    return "\n".join([f"{_TITLE}: what comes after {_place(read)}", *lines])
+    head = wrapped(f"{_TITLE}: what comes after {_place(read)}", look)
+    return "\n".join([head, *lines])
 
 
 def _place(read: Any) -> str:
@@ -87,7 +89,8 @@ def of_token(numbers: Any, read: Any, color: str, which: int, look: Look) -> str
     square = Square(in_rows(values), amounts, _positions(read), layers, "layer", "position")
     ends = (str(numbers.vocabulary), "1") if of_rank else ("0", "1")
     scale = legend("", ends[1], amounts, look, ends[0])
-    return "\n".join([f"{_TITLE}: {color} of {name}", *heat_lines(square, look), scale])
+    head = wrapped(f"{_TITLE}: {color} of {name}", look)
+    return "\n".join([head, *heat_lines(square, look), scale])
 
 
 def words(numbers: Any, read: Any, color: str, look: Look) -> str:
@@ -110,7 +113,7 @@ def words(numbers: Any, read: Any, color: str, look: Look) -> str:
     of = "entropy (nats)" if color == "entropy" else "probability of the word"
     ends = (f"{math.log(numbers.vocabulary):.2f}", "0") if color == "entropy" else ("0", "1")
     scale = legend("", ends[1], amounts, look, ends[0]).removeprefix("scale: ")
-    head = f"{_TITLE}: what each layer would say after each token"
+    head = wrapped(f"{_TITLE}: what each layer would say after each token", look)
     lines = table("position \\ layer", left, given, look)
     return "\n".join([head, *lines, f"{of}: {scale}"])
 

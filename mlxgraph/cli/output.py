@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -115,7 +116,7 @@ def deliver(
         say(effects.to_json())
     else:
         shown = text() if text else effects.to_text(width(), ansi=has_colours())
-        say(f"{shown}\n{after}" if after else shown)
+        say("\n".join([shown, *(textwrap.fill(line, width()) for line in after.splitlines())]))
     if given.out is None:
         return
     if is_picture(given):

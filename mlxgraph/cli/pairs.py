@@ -106,8 +106,8 @@ def ends(given: argparse.Namespace, effects: Any) -> str:
     """A line: the scores of both runs, and what the scale means."""
     metric = effects.attrs["metric"]
     if given.targets:  # a token without its space is another token
-        metric = f"logits of {given.targets[0]!r} minus {given.targets[1]!r}:"
+        metric = f"{given.targets[0]!r} minus {given.targets[1]!r}"
     clean, corrupted = (f"{effects.attrs[name]:.3g}" for name in ("clean", "corrupted"))
     if effects.unit == "%":
-        return f"100: as the clean run ({metric} {clean}), 0: as the corrupted one ({corrupted})"
+        return f"100: the clean run ({metric} {clean}), 0: the corrupted one ({corrupted})"
     return f"{metric} of the clean run {clean}, of the corrupted one {corrupted}"

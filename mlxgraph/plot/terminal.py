@@ -8,6 +8,7 @@ there is.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -98,6 +99,11 @@ def written(values: Any) -> list[str]:
 
 def _odd(number: float) -> str:
     return "NaN" if math.isnan(number) else "inf" if number > 0 else "-inf"
+
+
+def wrapped(text: str, look: Look) -> str:
+    """A sentence in lines that fit."""
+    return textwrap.fill(text, look.width)
 
 
 # -- tables ----------------------------------------------------------------------------------------
