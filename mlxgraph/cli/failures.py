@@ -11,6 +11,7 @@ from mlxgraph.errors import (
     AlignError,
     BaselineError,
     BoundsError,
+    DecompositionError,
     HeadsError,
     InputError,
     LengthsError,
@@ -80,6 +81,7 @@ _ADVICE: dict[type[Exception], Callable[[list[str]], str]] = {
         " weights, or a name on the hub such as mlx-community/Llama-3.2-1B-Instruct-4bit."
     ),
     NoChatTemplateError: _always("Leave --chat out, and write the text itself."),
+    DecompositionError: _always("Ask by edits: mlxgraph patch MODEL CLEAN CORRUPTED."),
     BaselineError: _always(
         "Choose prompts that lead to different answers, or add --raw for the numbers themselves."
     ),
