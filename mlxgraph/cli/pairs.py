@@ -106,7 +106,8 @@ def ends(given: argparse.Namespace, effects: Any) -> str:
     """A line: the scores of both runs, and what the scale means."""
     metric = effects.attrs["metric"]
     if given.targets:  # a token without its space is another token
-        metric = f"{given.targets[0]!r} minus {given.targets[1]!r}"
+        one, other = (f"id:{t}" if isinstance(t, int) else repr(t) for t in given.targets)
+        metric = f"{one} minus {other}"
     clean, corrupted = (f"{effects.attrs[name]:.3g}" for name in ("clean", "corrupted"))
     if effects.unit == "%":
         return f"100: the clean run ({metric} {clean}), 0: the corrupted one ({corrupted})"
