@@ -147,7 +147,7 @@ def underscores(source: str) -> list[str]:
 
 
 def _private(name: str) -> bool:
-    return name.startswith("_") and not name.endswith("__")
+    return name.startswith("_") and not name.endswith("__") and name != "_"
 
 
 CHECKED = """
