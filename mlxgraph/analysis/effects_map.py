@@ -136,7 +136,7 @@ def _chosen(e: Any, rows: str | None, columns: str | None) -> tuple[str, str]:
     free = [axis for axis in e.dims if axis not in (rows, columns)]
     if rows is None:
         down = _DOWN if "layer" in e.dims else (_PARTS, *_DOWN)
-        rows = next((axis for axis in down if axis in free), free[0])
+        rows = next((axis for axis in down if axis in free), free[-2:][0])
         free.remove(rows)
     if columns is None:
         columns = next((axis for axis in _ACROSS if axis in free), free[-1])

@@ -44,12 +44,18 @@ def _arguments(parser: Any) -> None:
         "--top-k", type=shared.count, metavar="K",
         help="sample among so many tokens\n--temp 1 --top-k 40",
     )  # fmt: skip
-    group.add_argument("--seed", type=int, metavar="N", help="of the sampling\n--temp 1 --seed 0")
+    group.add_argument("--seed", type=_seed, metavar="N", help="of the sampling\n--temp 1 --seed 0")
     group.add_argument(
         "--stop", action="append", metavar="TEXT", help='end before this text\n--stop "."'
     )
     shared.add_shared(parser)
     shared.add_output(parser, pictures=False)
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
 
 
 def _number(low: float, high: float | None) -> Any:

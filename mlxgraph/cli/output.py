@@ -112,13 +112,19 @@ def deliver(
         picture: draws it, text: writes it for a terminal, where others than its own.
         after: lines that go below the text.
     """
-    if given.json:
-        say(effects.to_json())
-    else:
-        shown = text() if text else effects.to_text(width(), ansi=has_colours())
-        say("\n".join([shown, *(textwrap.fill(line, width()) for line in after.splitlines())]))
-    if given.out is None:
-        return
+    try:
+        if given.json:
+            say(effects.to_json())
+        else:
+            shown = text() if text else effects.to_text(width(), ansi=has_colours())
+            say("\n".join([shown, *(textwrap.fill(line, width()) for line in after.splitlines())]))
+    finally:  # a file is written though nobody reads on
+        if given.out is not None:
+            _write(given, effects, picture)
+
+
+def _write(given: argparse.Namespace, effects: Any, picture: Callable[[], Any] | None) -> None:
+    """Write the picture, or the result."""
     if is_picture(given):
         figure = picture() if picture else _drawn(effects)
         figure.savefig(given.out)

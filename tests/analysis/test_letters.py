@@ -75,6 +75,8 @@ def test_axes_before_the_last_two_are_maps_of_their_own() -> None:
     axes = {"component": ["attn", "mlp"], "layer": range(3), "head": range(4)}
     text = mg.Effects(numbers, axes).to_text()
     assert text.index("component='attn'") < text.index("component='mlp'")
+    odd = {"sender": range(2), "heads": range(3), "receiver": range(4)}
+    assert mg.Effects(numbers, odd).to_text().splitlines()[3].split() == ["receiver"]
     turned = mg.Effects(numbers[0], {"layer": range(3), "head": range(4)})
     assert turned.to_text(rows="head").splitlines()[1:3] == ["     layer", "head    0    1    2"]
     narrow = mg.Effects(numbers[0], {"layer": range(3), "token": ["a" * 9, "b", "c", "d"]})
@@ -144,6 +146,15 @@ def test_a_lens_shows_its_words(tiny: mg.InterpretableModel) -> None:
     assert len(rows) == 6 and rows[5].endswith("█Paris    █Paris")
     narrow = lens.to_text(30).splitlines()
     assert max(columns(line) for line in narrow if re.match(r"\d ", line)) <= 30
+
+
+def test_predictions_show_their_probabilities(tiny: mg.InterpretableModel) -> None:
+    with tiny.trace(TEXT):
+        state = tiny.layers[4].output[0, -1].save()
+    found = tiny.get_token_predictions(state, top_k=2)
+    _, first, second = found.to_text().splitlines()
+    assert first.startswith(f"rank 1 Paris  {found.item(rank=1):.3f}  █")
+    assert second.startswith("rank 2 Madrid")
 
 
 def test_one_position_is_a_list_a_line_a_layer(tiny: mg.InterpretableModel) -> None:
