@@ -66,7 +66,7 @@ def check_map(given: argparse.Namespace, axes: int = 0) -> None:
         raise UsageError("heads are exchanged one by one.  Write --heads all, or leave it out")
     by_position = not isinstance(_positions(given), (int, type(None)))
     axes += 1 + (len(given.component) > 1) + by_position + _by_head(given)
-    if is_picture(given) and axes > MOST_AXES:
+    if is_picture(given) and axes > MOST_AXES and not getattr(given, "top", None):
         raise UsageError(
             f"a picture has {MOST_AXES} axes at most, and this result {axes}."
             "  Choose one --component, or one of --positions; or write --out map.json"
