@@ -33,13 +33,14 @@ from mlxgraph.analysis.slopes import (
     key_of,
     outcome_of,
     recorded,
+    rows_are_apart,
+    rows_for,
     targets_of,
 )
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, SweepStopped
 
 SITE, INPUTS = "site", "inputs"
-TOKENS = 256  # in a batch, if nothing is said: small models are faster so, large ones no slower
 
 
 def integrated_gradients(
@@ -101,7 +102,7 @@ def integrated_gradients(
     )  # fmt: skip
 
     def one(pair: Pair, score: Score) -> Outcome:
-        rows = size or max(1, TOKENS // pair.run.shape[1])
+        rows = size or rows_for(pair.run)
         return _of_a_pair(model, pair, score, normalize, path, [*_batches(steps, rows)])
 
     return answered(model, (clean_text, corrupted_text), asked, metric, targets, average, one)
@@ -192,10 +193,8 @@ class _Run(NamedTuple):
     def fitting(self, batches: list[_Batch], places: Sequence[Place]) -> list[_Batch]:
         """Batches, of one row each where a value has its rows not along its first axis."""
         most = max(batch.points.size for batch in batches)
-        with self.model.trace(mx.concatenate([self.row] * most)):
-            shapes = [first_array(value_at(self.model, place.name)).shape for place in places]
-        wanted = [(most, *place.shape[1:]) for place in places]
-        if all(tuple(a) == b for a, b in zip(shapes, wanted, strict=True)):
+        shapes = {place.name: place.shape for place in places}
+        if rows_are_apart(self.model, self.row, shapes, most):
             return batches
         return [
             _Batch(batch.points[k : k + 1], batch.weights[k : k + 1])

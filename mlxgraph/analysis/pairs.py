@@ -31,13 +31,15 @@ from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError
 
 DENOISE, NOISE = "denoise", "noise"
+RECOVERY = "recovery"
 
 
 class Asked(NamedTuple):
     """A question, as the user put it.
 
     Attributes: title: of a picture; name: of the numbers where they are in no percent, with `{}`
-        for the metric's; attrs: what else the result says of itself.
+        for the metric's; attrs: what else the result says of itself; share: the name of the
+        numbers where they are in percent.
     """
 
     component: Any
@@ -50,6 +52,7 @@ class Asked(NamedTuple):
     title: str = "Activation patching"
     name: str = "{}"
     attrs: Mapping[str, Any] = {}
+    share: str = RECOVERY
 
 
 class Pair(NamedTuple):
@@ -199,7 +202,7 @@ def _result(
         float(np.mean([getattr(one, name) for one in found])) for name in ("clean", "corrupted")
     )
     fields: dict[str, Any] = {
-        "name": "recovery" if asked.normalize else asked.name.format(score.name),
+        "name": asked.share if asked.normalize else asked.name.format(score.name),
         "unit": "%" if asked.normalize else "",
         "attrs": {
             "metric": score.name,
