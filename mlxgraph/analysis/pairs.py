@@ -108,11 +108,7 @@ def answered(
     Args: texts: the clean ones and the corrupted ones; one: answers for a pair.
     Raises: SweepStopped, with what is done in its `result`; and what `activation_patching` raises.
     """
-    if asked.direction not in (DENOISE, NOISE):
-        raise InputError(
-            f"there is no direction {asked.direction!r:.40}.\n  Write direction='denoise' to run"
-            " the corrupted text with clean values, or direction='noise' for the other way round."
-        )
+    is_denoise(asked.direction)
     score = scoring(model, metric, targets[0] if _is_nested(targets) else targets)
     pairs, is_list = _rows(model, *texts)
     scores = _scores(model, metric, targets, score, len(pairs))
@@ -126,6 +122,16 @@ def answered(
             stopped.error.result = _result(model, found, asked, own, pairs, keep, number + 1)
             raise stopped.error from None
     return _result(model, found, asked, score, pairs, is_list and not average, len(pairs))
+
+
+def is_denoise(direction: Any) -> bool:
+    """Whether the corrupted text runs.  Raises: InputError for what is no direction."""
+    if direction not in (DENOISE, NOISE):
+        raise InputError(
+            f"there is no direction {direction!r:.40}.\n  Write direction='denoise' to run"
+            " the corrupted text with clean values, or direction='noise' for the other way round."
+        )
+    return bool(direction == DENOISE)
 
 
 def _pair(model: Traceable, clean: mx.array, corrupted: mx.array, asked: Asked) -> Pair:
