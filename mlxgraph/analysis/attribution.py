@@ -24,9 +24,8 @@ from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.slopes import (
     Key,
     Slopes,
-    cell_number,
+    cell_numbers,
     check_direction,
-    check_finite,
     check_slopes,
     difference,
     every,
@@ -99,7 +98,8 @@ def attribution_patching(
         )
     title = "Attribution patching" if method == PLAIN else "AtP*"
     asked = Asked(
-        component, layers, positions, heads, align, direction, normalize,
+        clean_text, corrupted_text, component, layers, metric, positions, heads, align, targets,
+        normalize, direction, average,
         f"{title} with GradDrop" if graddrop else title, SIZE if graddrop else CHANGE,
         {"method": method, "graddrop": bool(graddrop)},
         "size of the effect" if graddrop else RECOVERY,
@@ -108,7 +108,7 @@ def attribution_patching(
     def one(pair: Pair, score: Score) -> Outcome:
         return _of_a_pair(model, pair, score, normalize, method == CORRECTED, bool(graddrop))
 
-    return answered(model, (clean_text, corrupted_text), asked, metric, targets, average, one)
+    return answered(model, asked, one)
 
 
 def _of_a_pair(
@@ -137,10 +137,8 @@ def _of_a_pair(
     if graddrop:
         changes = without_cancelling(model, pair, run, score, logits, slopes_at, cells, products)
     else:
-        plain = products(pair, run)
-        changes = [cell_number(cell, plain) for cell in cells]
+        changes = cell_numbers(cells, products(pair, run))
     check_slopes(score, [mx.array(changes)] if graddrop else run.gradients.values(), apart)
-    check_finite(score, cells, changes)
     return outcome_of(
-        pair, score, run.logits, logits, changes, cells, normalize, dtype, sizes=graddrop
+        pair, score, run.logits, logits, cells, changes, normalize, dtype, sizes=graddrop
     )

@@ -27,7 +27,7 @@ from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.slopes import (
     Key,
     Slopes,
-    cell_number,
+    cell_numbers,
     differentiable,
     every,
     key_of,
@@ -81,7 +81,7 @@ def without_cancelling(
 
 
 def _sizes(cells: Sequence[Cell], products: Mapping[Key, np.ndarray]) -> np.ndarray:
-    return np.abs([cell_number(cell, products) for cell in cells])
+    return np.abs(cell_numbers(cells, products))
 
 
 def _is_part(model: Traceable, place: Place) -> bool:

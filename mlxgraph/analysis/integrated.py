@@ -23,8 +23,7 @@ from mlxgraph.analysis.questions import number_of
 from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.slopes import (
     Key,
-    cell_number,
-    check_finite,
+    cell_numbers,
     check_slopes,
     difference,
     differentiable,
@@ -97,7 +96,8 @@ def integrated_gradients(
     steps = _at_least_one(steps, "steps")
     size = None if batch_size is None else _at_least_one(batch_size, "batch_size")
     asked = Asked(
-        component, layers, positions, heads, align, direction, normalize,
+        clean_text, corrupted_text, component, layers, metric, positions, heads, align, targets,
+        normalize, direction, average,
         "Integrated gradients", CHANGE, {"method": "integrated", "path": path, "steps": steps},
     )  # fmt: skip
 
@@ -105,7 +105,7 @@ def integrated_gradients(
         rows = size or rows_for(pair.run)
         return _of_a_pair(model, pair, score, normalize, path, [*_batches(steps, rows)])
 
-    return answered(model, (clean_text, corrupted_text), asked, metric, targets, average, one)
+    return answered(model, asked, one)
 
 
 def _at_least_one(given: Any, what: str) -> int:
@@ -163,11 +163,9 @@ def _of_a_pair(
             missing.append(run.end(place) - start - float(products[key_of(place)].sum()))
     except KeyboardInterrupt:
         stopped = SweepStopped(len(products), len(places), None, None, "places")
-    cells = [*pair.grid.cells(pair.places)]
-    changes = [cell_number(cell, products) for cell in cells]
-    done = [k for k, cell in enumerate(cells) if key_of(cell.place) in products]
-    check_finite(score, [cells[k] for k in done], [changes[k] for k in done])
-    outcome = outcome_of(pair, score, own_logits, logits, changes, cells, normalize, dtype)
+    cells = [cell for cell in pair.grid.cells(pair.places) if key_of(cell.place) in products]
+    changes = cell_numbers(cells, products)
+    outcome = outcome_of(pair, score, own_logits, logits, cells, changes, normalize, dtype)
     if stopped is not None:
         raise StoppedPair(stopped, outcome) from None
     check_slopes(score, slopes, outcome.clean != outcome.corrupted)

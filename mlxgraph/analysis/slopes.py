@@ -166,10 +166,9 @@ def first_order(place: Place, gradient: mx.array, step: mx.array) -> np.ndarray:
     return np.array(mx.sum(product, axis=axes, keepdims=True) if axes else product)
 
 
-def cell_number(cell: Cell, products: Mapping[Key, np.ndarray]) -> float:
-    """The effect of one cell, of what `first_order` gives for its place."""
-    found = products.get(key_of(cell.place))
-    return float("nan") if found is None else float(found[part(cell.spans())].sum())
+def cell_numbers(cells: Iterable[Cell], products: Mapping[Key, np.ndarray]) -> list[float]:
+    """The effects of cells, of what `first_order` gives for their places."""
+    return [float(products[key_of(cell.place)][part(cell.spans())].sum()) for cell in cells]
 
 
 def check_slopes(score: Score, gradients: Iterable[mx.array], apart: bool) -> None:
@@ -185,7 +184,7 @@ def check_slopes(score: Score, gradients: Iterable[mx.array], apart: bool) -> No
         )
 
 
-def check_finite(score: Score, cells: Sequence[Cell], numbers: Sequence[float]) -> None:
+def _check_finite(score: Score, cells: Sequence[Cell], numbers: Sequence[float]) -> None:
     """Raises: GradientError for an effect that is no finite number."""
     for cell, number in zip(cells, numbers, strict=True):
         if not np.isfinite(number):
@@ -212,18 +211,22 @@ def outcome_of(
     score: Score,
     run: mx.array,
     other: mx.array,
-    changes: Sequence[float],
     cells: Sequence[Cell],
+    changes: Sequence[float],
     normalize: bool,
     dtype: mx.Dtype,
     sizes: bool = False,
 ) -> Outcome:
     """The answer for a pair.
 
-    Args: run, other: logits of the text that runs and of the other one, float32; changes: of the
-        score, one for each cell; dtype: that of the model's logits; sizes: whether changes are
-        absolute: in percent, no run is where they begin.
+    Args:
+        run, other: logits of the text that runs and of the other one, float32.
+        cells, changes: those that are known, and of the score.
+        dtype: that of the model's logits.
+        sizes: whether changes are absolute: in percent, no run is where they begin.
+    Raises: GradientError for a change that is no finite number, BaselineError.
     """
+    _check_finite(score, cells, changes)
     clean, corrupted = (other, run) if pair.denoise else (run, other)
     best, worst = number_of(score, clean, clean), number_of(score, corrupted, clean)
     table = pair.grid.table(cells, np.asarray(changes))
