@@ -35,11 +35,9 @@ MUTANTS = (
     ),
     Mutant(
         "what arrives is told at every position",
-        "analysis/path_edges.py",
-        "            there = first_array(model[block].output)\n"
-        "            there[...] = there + difference\n",
-        "            there = first_array(model[block].output)\n"
-        "            there[...] = there + mx.sum(difference, axis=1, keepdims=True)\n",
+        "analysis/path_ways.py",
+        "one = self._edges.out(last, difference)",
+        "one = self._edges.out(last, 0 * difference + mx.sum(difference, axis=1, keepdims=True))",
         "a direct edge to the output at a position changes no other",
         (f"{PATHS}::test_a_direct_edge_to_the_output_at_a_position_changes_no_other",),
         (24,),
