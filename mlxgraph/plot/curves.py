@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlxgraph.errors import InputError
-from mlxgraph.plot.figures import colours, new_figure
+from mlxgraph.plot.figures import colours
 from mlxgraph.plot.fitting import stride
 from mlxgraph.plot.labels import text_options
 from mlxgraph.plot.layout import (
@@ -25,10 +25,12 @@ from mlxgraph.plot.layout import (
     TICK,
     TITLE,
     Ticks,
+    bare_figure,
     beside_at,
     block_height,
     check_room,
     every_said,
+    is_numbered,
     name_across,
     name_down,
     named,
@@ -39,6 +41,7 @@ from mlxgraph.plot.layout import (
     shortened,
     ticks_across,
     widest,
+    with_grey,
     wrapped,
     written,
 )
@@ -71,11 +74,11 @@ def bars(
     pitch = float(np.clip(420 / len(numbers), 10, 34))
     frame = _Frame(max(pitch * len(numbers), 150), figsize)
     flat = pitch_for(frame.figure, labels) * len(numbers)
-    if frame.width < flat <= FLAT and any(isinstance(one, str) for one in labels):
+    if frame.width < flat <= FLAT and not is_numbered(labels):
         frame.width = flat
     texts = [_shown(value, numbers) for value in numbers]
     low, high = _ends(numbers)
-    frame.name_beside(low, high, ylabel + _grey(numbers))
+    frame.name_beside(low, high, with_grey(ylabel, numbers))
     pitch = frame.across() / len(numbers)
     frame.name_below(ticks_across(frame.figure, labels, pitch, frame.tick), xlabel, title)
     axes = frame.axes()
@@ -124,7 +127,7 @@ def lines(
     Raises: InputError for more lines with texts for names than can be told apart.
     """
     numbers = np.asarray(values, dtype=float)
-    ordered = not any(isinstance(name, str) for name in names)
+    ordered = is_numbered(names)
     if len(names) > _MOST_LEGEND and not ordered:
         raise InputError(
             f"{len(names)} lines cannot be told apart.\n  Choose some, e.sel({of or 'axis'}=[...]),"
@@ -132,7 +135,7 @@ def lines(
         )
     in_bar = ordered and len(names) > _PER_COLUMN
     inks = _inks(len(names), ordered, cmap)
-    numeric = not any(isinstance(label, str) for label in labels)
+    numeric = is_numbered(labels)
     places = np.asarray(labels if numeric else range(len(labels)), dtype=float)
     frame = _Frame(330, figsize)
     said = [shortened(frame.figure, name, frame.tick, 150) for name in named(names)]
@@ -176,8 +179,7 @@ class _Frame:
     """One picture: its margins grow by what is written in them, and then its axes are placed."""
 
     def __init__(self, width: float, figsize: tuple[float, float] | None):
-        self.figure = new_figure(figsize or (6, 4))
-        self.figure.set_layout_engine("none")
+        self.figure = bare_figure(figsize)
         self.figsize = figsize
         wide, high = figsize or (6.0, 4.0)
         larger = float(np.clip(math.sqrt(wide * high / 31), 1, 1.4)) if figsize else 1.0
@@ -233,10 +235,6 @@ class _Frame:
         text = "\n".join(self.ylabel)
         axes.set_ylabel(text, labelpad=GAP, y=middle, **written(self.ylabel, self.text))
         return axes
-
-
-def _grey(numbers: Any) -> str:
-    return " (grey: NaN)" if np.isnan(numbers).any() else ""
 
 
 def _ends(numbers: Any, with_zero: bool = True) -> tuple[float, float]:
