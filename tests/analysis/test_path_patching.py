@@ -312,6 +312,20 @@ def test_all_edges_out_of_a_part_together_are_the_part(model):
     assert abs(float(whole) - float(plain)) > 1e-5
 
 
+def test_parts_in_lists_are_parts_too():
+    """A layer that has two attentions, in a list: the first one's edges are all that it does."""
+    model, receivers = made("longcat_flash"), [OUTPUT]
+    parts = [*(f"self_attn.{k}" for k in (0, 1)), *(f"mlps.{k}" for k in (0, 1)), "mlp"]
+    for k in range(len(model.layers)):
+        receivers += [f"layers.{k}.{part}" for part in parts if (k, part) != (0, "self_attn.0")]
+    found = model.path_patching(
+        CLEAN, CORRUPTED, "layers.0.self_attn.0", {"all": receivers, "end": OUTPUT}, **RAW
+    )
+    whole = model.activation_patching(CLEAN, CORRUPTED, "self_attn.0", layers=[0], **RAW)
+    near(found.item(receiver="all"), whole[0])
+    assert abs(found.item(receiver="end") - whole[0]) > 1e-4
+
+
 def test_all_that_writes_to_the_stream_together_is_the_other_run(model):
     writers = residual_writers(model, mx.array([CLEAN]))
     blocks = tuple(f"{block.path}." for block in model.layers)
