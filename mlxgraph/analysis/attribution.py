@@ -100,7 +100,7 @@ def attribution_patching(
     asked = Asked(
         clean_text, corrupted_text, component, layers, metric, positions, heads, align, targets,
         normalize, direction, average,
-        f"{title} with GradDrop" if graddrop else title, SIZE if graddrop else CHANGE,
+        f"{title} (GradDrop)" if graddrop else title, SIZE if graddrop else CHANGE,
         {"method": method, "graddrop": bool(graddrop)},
         "size of the effect" if graddrop else RECOVERY,
     )  # fmt: skip

@@ -142,6 +142,8 @@ def edges_of(model: Traceable, row: mx.array, given: Any) -> Edges:
     receivers: dict[str, list[End]] = {}
     found: dict[str, tuple[int, int]] = {}
     for number, (sender, receiver) in enumerate(pairs):
+        _check_end(sender)
+        _check_end(receiver)
         own, other = (
             _together(model, row, some, what)
             for some, what in ((sender, "senders"), (receiver, "receivers"))
@@ -156,6 +158,16 @@ def edges_of(model: Traceable, row: mx.array, given: Any) -> Edges:
         receivers.setdefault(there, other)
         found[label] = [*senders].index(here), [*receivers].index(there)
     return Edges(senders, receivers, found)
+
+
+def _check_end(given: Any) -> None:
+    named = isinstance(given, (str, list, tuple)) or hasattr(type(given), "path")
+    if not named or (isinstance(given, (list, tuple)) and not given):
+        raise InputError(
+            "an end of an edge is a part, or a list of parts that are patched together, not"
+            f" {given!r:.60}.\n  Write edges=[(['layers.0.mlp', 'layers.1.attn'],"
+            " 'layers.3.mlp')]."
+        )
 
 
 def _joined(given: Any, ends: list[End]) -> str:

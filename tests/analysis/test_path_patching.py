@@ -535,6 +535,8 @@ def test_a_layer_that_is_no_sum_says_so(name):
         ({"edges": "heads"}, InputError, "list of pairs"),
         ({"edges": [("layers.1.attn", OUTPUT)], "senders": "attn"}, InputError, "alone"),
         ({"edges": [("layers.3.attn", "layers.1.mlp")]}, InputError, "no path leads"),
+        ({"edges": [("layers.1.attn", {"a": "layers.3.mlp"})]}, InputError, "an end of an edge"),
+        ({"edges": [([], OUTPUT)]}, InputError, "an end of an edge"),
         ({"edges": [(OUTPUT, "layers.1.mlp")]}, InputError, "sends nothing"),
         (
             {"edges": [(["layers.1.attn.heads", ("layers.1.attn", 2)], OUTPUT)]},
