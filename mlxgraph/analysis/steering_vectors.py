@@ -6,7 +6,7 @@ The arithmetic is numpy's, in float64, on one row for each text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mlx.core as mx
@@ -30,7 +30,7 @@ def steering_vector(
     positive: Iterable[Any],
     negative: Iterable[Any],
     layers: Any = None,
-    positions: int | Sequence[int] = -1,
+    positions: Any = -1,
     method: str = "mean",
     *,
     normalize: bool = False,
@@ -82,8 +82,12 @@ def steering_vector(
     if asked is not None and not len(asked):
         raise InputError("there are no layers.\n  Write layers=[2, 3], or leave it out for all.")
     both = [*positive, *negative]
-    states = batch_get_activations(model, both, asked, positions, batch_size, progress)
-    rows = {name: _rows(name, value, positions) for name, value in states.items()}
+    ragged = isinstance(positions, str) or callable(positions)  # another number in each text
+    several = not ragged and not isinstance(positions, (int, np.integer))
+    states: dict[str, Any] = batch_get_activations(
+        model, both, asked, positions, batch_size, progress, reduce="mean" if ragged else None
+    )
+    rows = {name: _rows(name, value, several) for name, value in states.items()}
     found = {
         _key(name): _vector(_key(name), some, len(positive), method, normalize)
         for name, some in rows.items()
@@ -110,9 +114,8 @@ def _key(name: str) -> int | str:
     return int(number) if number != name and number.isdigit() else name
 
 
-def _rows(name: str, states: mx.array, positions: Any) -> np.ndarray:
+def _rows(name: str, states: mx.array, several: bool) -> np.ndarray:
     """One row for each text.  Raises: ShapeError for states of several heads or streams."""
-    several = not isinstance(positions, (int, np.integer))
     if states.ndim != 2 + several:
         raise ShapeError(
             f"{name} gives {states.shape[1 + several :]} at each position, and a direction is of"

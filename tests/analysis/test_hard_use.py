@@ -175,3 +175,10 @@ def test_paths_of_a_layer_that_gives_much_more_than_it_is_given_in_half_precisio
         found.append(model.path_patching(one, other, "layers.0.attn", "layers.1.mlp", **given))
     assert float(found[1]) == pytest.approx(float(found[0]), abs=0.05)
     assert abs(float(found[0]) - found[0].attrs["corrupted"]) > 0.1
+
+
+def test_a_vector_of_all_positions_is_of_their_mean(tiny):
+    texts = [CLEAN], [CORRUPTED]
+    every = mg.steering_vector(tiny, *texts, layers=3, positions="all")
+    some = mg.steering_vector(tiny, *texts, layers=3, positions=range(6))
+    assert mx.allclose(every, some, atol=1e-4).item()
