@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlxgraph.analysis import effects_file, effects_plot, effects_tables, effects_text, effects_top
+from mlxgraph.analysis.effects_map import to_text
 from mlxgraph.analysis.effects_values import Fixed, FixedOfDict, numbers_of
 from mlxgraph.analysis.labels import (
     Label,
@@ -195,7 +196,8 @@ class Effects:
 
         NaN wherever a cell of it is NaN.  Raises: UnknownLabelError.
         """
-        gone = self._axes if axis is None else [axis] if isinstance(axis, str) else list(axis)
+        several = isinstance(axis, (list, tuple, set, dict))
+        gone = self._axes if axis is None else list(axis) if several else [axis]  # type: ignore
         for name in gone:
             self._check_name(name, self._axes)
         numbers = tuple(self.dims.index(name) for name in gone)
@@ -353,6 +355,8 @@ class Effects:
         """
         given = (kind, rows, columns, centre, limit, title)
         return effects_plot.picture(self, *given, figsize=figsize, cmap=cmap)
+
+    to_text = to_text
 
     # -- as a value --------------------------------------------------------------------------------
 

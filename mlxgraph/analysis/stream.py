@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import arrays_in, first_array
+from mlxgraph.analysis.inputs import arrays_in, computed, first_array
 from mlxgraph.analysis.traceable import Traceable
+from mlxgraph.analysis.writers import children
 from mlxgraph.errors import InputError, NeverCalledError, UnknownSiteError
 
 NEAR = 0.02  # of the noise: what rounding leaves of it, where the stream goes through unchanged
@@ -54,9 +55,10 @@ class Base:
         self.children: dict[int, list[str]] = {layer: [] for layer in self.blocks}
         self.given: dict[str, Any] = {}
         self.made: dict[str, Any] = {}
+        tree = children(model)
         with model.trace(row):
             for layer, block in self.blocks.items():
-                for name in (block, *_inside(model, block)):
+                for name in (block, *tree.get(block, ())):
                     try:
                         handle = model[name]
                         made = first_array(handle.output)
@@ -70,7 +72,7 @@ class Base:
                         self.given[name] = given.save()  # type: ignore[attr-defined]
                     if name != block:
                         self.children[layer].append(name)
-        mx.eval(self.given, self.made)
+        computed(self.given, self.made)
 
     def child_of(self, layer: int, name: str) -> str | None:
         """The module of a layer that a site is, or is inside of."""
@@ -148,12 +150,14 @@ class Base:
         ]
 
     def _noise(self) -> dict[int, mx.array]:
-        """For each layer a difference that matters, in the dtype of its input."""
+        """For each layer a difference that matters, in the dtype of its input: not less than what
+        the layer gives is rounded by, which may be many times what it is given."""
         key, found = mx.random.key(0), {}
         for layer, block in self.blocks.items():
             was = self.given[block].astype(mx.float32)
             key, own = mx.random.split(key)
-            scale = mx.sqrt(mx.mean(mx.square(was)))
+            sizes = [was, self.made[block].astype(mx.float32)]
+            scale = mx.sqrt(mx.max(mx.stack([mx.mean(mx.square(one)) for one in sizes])))
             found[layer] = (mx.random.normal(was.shape, key=own) * scale).astype(
                 self.given[block].dtype
             )
@@ -198,16 +202,6 @@ def no_sum(part: str, what: str) -> InputError:
         f"{what}: which paths lead there cannot be told.\n"
         "  Write model.activation_patching(...) for the effect by all paths."
     )
-
-
-def _inside(model: Traceable, block: str) -> list[str]:
-    """The modules that a block itself holds."""
-    start = f"{block}."
-    return [
-        path
-        for path, _ in model.named_modules()
-        if path.startswith(start) and "." not in path.removeprefix(start)
-    ]
 
 
 def _same(one: mx.array, other: mx.array) -> bool:

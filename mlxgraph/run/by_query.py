@@ -18,6 +18,7 @@ from mlxgraph.evaluate.evaluate import evaluate, thaw
 from mlxgraph.graph import ops
 from mlxgraph.graph.inside import SCORES
 from mlxgraph.graph.node import Node, site_of
+from mlxgraph.mlx_facts.arrays import in_a_buffer_of_its_own
 from mlxgraph.run.attention import Inner
 from mlxgraph.run.query_blocks import ADDS, Blocks, Carried, Wanted
 from mlxgraph.run.query_index import Pick
@@ -112,10 +113,10 @@ class _Block:
         """What one block adds to a wanted value."""
         if one.pick is not None:
             value = self.value(one.of, self._chosen(one.pick, one.of, Rows(range(1))))
-            return value[thaw(one.pick.rest, self._known)]
+            return in_a_buffer_of_its_own(value[thaw(one.pick.rest, self._known)])
         value = self.value(one.of, rows)
-        if one.node is one.of:
-            return value
+        if one.node is one.of:  # a part of the block is not to keep the whole of it
+            return in_a_buffer_of_its_own(value)
         if one.node.op in ADDS and value.dtype in _HALF:
             self.half[one.node] = value.dtype
             value = value.astype(mx.float32)

@@ -10,10 +10,13 @@ from tests.mutants import (
     of_keys,
     of_mlx,
     of_parts,
+    of_paths,
     of_record,
     of_rewrite,
     of_run,
+    of_store,
     of_sweep,
+    of_terminal,
     of_trace,
 )
 from tests.mutants.mutant import Mutant
@@ -26,9 +29,12 @@ MUTANTS: tuple[Mutant, ...] = (
     *of_keys.MUTANTS,
     *of_mlx.MUTANTS,
     *of_parts.MUTANTS,
+    *of_paths.MUTANTS,
     *of_record.MUTANTS,
     *of_rewrite.MUTANTS,
     *of_run.MUTANTS,
+    *of_store.MUTANTS,
     *of_sweep.MUTANTS,
+    *of_terminal.MUTANTS,
     *of_trace.MUTANTS,
 )
