@@ -308,11 +308,11 @@ class InterpretableModel:
     def __getitem__(self, name: str | ModuleHandle) -> ModuleHandle:
         """A module by any form of its name: `model["layers.5.mlp"]`."""
         engine = refreshed(self._engine)
-        site, _ = engine.names.site(name)
-        if site.port == INPUTS:
+        named = engine.names.site(name)
+        if named.site.port == INPUTS and not named.stream:
             module, _, port = str(name).rpartition(".")
             raise SiteNameError(str(name), f"model[{module!r}].{port}")
-        return handle_on(engine, site)
+        return handle_on(engine, named)
 
     def sites(self, name: str | ModuleHandle) -> list[str]:
         """The canonical names of what a name or pattern means: `model.sites("layers.*.mlp")`.

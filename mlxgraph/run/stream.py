@@ -1,0 +1,361 @@
+"""What a layer writes to the residual stream, and where the stream is between its parts.
+
+A forward shows it.  Each layer is given noise, and each module that a layer itself calls answers
+with noise of its own, all of them with a mark in a place where the others have none.  What a module
+is given, and what the layer gives, then says by its marks what it is the sum of, and by how much of
+each; and by all its other numbers whether it is that sum.  The weights have no part in it, and next
+to nothing is computed.  A second forward has another input and the same sum: all that comes after
+the sum has to stay as it is, or there is something that goes by the input alone.  A third has
+another sum: something has to change.
+
+In: a module tree, a call.  Out: a `Layer` for each module of a list.  Never: goes by names.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from mlxgraph.graph.nested import entries, is_container, replace_item
+from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.graph.stream import Sum, Term
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.compiling import uncompiled
+from mlxgraph.mlx_facts.originals import ARRAY, zeros
+from mlxgraph.run.call import Call, describe_call
+from mlxgraph.run.standin import StandIn
+from mlxgraph.run.tree import ModuleTree
+
+LENGTH = 8  # tokens that it is tried on: a layer is made alike for all texts
+MOST_MARKS = 32
+NEAR = 0.1  # of the noise: what rounding leaves of it, where the same sum gives the same
+ROUNDINGS = 4  # steps of the dtype that a sum may be off by, relative to what is added
+
+
+class Layer(NamedTuple):
+    """What one layer does to the residual stream.
+
+    Attributes:
+        given: where its first input is; made: where its first output is.
+        writers: what it adds to the input, in the order of the calls; empty where it gives no sum
+            of its input and what its modules give.
+        middle: the stream between its parts, if there is one; else `reason` says why not.
+    """
+
+    given: Term | None
+    made: Term | None
+    writers: tuple[Term, ...]
+    middle: Sum | None
+    reason: str
+
+
+def layers_in(tree: ModuleTree, call: Call, container: str) -> Mapping[str, Layer]:
+    """The layers of a list of modules by their paths: found once for a tree and a kind of call."""
+    call = _example(call)
+    key = (container, call.key, tree.root.training)
+    found = tree.streams.get(key)
+    if found is None:
+        found = tree.streams[key] = _found(tree, call, container)
+    return found
+
+
+def _example(call: Call) -> Call:
+    """A call of the same kind, short where it is of token ids."""
+    if call.tokens is not None:
+        ids = zeros((1, LENGTH), mx.int32)
+        return describe_call((ids,), {}, tokens=ids, lengths=[LENGTH])
+    if call.plain:
+        return call.with_arrays([zeros(array.shape, array.dtype) for array in call.arrays])
+    return call.again()
+
+
+def _found(tree: ModuleTree, call: Call, container: str) -> Mapping[str, Layer]:
+    start = f"{container}." if container else ""
+    names = [
+        path
+        for path in tree.modules
+        if path.startswith(start) and path.removeprefix(start).isdigit()
+    ]
+    first = _Probe(tree, names, {}).run(call)
+    layers = {path: _read(path, first.seen.get(path)) for path in names}
+    last = {path: layer.middle.terms[-1] for path, layer in layers.items() if layer.middle}
+    if not last:
+        return layers
+    same = _Probe(tree, names, last).run(call)
+    other = _Probe(tree, names, dict.fromkeys(last)).run(call)
+    for path, term in last.items():
+        reason = _refuted(term, first.seen[path], same.seen[path], other.seen[path])
+        if reason:
+            layers[path] = layers[path]._replace(middle=None, reason=reason)
+    return layers
+
+
+class _Child(NamedTuple):
+    """A module as a layer called it: the arrays that it was given, of the stream's shape; the noise
+    that it answered with, or None where what it gives has another shape."""
+
+    site: Site
+    given: list[mx.array]
+    keys: tuple[Any, ...]
+    noise: np.ndarray | None
+    mark: int
+
+
+class _Seen:
+    """What was seen of one layer."""
+
+    def __init__(self, site: Site, keys: tuple[Any, ...], noise: np.ndarray):
+        self.site, self.keys, self.noise = site, keys, noise
+        self.children: list[_Child] = []
+        self.made: mx.array | None = None
+        self.made_keys: tuple[Any, ...] = ()
+        self.times = 1
+        self.shift: Any = 0  # what was added to the noise, and taken from a part
+
+    @property
+    def marks(self) -> int:
+        return min(MOST_MARKS, self.noise.size // 2)
+
+
+class _Probe:
+    """One forward in which layers and what they call answer with noise.
+
+    Args: swapped: of layers that are given another input, a part whose noise makes up for that, or
+        None where none does.
+    """
+
+    def __init__(self, tree: ModuleTree, layers: list[str], swapped: Mapping[str, Term | None]):
+        self._tree, self._layers, self._swapped = tree, frozenset(layers), swapped
+        self._inside: list[str] = []
+        self._calls: Counter[str] = Counter()
+        self.seen: dict[str, _Seen] = {}
+
+    def run(self, call: Call) -> _Probe:
+        tree, before = self._tree, random_state.current()
+        standin = StandIn(tree, tree.modules, self._hook)
+        try:
+            with uncompiled() if tree.may_compile else nullcontext(), tree.beyond.as_it_was():
+                call.forward(standin.root, call.args, call.kwargs)
+        finally:
+            random_state.restore(before)
+        return self
+
+    def _hook(self, path: str, original: Callable[..., Any], args: tuple, kwargs: Any) -> Any:
+        number, above = self._calls[path], self._inside[-1] if self._inside else ""
+        self._calls[path] += 1
+        if path in self._layers and not self._layers.intersection(self._inside):
+            return self._layer(path, number, original, args, kwargs)
+        self._inside.append(path)
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            self._inside.pop()
+        if above in self._layers and above in self.seen:
+            return self._child(self.seen[above], Site(path, OUTPUT, number), args, kwargs, result)
+        return result
+
+    def _layer(
+        self, path: str, number: int, original: Callable[..., Any], args: tuple, kwargs: Any
+    ) -> Any:
+        keys, given = _first((args, kwargs))
+        if path in self.seen:
+            self.seen[path].times += 1
+        elif _is_float(given):
+            noise = _noise(given.shape, (path, 0), 0)
+            shift = _noise(given.shape, (path, -1), None) if path in self._swapped else 0
+            answer, kept = _in_dtype(noise + shift, given.dtype)
+            self.seen[path] = seen = _Seen(Site(path, INPUTS, number), keys, kept)
+            seen.shift = shift
+            args, kwargs = _put((args, kwargs), keys, answer)
+        self._inside.append(path)
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            self._inside.pop()
+        if path in self.seen and self.seen[path].made is None:
+            self.seen[path].made_keys, self.seen[path].made = _first(result)
+        return result
+
+    def _child(self, seen: _Seen, site: Site, args: tuple, kwargs: Any, result: Any) -> Any:
+        keys, made = _first(result)
+        shape, mark = seen.noise.shape, len(seen.children) + 1
+        given = [one for one in _arrays((args, kwargs)) if one.shape == shape and _is_float(one)]
+        noise = None
+        if _is_float(made) and made.shape == shape and mark < seen.marks:
+            noise = _noise(shape, (seen.site.path, mark), mark)
+            term = self._swapped.get(seen.site.path)
+            if term is not None and term.site == site:
+                noise = noise - seen.shift / term.scale
+            answer, noise = _in_dtype(noise, made.dtype)
+            result = _put(result, keys, answer)
+        seen.children.append(_Child(site, given, keys, noise, mark))
+        return result
+
+
+def _noise(shape: tuple[int, ...], name: tuple[str, int], mark: int | None) -> np.ndarray:
+    """Numbers of order one, but for the first: there is a one at the mark, and else nothing."""
+    seed = [*name[0].encode(), name[1] + 1]
+    noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    flat = noise.reshape(-1)
+    flat[: min(MOST_MARKS, flat.size // 2)] = 0
+    if mark is not None:
+        flat[mark] = 1
+    return noise
+
+
+def _in_dtype(noise: np.ndarray, dtype: mx.Dtype) -> tuple[mx.array, np.ndarray]:
+    """Noise as an array of a dtype, and the numbers that this has."""
+    array = ARRAY(noise).astype(dtype)
+    return array, np.array(array.astype(mx.float32))
+
+
+# -- reading what was seen -------------------------------------------------------------------------
+
+
+def _read(path: str, seen: _Seen | None) -> Layer:
+    if seen is None:
+        return Layer(None, None, (), None, "the forward calls no layer there that takes the stream")
+    given = Term(seen.site, seen.keys)
+    if seen.times > 1:
+        reason = f"the forward calls this layer {seen.times} times"
+        return Layer(given, None, (), None, reason)
+    if seen.made is None or seen.made.shape != seen.noise.shape:
+        reason = "this layer does not give what it is given, a stream of one shape"
+        return Layer(given, None, (), None, reason)
+    made = Term(Site(path, OUTPUT, seen.site.call), seen.made_keys)
+    mx.eval(seen.made, [child.given for child in seen.children])
+    whole = _parts(seen, seen.made)
+    if whole is None:
+        reason = "what the layer gives is no sum of its input and what its modules give"
+        return Layer(given, made, (), None, reason)
+    if not whole.get(0):
+        reason = (
+            "what this layer gives is no sum with its input: a norm comes after the sum, or a part"
+            " passes the stream on itself"
+        )
+        return Layer(given, made, (), None, reason)
+    writers = tuple(_terms(seen, whole))
+    middle, reason = _middle(seen, whole)
+    return Layer(given, made, writers, middle and Sum((given, *_terms(seen, middle))), reason)
+
+
+def _terms(seen: _Seen, parts: Mapping[int, float]) -> list[Term]:
+    return [
+        Term(child.site, child.keys, parts[child.mark])
+        for child in seen.children
+        if child.mark in parts
+    ]
+
+
+def _middle(seen: _Seen, whole: Mapping[int, float]) -> tuple[dict[int, float] | None, str]:
+    """The parts of the first sum that a module of the layer is given; else why there is none.
+
+    Where none is given one, as by a norm that is no module, the first part may make it.
+    """
+    read = [_parts(seen, array) for child in seen.children for array in child.given]
+    sums = [parts for parts in read if parts and parts.get(0) == 1 and 1 < len(parts)]
+    sums = [parts for parts in sums if len(parts) < len(whole)]
+    if not sums:
+        first = next((c.mark for c in seen.children if c.mark in whole), None)
+        if len(whole) < 3 or first is None or whole[0] != 1:
+            said = ", ".join(_said(seen, whole)) or "nothing"
+            return None, f"this layer adds what one part gives, {said}"
+        return {0: 1.0, first: whole[first]}, ""
+    found = min(sums, key=len)
+    near = ROUNDINGS * float(mx.finfo(seen.made.dtype).eps)  # type: ignore[union-attr]
+    scaled = {k: whole[0] * f for k, f in found.items()}
+    if any(abs(whole.get(k, 0) - f) > near * abs(f) for k, f in scaled.items()):
+        return None, "what the layer gives has another sum in it than its parts are given"
+    return found, ""
+
+
+def _said(seen: _Seen, parts: Mapping[int, float]) -> list[str]:
+    start = f"{seen.site.path}."
+    return [term.site.path.removeprefix(start) for term in _terms(seen, parts)]
+
+
+def _refuted(last: Term, first: _Seen, same: _Seen, other: _Seen) -> str:
+    """Why a sum is not what the rest of its layer goes by, or nothing.
+
+    Args: last: its last part; same: as seen with other parts of the same sum; other: with another
+        sum.
+    """
+    sites = [child.site for child in first.children]
+    if any(sites != [child.site for child in seen.children] for seen in (same, other)):
+        return "this layer does not call the same modules for any input"
+    after = slice(sites.index(last.site) + 1, None)
+    mx.eval([(c.given, seen.made) for seen in (same, other) for c in seen.children])
+    given = [[one for c in seen.children[after] for one in c.given] for seen in (first, same, other)]
+    changed = [_differ(a, c, other) for a, _, c in zip(*given, strict=True)]
+    broken = [_differ(a, b, same) for a, b, _ in zip(*given, strict=True)]
+    if any(broken) or _differ(first.made, same.made, same):
+        return "what follows goes by the layer's input alone as well: its parts stand side by side"
+    if not any(changed):
+        parts = [name for name in _said(first, {c.mark: 1 for c in first.children[after]})]
+        return "no part is given a sum with another: " + ", ".join(
+            [last.site.path.rpartition(".")[2], *parts]
+        )
+    return ""
+
+
+def _differ(one: Any, another: Any, shifted: _Seen) -> bool:
+    """Whether two values differ by more than rounding leaves of what was shifted."""
+    gap = np.array(one.astype(mx.float32) - another.astype(mx.float32))
+    return not np.mean(np.abs(gap)) <= NEAR * np.mean(np.abs(shifted.shift))
+
+
+def _parts(seen: _Seen, array: mx.array) -> dict[int, float] | None:
+    """What an array is the sum of: 0 is the layer's input, and each part by how much; None where it
+    is no such sum."""
+    numbers = np.array(array.astype(mx.float32)).astype(np.float64)
+    noises = {0: seen.noise} | {c.mark: c.noise for c in seen.children if c.noise is not None}
+    marks = numbers.reshape(-1)[: seen.marks]
+    total, size = np.zeros_like(numbers), np.zeros_like(numbers)
+    parts = {mark: float(marks[mark]) for mark in noises if marks[mark]}
+    if not np.isfinite(marks).all() or np.count_nonzero(marks) != len(parts):
+        return None
+    for mark, scale in parts.items():
+        part = scale * noises[mark]
+        total, size = total + part, size + np.abs(part)
+    near = ROUNDINGS * float(mx.finfo(array.dtype).eps)
+    return parts if np.all(np.abs(numbers - total) <= near * size) else None
+
+
+# -- nested values ---------------------------------------------------------------------------------
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, ARRAY) and value.ndim > 1 and mx.issubdtype(value.dtype, mx.floating)
+
+
+def _first(value: Any) -> tuple[tuple[Any, ...], Any]:
+    """The first array of a nested value, and the keys that lead to it."""
+    if isinstance(value, ARRAY):
+        return (), value
+    if is_container(value):
+        for key, part in entries(value):
+            keys, found = _first(part)
+            if found is not None:
+                return (key, *keys), found
+    return (), None
+
+
+def _arrays(value: Any) -> list[mx.array]:
+    if isinstance(value, ARRAY):
+        return [value]
+    if not is_container(value):
+        return []
+    return [array for _, part in entries(value) for array in _arrays(part)]
+
+
+def _put(value: Any, keys: tuple[Any, ...], array: mx.array) -> Any:
+    """A copy of a nested value with another array where keys lead to."""
+    if not keys:
+        return array
+    inner = dict(entries(value))[keys[0]]
+    return replace_item(value, keys[0], _put(inner, keys[1:], array))
