@@ -46,8 +46,8 @@ class Census:
     which path counts the calls, and `first` the number of the first call by each path.
     `turns` says which axes of a site's arrays are turned where rows are padded on the right.
     `checked` is for the recordings on it: the arrays from outside that were found to be arrays.
-    `sums` has the streams between the parts of layers that were asked for (`graph.stream`); of those
-    of one list of layers `find_sums` gives each, or why there is none.
+    `sums` has the streams between the parts of layers that were asked for (`graph.stream`), and
+    `find_sums` gives those of a list of layers, or why there is none.
 
     The sites inside modules (`graph.inside`) are entered when one is first asked for: `look` takes
     another census that has them, from this one.  Their positions lie between those of the modules,
@@ -162,7 +162,7 @@ class Census:
             return self.aliases.get(path, path)
         return below(self.aliases.get(inside[0], inside[0]), inside[1])
 
-    # -- the residual stream between the parts of a layer ---------------------------------------------
+    # -- the residual stream between the parts of a layer -----------------------------------------
 
     def sum_at(self, site: Site) -> Sum:
         """What a `resid_mid` is the sum of.  Raises: UnknownSiteError where none is certain."""

@@ -69,4 +69,6 @@ def no_middle(layer: str, reason: str) -> UnknownSiteError:
         f"  Write {RESID_PRE!r} or {RESID_POST!r} for what the layer is given and gives, or edit"
         " what 'attn' or 'mlp' gives."
     )
-    return UnknownSiteError(RESID_MID, (), layer or "the model", kind="site", advice=advice, near=[])
+    return UnknownSiteError(
+        RESID_MID, (), layer or "the model", kind="site", advice=advice, near=[]
+    )

@@ -5,8 +5,8 @@
     a write    to the last part of the sum, `part + (value - sum)`: the model then adds it up to the
                value, for the skip connection and for what reads the sum alike
 
-Where the value is the sum, that adds nothing, to the last bit.  The sum that is taken away is another
-node than the one that is read, so that a gradient at the value comes through the write.
+Where the value is the sum, that adds nothing, to the last bit.  The sum that is taken away is
+another node than the one that is read, so that a gradient at the value comes through the write.
 
 In: a recording's sites, writes and saves.  Out: the same without any `resid_mid`.
 """

@@ -25,6 +25,7 @@ from mlxgraph.graph.nested import entries, is_container, replace_item
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.graph.stream import Sum, Term
 from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.arrays import same_data
 from mlxgraph.mlx_facts.compiling import uncompiled
 from mlxgraph.mlx_facts.originals import ARRAY, zeros
 from mlxgraph.run.call import Call, describe_call
@@ -121,6 +122,11 @@ class _Seen:
     def marks(self) -> int:
         return min(MOST_MARKS, self.noise.size // 2)
 
+    def streams_in(self, value: Any) -> list[mx.array]:
+        """The arrays of the stream's shape in a value, as they are now: models change them."""
+        arrays = [one for one in _arrays(value) if one.shape == self.noise.shape]
+        return [same_data(one) for one in arrays if _is_float(one)]
+
 
 class _Probe:
     """One forward in which layers and what they call answer with noise.
@@ -150,14 +156,14 @@ class _Probe:
         self._calls[path] += 1
         if path in self._layers and not self._layers.intersection(self._inside):
             return self._layer(path, number, original, args, kwargs)
+        seen = self.seen.get(above)
+        given = [] if seen is None else seen.streams_in((args, kwargs))
         self._inside.append(path)
         try:
             result = original(*args, **kwargs)
         finally:
             self._inside.pop()
-        if above in self._layers and above in self.seen:
-            return self._child(self.seen[above], Site(path, OUTPUT, number), args, kwargs, result)
-        return result
+        return result if seen is None else self._child(seen, path, number, given, result)
 
     def _layer(
         self, path: str, number: int, original: Callable[..., Any], args: tuple, kwargs: Any
@@ -178,14 +184,16 @@ class _Probe:
         finally:
             self._inside.pop()
         if path in self.seen and self.seen[path].made is None:
-            self.seen[path].made_keys, self.seen[path].made = _first(result)
+            self.seen[path].made_keys, made = _first(result)
+            self.seen[path].made = made if made is None else same_data(made)
         return result
 
-    def _child(self, seen: _Seen, site: Site, args: tuple, kwargs: Any, result: Any) -> Any:
+    def _child(
+        self, seen: _Seen, path: str, number: int, given: list[mx.array], result: Any
+    ) -> Any:
         keys, made = _first(result)
-        shape, mark = seen.noise.shape, len(seen.children) + 1
-        given = [one for one in _arrays((args, kwargs)) if one.shape == shape and _is_float(one)]
-        noise = None
+        site, mark = Site(path, OUTPUT, number), len(seen.children) + 1
+        shape, noise = seen.noise.shape, None
         if _is_float(made) and made.shape == shape and mark < seen.marks:
             noise = _noise(shape, (seen.site.path, mark), mark)
             term = self._swapped.get(seen.site.path)
@@ -240,8 +248,9 @@ def _read(path: str, seen: _Seen | None) -> Layer:
         )
         return Layer(given, made, (), None, reason)
     writers = tuple(_terms(seen, whole))
-    middle, reason = _middle(seen, whole)
-    return Layer(given, made, writers, middle and Sum((given, *_terms(seen, middle))), reason)
+    parts, reason = _middle(seen, whole)
+    middle = None if parts is None else Sum((given, *_terms(seen, parts)))
+    return Layer(given, made, writers, middle, reason)
 
 
 def _terms(seen: _Seen, parts: Mapping[int, float]) -> list[Term]:
@@ -290,16 +299,16 @@ def _refuted(last: Term, first: _Seen, same: _Seen, other: _Seen) -> str:
         return "this layer does not call the same modules for any input"
     after = slice(sites.index(last.site) + 1, None)
     mx.eval([(c.given, seen.made) for seen in (same, other) for c in seen.children])
-    given = [[one for c in seen.children[after] for one in c.given] for seen in (first, same, other)]
-    changed = [_differ(a, c, other) for a, _, c in zip(*given, strict=True)]
-    broken = [_differ(a, b, same) for a, b, _ in zip(*given, strict=True)]
+    one, two, three = (
+        [array for child in seen.children[after] for array in child.given]
+        for seen in (first, same, other)
+    )
+    broken = [_differ(a, b, same) for a, b in zip(one, two, strict=True)]
+    changed = [_differ(a, b, other) for a, b in zip(one, three, strict=True)]
     if any(broken) or _differ(first.made, same.made, same):
-        return "what follows goes by the layer's input alone as well: its parts stand side by side"
+        return "what follows attention goes by the layer's input alone: they stand side by side"
     if not any(changed):
-        parts = [name for name in _said(first, {c.mark: 1 for c in first.children[after]})]
-        return "no part is given a sum with another: " + ", ".join(
-            [last.site.path.rpartition(".")[2], *parts]
-        )
+        return "no part is given the sum of the input and another: they stand side by side"
     return ""
 
 

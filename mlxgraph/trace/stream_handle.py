@@ -56,6 +56,8 @@ class StreamHandle:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        if name == "output":  # the property has raised, and Python asks here
+            return read_stream(self._owner, self._tail)
         if (hasattr(ARRAY, name) or name == "save") and not _is_open(self._owner):
             raise OutsideTraceError(f"{written(self._owner)}.{self._tail}.{name}")
         advice = f"Write model[{self.path!r}].output.{name} for the value."
