@@ -238,16 +238,13 @@ def _read(path: str, seen: _Seen | None) -> Layer:
     made = Term(Site(path, OUTPUT, seen.site.call), seen.made_keys)
     mx.eval(seen.made, [child.given for child in seen.children])
     whole = _parts(seen, seen.made)
-    if whole is None:
-        reason = "what the layer gives is no sum of its input and what its modules give"
-        return Layer(given, made, (), None, reason)
-    if not whole.get(0):
+    if whole is not None and not whole.get(0):
         reason = (
             "what this layer gives is no sum with its input: a norm comes after the sum, or a part"
             " passes the stream on itself"
         )
         return Layer(given, made, (), None, reason)
-    writers = tuple(_terms(seen, whole))
+    writers = tuple(_terms(seen, whole or {}))
     parts, reason = _middle(seen, whole)
     middle = None if parts is None else Sum((given, *_terms(seen, parts)))
     return Layer(given, made, writers, middle, reason)
@@ -261,13 +258,19 @@ def _terms(seen: _Seen, parts: Mapping[int, float]) -> list[Term]:
     ]
 
 
-def _middle(seen: _Seen, whole: Mapping[int, float]) -> tuple[dict[int, float] | None, str]:
+def _middle(seen: _Seen, whole: Mapping[int, float] | None) -> tuple[dict[int, float] | None, str]:
     """The parts of the first sum that a module of the layer is given; else why there is none.
 
     Where none is given one, as by a norm that is no module, the first part may make it.
+
+    Args: whole: the parts of what the layer gives, if it is a sum of such.
     """
     read = [_parts(seen, array) for child in seen.children for array in child.given]
     sums = [parts for parts in read if parts and parts.get(0) == 1 and 1 < len(parts)]
+    if whole is None:
+        if sums:
+            return min(sums, key=len), ""
+        return None, "what the layer gives is no sum of its input and what its modules give"
     sums = [parts for parts in sums if len(parts) < len(whole)]
     if not sums:
         first = next((c.mark for c in seen.children if c.mark in whole), None)
@@ -307,6 +310,9 @@ def _refuted(last: Term, first: _Seen, same: _Seen, other: _Seen) -> str:
     changed = [_differ(a, b, other) for a, b in zip(one, three, strict=True)]
     if any(broken) or _differ(first.made, same.made, same):
         return "what follows attention goes by the layer's input alone: they stand side by side"
+    scale = (_parts(first, first.made) or {0: 1.0})[0]
+    if _differ(other.made, first.made.astype(mx.float32) + ARRAY(scale * other.shift), other):
+        return "the layer does not give the sum on as it is, for the next one to add to"
     if not any(changed):
         return "no part is given the sum of the input and another: they stand side by side"
     return ""

@@ -260,6 +260,8 @@ class Trace:
         written = dict(graph.writes)
         nodes: list[Node] = [self._node_at(site, written) for site in sites]
         assert self._key is not None
+        if self._recording is not None:  # a sum may have brought a number of its own
+            graph = graph.replace(constants=self._recording.constants)
         job = self._job(graph)._replace(call=self._as_given)
         return execute_beside(self._engine, job, nodes, self._key)
 
