@@ -70,5 +70,5 @@ def no_middle(layer: str, reason: str) -> UnknownSiteError:
         " what 'attn' or 'mlp' gives."
     )
     return UnknownSiteError(
-        RESID_MID, (), layer or "the model", kind="site", advice=advice, near=[]
+        RESID_MID, (), layer or "the model", kind="value", advice=advice, near=[]
     )

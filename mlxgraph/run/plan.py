@@ -20,7 +20,6 @@ from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node, is_draw, site_node, site_of, walk
 from mlxgraph.graph.nothing_inside import nothing_there
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
-from mlxgraph.graph.stream import is_middle
 from mlxgraph.run.two_passes import AtPositions
 
 
@@ -40,7 +39,7 @@ def reach(graph: Graph, census: Census, saves: Sequence[Node]) -> Reach:
     """
     needed = {site_of(node) for node in walk(saves) if node.op == ops.SITE}
     for site in (*needed, *(site for site, _ in graph.writes)):
-        if is_middle(site.path) or not census.visits(site):
+        if not census.visits(site) or site in census.sums:
             line, called = _line(graph, site), dict.fromkeys(s.path for s in census.of_modules())
             if may_be_inside(site.path):
                 raise nothing_there(census, site, line)

@@ -34,8 +34,10 @@ from mlxgraph.run.tree import ModuleTree
 
 LENGTH = 8  # tokens that it is tried on: a layer is made alike for all texts
 MOST_MARKS = 32
-NEAR = 0.1  # of the noise: what rounding leaves of it, where the same sum gives the same
 ROUNDINGS = 4  # steps of the dtype that a sum may be off by, relative to what is added
+# Of what was shifted: what rounding leaves of it where the same sum gives the same, at least this,
+# and so many steps of the coarsest dtype.
+NEAR, MORE_ROUNDINGS = 1e-3, 12
 
 
 class Layer(NamedTuple):
@@ -117,6 +119,7 @@ class _Seen:
         self.made_keys: tuple[Any, ...] = ()
         self.times = 1
         self.shift: Any = 0  # what was added to the noise, and taken from a part
+        self.step = 0.0  # of the coarsest dtype
 
     @property
     def marks(self) -> int:
@@ -176,7 +179,7 @@ class _Probe:
             shift = _noise(given.shape, (path, -1), None) if path in self._swapped else 0
             answer, kept = _in_dtype(noise + shift, given.dtype)
             self.seen[path] = seen = _Seen(Site(path, INPUTS, number), keys, kept)
-            seen.shift = shift
+            seen.shift, seen.step = shift, _step(given)
             args, kwargs = _put((args, kwargs), keys, answer)
         self._inside.append(path)
         try:
@@ -200,6 +203,7 @@ class _Probe:
             if term is not None and term.site == site:
                 noise = noise - seen.shift / term.scale
             answer, noise = _in_dtype(noise, made.dtype)
+            seen.step = max(seen.step, _step(made))
             result = _put(result, keys, answer)
         seen.children.append(_Child(site, given, keys, noise, mark))
         return result
@@ -279,7 +283,7 @@ def _middle(seen: _Seen, whole: Mapping[int, float] | None) -> tuple[dict[int, f
             return None, f"this layer adds what one part gives, {said}"
         return {0: 1.0, first: whole[first]}, ""
     found = min(sums, key=len)
-    near = ROUNDINGS * float(mx.finfo(seen.made.dtype).eps)  # type: ignore[union-attr]
+    near = ROUNDINGS * _step(seen.made)
     scaled = {k: whole[0] * f for k, f in found.items()}
     if any(abs(whole.get(k, 0) - f) > near * abs(f) for k, f in scaled.items()):
         return None, "what the layer gives has another sum in it than its parts are given"
@@ -321,7 +325,8 @@ def _refuted(last: Term, first: _Seen, same: _Seen, other: _Seen) -> str:
 def _differ(one: Any, another: Any, shifted: _Seen) -> bool:
     """Whether two values differ by more than rounding leaves of what was shifted."""
     gap = np.array(one.astype(mx.float32) - another.astype(mx.float32))
-    return not np.mean(np.abs(gap)) <= NEAR * np.mean(np.abs(shifted.shift))
+    near = max(NEAR, MORE_ROUNDINGS * shifted.step) * np.mean(np.abs(shifted.shift))
+    return not np.mean(np.abs(gap)) <= near
 
 
 def _parts(seen: _Seen, array: mx.array) -> dict[int, float] | None:
@@ -337,7 +342,7 @@ def _parts(seen: _Seen, array: mx.array) -> dict[int, float] | None:
     for mark, scale in parts.items():
         part = scale * noises[mark]
         total, size = total + part, size + np.abs(part)
-    near = ROUNDINGS * float(mx.finfo(array.dtype).eps)
+    near = ROUNDINGS * _step(array)
     return parts if np.all(np.abs(numbers - total) <= near * size) else None
 
 
@@ -346,6 +351,11 @@ def _parts(seen: _Seen, array: mx.array) -> dict[int, float] | None:
 
 def _is_float(value: Any) -> bool:
     return isinstance(value, ARRAY) and value.ndim > 1 and mx.issubdtype(value.dtype, mx.floating)
+
+
+def _step(array: Any) -> float:
+    """How far apart neighbouring numbers of an array's dtype are, relative to them."""
+    return float(mx.finfo(array.dtype).eps)
 
 
 def _first(value: Any) -> tuple[tuple[Any, ...], Any]:
