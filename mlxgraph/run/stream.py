@@ -115,7 +115,7 @@ class _Seen:
     def __init__(self, site: Site, keys: tuple[Any, ...], noise: np.ndarray):
         self.site, self.keys, self.noise = site, keys, noise
         self.children: list[_Child] = []
-        self.made: mx.array | None = None
+        self.made: Any = None
         self.made_keys: tuple[Any, ...] = ()
         self.times = 1
         self.shift: Any = 0  # what was added to the noise, and taken from a part

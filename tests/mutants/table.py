@@ -13,6 +13,7 @@ from tests.mutants import (
     of_record,
     of_rewrite,
     of_run,
+    of_stream,
     of_sweep,
     of_trace,
 )
@@ -29,6 +30,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *of_record.MUTANTS,
     *of_rewrite.MUTANTS,
     *of_run.MUTANTS,
+    *of_stream.MUTANTS,
     *of_sweep.MUTANTS,
     *of_trace.MUTANTS,
 )
