@@ -42,6 +42,7 @@ from mlxgraph.model.fold import fold
 from mlxgraph.model.generate import generate
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of
+from mlxgraph.model.residual_stream import residual_stream
 from mlxgraph.model.runs import compile, explain, run
 from mlxgraph.model.save import save
 from mlxgraph.model.sweep import sweep, sweep_plan
@@ -183,7 +184,7 @@ class InterpretableModel:
     pass_ = pass_
     generate, as_module = generate, as_module
     sweep, sweep_plan = sweep, sweep_plan
-    fold, save = fold, save
+    fold, save, residual_stream = fold, save, residual_stream
 
     @overload
     def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...

@@ -48,6 +48,7 @@ class Layer(NamedTuple):
         writers: what it adds to the input, in the order of the calls; empty where it gives no sum
             of its input and what its modules give.
         middle: the stream between its parts, if there is one; else `reason` says why not.
+        carries: by how much its input is in its output.
     """
 
     given: Term | None
@@ -55,6 +56,7 @@ class Layer(NamedTuple):
     writers: tuple[Term, ...]
     middle: Sum | None
     reason: str
+    carries: float = 1.0
 
 
 def layers_in(tree: ModuleTree, call: Call, container: str) -> Mapping[str, Layer]:
@@ -251,7 +253,7 @@ def _read(path: str, seen: _Seen | None) -> Layer:
     writers = tuple(_terms(seen, whole or {}))
     parts, reason = _middle(seen, whole)
     middle = None if parts is None else Sum((given, *_terms(seen, parts)))
-    return Layer(given, made, writers, middle, reason)
+    return Layer(given, made, writers, middle, reason, (whole or {0: 1.0})[0])
 
 
 def _terms(seen: _Seen, parts: Mapping[int, float]) -> list[Term]:

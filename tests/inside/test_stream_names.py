@@ -557,3 +557,49 @@ def test_every_architecture_is_known_to_have_one_or_not(name):
         out = case.model.output.save()
     assert same(out, case.plain)
     assert bool(found) == (name not in WITHOUT)
+
+
+# -- what writes to it -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("granite", "input + 0.5 self_attn + 0.5 mlp; resid_mid = input + 0.5 self_attn"),
+        ("falcon_h1", "input + mamba + self_attn + feed_forward; resid_mid = input + mamba"),
+        ("gemma2", "input + post_attention_layernorm + post_feedforward_layernorm; resid_mid"),
+        ("gptj", "input + attn + mlp; no resid_mid: no part"),
+        ("mamba", "input + mixer; no resid_mid: this layer adds what one part gives, mixer"),
+        ("dbrx", "no sum of what its modules give; no resid_mid: what this layer gives"),
+    ],
+)
+def test_what_writes_to_the_stream(name, said):
+    model = mg.InterpretableModel(configs.build(name))
+    found = model.residual_stream()
+    assert len(found) == len(model.layers)
+    assert f"{model.layers[1].path}: {said}" in str(found[1])
+    assert str(found).splitlines()[1] == str(found[1])
+    with model.trace(TOKENS):
+        values = {name: model[name].output.save() for name, _ in found[1].writers}
+        pre, post = model.layers[1].resid_pre.save(), model.layers[1].resid_post.save()
+    if found[1].writers:
+        total = sum(factor * values[name] for name, factor in found[1].writers) + pre
+        assert close(total, post)
+    with pytest.raises(IndexError):
+        found[len(found)]
+
+
+def test_what_writes_to_the_stream_of_a_model_on_floats():
+    found = mg.InterpretableModel(Stack(scaled)).residual_stream(FLOATS)
+    assert [(name, round(factor, 4)) for name, factor in found[1].writers] == [
+        ("layers.1.attn", 0.45),
+        ("layers.1.mlp", 0.2143),
+    ]
+    assert found[1].middle == (("layers.1.attn", pytest.approx(0.3)),)
+    assert found[1].carries == 1.5
+    assert str(found[1]).startswith(
+        "layers.1: 1.5 input + 0.45 attn + 0.2143 mlp; resid_mid = input"
+    )
+    nothing = mg.InterpretableModel(Stack(norm_after_the_sum)).residual_stream(FLOATS)
+    assert nothing[0].writers == nothing[0].middle == ()
+    assert "a norm comes after the sum" in nothing[0].reason
