@@ -61,31 +61,43 @@ class Layer(NamedTuple):
 
 def layers_in(tree: ModuleTree, call: Call, container: str) -> Mapping[str, Layer]:
     """The layers of a list of modules by their paths: found once for a tree and a kind of call."""
-    call = _example(call)
-    key = (container, call.key, tree.root.training)
+    ids = zeros((1, LENGTH), mx.int32)
+    short = describe_call((ids,), {}, tokens=ids, lengths=[LENGTH])
+    key = (container, short.key if call.tokens is not None else call.key, tree.root.training)
     found = tree.streams.get(key)
     if found is None:
-        found = tree.streams[key] = _found(tree, call, container)
+        calls = [short, _example(call)] if call.tokens is not None else [_example(call)]
+        found, error = _tried(tree, calls, container)
+        if error:  # not kept: what stands in the way may be a transformation around it
+            reason = f"the model does not run on noise ({error})"
+            return {path: Layer(None, None, (), None, reason) for path in _paths(tree, container)}
+        tree.streams[key] = found
     return found
 
 
+def _tried(tree: ModuleTree, calls: list[Call], container: str) -> tuple[Mapping[str, Layer], str]:
+    """The layers by the first call that the model takes; and else what it has against the last.
+
+    A short text alone may not be all that it takes.
+    """
+    said = ""
+    for call in calls:
+        try:
+            return _found(tree, call, container), ""
+        except Exception as error:  # whatever the model's own code raises
+            said = str(error).split("\n")[0] or type(error).__name__
+    return {}, said
+
+
 def _example(call: Call) -> Call:
-    """A call of the same kind, short where it is of token ids."""
-    if call.tokens is not None:
-        ids = zeros((1, LENGTH), mx.int32)
-        return describe_call((ids,), {}, tokens=ids, lengths=[LENGTH])
+    """A call of the same kind, whose numbers are of no account."""
     if call.plain:
         return call.with_arrays([zeros(array.shape, array.dtype) for array in call.arrays])
     return call.again()
 
 
 def _found(tree: ModuleTree, call: Call, container: str) -> Mapping[str, Layer]:
-    start = f"{container}." if container else ""
-    names = [
-        path
-        for path in tree.modules
-        if path.startswith(start) and path.removeprefix(start).isdigit()
-    ]
+    names = _paths(tree, container)
     first = _Probe(tree, names, {}).run(call)
     layers = {path: _read(path, first.seen.get(path)) for path in names}
     last = {path: layer.middle.terms[-1] for path, layer in layers.items() if layer.middle}
@@ -98,6 +110,13 @@ def _found(tree: ModuleTree, call: Call, container: str) -> Mapping[str, Layer]:
         if reason:
             layers[path] = layers[path]._replace(middle=None, reason=reason)
     return layers
+
+
+def _paths(tree: ModuleTree, container: str) -> list[str]:
+    """The modules of a list, by number."""
+    start = f"{container}." if container else ""
+    below = [path for path in tree.modules if path.startswith(start)]
+    return [path for path in below if path.removeprefix(start).isdigit()]
 
 
 class _Child(NamedTuple):

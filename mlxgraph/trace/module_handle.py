@@ -319,6 +319,7 @@ class ModuleHandle(Called):
     def __dir__(self) -> list[str]:
         module = self._itself()
         own = [k for k in module if isinstance(k, str)] if isinstance(module, nn.Module) else []
+        own += STREAM if is_layer(self._path) else ()
         return sorted({*PORTS, "module", "path", *self._children(), *self._aliases(), *own})
 
     def _ipython_key_completions_(self) -> list[str]:

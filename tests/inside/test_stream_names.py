@@ -603,3 +603,26 @@ def test_what_writes_to_the_stream_of_a_model_on_floats():
     nothing = mg.InterpretableModel(Stack(norm_after_the_sum)).residual_stream(FLOATS)
     assert nothing[0].writers == nothing[0].middle == ()
     assert "a norm comes after the sum" in nothing[0].reason
+
+
+class WithMore(nn.Module):
+    """Token ids alone are not all that it takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(50, 16)
+        self.layers = Stack(scaled).layers
+
+    def __call__(self, tokens, shift):
+        x = self.embed(tokens) + shift
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_a_model_that_takes_more_than_a_text():
+    model = mg.InterpretableModel(WithMore())
+    with model.trace(TOKENS, shift=mx.ones(16)):
+        layer = model.layers[1]
+        middle, pre, added = layer.resid_mid.save(), layer.input.save(), layer.attn.output.save()
+    assert close(middle, pre + 0.3 * added, 1e-6)
