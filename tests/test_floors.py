@@ -41,7 +41,7 @@ FLOORS = {
 NEIGHBOURS = {"record", "rewrite", "run"}
 WITHOUT_MLX = {"errors", "graph", "rewrite"}
 ONLY = {"analysis": {"errors", "plot"}, "plot": {"errors"}}  # rooms that stand on these alone
-MAY_PRINT = {"mlxgraph.cli", "mlxgraph.tiny.train", "mlxgraph.tiny.evaluate"}
+MAY_PRINT = {"mlxgraph.cli.output", "mlxgraph.tiny.train", "mlxgraph.tiny.evaluate"}
 # (who, whom): imports for types alone that may run up or in a circle, each with its reason.
 FOR_TYPES: dict[tuple[str, str], str] = {}
 

@@ -15,6 +15,7 @@ from tests.mutants import (
     of_run,
     of_stream,
     of_sweep,
+    of_terminal,
     of_trace,
 )
 from tests.mutants.mutant import Mutant
@@ -32,5 +33,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *of_run.MUTANTS,
     *of_stream.MUTANTS,
     *of_sweep.MUTANTS,
+    *of_terminal.MUTANTS,
     *of_trace.MUTANTS,
 )
