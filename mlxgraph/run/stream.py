@@ -13,27 +13,20 @@ In: a module tree, a call.  Out: a `Layer` for each module of a list.  Never: go
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.graph.nested import entries, is_container, replace_item
-from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.graph.stream import Sum, Term
-from mlxgraph.mlx_facts import random_state
-from mlxgraph.mlx_facts.arrays import same_data
-from mlxgraph.mlx_facts.compiling import uncompiled
 from mlxgraph.mlx_facts.originals import ARRAY, zeros
 from mlxgraph.run.call import Call, describe_call
-from mlxgraph.run.standin import StandIn
+from mlxgraph.run.stream_probe import Probe, Seen, step_of
 from mlxgraph.run.tree import ModuleTree
 
 LENGTH = 8  # tokens that it is tried on: a layer is made alike for all texts
-MOST_MARKS = 32
 ROUNDINGS = 4  # steps of the dtype that a sum may be off by, relative to what is added
 # Of what was shifted: what rounding leaves of it where the same sum gives the same, at least this,
 # and so many steps of the coarsest dtype.
@@ -98,13 +91,13 @@ def _example(call: Call) -> Call:
 
 def _found(tree: ModuleTree, call: Call, container: str) -> Mapping[str, Layer]:
     names = _paths(tree, container)
-    first = _Probe(tree, names, {}).run(call)
+    first = Probe(tree, names, {}).run(call)
     layers = {path: _read(path, first.seen.get(path)) for path in names}
     last = {path: layer.middle.terms[-1] for path, layer in layers.items() if layer.middle}
     if not last:
         return layers
-    same = _Probe(tree, names, last).run(call)
-    other = _Probe(tree, names, dict.fromkeys(last)).run(call)
+    same = Probe(tree, names, last).run(call)
+    other = Probe(tree, names, dict.fromkeys(last)).run(call)
     for path, term in last.items():
         reason = _refuted(term, first.seen[path], same.seen[path], other.seen[path])
         if reason:
@@ -119,138 +112,10 @@ def _paths(tree: ModuleTree, container: str) -> list[str]:
     return [path for path in below if path.removeprefix(start).isdigit()]
 
 
-class _Child(NamedTuple):
-    """A module as a layer called it: the arrays that it was given, of the stream's shape; the noise
-    that it answered with, or None where what it gives has another shape."""
-
-    site: Site
-    given: list[mx.array]
-    keys: tuple[Any, ...]
-    noise: np.ndarray | None
-    mark: int
-
-
-class _Seen:
-    """What was seen of one layer."""
-
-    def __init__(self, site: Site, keys: tuple[Any, ...], noise: np.ndarray):
-        self.site, self.keys, self.noise = site, keys, noise
-        self.children: list[_Child] = []
-        self.made: Any = None
-        self.made_keys: tuple[Any, ...] = ()
-        self.times = 1
-        self.shift: Any = 0  # what was added to the noise, and taken from a part
-        self.step = 0.0  # of the coarsest dtype
-
-    @property
-    def marks(self) -> int:
-        return min(MOST_MARKS, self.noise.size // 2)
-
-    def streams_in(self, value: Any) -> list[mx.array]:
-        """The arrays of the stream's shape in a value, as they are now: models change them."""
-        arrays = [one for one in _arrays(value) if one.shape == self.noise.shape]
-        return [same_data(one) for one in arrays if _is_float(one)]
-
-
-class _Probe:
-    """One forward in which layers and what they call answer with noise.
-
-    Args: swapped: of layers that are given another input, a part whose noise makes up for that, or
-        None where none does.
-    """
-
-    def __init__(self, tree: ModuleTree, layers: list[str], swapped: Mapping[str, Term | None]):
-        self._tree, self._layers, self._swapped = tree, frozenset(layers), swapped
-        self._inside: list[str] = []
-        self._calls: Counter[str] = Counter()
-        self.seen: dict[str, _Seen] = {}
-
-    def run(self, call: Call) -> _Probe:
-        tree, before = self._tree, random_state.current()
-        standin = StandIn(tree, tree.modules, self._hook)
-        try:
-            with uncompiled() if tree.may_compile else nullcontext(), tree.beyond.as_it_was():
-                call.forward(standin.root, call.args, call.kwargs)
-        finally:
-            random_state.restore(before)
-        return self
-
-    def _hook(self, path: str, original: Callable[..., Any], args: tuple, kwargs: Any) -> Any:
-        number, above = self._calls[path], self._inside[-1] if self._inside else ""
-        self._calls[path] += 1
-        if path in self._layers and not self._layers.intersection(self._inside):
-            return self._layer(path, number, original, args, kwargs)
-        seen = self.seen.get(above)
-        given = [] if seen is None else seen.streams_in((args, kwargs))
-        self._inside.append(path)
-        try:
-            result = original(*args, **kwargs)
-        finally:
-            self._inside.pop()
-        return result if seen is None else self._child(seen, path, number, given, result)
-
-    def _layer(
-        self, path: str, number: int, original: Callable[..., Any], args: tuple, kwargs: Any
-    ) -> Any:
-        keys, given = _first((args, kwargs))
-        if path in self.seen:
-            self.seen[path].times += 1
-        elif _is_float(given):
-            noise = _noise(given.shape, (path, 0), 0)
-            shift = _noise(given.shape, (path, -1), None) if path in self._swapped else 0
-            answer, kept = _in_dtype(noise + shift, given.dtype)
-            self.seen[path] = seen = _Seen(Site(path, INPUTS, number), keys, kept)
-            seen.shift, seen.step = shift, _step(given)
-            args, kwargs = _put((args, kwargs), keys, answer)
-        self._inside.append(path)
-        try:
-            result = original(*args, **kwargs)
-        finally:
-            self._inside.pop()
-        if path in self.seen and self.seen[path].made is None:
-            self.seen[path].made_keys, made = _first(result)
-            self.seen[path].made = made if made is None else same_data(made)
-        return result
-
-    def _child(
-        self, seen: _Seen, path: str, number: int, given: list[mx.array], result: Any
-    ) -> Any:
-        keys, made = _first(result)
-        site, mark = Site(path, OUTPUT, number), len(seen.children) + 1
-        shape, noise = seen.noise.shape, None
-        if _is_float(made) and made.shape == shape and mark < seen.marks:
-            noise = _noise(shape, (seen.site.path, mark), mark)
-            term = self._swapped.get(seen.site.path)
-            if term is not None and term.site == site:
-                noise = noise - seen.shift / term.scale
-            answer, noise = _in_dtype(noise, made.dtype)
-            seen.step = max(seen.step, _step(made))
-            result = _put(result, keys, answer)
-        seen.children.append(_Child(site, given, keys, noise, mark))
-        return result
-
-
-def _noise(shape: tuple[int, ...], name: tuple[str, int], mark: int | None) -> np.ndarray:
-    """Numbers of order one, but for the first: there is a one at the mark, and else nothing."""
-    seed = [*name[0].encode(), name[1] + 1]
-    noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-    flat = noise.reshape(-1)
-    flat[: min(MOST_MARKS, flat.size // 2)] = 0
-    if mark is not None:
-        flat[mark] = 1
-    return noise
-
-
-def _in_dtype(noise: np.ndarray, dtype: mx.Dtype) -> tuple[mx.array, np.ndarray]:
-    """Noise as an array of a dtype, and the numbers that this has."""
-    array = ARRAY(noise).astype(dtype)
-    return array, np.array(array.astype(mx.float32))
-
-
 # -- reading what was seen -------------------------------------------------------------------------
 
 
-def _read(path: str, seen: _Seen | None) -> Layer:
+def _read(path: str, seen: Seen | None) -> Layer:
     if seen is None:
         return Layer(None, None, (), None, "the forward calls no layer there that takes the stream")
     given = Term(seen.site, seen.keys)
@@ -275,7 +140,7 @@ def _read(path: str, seen: _Seen | None) -> Layer:
     return Layer(given, made, writers, middle, reason, (whole or {0: 1.0})[0])
 
 
-def _terms(seen: _Seen, parts: Mapping[int, float]) -> list[Term]:
+def _terms(seen: Seen, parts: Mapping[int, float]) -> list[Term]:
     return [
         Term(child.site, child.keys, parts[child.mark])
         for child in seen.children
@@ -283,7 +148,7 @@ def _terms(seen: _Seen, parts: Mapping[int, float]) -> list[Term]:
     ]
 
 
-def _middle(seen: _Seen, whole: Mapping[int, float] | None) -> tuple[dict[int, float] | None, str]:
+def _middle(seen: Seen, whole: Mapping[int, float] | None) -> tuple[dict[int, float] | None, str]:
     """The parts of the first sum that a module of the layer is given; else why there is none.
 
     Where none is given one, as by a norm that is no module, the first part may make it.
@@ -304,19 +169,19 @@ def _middle(seen: _Seen, whole: Mapping[int, float] | None) -> tuple[dict[int, f
             return None, f"this layer adds what one part gives, {said}"
         return {0: 1.0, first: whole[first]}, ""
     found = min(sums, key=len)
-    near = ROUNDINGS * _step(seen.made)
+    near = ROUNDINGS * step_of(seen.made)
     scaled = {k: whole[0] * f for k, f in found.items()}
     if any(abs(whole.get(k, 0) - f) > near * abs(f) for k, f in scaled.items()):
         return None, "what the layer gives has another sum in it than its parts are given"
     return found, ""
 
 
-def _said(seen: _Seen, parts: Mapping[int, float]) -> list[str]:
+def _said(seen: Seen, parts: Mapping[int, float]) -> list[str]:
     start = f"{seen.site.path}."
     return [term.site.path.removeprefix(start) for term in _terms(seen, parts)]
 
 
-def _refuted(last: Term, first: _Seen, same: _Seen, other: _Seen) -> str:
+def _refuted(last: Term, first: Seen, same: Seen, other: Seen) -> str:
     """Why a sum is not what the rest of its layer goes by, or nothing.
 
     Args: last: its last part; same: as seen with other parts of the same sum; other: with another
@@ -343,14 +208,14 @@ def _refuted(last: Term, first: _Seen, same: _Seen, other: _Seen) -> str:
     return ""
 
 
-def _differ(one: Any, another: Any, shifted: _Seen) -> bool:
+def _differ(one: Any, another: Any, shifted: Seen) -> bool:
     """Whether two values differ by more than rounding leaves of what was shifted."""
     gap = np.array(one.astype(mx.float32) - another.astype(mx.float32))
     near = max(NEAR, MORE_ROUNDINGS * shifted.step) * np.mean(np.abs(shifted.shift))
     return not np.mean(np.abs(gap)) <= near
 
 
-def _parts(seen: _Seen, array: mx.array) -> dict[int, float] | None:
+def _parts(seen: Seen, array: mx.array) -> dict[int, float] | None:
     """What an array is the sum of: 0 is the layer's input, and each part by how much; None where it
     is no such sum."""
     numbers = np.array(array.astype(mx.float32)).astype(np.float64)
@@ -363,45 +228,5 @@ def _parts(seen: _Seen, array: mx.array) -> dict[int, float] | None:
     for mark, scale in parts.items():
         part = scale * noises[mark]
         total, size = total + part, size + np.abs(part)
-    near = ROUNDINGS * _step(array)
+    near = ROUNDINGS * step_of(array)
     return parts if np.all(np.abs(numbers - total) <= near * size) else None
-
-
-# -- nested values ---------------------------------------------------------------------------------
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, ARRAY) and value.ndim > 1 and mx.issubdtype(value.dtype, mx.floating)
-
-
-def _step(array: Any) -> float:
-    """How far apart neighbouring numbers of an array's dtype are, relative to them."""
-    return float(mx.finfo(array.dtype).eps)
-
-
-def _first(value: Any) -> tuple[tuple[Any, ...], Any]:
-    """The first array of a nested value, and the keys that lead to it."""
-    if isinstance(value, ARRAY):
-        return (), value
-    if is_container(value):
-        for key, part in entries(value):
-            keys, found = _first(part)
-            if found is not None:
-                return (key, *keys), found
-    return (), None
-
-
-def _arrays(value: Any) -> list[mx.array]:
-    if isinstance(value, ARRAY):
-        return [value]
-    if not is_container(value):
-        return []
-    return [array for _, part in entries(value) for array in _arrays(part)]
-
-
-def _put(value: Any, keys: tuple[Any, ...], array: mx.array) -> Any:
-    """A copy of a nested value with another array where keys lead to."""
-    if not keys:
-        return array
-    inner = dict(entries(value))[keys[0]]
-    return replace_item(value, keys[0], _put(inner, keys[1:], array))
