@@ -30,6 +30,7 @@ FLOORS = {
     "trace": 4,
     "sweep": 5,
     "plot": 6,
+    "store": 6,  # activations on disk
     "analysis": 7,  # methods of a model, on its public face: a Protocol, not the class
     "model": 8,
     "interventions": 9,
@@ -40,7 +41,11 @@ FLOORS = {
 }
 NEIGHBOURS = {"record", "rewrite", "run"}
 WITHOUT_MLX = {"errors", "graph", "rewrite"}
-ONLY = {"analysis": {"errors", "plot"}, "plot": {"errors"}}  # rooms that stand on these alone
+ONLY = {  # rooms that stand on these alone
+    "analysis": {"errors", "plot", "store"},
+    "plot": {"errors"},
+    "store": {"errors"},
+}
 MAY_PRINT = {"mlxgraph.cli.output", "mlxgraph.tiny.train", "mlxgraph.tiny.evaluate"}
 # (who, whom): imports for types alone that may run up or in a circle, each with its reason.
 FOR_TYPES: dict[tuple[str, str], str] = {}

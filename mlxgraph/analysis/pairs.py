@@ -31,25 +31,33 @@ from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError
 
 DENOISE, NOISE = "denoise", "noise"
+RECOVERY = "recovery"
 
 
 class Asked(NamedTuple):
-    """A question, as the user put it.
+    """A question, as the user put it: the arguments of every method that compares two texts.
 
     Attributes: title: of a picture; name: of the numbers where they are in no percent, with `{}`
-        for the metric's; attrs: what else the result says of itself.
+        for the metric's; attrs: what else the result says of itself; share: the name of the
+        numbers where they are in percent.
     """
 
+    clean: Any
+    corrupted: Any
     component: Any
     layers: Any
+    metric: Any
     positions: Any
     heads: Any
     align: Any
-    direction: str
+    targets: Any
     normalize: bool
+    direction: str
+    average: bool
     title: str = "Activation patching"
     name: str = "{}"
     attrs: Mapping[str, Any] = {}
+    share: str = RECOVERY
 
 
 class Pair(NamedTuple):
@@ -91,38 +99,37 @@ class StoppedPair(Exception):  # noqa: N818 - carries what is done from one page
         self.error, self.outcome = error, outcome
 
 
-def answered(
-    model: Traceable,
-    texts: tuple[Any, Any],
-    asked: Asked,
-    metric: Any,
-    targets: Any,
-    average: bool,
-    one: Callable[[Pair, Score], Outcome],
-) -> Effects:
+def answered(model: Traceable, asked: Asked, one: Callable[[Pair, Score], Outcome]) -> Effects:
     """The answer to a question, of one pair of texts or of several.
 
-    Args: texts: the clean ones and the corrupted ones; one: answers for a pair.
+    Args: one: answers for a pair.
     Raises: SweepStopped, with what is done in its `result`; and what `activation_patching` raises.
     """
-    if asked.direction not in (DENOISE, NOISE):
-        raise InputError(
-            f"there is no direction {asked.direction!r:.40}.\n  Write direction='denoise' to run"
-            " the corrupted text with clean values, or direction='noise' for the other way round."
-        )
-    score = scoring(model, metric, targets[0] if _is_nested(targets) else targets)
-    pairs, is_list = _rows(model, *texts)
-    scores = _scores(model, metric, targets, score, len(pairs))
+    is_denoise(asked.direction)
+    targets = asked.targets
+    score = scoring(model, asked.metric, targets[0] if _is_nested(targets) else targets)
+    pairs, is_list = _rows(model, asked.clean, asked.corrupted)
+    scores = _scores(model, asked.metric, targets, score, len(pairs))
     found: list[Outcome] = []
     for number, ((clean, corrupted), own) in enumerate(zip(pairs, scores, strict=True)):
         try:
             found.append(one(_pair(model, clean, corrupted, asked), own))
         except StoppedPair as stopped:
             found.append(stopped.outcome)
-            keep = is_list and not average
+            keep = is_list and not asked.average
             stopped.error.result = _result(model, found, asked, own, pairs, keep, number + 1)
             raise stopped.error from None
-    return _result(model, found, asked, score, pairs, is_list and not average, len(pairs))
+    return _result(model, found, asked, score, pairs, is_list and not asked.average, len(pairs))
+
+
+def is_denoise(direction: Any) -> bool:
+    """Whether the corrupted text runs.  Raises: InputError for what is no direction."""
+    if direction not in (DENOISE, NOISE):
+        raise InputError(
+            f"there is no direction {direction!r:.40}.\n  Write direction='denoise' to run"
+            " the corrupted text with clean values, or direction='noise' for the other way round."
+        )
+    return bool(direction == DENOISE)
 
 
 def _pair(model: Traceable, clean: mx.array, corrupted: mx.array, asked: Asked) -> Pair:
@@ -199,7 +206,7 @@ def _result(
         float(np.mean([getattr(one, name) for one in found])) for name in ("clean", "corrupted")
     )
     fields: dict[str, Any] = {
-        "name": "recovery" if asked.normalize else asked.name.format(score.name),
+        "name": asked.share if asked.normalize else asked.name.format(score.name),
         "unit": "%" if asked.normalize else "",
         "attrs": {
             "metric": score.name,

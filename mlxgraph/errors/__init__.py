@@ -62,6 +62,7 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
+from mlxgraph.errors.stores import NoPromptError, StoreError, StoreWriteError, UnfinishedStoreError
 from mlxgraph.errors.sweeps import PlanError, ScoreError, SweepStopped, VariantError
 from mlxgraph.errors.texts import (
     ChatError,
@@ -125,6 +126,7 @@ __all__ = [
     "NoEntryError",
     "NoLayerError",
     "NoMatrixError",
+    "NoPromptError",
     "NoStepError",
     "NoTokenizerError",
     "NoValueError",
@@ -153,11 +155,14 @@ __all__ = [
     "StaleHandleError",
     "StateError",
     "StepError",
+    "StoreError",
+    "StoreWriteError",
     "TokenError",
     "TokenGradientError",
     "UnboundParamError",
     "SweepStopped",
     "UnembeddingError",
+    "UnfinishedStoreError",
     "UnknownAttributeError",
     "UnknownEntryError",
     "UnknownLabelError",

@@ -1,0 +1,118 @@
+"""Shuffled batches of rows, from folders that are larger than memory.
+
+Rows of a few hundred bytes are slow to read one by one, so they are read in pieces of neighbours.
+Pieces come in a random order over the whole store; as many as half the buffer holds are read, and
+their rows mixed.  The other half is filled on a thread meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from mlxgraph.errors import InputError, MLXGraphError
+from mlxgraph.errors.tracebacks import trim_installed
+from mlxgraph.store.layout import as_array, empty_rows
+from mlxgraph.store.manifest import Site
+from mlxgraph.store.shards import Shards
+
+PIECE = 256 << 10  # bytes that are read at once, about: a disk is at its full speed from there
+
+Read = list[np.ndarray]  # rows of each site
+
+
+class Batches:
+    """One pass over all rows.  Arguments: as of `ActivationStore.batches`."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        sites: Sequence[Site],
+        several: bool,
+        size: int,
+        seed: int | None,
+        buffer: int,
+        drop_last: bool,
+    ):
+        if size < 1 or not sites:
+            raise InputError(
+                f"a batch has one row of one site at least, not {size} of {len(sites)}.\n"
+                "  Write store.batches('layers.3.mlp', 4096, seed=0)."
+            )
+        self._shards, self._sites, self._several = shards, sites, several
+        self._size, self._drop_last = size, drop_last
+        self._random = None if seed is None else np.random.default_rng(seed)
+        row = sum(site.row for site in sites)
+        rows = shards.rows
+        whole = rows * row <= buffer
+        piece = max(1, PIECE // row)
+        starts = np.arange(0, rows, piece)
+        if self._random is not None:
+            self._random.shuffle(starts)
+        self._piece = piece
+        at_once = len(starts) if whole else max(1, buffer // 2 // (piece * row))
+        # which rows are mixed is random; the order in which they are read need not be
+        self._groups = [
+            np.sort(starts[k : k + at_once]) for k in range(0, len(starts), max(at_once, 1))
+        ]
+        self._most = min(rows, at_once * piece)
+        self._rooms: list[Read] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._all()
+        except MLXGraphError as error:  # at the line of the loop
+            trim_installed(error)
+            raise
+
+    def _all(self) -> Iterator[Any]:
+        batch, filled = self._room(min(self._size, self._shards.rows)), 0
+        with ThreadPoolExecutor(1, "reading activations") as reader:
+            ahead = [reader.submit(self._read, n) for n in range(min(1, len(self._groups)))]
+            for number in range(len(self._groups)):
+                group, at = ahead.pop().result(), 0
+                if number + 1 < len(self._groups):
+                    ahead.append(reader.submit(self._read, number + 1))
+                order = np.arange(len(group[0]))
+                if self._random is not None:
+                    self._random.shuffle(order)
+                while at < len(order):
+                    some = order[at : at + self._size - filled]
+                    for rows, part in zip(group, batch, strict=True):  # clip: raise would buffer
+                        np.take(rows, some, 0, part[filled : filled + len(some)], mode="clip")
+                    at, filled = at + len(some), filled + len(some)
+                    if filled == self._size:
+                        yield self._batch(batch)
+                        filled = 0
+        if filled and not self._drop_last:
+            yield self._batch([part[:filled] for part in batch])
+
+    def _room(self, count: int) -> Read:
+        return [empty_rows(count, site.dtype, site.shape) for site in self._sites]
+
+    def _read(self, number: int) -> Read:
+        """The rows of a group of pieces.  Two groups are there at once, in two rooms."""
+        if len(self._rooms) <= number % 2:
+            self._rooms.append(self._room(self._most))
+        starts = self._groups[number]
+        counts = np.minimum(self._piece, self._shards.rows - starts)
+        breaks = np.flatnonzero(np.diff(starts) != self._piece) + 1  # neighbours are read as one
+        found = [rows[: int(counts.sum())] for rows in self._rooms[number % 2]]
+        for site, rows in zip(self._sites, found, strict=True):
+            at = 0
+            for run, lengths in zip(
+                np.split(starts, breaks), np.split(counts, breaks), strict=True
+            ):
+                many = int(lengths.sum())
+                self._shards.read_rows(site, int(run[0]), rows[at : at + many])
+                at += many
+        return found
+
+    def _batch(self, parts: Read) -> Any:
+        """Rows as arrays of their own: the rooms are filled again."""
+        arrays = [as_array(rows, site.dtype) for rows, site in zip(parts, self._sites, strict=True)]
+        named = {site.name: array for site, array in zip(self._sites, arrays, strict=True)}
+        return named if self._several else arrays[0]
