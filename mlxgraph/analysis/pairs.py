@@ -28,7 +28,7 @@ from mlxgraph.analysis.questions import (
 from mlxgraph.analysis.recovery import Recovery
 from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError
+from mlxgraph.errors import BaselineError, InputError
 
 DENOISE, NOISE = "denoise", "noise"
 RECOVERY = "recovery"
@@ -114,6 +114,10 @@ def answered(model: Traceable, asked: Asked, one: Callable[[Pair, Score], Outcom
     for number, ((clean, corrupted), own) in enumerate(zip(pairs, scores, strict=True)):
         try:
             found.append(one(_pair(model, clean, corrupted, asked), own))
+        except BaselineError as error:
+            if len(pairs) == 1:
+                raise
+            raise BaselineError(f"pair {number}: {error}") from None
         except StoppedPair as stopped:
             found.append(stopped.outcome)
             keep = is_list and not asked.average

@@ -53,6 +53,15 @@ def test_the_stream_has_nothing_along_the_direction(name, at_first, attention):
     assert apart(first(ablated(TOKENS)), first(model(TOKENS))) > 1e-2
 
 
+@pytest.mark.parametrize("example", [[1], [4, 4, 4]], ids=str)
+def test_what_layers_write_does_not_hang_on_the_text(example):
+    """A norm without gains of one state, over and over, is a multiple of it: noise is none."""
+    model, v = built("llama"), direction(64)
+    found = mg.directional_ablation(model, v, example=example)
+    assert found == mg.directional_ablation(model, v)
+    assert len(found.then) == 7
+
+
 @pytest.mark.parametrize("make", [mg.tiny, lambda: quantised(mg.tiny())], ids=["tiny", "4 bit"])
 def test_law_4_what_is_found_sums_to_the_stream(make):
     model = make()
