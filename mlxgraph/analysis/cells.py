@@ -149,7 +149,8 @@ class Recorder:
         first, graph = known
         if first.layer != place.layer:
             graph = graph.retarget({self.paths[first.layer]: self.paths[place.layer]})
-        return graph.replace(constants=(value,))
+        constants = [value if isinstance(one, mx.array) else one for one in graph.constants]
+        return graph.replace(constants=constants)
 
     def _recorded(self, place: Place, spans: tuple[Span, ...], value: mx.array, added: bool) -> Any:
         model, index = self._bare, part(spans)
@@ -157,13 +158,11 @@ class Recorder:
             there = first_array(value_at(model, place.name))
             if added:
                 there[index] = there[index] + value
-            elif place.base:
-                there[index] = value - first_array(value_at(model, place.base))[index]
             else:
                 there[index] = value
             if not self._is_plain:
                 self._save()
-        assert len(trace.graph.constants) == 1
+        assert sum(isinstance(one, mx.array) for one in trace.graph.constants) == 1
         return trace.graph
 
     def _save(self) -> None:

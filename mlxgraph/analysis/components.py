@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxgraph.analysis.inputs import axes_at, first_array, holds_tokens, value_at
-from mlxgraph.analysis.residual import middles
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, NeverCalledError, UnknownSiteError
 
@@ -27,8 +26,7 @@ class Place(NamedTuple):
     """A component in one layer.
 
     Attributes:
-        name: the site that is written; base: one whose value is added to it in the forward, where
-            the component is the sum of both.
+        name: the site.
         shape, dtype: of the value; positions: its axes of positions; heads: their number, or 0.
         alike: equal where a graph of one place, aimed at the other's layer, is the other's.
     """
@@ -36,7 +34,6 @@ class Place(NamedTuple):
     component: str
     layer: int
     name: str
-    base: str
     shape: tuple[int, ...]
     dtype: mx.Dtype
     positions: tuple[int, ...]
@@ -45,8 +42,7 @@ class Place(NamedTuple):
 
     def value(self, model: Traceable) -> Any:
         """Its value, in an open block."""
-        value = first_array(value_at(model, self.name))
-        return value + first_array(value_at(model, self.base)) if self.base else value
+        return first_array(value_at(model, self.name))
 
 
 def places_of(
@@ -65,40 +61,34 @@ def places_of(
             " layer."
         )
     blocks = {layer: model.layers[layer].path for layer in layers}
-    sites: dict[int, tuple[str, str]] = {}
+    sites: dict[int, str] = {}
     missing: Exception | None = None
-    if component == RESID_MID:
-        sites = middles(model, row, blocks)
-        lacking = [layer for layer in layers if layer not in sites]
-        if lacking and (asked or not sites):
-            raise _no_middle(blocks[lacking[0]])
-    else:
-        for layer, block in blocks.items():
-            try:
-                sites[layer] = _site(model, block, component), ""
-            except UnknownSiteError as error:
-                missing = missing or error
-                if asked:
-                    raise
-    looked, failed = _looked_at(model, row, [name for name, _ in sites.values()])
+    for layer, block in blocks.items():
+        try:
+            sites[layer] = _site(model, block, component)
+        except UnknownSiteError as error:
+            missing = missing or error
+            if asked:
+                raise
+    looked, failed = _looked_at(model, row, list(sites.values()))
     for failure in failed.values():
         missing = missing or failure
         if asked:
             raise failure
-    sites = {layer: found for layer, found in sites.items() if found[0] in looked}
+    sites = {layer: name for layer, name in sites.items() if name in looked}
     if not sites and missing is not None:
         raise missing
     rows = [row[0].tolist()] if holds_tokens(row) else list(row)
-    axes = axes_at(model, [name for name, _ in sites.values()], rows)
+    axes = axes_at(model, list(sites.values()), rows)
     modules = {path for path, _ in model.named_modules()}
     found = []
-    for layer, (name, base) in sites.items():
+    for layer, name in sites.items():
         shape, dtype, kind = looked[name]
         inside = name.rpartition(".")[2] in INSIDE and name not in modules
         tail = name.removeprefix(blocks[layer])
         alike = (
             tail,
-            bool(base),
+            _sum_of(model, row, name, blocks[layer]) if component == RESID_MID else (),
             shape,
             str(dtype),
             kind,
@@ -106,7 +96,7 @@ def places_of(
         )
         positions = tuple(axes[name][1])
         heads = shape[HEADS] if inside else 0
-        found.append(Place(component, layer, name, base, shape, dtype, positions, heads, alike))
+        found.append(Place(component, layer, name, shape, dtype, positions, heads, alike))
     return found
 
 
@@ -116,6 +106,8 @@ def _site(model: Traceable, block: str, component: str) -> str:
         return block
     if component == RESID_PRE:
         return f"{block}.input"
+    if component == RESID_MID:
+        return f"{block}.{component}"
     own = f"{block}.{component}"
     if component in INSIDE and all(path != own for path, _ in model.named_modules()):
         own = f"{block}.attn.{component}"
@@ -144,12 +136,13 @@ def _unknown(model: Traceable, block: str, component: str) -> UnknownSiteError:
     return UnknownSiteError(component, below, block, also=others, kind="component", advice=advice)
 
 
-def _no_middle(block: str) -> UnknownSiteError:
-    advice = (
-        "It is the layer's input plus what attention adds, where all else in the layer goes by that"
-        " sum alone, and a forward has not shown this. Patch 'resid_pre', 'attn' or 'mlp'."
-    )
-    return UnknownSiteError(RESID_MID, (), block, kind="component", advice=advice, near=[])
+def _sum_of(model: Traceable, row: mx.array, name: str, block: str) -> tuple:
+    """What a value is the sum of: sites in the block, by how much of each."""
+    with model.trace(row) as trace:
+        first_array(value_at(model, name)).save()
+    graph = trace.graph
+    sites = [str(site).removeprefix(block) for site in graph.sites]
+    return (*sorted(sites), *graph.constants)
 
 
 def _looked_at(

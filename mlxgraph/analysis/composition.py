@@ -167,6 +167,7 @@ def _heads_of(model: Any, layers: list[int], asked: bool, kind: str) -> dict[int
     tree, paths = children(model), dict[int, str]()
     blocks: dict[int, Block] = {}
     tokens = mx.arange(1, EXAMPLE + 1)[None]
+    stream = model.residual_stream(tokens)
     with model.trace(tokens):
         for layer in layers:
             path = model.layers[layer].path
@@ -179,11 +180,11 @@ def _heads_of(model: Any, layers: list[int], asked: bool, kind: str) -> dict[int
                     raise
                 continue
             own = own_modules(model, tree, path)
-            blocks[layer] = block_of(model, layer, slice(None), *own)
+            blocks[layer] = block_of(model, layer, slice(None), *own, stream[layer].writers)
     blocks = in_numpy(blocks)
     found = {}
     for layer, block in blocks.items():
-        before, after = _norms(model, block, paths[layer])
+        before, after, factor = _norms(model, block, paths[layer])
         queries, keys, values, output = _maps(
             model, paths[layer], block, kind, tree.get(paths[layer], [])
         )
@@ -192,7 +193,7 @@ def _heads_of(model: Any, layers: list[int], asked: bool, kind: str) -> dict[int
             mx.repeat(_reading(before, part), count // part.shape[0], axis=0)
             for part in (queries, keys, values)
         ]
-        found[layer] = Head(reads[0], reads[1], reads[2], _writing(after, output))
+        found[layer] = Head(reads[0], reads[1], reads[2], factor * _writing(after, output))
         mx.eval(found[layer])
     return found
 
@@ -213,16 +214,18 @@ def _writing(norm: FrozenNorm | None, maps: mx.array) -> mx.array:
     return mx.array(norm.gain)[:, None] * maps
 
 
-def _norms(model: Any, block: Block, attention: str) -> tuple[FrozenNorm | None, FrozenNorm | None]:
-    """The norms before and after attention, if there are any."""
+def _norms(
+    model: Any, block: Block, attention: str
+) -> tuple[FrozenNorm | None, FrozenNorm | None, float]:
+    """The norms before and after attention, if there are any; by how much what comes is added."""
     writers = [w for w in writers_of(block) if attention in (w.path, w.source)]
     if len(writers) != 1:
         raise DecompositionError(f"{attention} does not write to the residual stream by itself")
-    path = writers[0].path
+    path, factor = writers[0].path, writers[0].factor
     after = None if path == attention else fixed(model, path, block.inside[path], block.step)
     given = block.inside[attention].given
     if given is not None and np.array_equal(given, block.stream.given):
-        return None, after
+        return None, after, factor
     for name, called in block.inside.items():
         if (
             given is None
@@ -231,7 +234,7 @@ def _norms(model: Any, block: Block, attention: str) -> tuple[FrozenNorm | None,
         ):
             continue
         if np.array_equal(called.made, given):
-            return fixed(model, name, called, block.step), after
+            return fixed(model, name, called, block.step), after, factor
     raise DecompositionError(f"{attention} is not given the residual stream, or a norm of it")
 
 

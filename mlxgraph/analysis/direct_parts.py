@@ -157,6 +157,7 @@ def _end(kind: Kind, model: Any, written: Written, layer: int, directions: np.nd
     inner, block = written.more[layer], written.blocks[layer]
     writer = _writer(written, layer, inner.path)
     constant = np.zeros(directions.shape[:2], dtype=np.float32)
+    directions = directions * writer.factor
     if writer.path != writer.source:
         norm = fixed(model, writer.path, block.inside[writer.path], block.step)
         constant = constant + directions @ norm.bias

@@ -20,7 +20,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.cells import Cell
-from mlxgraph.analysis.components import Place
+from mlxgraph.analysis.components import RESID_MID, Place
 from mlxgraph.analysis.inputs import first_array, value_at
 from mlxgraph.analysis.pairs import Pair
 from mlxgraph.analysis.scores import Score
@@ -87,7 +87,7 @@ def _sizes(cells: Sequence[Cell], products: Mapping[Key, np.ndarray]) -> np.ndar
 def _is_part(model: Traceable, place: Place) -> bool:
     """Whether a place is a part of its layer, and not the residual stream between parts."""
     block = model.layers[place.layer].path
-    return not place.base and place.name not in (block, f"{block}.input")
+    return place.name not in (block, f"{block}.input", f"{block}.{RESID_MID}")
 
 
 def _held(
@@ -115,10 +115,10 @@ def _held(
             gradients, beside = dict(run.gradients), dict(run.further)
             for place in before:
                 if place.layer <= layer:
-                    gradients[key_of(place)] = found[place.name, bool(place.base)][own]
+                    gradients[key_of(place)] = found[place.name][own]
             for name in further:
                 if sites[name] <= layer:
-                    beside[f"{name} slope"] = found[name, False][own]
+                    beside[f"{name} slope"] = found[name][own]
             yield layer, Slopes(run.values, gradients, beside, run.logits)
 
 
@@ -140,24 +140,21 @@ def _slopes(
     layers: Sequence[int],
     places: Sequence[Place],
     sites: Sequence[str],
-) -> dict[tuple[str, bool], mx.array]:
+) -> dict[str, mx.array]:
     """Slopes in runs of a text with one layer held each, a row for each run.
 
-    Returns: by site, and whether what is added to it stays: a state between attention and the rest
-        is seen after attention is held, and else a value before it is.
+    Returns: by site: of a value before it is held; of the state between attention and the rest
+        with attention held.
     """
     rows = len(layers)
-    asked = dict.fromkeys([(p.name, bool(p.base)) for p in places] + [(s, False) for s in sites])
+    asked = dict.fromkeys([*(place.name for place in places), *sites])
     with differentiable(), model.trace(mx.concatenate([text] * rows)) as trace:
-        handles: dict[tuple[str, bool], Any] = {
-            key: first_array(value_at(model, key[0])) for key in asked if not key[1]
-        }
+        handles: dict[str, Any] = {name: first_array(value_at(model, name)) for name in asked}
         for row, layer in enumerate(layers):
             for child in base.children[layer]:
                 made = first_array(model[child].output)
                 part = slice(row, row + 1) if rows > 1 else ...
                 made[part] = mx.stop_gradient(made[part])
-        handles |= {key: first_array(value_at(model, key[0])) for key in asked if key[1]}
         logits = first_array(model.output)[:, -1].astype(mx.float32)
         loss = mx.sum(mx.stack([recorded(score, logits[row], reference) for row in range(rows)]))
         found = [slope.save() for slope in trace.grad(loss, list(handles.values()))]

@@ -222,8 +222,7 @@ class _Run(NamedTuple):
     def _put(self, place: Place, value: mx.array) -> None:
         """A value in a place, in an open block."""
         there = first_array(value_at(self.model, place.name))
-        value = value.astype(place.dtype)
-        there[...] = value - first_array(value_at(self.model, place.base)) if place.base else value
+        there[...] = value.astype(place.dtype)
 
     def _slopes(self, place: Place, at: Sequence[Place], batch: _Batch) -> list[mx.array]:
         model, rows = self.model, batch.points.size

@@ -338,7 +338,7 @@ def _outside(model: Traceable, row: mx.array, site: str) -> Place:
         ) from None
     rows = [row[0].tolist()] if holds_tokens(row) else list(row)
     positions = tuple(axes_at(model, [site], rows)[site][1])
-    return Place(site, BEFORE, site, "", shape, dtype, positions, 0, (site,))
+    return Place(site, BEFORE, site, shape, dtype, positions, 0, (site,))
 
 
 def _label(name: str, head: int | None) -> str:

@@ -1,9 +1,9 @@
 """What writes to the residual stream: the modules whose outputs sum to it, found by the sum itself.
 
-The first layer's input is the sum of some modules' outputs (an embedding, or a norm after it; the
-tokens' and the positions' embeddings), and a layer's output less its input is that of some modules
-in it, each by its own number.  Least squares on one text say which; where nothing makes the sum up
-to rounding, that is an error.
+What a layer adds, `model.residual_stream` knows.  The first layer's input is the sum of some
+modules' outputs, each by its own number: an embedding, or a norm after it; the tokens' and the
+positions' embeddings.  Least squares on one text say which.  Where what was found does not sum to
+the stream of that text, up to rounding, that is an error.
 
 In: a model without edits, a text.  Out: names of modules, in the order of the layers.
 Never: goes by names.
@@ -12,6 +12,7 @@ Never: goes by names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import mlx.core as mx
@@ -33,6 +34,7 @@ def residual_writers(model: Traceable, row: mx.array) -> list[str]:
     Raises: WritersError where it is not certain, LayersError.
     """
     blocks = [layer.path for layer in model.layers]  # type: ignore[attr-defined]
+    parts = [layer.writers for layer in model.residual_stream(row)]
     with model.trace(row) as trace:
         called = _called(model, trace.activations)
         given: dict[str, Any] = {}
@@ -49,21 +51,18 @@ def residual_writers(model: Traceable, row: mx.array) -> list[str]:
                     raise WritersError(block, "it does not take and give arrays")
         stream = made[blocks[-1]]
         before = [n for n in _outermost(called, "", blocks) if _fits(model, n, stream)]
-        inside = {
-            block: [n for n in _outermost(called, block, ()) if _fits(model, n, stream)]
-            for block in blocks
-        }
-        values = {
-            name: first_array(model[name].output).save()
-            for name in dict.fromkeys([*before, *(n for names in inside.values() for n in names)])
-        }
+        own = dict.fromkeys([*before, *(name for name, _ in chain(*parts))])
+        values = {name: first_array(model[name].output).save() for name in own}
         given = {block: value.save() for block, value in given.items()}
         made = {block: value.save() for block, value in made.items()}
     found = _summed(given[blocks[0]], before, values, f"the input of {blocks[0]}")
     for number, block in enumerate(blocks):
         if made[block].shape != given[block].shape:
             raise WritersError(block, f"it takes {given[block].shape}, gives {made[block].shape}")
-        found += _summed(made[block], inside[block], values, block, given[block])
+        added = [factor * _floats(values[name]) for name, factor in parts[number]]
+        if not added or not _is_near(made[block], sum(added, _floats(given[block]))):
+            raise WritersError(block, "what it adds is no sum of what its modules give")
+        found += [name for name, _ in parts[number]]
         following = blocks[number + 1 : number + 2]
         if following and not _same(given[following[0]], made[block]):
             raise WritersError(following[0], f"it is not given what {block} gives")
@@ -116,17 +115,10 @@ def _same(one: mx.array, other: mx.array) -> bool:
 
 
 def _summed(
-    whole: mx.array,
-    names: Sequence[str],
-    values: dict[str, mx.array],
-    where: str,
-    less: mx.array | None = None,
+    whole: mx.array, names: Sequence[str], values: dict[str, mx.array], where: str
 ) -> list[str]:
-    """Those modules whose outputs, each by its own number, sum to a value (less another)."""
+    """Those modules whose outputs, each by its own number, sum to a value."""
     total = _floats(whole)
-    size = np.linalg.norm(total)
-    if less is not None:
-        total = total - _floats(less)
     columns: dict[str, np.ndarray] = {}
     for name in names:  # what only passes another's value on is no writer of its own
         column = np.broadcast_to(_floats(values[name]), total.shape).reshape(-1)
@@ -146,11 +138,16 @@ def _summed(
     factors, *_ = np.linalg.lstsq(table, total.reshape(-1), rcond=None)
     kept = np.abs(factors) > LITTLE * np.abs(factors).max()
     factors, *_ = np.linalg.lstsq(table[:, kept], total.reshape(-1), rcond=None)
-    left = np.linalg.norm(total.reshape(-1) - table[:, kept] @ factors)
-    near = NEAR if single else NEAR_IN_HALF
-    if left > near * size:
+    if not _is_near(whole, (table[:, kept] @ factors).reshape(total.shape)):
         raise WritersError(where, f"no sum of what modules give makes it ({', '.join(columns)})")
     return [name for name, is_kept in zip(columns, kept, strict=True) if is_kept]
+
+
+def _is_near(whole: mx.array, total: np.ndarray) -> bool:
+    """Whether numbers are those of an array, up to rounding."""
+    numbers = _floats(whole)
+    near = NEAR if whole.dtype in (mx.float32, mx.float64) else NEAR_IN_HALF
+    return bool(np.linalg.norm(numbers - total) <= near * np.linalg.norm(numbers))
 
 
 def check_without(model: Traceable, row: mx.array, basis: mx.array) -> None:

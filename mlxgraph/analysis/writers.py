@@ -1,16 +1,16 @@
 """What a model's layers write to the residual stream: found in a run, and checked there.
 
 A layer's output is its input plus what some of its own modules gave: attention and the MLP, or the
-norms after them.  Which these are nothing says but the numbers: those whose sum is what the layer
-added, at every position that is looked at, up to the rounding of the additions.
+norms after them, as they are or by a factor.  Which these are `model.residual_stream` says; that
+their sum is what the layer added in this run, at every position that is looked at, up to the
+rounding of the additions, is checked.
 
 In: a run's values.  Out: the writers of each layer.  Raises where a layer is no such sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -21,7 +21,6 @@ from mlxgraph.analysis.inputs import arrays_in, first_array
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import DecompositionError, NeverCalledError, UnknownSiteError
 
-MOST_WRITERS = 3  # of one layer
 ROUNDINGS = 4  # half steps of the dtype that an addition may be off by, relative to what is added
 ATTENTION, MLP = "attn", "mlp"
 _ORDER = {ATTENTION: 0, MLP: 2}
@@ -42,6 +41,7 @@ class Block(NamedTuple):
         path: the module; known: `"attn"` and `"mlp"` by the paths of what goes by these names;
             inside: its own modules that were called on states, by path.
         step: how far apart neighbouring numbers of its dtype are, relative to them.
+        parts: name and factor of each module whose output it adds, as `model.residual_stream` says.
     """
 
     number: int
@@ -50,6 +50,7 @@ class Block(NamedTuple):
     known: dict[str, str]
     inside: dict[str, Called]
     step: float
+    parts: tuple[tuple[str, float], ...]
 
 
 class Writer(NamedTuple):
@@ -58,7 +59,7 @@ class Writer(NamedTuple):
     Attributes:
         label: `"layers.3.attn"`; kind: `"attn"`, `"mlp"`, or the module's own name.
         path: the module; source: the one whose output it norms, or the same.
-        value: (positions, width), float32.
+        value: (positions, width), float32, as it is added: what the module gives by `factor`.
     """
 
     label: str
@@ -67,6 +68,7 @@ class Writer(NamedTuple):
     path: str
     source: str
     value: np.ndarray
+    factor: float = 1.0
 
 
 # -- the tree --------------------------------------------------------------------------------------
@@ -119,11 +121,18 @@ def at(value: Any, index: Any) -> Any:
 
 
 def block_of(
-    model: Traceable, number: int, index: Any, own: Mapping[str, bool], known: dict[str, str]
+    model: Traceable,
+    number: int,
+    index: Any,
+    own: Mapping[str, bool],
+    known: dict[str, str],
+    parts: tuple[tuple[str, float], ...],
 ) -> Block:
     """What a layer and its own modules are given and give, saved.
 
-    Args: own: the modules to look at, and whether at what they are given too.
+    Args:
+        own: the modules to look at, and whether at what they are given too.
+        parts: what it adds, as `model.residual_stream` says.
     Raises: DecompositionError for a layer that does not take and give one stream.
     """
     path = model.layers[number].path
@@ -137,7 +146,7 @@ def block_of(
         raise DecompositionError(f"{path} does not take one stream and give one")
     found = {name: states_of(model, name, index, shape, given) for name, given in own.items()}
     inside = {name: called for name, called in found.items() if called is not None}
-    return Block(number, path, stream, known, inside, step_of(made.dtype))
+    return Block(number, path, stream, known, inside, step_of(made.dtype), parts)
 
 
 def own_modules(
@@ -182,28 +191,20 @@ def embeddings(model: Traceable, index: Any, length: int, width: int) -> list[An
 # -- after it --------------------------------------------------------------------------------------
 
 
-def writers_of(block: Block, before: Sequence[str] = ()) -> list[Writer]:
+def writers_of(block: Block) -> list[Writer]:
     """The modules whose outputs a layer adds to its input.
 
-    Args: before: tails of the writers of the layer before, which are tried first.
-    Raises: DecompositionError where no few of them are what it adds.
+    Raises: DecompositionError where what it adds in this run is not the sum of these.
     """
     given, made = block.stream
-    for some in _choices(block, before):
-        if is_sum(made, [given, *(block.inside[name].made for name in some)], block.step):
-            found = [_writer(block, name) for name in some]
-            return sorted(found, key=lambda writer: _ORDER.get(writer.kind, 1))
-    raise DecompositionError(
-        f"what {block.path} adds to the residual stream is not the sum of what its modules give"
-    )
-
-
-def _choices(block: Block, before: Sequence[str]) -> Iterable[tuple[str, ...]]:
-    known = tuple(f"{block.path}.{tail}" for tail in before)
-    if known and all(name in block.inside for name in known):
-        yield known
-    for count in range(1, MOST_WRITERS + 1):
-        yield from combinations(block.inside, count)
+    known = [(name, factor) for name, factor in block.parts if name in block.inside]
+    added = [factor * block.inside[name].made for name, factor in known]
+    if not added or len(known) < len(block.parts) or not is_sum(made, [given, *added], block.step):
+        raise DecompositionError(
+            f"what {block.path} adds to the residual stream is not the sum of what its modules give"
+        )
+    found = [_writer(block, name, factor) for name, factor in known]
+    return sorted(found, key=lambda writer: _ORDER.get(writer.kind, 1))
 
 
 def is_sum(made: np.ndarray, parts: Sequence[np.ndarray], step: float) -> bool:
@@ -221,7 +222,7 @@ def step_of(dtype: mx.Dtype) -> float:
     return float(mx.finfo(dtype).eps)
 
 
-def _writer(block: Block, path: str) -> Writer:
+def _writer(block: Block, path: str, factor: float) -> Writer:
     source, given = path, block.inside[path].given
     if path not in block.known and given is not None:
         for name, called in block.inside.items():  # a norm after a module is given what that gives
@@ -229,4 +230,5 @@ def _writer(block: Block, path: str) -> Writer:
                 source = name
     kind = block.known.get(source) or path.removeprefix(f"{block.path}.")
     label = f"layers.{block.number}.{kind}"
-    return Writer(label, block.number, kind, path, source, block.inside[path].made)
+    value = factor * block.inside[path].made
+    return Writer(label, block.number, kind, path, source, value, factor)

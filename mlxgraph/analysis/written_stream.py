@@ -47,7 +47,7 @@ class Found:
 
     Attributes:
         norm: the final norm; tree: the modules that each module holds.
-        own: of each layer by its path, what `block_of` takes; before: tails of writers.
+        own: of each layer by its path, the modules that `block_of` takes.
         projections: of an attention or MLP by its path, the module that it ends in.
     """
 
@@ -122,6 +122,7 @@ def run_written(
     length = row.shape[1]
     blocks: list[Block] = []
     extra: dict[int, Any] = {}
+    stream = model.residual_stream(row)
     with model.trace(row):
         scores = first_array(model.output)
         check_positions(scores)
@@ -130,7 +131,7 @@ def run_written(
         for layer in range(len(model.layers)):
             path = model.layers[layer].path
             own = found.own.get(path) or own_modules(model, found.tree, path)
-            blocks.append(block_of(model, layer, index, *own))
+            blocks.append(block_of(model, layer, index, *own, stream[layer].writers))
             if more is not None:
                 extra[layer] = more(layer, path, found)
         width = blocks[0].stream.made.shape[-1]
@@ -185,15 +186,14 @@ def _mapped(value: Any, of: Callable[[mx.array], Any]) -> Any:
 
 
 def _writers(blocks: list[Block]) -> tuple[dict[int, list[Writer]], float]:
-    stream, before = blocks[0].stream.given, list[str]()
+    stream = blocks[0].stream.given
     writers: dict[int, list[Writer]] = {}
     for block in blocks:
         if not np.array_equal(block.stream.given, stream):
             raise DecompositionError(
                 f"something comes to the residual stream between {block.path} and the layer before"
             )
-        writers[block.number] = writers_of(block, before)
-        before = [w.path.removeprefix(f"{block.path}.") for w in writers[block.number]]
+        writers[block.number] = writers_of(block)
         stream = block.stream.made
     return writers, max(block.step for block in blocks)
 

@@ -153,7 +153,7 @@ class DecompositionError(MLXGraphError, ValueError):
             f"this model cannot be taken apart exactly: {what}.\n  "
             + (
                 advice
-                or "Where the stream is more than the sum of what layers write (scaled residuals,"
+                or "Where the stream is more than the sum of what layers write (norms of sums,"
                 " gates, several streams), ask by edits: model.ablation(x), or"
                 " model.activation_patching(clean, corrupted)."
             )

@@ -66,8 +66,9 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     "lm_head": _TIED,
     "ln_final": "Write model.model.norm.",
     "embed": "Write model.model.embed_tokens.",
-    "hook_resid_pre": _HOOK.format("layers[k].input", "layers.k.input"),
-    "hook_resid_post": _HOOK.format("layers[k].output", "layers.k"),
+    "hook_resid_pre": _HOOK.format("layers[k].resid_pre", "layers.k.resid_pre"),
+    "hook_resid_mid": _HOOK.format("layers[k].resid_mid", "layers.k.resid_mid"),
+    "hook_resid_post": _HOOK.format("layers[k].resid_post", "layers.k.resid_post"),
     "hook_attn_out": _HOOK.format("layers[k].attn.output", "layers.k.attn"),
     "hook_mlp_out": _HOOK.format("layers[k].mlp.output", "layers.k.mlp"),
     "hook_embed": _HOOK.format("model.embed_tokens.output", "model.embed_tokens"),
@@ -76,6 +77,11 @@ ELSEWHERE = {  # what people know from other libraries, and what it is here
     **{
         port: f"It is a value of an attention: write model.layers[k].attn.{port} in a block."
         for port in ("queries", "keys", "values", "scores", "pattern", "heads")
+    },
+    **{
+        name: f"It is the residual stream at a layer: write model.layers[k].{name} in a block, and"
+        f" 'layers.k.{name}' for its name."
+        for name in ("resid_pre", "resid_mid", "resid_post")
     },
 }
 

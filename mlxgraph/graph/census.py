@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mlxgraph.errors import NeverCalledError, numbered
+from mlxgraph.errors import NeverCalledError, UnknownSiteError, numbered
 from mlxgraph.errors.source_line import here
 from mlxgraph.graph.inside import below, may_be_inside, parted
+from mlxgraph.graph.nested import entry_at
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import BY_NAME, INPUTS, OUTPUT, SKIP, Site
+from mlxgraph.graph.stream import Sum, is_middle, no_middle, owner_of
 
 STEP = 2.0**-20  # from one site inside a module to the next, where 1 is that of modules
 
@@ -44,6 +46,8 @@ class Census:
     which path counts the calls, and `first` the number of the first call by each path.
     `turns` says which axes of a site's arrays are turned where rows are padded on the right.
     `checked` is for the recordings on it: the arrays from outside that were found to be arrays.
+    `sums` has the streams between the parts of layers that were asked for (`graph.stream`), and
+    `find_sums` gives those of a list of layers, or why there is none.
 
     The sites inside modules (`graph.inside`) are entered when one is first asked for: `look` takes
     another census that has them, from this one.  Their positions lie between those of the modules,
@@ -70,6 +74,8 @@ class Census:
         "unknown",
         "written",
         "look",
+        "sums",
+        "find_sums",
         "_within",
         "_since",
         "_modules",
@@ -96,6 +102,8 @@ class Census:
         self.unknown: dict[str, str] = {}
         self.written: dict[str, list[Any]] = {}
         self.look: Callable[[Census], Census] | None = None
+        self.sums: dict[Site, Sum] = {}
+        self.find_sums: Callable[[str], Mapping[str, tuple[Sum | None, str]]] | None = None
 
     def visit(self, site: Site, value: Any, within: bool = False) -> None:
         """Enter the next site of the forward.  Args: within: whether it is inside a module."""
@@ -154,6 +162,32 @@ class Census:
             return self.aliases.get(path, path)
         return below(self.aliases.get(inside[0], inside[0]), inside[1])
 
+    # -- the residual stream between the parts of a layer -----------------------------------------
+
+    def sum_at(self, site: Site) -> Sum:
+        """What a `resid_mid` is the sum of.  Raises: UnknownSiteError where none is certain."""
+        known = self.sums.get(site)
+        if known is not None:
+            return known
+        layer = owner_of(site.path)
+        reason = "it goes by the layer's name alone"
+        if (site.port, site.call) == (OUTPUT, 0) and self.find_sums is not None:
+            reason = f"{layer} is no layer that this forward calls"
+            found, reason = self.find_sums(layer.rpartition(".")[0]).get(layer, (None, reason))
+            if found is not None and all(term.site in self.order for term in found.terms):
+                return self.enter_sum(site, found)
+        raise no_middle(layer, reason)
+
+    def enter_sum(self, site: Site, found: Sum) -> Sum:
+        """Give a sum its place in this forward: right after its last part."""
+        values = [entry_at(self.values[term.site], term.keys) for term in found.terms]
+        value = values[0]
+        for other in values[1:]:
+            value = value if value.dtype == other.dtype else value + other
+        last = max(self.order[term.site] for term in found.terms)
+        placed = self.sums[site] = found._replace(value=value, when=last + STEP / 2)
+        return placed
+
     # -- questions --------------------------------------------------------------------------------
 
     def meant(self, site: Site) -> Site:
@@ -164,7 +198,7 @@ class Census:
         if site.call != BY_NAME:
             return site
         path = self._canonical(site.path)
-        if may_be_inside(site.path):
+        if may_be_inside(site.path) and not is_middle(site.path):
             self.look_inside()
         number = self.first.get(site.path)
         if number is None:
@@ -187,13 +221,24 @@ class Census:
         """
         if site.port == SKIP:
             site = site._replace(port=INPUTS)
-        return self.order[site]
+        found = self.order.get(site)
+        return self.sums[site].when if found is None else found
+
+    def value(self, site: Site) -> Any:
+        """The value of a site that the forward visits, with placeholders for its arrays."""
+        return self.sums[site].value if site in self.sums else self.values[site]
 
     def visits(self, site: Site) -> bool:
         """Whether the forward comes to a site."""
         site = site._replace(port=INPUTS) if site.port == SKIP else site
-        if site not in self.order and self.look is not None and may_be_inside(site.path):
-            self.look_inside()
+        if site in self.order or not may_be_inside(site.path):
+            return site in self.order
+        if is_middle(site.path):
+            try:
+                return bool(self.sum_at(site))
+            except UnknownSiteError:
+                return False
+        self.look_inside()
         return site in self.order
 
     def calls(self, path: str) -> int:

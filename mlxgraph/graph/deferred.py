@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mlxgraph.graph.site import OUTPUT
 from mlxgraph.graph.site_name import taken_apart
+from mlxgraph.graph.stream import is_middle
 
 Positions = int | slice | tuple[int, ...] | None
 
@@ -102,6 +103,11 @@ def _shown(deferred: Edit | Read) -> str:
 def is_graph(value: Any) -> bool:
     """Whether a value is a graph: among what is deferred, there are edits, reads and graphs."""
     return hasattr(value, "writes") and hasattr(value, "saves")
+
+
+def is_resolved(graph: Any) -> bool:
+    """Whether a graph runs on a model as it stands: nothing in it is still to be found there."""
+    return not graph.then and not any(is_middle(site.path) for site in graph.sites)
 
 
 def function_name(function: Callable[..., Any]) -> str:

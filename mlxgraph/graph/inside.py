@@ -3,6 +3,7 @@
     layers.3.mlp.ops.softmax           what the forward of `layers.3.mlp` calls `mx.softmax` for
     layers.3.mlp.ops.fast.rope         `mx.fast.rope`
     layers.3.self_attn.pattern         a value of the attention that `layers.3.self_attn` computes
+    layers.3.resid_mid                 the residual stream between its parts (`graph.stream`)
 
 They stand where a module's path stands.  Pure text: that a module of a model is really called so,
 and comes first, is known to whoever has the model.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import re
 
 from mlxgraph.graph.site import SCOPE
+from mlxgraph.graph.stream import RESID_MID
 
 OPS = "ops"
 QUERIES, KEYS, VALUES, SCORES, PATTERN, HEADS = ATTENTION = (
@@ -31,7 +33,7 @@ def parted(path: str) -> tuple[str, str] | None:
     if found:
         return scope + (found.group(1) or ""), f"{OPS}.{found.group(2)}"
     module, _, last = path.rpartition(".")
-    return (scope + module, last) if last in ATTENTION else None
+    return (scope + module, last) if last in ATTENTION or last == RESID_MID else None
 
 
 def below(module: str, tail: str) -> str:

@@ -293,6 +293,13 @@ def entry(value: Any, key: Any) -> Any:
     return getattr(value, key) if has_attributes(value) else value[key]
 
 
+def entry_at(value: Any, keys: Sequence[Any]) -> Any:
+    """What is where keys lead to, one container after the other."""
+    for key in keys:
+        value = entry(value, key)
+    return value
+
+
 def replace_item(value: Any, key: Any, item: Any) -> Any:
     """A copy of a container with one entry replaced."""
     pairs = entries(value)

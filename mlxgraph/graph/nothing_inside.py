@@ -13,12 +13,15 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.graph.census import Census
 from mlxgraph.graph.inside import ATTENTION, OPS, parted
 from mlxgraph.graph.site import Site
+from mlxgraph.graph.stream import is_middle
 
 MOST_SHOWN = 12
 
 
 def nothing_there(census: Census, site: Site, where: str = "") -> NeverCalledError:
     """The error for a site inside a module that the forward does not come to."""
+    if is_middle(site.path):
+        return _in_a_graph(site, where)
     module, tail = parted(site.path) or ("", site.path)
     called = operations_of(census, module)
     times = census.calls(site.path)
@@ -39,6 +42,15 @@ def nothing_there(census: Census, site: Site, where: str = "") -> NeverCalledErr
         else:
             reason = f"the own forward of {owner} calls no {name!r}."
             reason += suggest(close_matches(name, called)) + f"\n  {_listed(called)}"
+    return NeverCalledError(site.spoken, where or str(here()), (), reason=reason)
+
+
+def _in_a_graph(site: Site, where: str) -> NeverCalledError:
+    """A graph that runs as it stands has no `resid_mid`: a block makes it the sum that it is."""
+    reason = (
+        "it is the sum of other sites, and which ones, is found when a graph meets a model in"
+        " a block.\n  Write `with model.trace(x, graph=g)`, or model.run(g, x)."
+    )
     return NeverCalledError(site.spoken, where or str(here()), (), reason=reason)
 
 

@@ -9,6 +9,7 @@ from weakref import ref
 
 from mlxgraph.errors import MissingParamError, UnknownNameError
 from mlxgraph.errors.tracebacks import with_edges
+from mlxgraph.graph.deferred import is_resolved
 from mlxgraph.graph.graph import Graph, HasGraph, graph_of
 from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts import random_state
@@ -86,7 +87,7 @@ class CompiledPass:
         self.graph = engine.after_edits(graph_of(graph))
         self._engine = engine
         self._options = options
-        self._always = None if self.graph.then else _resolved(self.graph)
+        self._always = _resolved(self.graph) if is_resolved(self.graph) else None
         self._by_kind: Recent[Any, Resolved] = Recent(MOST_KINDS)
         self._named = self.graph.params
         self._is_param = param_names(self._named, bool(self.graph.then), engine)

@@ -42,6 +42,7 @@ from mlxgraph.model.fold import fold
 from mlxgraph.model.generate import generate
 from mlxgraph.model.load import loaded
 from mlxgraph.model.optimize import Optimize, options_of
+from mlxgraph.model.residual_stream import residual_stream
 from mlxgraph.model.runs import compile, explain, run
 from mlxgraph.model.save import save
 from mlxgraph.model.sweep import sweep, sweep_plan
@@ -183,7 +184,7 @@ class InterpretableModel:
     pass_ = pass_
     generate, as_module = generate, as_module
     sweep, sweep_plan = sweep, sweep_plan
-    fold, save = fold, save
+    fold, save, residual_stream = fold, save, residual_stream
 
     @overload
     def edit(self, graph: Graph | HasGraph) -> InterpretableModel: ...
@@ -308,11 +309,11 @@ class InterpretableModel:
     def __getitem__(self, name: str | ModuleHandle) -> ModuleHandle:
         """A module by any form of its name: `model["layers.5.mlp"]`."""
         engine = refreshed(self._engine)
-        site, _ = engine.names.site(name)
-        if site.port == INPUTS:
+        named = engine.names.site(name)
+        if named.site.port == INPUTS and not named.stream:
             module, _, port = str(name).rpartition(".")
             raise SiteNameError(str(name), f"model[{module!r}].{port}")
-        return handle_on(engine, site)
+        return handle_on(engine, named)
 
     def sites(self, name: str | ModuleHandle) -> list[str]:
         """The canonical names of what a name or pattern means: `model.sites("layers.*.mlp")`.

@@ -128,7 +128,7 @@ class Inference:
         if node.op == ops.SITE:
             site = site_of(node)
             self._check(site)
-            value, when = self._census.values[site], self._census.order[site]
+            value, when = self._census.value(site), self._census.position(site)
         elif node.op == ops.CONSTANT:
             value = placeholder(node.args[1], dtype_named(node.args[2]))
         elif node.op == ops.NUMBER:

@@ -42,6 +42,7 @@ from mlxgraph.record.proxy import wrap
 from mlxgraph.record.rows import check_rows
 from mlxgraph.record.saves import Saves
 from mlxgraph.record.site_values import SiteValues, no_parts
+from mlxgraph.record.sums import lowered, lowered_node
 from mlxgraph.record.views import View
 from mlxgraph.record.write_through import WholeSite
 
@@ -85,7 +86,7 @@ class Recording:
         self._inference = Inference(census, modules, self._sites.check_visited, self.constants)
         self.build = self._inference.build
         self.info = self._inference.info
-        self.infos = self._inference.infos
+        self.infos, self.lines = self._inference.infos, self._inference.lines
         self.mark, self.rewind = self._inference.mark, self._inference.rewind
         self._key = random_state.current()
         self._draws = 0
@@ -308,7 +309,7 @@ class Recording:
         """The real value of a node, now.  Raises: LookError where the inputs are not known yet."""
         if self._look is None:
             raise not_known_yet()
-        return self._look(self, node)
+        return self._look(self, lowered_node(self, node))
 
     def line_of(self, node: Node) -> Any:
         """The user's line that made a node, or None."""
@@ -353,9 +354,8 @@ class Recording:
 
     def graph(self) -> Graph:
         """What has been recorded so far, as a value."""
-        graph = Graph(
-            self._sites.writes(), self._saves.named(), self.constants, self._inference.notes()
-        )
+        writes, saves = lowered(self, self._sites.writes(), self._saves.named())
+        graph = Graph(writes, saves, self.constants, self._inference.notes())
         check.if_asked(graph)
         return graph
 

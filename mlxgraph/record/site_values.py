@@ -17,6 +17,8 @@ from mlxgraph.graph.inside import may_be_inside
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.nothing_inside import nothing_there
 from mlxgraph.graph.site import SCOPE, SKIP, Site
+from mlxgraph.graph.stream import Sum, is_middle
+from mlxgraph.record.stack import paused
 from mlxgraph.record.views import Build
 from mlxgraph.record.write_through import Cell
 
@@ -33,6 +35,8 @@ class SiteValues:
         self._prompts = 0  # `visited` is that of the prompt that is open
         self._first: Census | None = None  # that of the first prompt
         self._skipped: dict[str, Any] = {}
+        self.sums: dict[Site, Sum] = {}  # those of `resid_mid` (`record.sums`)
+        self.scales: dict[float, Node] = {}
 
     def cell(self, site: Site, build: Build) -> Cell:
         """The site's cell.  Raises: NeverCalledError where the forward does not come to it."""
@@ -67,11 +71,23 @@ class SiteValues:
         """Whether it is a site inside a module, now that the census is asked for these too."""
         if not may_be_inside(site.path):
             return False
+        if is_middle(site.path):
+            return self._enter_sum(site)
         if not self.visited.visits(site.unscoped):
             raise nothing_there(self.visited, site.unscoped)
         if site.path.startswith(SCOPE):
             self._enter_scoped()
         return site in self.census.order
+
+    def _enter_sum(self, site: Site) -> bool:
+        """Raises: UnknownSiteError where no forward shows such a sum."""
+        with paused():
+            found = self.visited.sum_at(site.unscoped)
+        if site.path.startswith(SCOPE):
+            scope = site.path.partition(":")[0] + ":"
+            found = self.census.enter_sum(site, found.moved(scope))
+        self.sums[site] = found
+        return True
 
     def skip(self, site: Site, node: Node) -> None:
         """The module of an output site is not run: `node` is its output."""

@@ -29,6 +29,7 @@ from mlxgraph.graph.nested import (
     map_nested,
 )
 from mlxgraph.graph.site import INPUTS, OUTPUT, Site
+from mlxgraph.graph.stream import Sum
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.compiling import only_traced, uncompiled
 from mlxgraph.mlx_facts.placeholders import placeholder
@@ -40,6 +41,7 @@ from mlxgraph.run.handwritten import Finder
 from mlxgraph.run.inside import Watch, line_of_call
 from mlxgraph.run.rows import rows_of, same_array
 from mlxgraph.run.standin import StandIn
+from mlxgraph.run.stream import layers_in
 from mlxgraph.run.tree import ModuleTree
 from mlxgraph.run.turned import note_axes
 
@@ -63,6 +65,13 @@ def look_with(census: Census, tree: ModuleTree, call: Call) -> None:
     """
     kept = call.without_values() if census.traceable else call
     census.look = partial(_fuller, tree=tree, call=kept)
+    census.find_sums = partial(_middles, tree, kept)
+
+
+def _middles(tree: ModuleTree, call: Call, container: str) -> dict[str, tuple[Sum | None, str]]:
+    """Of a list's layers by path: the residual stream between their parts, or why there is none."""
+    found = layers_in(tree, call, container)
+    return {path: (layer.middle, layer.reason) for path, layer in found.items()}
 
 
 def _fuller(plain: Census, tree: ModuleTree, call: Call) -> Census:

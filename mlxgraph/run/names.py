@@ -19,6 +19,7 @@ from mlxgraph.graph.inside import ATTENTION, OPS, below, parted
 from mlxgraph.graph.pattern import ALIASES, is_pattern, matches, numbers_of, split
 from mlxgraph.graph.site import BY_NAME, INPUTS, MODEL_OUTPUT, OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.graph.site_name import SiteName, site_text, taken_apart
+from mlxgraph.graph.stream import RESID_MID, RESID_PRE, STREAM, is_layer, is_middle
 from mlxgraph.run.tree import ModuleTree
 
 ROOT = ROOT_PREFIX.rstrip(".")
@@ -27,16 +28,18 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 class NamedSite(NamedTuple):
-    """What a name means: a site, or (`.input`) the first argument among its inputs."""
+    """What a name means: a site, or (`first`) the first argument among its inputs, the first array
+    of its output.  `stream`: the name of the residual stream that it went by, if it did."""
 
     site: Site
     first: bool = False
+    stream: str = ""
 
     @property
     def name(self) -> str:
         """The canonical name: an output goes by its module's path."""
         whole = self.site.name
-        return whole.removesuffix("s") if self.first else whole
+        return whole.removesuffix("s") if self.first and self.site.port == INPUTS else whole
 
 
 class Names:
@@ -113,22 +116,37 @@ class Names:
             found = self._paths(text)
             parts = parts if not found else SiteName(text, 0, "")
         found = found or self._paths(parts.module) or self._inside(parts.module)
-        if not found and not may_be_none:
+        if not found:
+            named = self._at_stream(parts)
+            if named or may_be_none:
+                return named
             raise self._unknown(text, parts.module)
         port = OUTPUT if parts.port in ("", OUTPUT) else INPUTS
         first = parts.port == "input"
-        return [
-            NamedSite(Site(path, port, BY_NAME), first)
-            if not parts.numbered and self._of_shared(path)
-            else NamedSite(Site(self.canonical_path(path), port, parts.call), first)
-            for path in found
-        ]
+        return [NamedSite(self._site(path, port, parts), first) for path in found]
+
+    def _site(self, path: str, port: str, parts: SiteName) -> Site:
+        if not parts.numbered and self._of_shared(path):
+            return Site(path, port, BY_NAME)
+        return Site(self.canonical_path(path), port, parts.call)
+
+    def _at_stream(self, parts: SiteName) -> list[NamedSite]:
+        """The residual stream at the layers that a name or pattern means (`graph.stream`)."""
+        owner, _, name = parts.module.rpartition(".")
+        if name not in STREAM or parts.port not in ("", OUTPUT):
+            return []
+        layers = [path for path in self._paths(owner) if is_layer(path)]
+        if name == RESID_MID:
+            layers = [below(path, name) for path in layers]
+        port = INPUTS if name == RESID_PRE else OUTPUT
+        first = name != RESID_MID
+        return [NamedSite(self._site(path, port, parts), first, name) for path in layers]
 
     def _inside(self, name: str) -> list[str]:
         """The paths of the sites inside modules that a name or pattern means: which module, is
         told here, and what its forward computes by a census."""
         inside = parted(name)
-        if inside is None:
+        if inside is None or is_middle(name):
             return []
         paths = self._paths(inside[0])
         if inside[1].startswith(OPS):

@@ -41,7 +41,7 @@ def reach(graph: Graph, census: Census, saves: Sequence[Node]) -> Reach:
     """
     needed = {site_of(node) for node in walk(saves) if node.op == ops.SITE}
     for site in (*needed, *(site for site, _ in graph.writes)):
-        if not census.visits(site):
+        if not census.visits(site) or site in census.sums:
             line, called = _line(graph, site), dict.fromkeys(s.path for s in census.of_modules())
             if may_be_inside(site.path):
                 raise nothing_there(census, site, line)

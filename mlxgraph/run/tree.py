@@ -42,6 +42,7 @@ class ModuleTree:
         self.second_places: list[tuple[Any, Any, str]] = []
         self.containers: dict[str, Any] = {}
         self.weight_names: list[str] = []
+        self.streams: dict[Any, Any] = {}  # see run.stream
         self._owners: list[Any] = []
         self._keys: list[Any] = []
         self._holders: list[Any] = []

@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import InputError, MissingParamError, UnknownNameError
+from mlxgraph.graph.deferred import is_resolved
 from mlxgraph.graph.graph import Graph, graph_in, graph_of
 from mlxgraph.graph.node import Node
 from mlxgraph.record.param import filled, holes
@@ -132,7 +133,7 @@ def variants_of(
     for graph, params in zip(given.graphs, given.params, strict=True):
         if id(graph) not in known:
             whole = engine.after_edits(graph)
-            if whole.then:
+            if not is_resolved(whole):
                 whole = Trace(engine.with_edits(Graph()), call, graph=whole).recorded()
             known[id(graph)] = (whole, wanted_of(whole), holes(whole))
         whole, wanted, wanting = known[id(graph)]

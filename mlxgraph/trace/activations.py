@@ -11,10 +11,11 @@ from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import MODEL_OUTPUT, ROOT_PREFIX, Site
 from mlxgraph.record.handle import result_of
 from mlxgraph.record.recording import Recording
+from mlxgraph.record.stack import paused
 from mlxgraph.run.names import NamedSite, Names
 from mlxgraph.trace.module_handle import ModuleHandle
 from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
-from mlxgraph.trace.resolve import first_argument, read_named
+from mlxgraph.trace.resolve import first_of, read_named
 
 
 class Seen:
@@ -82,14 +83,15 @@ class Activations(Mapping):
         if named.site not in self._seen.values:
             self._compute(named.site)
         value = self._seen.values[named.site]
-        return first_argument(value) if named.first else value
+        return first_of(named, value) if named.first else value
 
     def _named(self, name: Any) -> NamedSite:
         named = self._names.site(name)
         if self._recording is not None:
             named = named._replace(site=self._recording.census.meant(named.site))
-            if self._recording.census.visits(named.site):
-                return named
+            with paused():
+                if self._recording.census.visits(named.site):
+                    return named
         raise UnknownSiteError(str(name), self._sites(), "this run")
 
     def _compute(self, site: Site) -> None:

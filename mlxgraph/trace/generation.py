@@ -147,7 +147,7 @@ class Generation(Trace):
         self._state, self.lengths = "done", self._loop.prompt.lengths
         if recording.unbound:
             raise UnboundParamError(recording.unbound, of_generation=True)
-        self._check_scopes(graph)
+        self._check_scopes(recording)
         self._values = [{} for _ in graph.saves]
         try:
             with closing(self._ran_through(recording, graph)) as tokens:
@@ -231,14 +231,16 @@ class Generation(Trace):
             recording.saved.steps = before
         self._scopes.append((steps, inside, where))
 
-    def _check_scopes(self, graph: Graph) -> None:
+    def _check_scopes(self, recording: Recording) -> None:
         """What was edited under `t.step` is a site's value there alone; a handle on it, used beside
         the block of these steps, would be of every step."""
         changed = {node: (steps, where) for steps, nodes, where in self._scopes for node in nodes}
         if not changed:
             return
-        uses = [(node.inputs, node) for node in graph.nodes() if node.op != ops.AT_STEPS]
-        uses += [((node,), node) for _, node in graph.writes]
+        written = [node for _, node in recording.sites.writes()]
+        nodes = walk([*written, *(node for _, node in recording.saved.named())])
+        uses = [(node.inputs, node) for node in nodes if node.op != ops.AT_STEPS]
+        uses += [((node,), node) for node in written]
         inside = {n for _, nodes, _ in self._scopes for root in nodes for n in _below(root)}
         for inputs, node in uses:
             for child in inputs:

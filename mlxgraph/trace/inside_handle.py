@@ -26,6 +26,7 @@ from mlxgraph.graph.inside import ATTENTION, OPS, below, parted
 from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.nothing_inside import nothing_there
 from mlxgraph.graph.site import BY_NAME, INPUTS, OUTPUT, Site
+from mlxgraph.graph.stream import STREAM
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY, zeros
 from mlxgraph.mlx_facts.watching import operation_names, other_names
@@ -35,6 +36,7 @@ from mlxgraph.record.stack import paused, recording_on
 from mlxgraph.run.names import with_own_ops
 from mlxgraph.trace.inputs import prepare
 from mlxgraph.trace.ports import Called
+from mlxgraph.trace.stream_handle import stream, write_stream
 
 EXAMPLE_LENGTH = 8
 
@@ -279,10 +281,13 @@ def _recording_of(owner: Any) -> Any:
 
 
 def inside(owner: Any, name: str) -> Any:
-    """`module.ops`, or in a block a value of the module's attention; None for any other name."""
+    """`module.ops`, the residual stream at a layer, or in a block a value of the module's
+    attention; None for any other name."""
     if name == OPS:
         taken = owner.path in with_own_ops(owner._engine.names.tree)
         return None if taken else Operations(owner)
+    if name in STREAM:
+        return stream(owner, name)
     if name not in ATTENTION or not owner.path or _recording_of(owner) is None:
         return None
     return owner._recording(name).read(_attention_site(owner, name))
@@ -290,6 +295,8 @@ def inside(owner: Any, name: str) -> Any:
 
 def write_inside(owner: Any, name: str, value: Any) -> bool:
     """`attn.pattern = value`: whether the name is one of these."""
+    if name in STREAM:
+        return write_stream(owner, name, value)
     if name not in ATTENTION or not owner.path:
         return False
     recording = owner._recording(name)

@@ -28,17 +28,20 @@ from mlxgraph.graph import ops
 from mlxgraph.graph.inside import ATTENTION, OPS, parted
 from mlxgraph.graph.pattern import ALIASES
 from mlxgraph.graph.site import BY_NAME, MODEL_OUTPUT, OUTPUT, Site
+from mlxgraph.graph.stream import STREAM, is_layer, owner_of
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.record.handed import hand_out
 from mlxgraph.record.no_value import names_a_module, written
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import recording_on
 from mlxgraph.run.engine import Engine
+from mlxgraph.run.names import NamedSite
 from mlxgraph.trace.calls import Calls
 from mlxgraph.trace.inside_handle import InsideHandle, inside, write_inside
 from mlxgraph.trace.module_habits import no_loop, refuse_exchange, set_item
 from mlxgraph.trace.open_block import call_module, open_recording, refreshed
 from mlxgraph.trace.ports import Called
+from mlxgraph.trace.stream_handle import StreamHandle
 
 _SLOTS = ("_engine", "_path", "_opened", "_call")
 _OF_VALUES = frozenset(name for name in dir(ARRAY) if name[0] != "_") | {
@@ -222,7 +225,7 @@ class ModuleHandle(Called):
     def _unknown(self, name: str, of_value: str) -> UnknownSiteError:
         """`of_value`: what was asked of the module and may have been meant of its output."""
         advice = f"Write {written(self)}.output{of_value} for the value." if of_value else ""
-        also = [*PORTS, "module", OPS, *ATTENTION]
+        also = [*PORTS, "module", OPS, *ATTENTION, *(STREAM if is_layer(self._path) else ())]
         return UnknownSiteError(name, self._likely(name), self._name, also=also, advice=advice)
 
     @overload
@@ -316,6 +319,7 @@ class ModuleHandle(Called):
     def __dir__(self) -> list[str]:
         module = self._itself()
         own = [k for k in module if isinstance(k, str)] if isinstance(module, nn.Module) else []
+        own += STREAM if is_layer(self._path) else ()
         return sorted({*PORTS, "module", "path", *self._children(), *self._aliases(), *own})
 
     def _ipython_key_completions_(self) -> list[str]:
@@ -351,8 +355,11 @@ def layers_of(engine: Engine, opened: Opened | None = None) -> ModuleHandle:
     return ModuleHandle(engine, names.container, opened)
 
 
-def handle_on(engine: Engine, site: Site) -> Any:
+def handle_on(engine: Engine, named: NamedSite) -> Any:
     """The handle on a site's module, or on the site inside a module."""
+    site = named.site
+    if named.stream:
+        return StreamHandle(ModuleHandle(engine, owner_of(site.path)), named.stream)
     within = None if engine.names.exists(site.path) or not site.path else parted(site.path)
     if within is None:
         return ModuleHandle(engine, site.path, call=site.call)

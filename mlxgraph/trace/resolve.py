@@ -15,10 +15,12 @@ from mlxgraph.errors import CountError, HeadsError, InterventionError, NoLayerEr
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.inside import ATTENTION, HEADS, KEYS, VALUES, below, may_be_inside, parted
-from mlxgraph.graph.site import OUTPUT, Site
+from mlxgraph.graph.site import INPUTS, OUTPUT, Site
 from mlxgraph.record.apply import changed, edited_array
 from mlxgraph.record.handle import describe
+from mlxgraph.record.nested_proxy import first_array
 from mlxgraph.record.recording import Recording
+from mlxgraph.record.stack import paused
 from mlxgraph.run.names import NamedSite, Names
 from mlxgraph.trace.text_axes import Axes, AxesOf
 
@@ -81,14 +83,20 @@ def meant(recording: Recording, found: list[NamedSite]) -> list[NamedSite]:
         return found
     if found and may_be_inside(found[0].site.path):
         visits = recording.visited.visits
-        found = [n for n in found if visits(recording.visited.meant(n.site))] or found[:1]
+        with paused():
+            found = [n for n in found if visits(recording.visited.meant(n.site))] or found[:1]
     return list({(recording.meant(n.site), n.first): n for n in reversed(found)}.values())[::-1]
 
 
 def read_named(recording: Recording, named: NamedSite) -> Any:
     """A handle on what a name means."""
     whole = recording.read(named.site)
-    return first_argument(whole) if named.first else whole
+    return first_of(named, whole) if named.first else whole
+
+
+def first_of(named: NamedSite, whole: Any) -> Any:
+    """What a name means of a site's value: the first argument, or the first array."""
+    return first_argument(whole) if named.site.port == INPUTS else first_array(whole)
 
 
 def first_argument(inputs: Any) -> Any:

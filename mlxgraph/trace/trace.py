@@ -19,6 +19,7 @@ from mlxgraph.errors.tracebacks import trim, with_edges
 from mlxgraph.graph.graph import Graph, of_graph
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import OUTPUT, Site
+from mlxgraph.graph.stream import is_middle
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.record.apply import apply
 from mlxgraph.record.handle import is_handle
@@ -26,6 +27,7 @@ from mlxgraph.record.intercept import intercepted
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.saved_values import SavedValues
 from mlxgraph.record.stack import exit_of_block, paused
+from mlxgraph.record.sums import lowered_node
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.names import NamedSite
@@ -38,7 +40,7 @@ from mlxgraph.trace.looks import Looks
 from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
-from mlxgraph.trace.resolve import first_argument, intervene, meant, read_named, take_in
+from mlxgraph.trace.resolve import first_of, intervene, meant, read_named, take_in
 from mlxgraph.trace.text_axes import axes_of
 
 Interventions = Mapping[Any, Callable[[Any], Any]]  # by name or handle: its keys are invariant
@@ -233,7 +235,7 @@ class Trace:
             value = self.saved_values[whole]
         else:
             value = self._values_at([site])[0]
-        return first_argument(value) if named.first else value
+        return first_of(named, value) if named.first else value
 
     def get_activation(self, name: str | ModuleHandle) -> Any:
         """A module's output in the edited run, by any form of its name."""
@@ -256,10 +258,19 @@ class Trace:
                     "  Save it inside the block, or look at it before the model changes."
                 )
         written = dict(graph.writes)
-        nodes: list[Node] = [written.get(site) or site_node(*site) for site in sites]
+        nodes: list[Node] = [self._node_at(site, written) for site in sites]
         assert self._key is not None
+        if self._recording is not None:  # a sum may have brought a number of its own
+            graph = graph.replace(constants=self._recording.constants)
         job = self._job(graph)._replace(call=self._as_given)
         return execute_beside(self._engine, job, nodes, self._key)
+
+    def _node_at(self, site: Site, written: Mapping[Site, Node]) -> Node:
+        """What a site held at the end of the block."""
+        recording = self._recording
+        if recording is None or not is_middle(site.path):
+            return written.get(site) or site_node(*site)
+        return lowered_node(recording, recording.node_at(site))
 
     # -- habits from nnsight -------------------------------------------------------------------
 

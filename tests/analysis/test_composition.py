@@ -89,6 +89,7 @@ BY_HAND = {
     "4-bit": (MODELS["4-bit"], of_llama),
     "gpt2": (lambda: made("gpt2"), of_gpt2),
     "gemma2": (lambda: made("gemma2"), of_gemma2),
+    "granite": (lambda: made("granite"), of_llama),  # half of what the parts give is added
     "qwen3": (lambda: made("qwen3"), of_qwen3),
 }
 
@@ -160,7 +161,10 @@ WRONG = {
         lambda m: made("lfm2").composition_scores("k", layers=[0, 1]),
         UnknownSiteError,
     ),
-    "scaled residuals": (lambda m: made("granite").composition_scores("k"), DecompositionError),
+    "a stream that is no sum": (
+        lambda m: made("talkie").composition_scores("k"),
+        DecompositionError,
+    ),
 }
 
 

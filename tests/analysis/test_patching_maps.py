@@ -257,7 +257,7 @@ def test_where_the_state_after_attention_is_certain():
         found = made(name).activation_patching(CLEAN, CORRUPTED, "resid_mid")
         assert np.abs(np.asarray(found) - 100).max() < 0.5, name
     parallel = made("gpt_neox")  # attention and MLP side by side
-    with pytest.raises(UnknownSiteError, match="not shown this"):
+    with pytest.raises(UnknownSiteError, match="side by side"):
         parallel.activation_patching(CLEAN, CORRUPTED, "resid_mid")
 
 

@@ -214,6 +214,23 @@ def attention(case: Case) -> State:
     return State()
 
 
+def resid_mid(case: Case) -> State:
+    """The stream between the parts of layers: written back it changes nothing, doubled it does."""
+    stream = case.model.residual_stream()
+    layers = [layer.path for layer in stream if layer.middle]
+    if not layers:
+        return State(REFUSES, stream[-1].reason)
+    outputs = []
+    for factor in (1.0, 2.0):
+        with case.model.trace(case.tokens, optimize=False):
+            for path in layers:
+                case.model[f"{path}.resid_mid"].output *= factor
+            outputs.append(first_array(case.model.output).save())
+    check(same(outputs[0], case.plain), "an identity edit of resid_mid changes the output")
+    check(not close(outputs[1], case.plain, 1e-4), "an edit of resid_mid changes nothing")
+    return State() if len(layers) == len(stream) else State(BUT, "not in every layer")
+
+
 def generation(case: Case) -> State:
     """Each new token is mlx-lm's own, and under an edit that of the whole text traced again."""
     with case.model.generate(TOKENS, max_tokens=NEW) as t:
@@ -273,6 +290,7 @@ CAPABILITIES: dict[str, Callable[[Case], State]] = {
     "compiled": compiled,
     "padded": padded,
     "attention": attention,
+    "resid_mid": resid_mid,
     "generation": generation,
     "4-bit": four_bit,
 }

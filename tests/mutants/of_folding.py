@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         "a sum of modules need not be one",
         "analysis/stream_writers.py",
-        "    if left > near * size:\n",
+        "    if not _is_near(whole, (table[:, kept] @ factors).reshape(total.shape)):\n",
         "    if False:\n",
         "the writers sum to the stream",
         ("analysis/test_stream_writers.py::test_where_it_is_not_certain_it_says_so",),

@@ -229,7 +229,10 @@ def test_a_graph_aimed_at_a_layer_that_is_not_there(tied, tokens, tmp_path, to):
 
 
 def test_what_other_libraries_call_a_site_is_told_as_a_name_too(tied, tokens):
-    for name, meant in (("hook_resid_post", "layers.k"), ("hook_resid_pre", "layers.k.input")):
+    for name, meant in (
+        ("hook_attn_out", "layers.k.attn"),
+        ("hook_resid_mid", "layers.k.resid_mid"),
+    ):
         with pytest.raises(UnknownSiteError, match=rf"by name it is '{meant}'"):
             tied.sites(f"blocks.1.{name}")
 
