@@ -17,6 +17,7 @@ from mlxgraph.graph.node import Node
 from mlxgraph.interventions.everywhere import directional_ablation
 from mlxgraph.model.model import InterpretableModel
 from mlxgraph.model.optimize import simplify
+from mlxgraph.ranks.world import alone
 from mlxgraph.record.apply import apply
 from mlxgraph.record.param import Param, param
 from mlxgraph.rewrite.driver import rewrite
@@ -35,6 +36,7 @@ __all__ = [
     "Node",
     "SweepStopped",
     "Trace",
+    "alone",
     "apply",
     "batch_get_activations",
     "benchmark",

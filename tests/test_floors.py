@@ -22,6 +22,7 @@ FLOORS = {
     "errors": 0,
     "mlx_facts": 0,
     "graph": 1,
+    "ranks": 1,
     "evaluate": 2,
     "record": 3,
     "rewrite": 3,
@@ -39,7 +40,10 @@ FLOORS = {
 }
 NEIGHBOURS = {"record", "rewrite", "run"}
 WITHOUT_MLX = {"errors", "graph", "rewrite"}
-ONLY = {"analysis": {"errors", "plot"}, "plot": {"errors"}}  # rooms that stand on these alone
+ONLY = {
+    "analysis": {"errors", "plot", "ranks"},
+    "plot": {"errors"},
+}  # rooms that stand on these alone
 MAY_PRINT = {"mlxgraph.cli", "mlxgraph.tiny.train", "mlxgraph.tiny.evaluate"}
 # (who, whom): imports for types alone that may run up or in a circle, each with its reason.
 FOR_TYPES: dict[tuple[str, str], str] = {}

@@ -28,10 +28,13 @@ from mlxgraph.analysis.inputs import (
     value_at,
     with_axes_first,
 )
+from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
+from mlxgraph.ranks.said import digest
+from mlxgraph.ranks.together import Work
 
 _LONG_WORK = 4  # batches from which on a bar is worth its line
 
@@ -58,8 +61,10 @@ def get_activations(
         (both IndexErrors), ShapeError for layers whose outputs have no positions, InputError,
         NoTokenizerError, LayersError.
     """
-    rows = _rows(model, prompts)
-    return _collect(model, rows, layers, positions, max(1, len(rows)), False)
+    with among_ranks("mg.get_activations", model) as work:
+        rows = _rows(model, prompts)
+        size = -(-max(1, len(rows)) // work.size)
+        return _collect(model, rows, layers, positions, size, False, work)
 
 
 @at_the_edge
@@ -85,7 +90,9 @@ def batch_get_activations(
     """
     if batch_size < 1:
         raise InputError(f"a batch holds at least one prompt; batch_size is {batch_size}.")
-    return _collect(model, _rows(model, prompts), layers, positions, batch_size, progress)
+    with among_ranks("mg.batch_get_activations", model) as work:
+        rows = _rows(model, prompts)
+        return _collect(model, rows, layers, positions, batch_size, progress, work)
 
 
 Row: TypeAlias = "list[int] | mx.array"
@@ -135,6 +142,7 @@ def _collect(
     positions: int | Sequence[int],
     batch_size: int,
     progress: bool | None,
+    work: Work,
 ) -> dict[str, mx.array]:
     chosen = _chosen(model, layers)
     single = isinstance(positions, (int, np.integer))
@@ -147,8 +155,14 @@ def _collect(
     columns = [_columns(row, wanted, number) for number, row in enumerate(rows)]
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if work.size > 1:
+        asked = digest(list(chosen.items()), positions, batch_size)
+        what = f"{len(rows)} prompts"
+        work.agree(what, prompts=digest(rows), arguments=asked, weights=weights_of(model))
+    costs = [float(len(batch) * len(rows[batch[-1]])) for batch in batches]
+    mine = [batches[number] for number in work.mine(costs)]
     found: dict[str, list[mx.array]] = {name: [] for name in chosen}
-    for batch in _watched(batches, len(rows), progress):
+    for batch in _watched(mine, sum(map(len, mine)), progress if work.shows else False):
         values = _one_batch(
             model, [rows[n] for n in batch], [columns[n] for n in batch], chosen.values(), single
         )
@@ -156,10 +170,24 @@ def _collect(
             mx.eval(value)
         for name, value in zip(chosen, values, strict=True):
             found[name].append(value)
-    back = mx.array(np.argsort(order))
+        work.check()
+    order = [number for batch in mine for number in batch]
+    parts: dict[str, mx.array] = {}
+    for name in chosen if mine else ():  # its batches are let go before the next layer's are joined
+        parts[name] = mx.concatenate(found.pop(name))
+        mx.eval(parts[name])
+    ranks = work.exchanged({work.rank: (order, parts)})
+    return _in_order([ranks[rank] for rank in range(work.size)], chosen)
+
+
+def _in_order(
+    parts: list[tuple[list[int], dict[str, mx.array]]], names: Iterable[str]
+) -> dict[str, mx.array]:
+    """What each rank has found, in the order of the prompts."""
+    back = mx.array(np.argsort([number for order, _ in parts for number in order]))
     result = {}
-    for name in chosen:  # one layer at a time: its batches are let go before the next's
-        result[name] = mx.concatenate(found.pop(name))[back]
+    for name in names:
+        result[name] = mx.concatenate([some.pop(name) for order, some in parts if order])[back]
         mx.eval(result[name])
     return result
 

@@ -27,8 +27,11 @@ from mlxgraph.analysis.questions import (
 )
 from mlxgraph.analysis.recovery import Recovery
 from mlxgraph.analysis.scores import Score
+from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError
+from mlxgraph.ranks.said import digest
+from mlxgraph.ranks.together import Work
 
 DENOISE, NOISE = "denoise", "noise"
 
@@ -113,16 +116,35 @@ def answered(
     score = scoring(model, metric, targets[0] if _is_nested(targets) else targets)
     pairs, is_list = _rows(model, *texts)
     scores = _scores(model, metric, targets, score, len(pairs))
-    found: list[Outcome] = []
-    for number, ((clean, corrupted), own) in enumerate(zip(pairs, scores, strict=True)):
-        try:
-            found.append(one(_pair(model, clean, corrupted, asked), own))
-        except StoppedPair as stopped:
-            found.append(stopped.outcome)
-            keep = is_list and not average
-            stopped.error.result = _result(model, found, asked, own, pairs, keep, number + 1)
-            raise stopped.error from None
-    return _result(model, found, asked, score, pairs, is_list and not average, len(pairs))
+    many = len(pairs) > 1
+    with among_ranks("patching of pairs", model) if many else Work() as work:
+        if work.size > 1:
+            question = digest(*asked[:7], score.name, targets)
+            said = {"pairs": digest(pairs), "question": question, "weights": weights_of(model)}
+            work.agree(f"{len(pairs)} pairs", **said)
+        mine = work.mine([float(clean.size) for clean, _ in pairs])
+        found: dict[int, Outcome] = {}
+        for number in mine:
+            try:
+                found[number] = one(_pair(model, *pairs[number], asked), scores[number])
+            except StoppedPair as stopped:
+                found[number] = stopped.outcome
+                done = [pairs[k] for k in found]
+                keep, own = is_list and not average, scores[number]
+                stopped.error.result = _result(model, [*found.values()], asked, own, done, keep)
+                raise stopped.error from None
+            work.check()
+        every = work.exchanged(found if work.size == 1 else {k: list(v) for k, v in found.items()})
+    outcomes = [_outcome(every[number]) for number in range(len(pairs))]
+    return _result(model, outcomes, asked, score, pairs, is_list and not average)
+
+
+def _outcome(given: Any) -> Outcome:
+    """An outcome, as it was or as it came from another rank."""
+    if isinstance(given, Outcome):
+        return given
+    grid, *rest = given
+    return Outcome(Grid(*grid), *rest)
 
 
 def _pair(model: Traceable, clean: mx.array, corrupted: mx.array, asked: Asked) -> Pair:
@@ -183,7 +205,6 @@ def _result(
     score: Score,
     pairs: list[tuple[mx.array, mx.array]],
     keep_pairs: bool,
-    count: int,
 ) -> Effects:
     grid = found[0].grid
     if any(one.grid.axes != grid.axes for one in found):
@@ -192,7 +213,7 @@ def _result(
             "  Write positions=-1, or another number that all of them count alike; or a loop."
         )
     runs = [clean if asked.direction == NOISE else corrupted for clean, corrupted in pairs]
-    axes = {**({"pair": range(count)} if keep_pairs else {}), **grid.axes}
+    axes = {**({"pair": range(len(found))} if keep_pairs else {}), **grid.axes}
     table = np.stack([one.table for one in found])
     table = table if keep_pairs else table.mean(axis=0)
     clean, corrupted = (

@@ -36,6 +36,7 @@ from mlxgraph.errors.inputs import (
     failed_intervention,
 )
 from mlxgraph.errors.names import UnknownAttributeError
+from mlxgraph.errors.ranks import RankError, RanksDifferError
 from mlxgraph.errors.results import SingleCellError, UnknownLabelError
 from mlxgraph.errors.shapes import (
     AlignError,
@@ -143,6 +144,8 @@ __all__ = [
     "PlainArrayError",
     "PlanError",
     "PositionError",
+    "RankError",
+    "RanksDifferError",
     "RewriteError",
     "SaveModelError",
     "ScoreError",

@@ -1,0 +1,146 @@
+"""The one thing that other rooms call: a piece of work that the ranks do together.
+
+    with together("mg.get_activations", names) as work:
+        work.agree(prompts=digest(rows))
+        for number in work.mine(costs):
+            found[number] = ...
+            work.check()
+        values = work.exchanged(found)
+
+Where there is one process, all of it is that process's, and nothing is said.  Within it, whatever
+shares work out does it alone.
+
+In: pieces by number, and what each costs.  Out: the values of all pieces, on every rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from mlxgraph.errors import RanksDifferError
+from mlxgraph.mlx_facts.processes import Line
+from mlxgraph.mlx_facts.processes import together as laid_out
+from mlxgraph.ranks.post import Answer, Post, numbers, texts, whole
+from mlxgraph.ranks.said import BYTES, digest
+from mlxgraph.ranks.share import shares
+from mlxgraph.ranks.watch import PATIENCE, Watch, failure, told
+from mlxgraph.ranks.wire import packed, unpacked
+from mlxgraph.ranks.world import alone, others
+
+_MOST = 8  # things that ranks compare
+READY, BROKEN = 1, 2
+
+
+class Work:
+    """Work that this process does by itself."""
+
+    rank, size = 0, 1
+
+    @property
+    def shows(self) -> bool:
+        """Whether this rank shows how far it is."""
+        return self.rank == 0
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, at: Any) -> None:
+        pass
+
+    def agree(self, summary: str, **said: bytes) -> None:
+        """See that every rank is about to do the same.
+
+        Args: summary: what that is, in a few words; said: digests of what it was given, by name.
+        Raises: RanksDifferError; RankError where another rank has failed before this.
+        """
+
+    def mine(self, costs: Sequence[float], first: Collection[int] = ()) -> list[int]:
+        """The numbers of this rank's pieces.
+
+        Args: costs: of every piece; first: numbers of those that are to be rank 0's.
+        """
+        return list(range(len(costs)))
+
+    def check(self) -> None:
+        """Raises: RankError where another rank has failed or ended."""
+
+    def exchanged(self, found: Mapping[int, Any]) -> dict[int, Any]:
+        """Every piece's value by number.  Args: found: of this rank's pieces."""
+        return dict(found)
+
+
+class _Shared(Work):
+    """Work that is shared out."""
+
+    def __init__(self, name: str, post: Post):
+        self._name, self._post = name, post
+        self.rank, self.size = post.rank, post.size
+        self._watch: Watch | None = None
+        self._agreed = False
+        self._alone = alone()
+
+    def __enter__(self) -> Work:
+        self._alone.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, at: Any) -> None:
+        self._alone.__exit__(kind, error, at)
+        if error is None:
+            return
+        if self._watch is not None:
+            self._watch.failed(error)
+        elif not self._agreed:
+            self._comparing(BROKEN, told(error), {}).wait(PATIENCE)
+
+    def agree(self, summary: str, **said: bytes) -> None:
+        self._agreed = True
+        self._comparing(READY, summary, said).get()
+        self._watch = Watch(self._post, self._name)
+
+    def _comparing(self, state: int, text: str, said: Mapping[str, bytes]) -> Answer[None]:
+        parts = [digest(self._name), *said.values()]
+        own = [state, *(int.from_bytes(one[:BYTES], "little", signed=True) for one in parts)]
+        own += [0] * (_MOST + 1 - len(own))
+        names = ["call", *said]
+
+        def job(line: Line) -> None:
+            heard = numbers(line, own)
+            if (heard[:, 0] == BROKEN).any():
+                raise failure(self._name, line, text if state == BROKEN else "")
+            apart = [k for k in range(_MOST) if (heard[:, k + 1] != heard[0, k + 1]).any()]
+            if apart:
+                what = names[apart[0]] if apart[0] < len(names) else "call"
+                raise RanksDifferError(what, texts(line, f"{self._name}: {text}"))
+
+        return self._post.ask(job)
+
+    def mine(self, costs: Sequence[float], first: Collection[int] = ()) -> list[int]:
+        return shares(costs, self.size, first)[self.rank]
+
+    def check(self) -> None:
+        assert self._watch is not None
+        self._watch.check()
+
+    def exchanged(self, found: Mapping[int, Any]) -> dict[int, Any]:
+        assert self._watch is not None
+        parts = packed(dict(found))
+        length = self._watch.done(sum(part.size for part in parts))
+        own = laid_out(parts, length)
+        rows = self._post.ask(lambda line: whole(line, own)).get()
+        every: dict[int, Any] = {}
+        for rank, row in enumerate(rows):
+            every.update(found if rank == self.rank else unpacked(row))
+        return every
+
+
+def together(name: str, spread: Callable[[], bool] | None = None) -> Work:
+    """A piece of work under a name, to be entered.
+
+    Args: spread: whether the model that does it is itself spread over the ranks: then each of them
+        takes part in every forward, and there is nothing to share out.
+    """
+    post = others()
+    if post is None or (spread is not None and spread()):
+        return Work()
+    return _Shared(name, post)
