@@ -19,6 +19,7 @@ from mlxgraph.model.model import InterpretableModel
 from mlxgraph.model.optimize import simplify
 from mlxgraph.ranks.world import alone
 from mlxgraph.record.apply import apply
+from mlxgraph.record.gather import gather, part
 from mlxgraph.record.param import Param, param
 from mlxgraph.rewrite.driver import rewrite
 from mlxgraph.run import codec as _codec  # noqa: F401 - tells graph.file what arrays are
@@ -45,10 +46,12 @@ __all__ = [
     "diff",
     "directional_ablation",
     "edit",
+    "gather",
     "get_activations",
     "interventions",
     "merge",
     "param",
+    "part",
     "read",
     "rewrite",
     "simplify",

@@ -36,7 +36,7 @@ from mlxgraph.errors.inputs import (
     failed_intervention,
 )
 from mlxgraph.errors.names import UnknownAttributeError
-from mlxgraph.errors.ranks import RankError, RanksDifferError
+from mlxgraph.errors.ranks import PartError, RankError, RanksDifferError
 from mlxgraph.errors.results import SingleCellError, UnknownLabelError
 from mlxgraph.errors.shapes import (
     AlignError,
@@ -138,6 +138,7 @@ __all__ = [
     "OrderError",
     "OutsideTraceError",
     "ParamError",
+    "PartError",
     "PartOfTextError",
     "PicklingError",
     "PatternError",

@@ -22,3 +22,15 @@ class RanksDifferError(MLXGraphError, ValueError):
             "  Give each rank the same (seed what is random, and load the same model), or write"
             " `with mg.alone():` around what a rank does by itself."
         )
+
+
+class PartError(MLXGraphError, ValueError):
+    """A write that would do something else on each rank, at a site of which each has a part."""
+
+    def __init__(self, site: str):
+        super().__init__(
+            f"{site} is this rank's part of a value that the ranks hold together: what is written"
+            " to a part of it, or from one rank's values, is another edit on each rank.\n"
+            "  Write all = mg.gather(value), edit that, and value = mg.part(all); for heads,"
+            " mg.edit(attention, function, heads=[5]), with the numbers of the whole model."
+        )

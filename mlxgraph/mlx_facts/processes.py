@@ -22,8 +22,14 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.core.distributed import Group as Group
+from mlx.nn.layers.distributed import (
+    AllToShardedLinear,
+    QuantizedAllToShardedLinear,
+    QuantizedShardedToAllLinear,
+    ShardedToAllLinear,
+)
 
-_ALL_GATHER, _ALL_SUM, _EVAL = mx.distributed.all_gather, mx.distributed.all_sum, mx.eval
+_ALL_GATHER, _EVAL = mx.distributed.all_gather, mx.eval
 _INIT = mx.distributed.init
 _CONCATENATE, _ZEROS = mx.concatenate, mx.zeros
 _ARRAY = mx.array
@@ -73,14 +79,15 @@ class Line:
         return found
 
 
-def gathered_in_graph(value: mx.array, group: Group) -> mx.array:
-    """Each process's value, one after another along the first axis; lazy."""
-    return _ALL_GATHER(value, group=group)
+def joined(value: mx.array, axis: int, group: Group) -> mx.array:
+    """Each process's value, one after another along an axis; lazy."""
+    parts = _ALL_GATHER(value[None], group=group)
+    return _CONCATENATE([parts[rank] for rank in range(group.size())], axis)
 
 
-def summed_in_graph(value: mx.array, group: Group) -> mx.array:
-    """The sum of what each process has; lazy."""
-    return _ALL_SUM(value, group=group)
+def says_lost(error: BaseException) -> bool:
+    """Whether an error says that another process has ended."""
+    return isinstance(error, RuntimeError) and "peer" in str(error)
 
 
 def as_bytes(value: mx.array) -> mx.array:
@@ -113,8 +120,23 @@ def groups_in(module: nn.Module) -> list[Group]:
     return [one for one in vars(module).values() if isinstance(one, Group) and one.size() > 1]
 
 
+def splits(module: Any) -> bool:
+    """Whether a module gives each process a part of what it computes from the whole."""
+    return isinstance(module, (AllToShardedLinear, QuantizedAllToShardedLinear))
+
+
+def unites(module: Any) -> bool:
+    """Whether a module makes the whole of parts."""
+    return isinstance(module, (ShardedToAllLinear, QuantizedShardedToAllLinear))
+
+
 def stages_of(module: Any) -> int:
     """Over how many processes mlx-lm has spread the layers of a module, one stage each; 1 if it
     holds all of them."""
     size = vars(module).get("pipeline_size", 1) if isinstance(module, nn.Module) else 1
     return size if isinstance(size, int) else 1
+
+
+def layers_held(module: Any) -> range:
+    """Which layers mlx-lm has left on this process, of a module that it has spread."""
+    return range(module.start_idx, module.end_idx)

@@ -69,24 +69,25 @@ class Post:
 
     def _run(self) -> None:
         line = Line(self._group)
-        lost: RankError | None = None
+        gone: RankError | None = None
         while True:
             job, answer = self._jobs.get()
             try:
-                if lost is not None:
-                    raise lost
+                if gone is not None:
+                    raise gone
                 answer.give(job(line), None)
             except RankError as error:  # said by all ranks, which still hear each other
-                lost = error if error is lost else None
+                gone = error if error is gone else None
                 answer.give(None, error)
             except RuntimeError as error:
-                lost = _lost(error)
-                answer.give(None, lost)
+                gone = lost(error)
+                answer.give(None, gone)
             except BaseException as error:  # whoever asked raises it
                 answer.give(None, error)
 
 
-def _lost(error: RuntimeError) -> RankError:
+def lost(error: RuntimeError) -> RankError:
+    """What to say where MLX says that another rank has ended."""
     return RankError(
         f"another rank of this run is no longer there ({error})",
         "What that rank said before it ended is the reason.  If it ended well, this rank has made"

@@ -18,18 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from mlxgraph.errors import RanksDifferError
-from mlxgraph.mlx_facts.processes import Line
 from mlxgraph.mlx_facts.processes import together as laid_out
-from mlxgraph.ranks.post import Answer, Post, numbers, texts, whole
-from mlxgraph.ranks.said import BYTES, digest
+from mlxgraph.ranks.in_step import BROKEN, READY, compare
+from mlxgraph.ranks.post import Post, whole
 from mlxgraph.ranks.share import shares
-from mlxgraph.ranks.watch import PATIENCE, Watch, failure, told
+from mlxgraph.ranks.watch import PATIENCE, Watch, told
 from mlxgraph.ranks.wire import packed, unpacked
 from mlxgraph.ranks.world import alone, others
-
-_MOST = 8  # things that ranks compare
-READY, BROKEN = 1, 2
 
 
 class Work:
@@ -91,29 +86,12 @@ class _Shared(Work):
         if self._watch is not None:
             self._watch.failed(error)
         elif not self._agreed:
-            self._comparing(BROKEN, told(error), {}).wait(PATIENCE)
+            compare(self._post, self._name, BROKEN, told(error), {}).wait(PATIENCE)
 
     def agree(self, summary: str, **said: bytes) -> None:
         self._agreed = True
-        self._comparing(READY, summary, said).get()
+        compare(self._post, self._name, READY, summary, said).get()
         self._watch = Watch(self._post, self._name)
-
-    def _comparing(self, state: int, text: str, said: Mapping[str, bytes]) -> Answer[None]:
-        parts = [digest(self._name), *said.values()]
-        own = [state, *(int.from_bytes(one[:BYTES], "little", signed=True) for one in parts)]
-        own += [0] * (_MOST + 1 - len(own))
-        names = ["call", *said]
-
-        def job(line: Line) -> None:
-            heard = numbers(line, own)
-            if (heard[:, 0] == BROKEN).any():
-                raise failure(self._name, line, text if state == BROKEN else "")
-            apart = [k for k in range(_MOST) if (heard[:, k + 1] != heard[0, k + 1]).any()]
-            if apart:
-                what = names[apart[0]] if apart[0] < len(names) else "call"
-                raise RanksDifferError(what, texts(line, f"{self._name}: {text}"))
-
-        return self._post.ask(job)
 
     def mine(self, costs: Sequence[float], first: Collection[int] = ()) -> list[int]:
         return shares(costs, self.size, first)[self.rank]

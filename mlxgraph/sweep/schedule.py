@@ -45,6 +45,7 @@ from mlxgraph.sweep.split import starts
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import Job, Options, execute
 
+OF_RANKS = 1 << 30  # bytes that a forward of several machines may take: the same on each
 GROWN, BATCHED, ALONE = "grown", "batched", "alone"
 APART = "they take gradients, draw random numbers, or need nothing of the model"
 
@@ -91,7 +92,8 @@ class Schedule:
         _check(memory_limit, "memory_limit")
         self._engine, self._call, self.variants = engine, call, variants
         self._batch_size = batch_size
-        self._limit = memory_limit or memory_for_a_forward()
+        spread = engine.runner.tree.is_spread
+        self._limit = memory_limit or (OF_RANKS if spread else memory_for_a_forward())
         self.values: list[list[Any] | None] = [None] * len(variants)
         self.elsewhere: Collection[int] = ()
         with paused():
@@ -100,7 +102,7 @@ class Schedule:
             self.costs = None if self.shared.alone else Costs(self.shared)
             self.groups = self._grouped()
         self._urgent = first
-        self._pace = Pace()
+        self._pace = Pace(steady=spread)
 
     # -- which way --------------------------------------------------------------------------------
 
