@@ -25,12 +25,10 @@ class RanksDifferError(MLXGraphError, ValueError):
 
 
 class PartError(MLXGraphError, ValueError):
-    """A write that would do something else on each rank, at a site of which each has a part."""
+    """Something that needs all of a value of which each rank of a sharded model has a part."""
 
-    def __init__(self, site: str):
+    def __init__(self, site: str, why: str, instead: str):
         super().__init__(
-            f"{site} is this rank's part of a value that the ranks hold together: what is written"
-            " to a part of it, or from one rank's values, is another edit on each rank.\n"
-            "  Write all = mg.gather(value), edit that, and value = mg.part(all); for heads,"
-            " mg.edit(attention, function, heads=[5]), with the numbers of the whole model."
+            f"{site} is this rank's part of a value that the ranks hold together: {why}.\n"
+            f"  {instead}"
         )

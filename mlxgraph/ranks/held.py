@@ -14,6 +14,11 @@ def is_spread(modules: Iterable[nn.Module]) -> bool:
     return any(groups_in(module) or stages_of(module) > 1 for module in modules)
 
 
+def is_sharded(modules: Iterable[nn.Module]) -> bool:
+    """Whether ranks hold parts of one layer: some of its heads, some of its neurons."""
+    return any(groups_in(module) for module in modules)
+
+
 def stage(modules: Iterable[nn.Module]) -> str:
     """What to say where a layer is asked for that may be on another rank; "" where none is."""
     for module in modules:

@@ -41,11 +41,13 @@ def weights(named: Iterable[tuple[str, mx.array]]) -> bytes:
 
 
 def _feed(found: Any, thing: Any, arrays: list[mx.array]) -> None:
+    if isinstance(thing, np.ndarray) and thing.dtype.kind in "biufc":
+        thing = mx.array(thing)
     if isinstance(thing, mx.array):
         found.update(f"{thing.dtype}{thing.shape}".encode())
         arrays += [as_bytes(part) for part in _parts(thing)]
     elif isinstance(thing, np.ndarray):
-        _feed(found, mx.array(thing), arrays) if thing.dtype != object else found.update(b"object")
+        _feed(found, thing.tolist(), arrays)
     elif isinstance(thing, Mapping):
         _feed(found, list(thing.items()), arrays)
     elif isinstance(thing, (list, tuple, range)):

@@ -43,6 +43,12 @@ def is_part(tree: ModuleTree, site: Site) -> bool:
     return _shares(tree, above) and not _shares(tree, path)
 
 
+def holds_part(tree: ModuleTree, path: str) -> bool:
+    """Whether a rank has a part of a module's weights, or may have."""
+    module = tree.modules.get(tree.aliases.get(path, path))
+    return splits(module) or unites(module) or is_part(tree, Site(path, OUTPUT))
+
+
 def _shares(tree: ModuleTree, path: str) -> bool:
     """Whether a module computes with parts: it has sharded projections of its own, or a group."""
     module = tree.modules.get(path)
@@ -56,7 +62,12 @@ def check_parts(tree: ModuleTree, graph: Graph, part: Callable[..., object]) -> 
     """Args: part: the function that takes a rank's part of a whole.  Raises: PartError."""
     for site, node in graph.writes:
         if is_part(tree, site) and not _means_one_thing(node, graph, part):
-            raise PartError(str(site))
+            raise PartError(
+                str(site),
+                "what is written to some of it, or from other values, is another edit on each rank",
+                "Write whole = mg.gather(value), edit that, and value = mg.part(whole); for heads"
+                " mg.edit(attention, function, heads=[5]), with the numbers of the whole model.",
+            )
 
 
 def _means_one_thing(node: Node, graph: Graph, part: Callable[..., object]) -> bool:
