@@ -11,6 +11,7 @@ import pytest
 import mlxgraph as mg
 from mlxgraph.errors import InputError, RankError
 from mlxgraph.mlx_facts.processes import together
+from mlxgraph.ranks import world
 from mlxgraph.ranks.said import digest, weights
 from mlxgraph.ranks.share import shares
 from mlxgraph.ranks.wire import packed, unpacked
@@ -81,3 +82,13 @@ def test_one_process_has_all_of_a_value():
             wrong()
     with mg.alone():
         assert mg.get_activations(model, "Hello", layers=[0])["layer_0"].shape[0] == 1
+
+
+def test_a_process_that_cannot_speak_to_the_others_says_so(monkeypatch: pytest.MonkeyPatch):
+    model = mg.tiny()
+    monkeypatch.setattr(world, "_launched", lambda: 2)
+    world._post.cache_clear()
+    with pytest.raises(RankError, match="one of 2"):
+        mg.get_activations(model, "Hello", layers=[0])
+    monkeypatch.setenv(world.VARIABLE, "1")
+    assert mg.get_activations(model, "Hello", layers=[0])["layer_0"].shape[0] == 1
