@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "images" / "rooms.svg"
 sys.path.insert(0, str(ROOT))
 
-from tests.test_floors import FLOORS, PACKAGE, imports, modules, room  # noqa: E402
+from tests.test_floors import FLOORS, PACKAGE, imports, modules, parsed, room  # noqa: E402
 
 WIDTH = 900  # what a page of Markdown shows without scaling down, more or less
 MARGIN, RIGHT, BOX, GAP, LANE = 62, 14, 232, 20, 10
@@ -73,7 +73,7 @@ def rooms(root: Path = ROOT) -> dict[str, Room]:
 
 def _purpose(path: Path) -> str:
     """The first sentence of a docstring, up to its colon; after it, where one word leads."""
-    text = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
+    text = " ".join((ast.get_docstring(parsed(path.read_text())) or "").split())
     head, _, tail = text.split(". ")[0].rstrip(".").partition(": ")
     said = (head if " " in head or not tail else tail).replace("`", "").replace("->", "→")
     return said[:1].upper() + said[1:]
@@ -84,7 +84,7 @@ def links(root: Path = ROOT) -> dict[Link, bool]:
     here = modules(root)
     found: dict[Link, bool] = {}
     for module, path in here.items():
-        for name, _, types in imports(module, ast.parse(path.read_text()), set(here)):
+        for name, _, types in imports(module, path.read_text(), set(here)):
             link = (room(module), room(name)) if name in here else ("", "")
             if link[0] != link[1]:
                 found[link] = types and found.get(link, True)

@@ -10,6 +10,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -66,24 +67,45 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
-def imports(module: str, tree: ast.AST, known: set[str]) -> Iterator[tuple[str, int, bool]]:
+@lru_cache(maxsize=1024)
+def parsed(source: str) -> ast.Module:
+    """The tree of a file's text.  Many tests read the whole package, and none changes a tree."""
+    return ast.parse(source)
+
+
+def imports(module: str, source: str, known: set[str]) -> Iterator[tuple[str, int, bool]]:
     """`(imported module, line, for types alone)` for each import, wherever it stands."""
-    todo: list[tuple[ast.AST, bool]] = [(tree, False)]
-    while todo:
-        node, types = todo.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            todo += [(child, types) for child in node.orelse]
-            todo += [(child, True) for child in node.body]
-            continue
+    for node, types in _import_statements(source):
         if isinstance(node, ast.Import):
             for name in node.names:
                 yield name.name, node.lineno, types
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = _absolute(module, node, known)
             for name in node.names:
                 inner = f"{base}.{name.name}"
                 yield (inner if inner in known else base), node.lineno, types
-        todo += [(child, types) for child in ast.iter_child_nodes(node)]
+
+
+@lru_cache(maxsize=1024)
+def _import_statements(source: str) -> list[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """A file's imports, and whether each is for types alone."""
+    todo: list[tuple[ast.AST, bool]] = [(parsed(source), False)]
+    found = []
+    while todo:
+        node, types = todo.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found.append((node, types))
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            todo += [(child, types) for child in node.orelse]
+            todo += [(child, True) for child in node.body]
+        else:
+            todo += [(child, types) for child in ast.iter_child_nodes(node) if _may_import(child)]
+    return found
+
+
+def _may_import(node: ast.AST) -> bool:
+    """An expression holds no statement: left out, as most of a file is."""
+    return isinstance(node, ast.stmt | ast.excepthandler | ast.match_case)
 
 
 def _absolute(module: str, node: ast.ImportFrom, known: set[str]) -> str:
@@ -101,7 +123,7 @@ def offences(root: Path) -> list[str]:
     here = modules(root)
     for module, path in here.items():
         own = room(module)
-        for name, line, types in imports(module, ast.parse(path.read_text()), set(here)):
+        for name, line, types in imports(module, path.read_text(), set(here)):
             at = f"{path.relative_to(root)}:{line}: {own} imports {name}"
             if name.split(".")[0] in ("mlx", "mlx_lm"):
                 if own in WITHOUT_MLX:
@@ -124,7 +146,7 @@ def circles(root: Path) -> list[list[str]]:
     here = modules(root)
     graph: dict[str, list[str]] = {}
     for module, path in here.items():
-        found = imports(module, ast.parse(path.read_text()), set(here))
+        found = imports(module, path.read_text(), set(here))
         graph[module] = [
             name
             for name, _, types in found
@@ -155,7 +177,7 @@ def prints(root: Path) -> list[str]:
     for module, path in modules(root).items():
         if module in MAY_PRINT:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
                 found.append(f"{path.relative_to(root)}:{node.lineno}")
     return found
@@ -220,7 +242,7 @@ def test_the_floors_catch_a_circle_for_types_too(tmp_path: Path) -> None:
 def test_every_exception_is_used_and_has_its_reason() -> None:
     here = modules(ROOT)
     for (module, name), reason in FOR_TYPES.items():
-        found = imports(module, ast.parse(here[module].read_text()), set(here))
+        found = imports(module, here[module].read_text(), set(here))
         assert (name, True) in [(imported, types) for imported, _, types in found], name
         assert len(reason) > 20
 
@@ -274,17 +296,17 @@ def test_the_block_on_mlx_is_real() -> None:
 
 def reaches(root: Path) -> list[str]:
     """Uses of a private attribute of another object, in a room that does not define it."""
-    here = {module: ast.parse(path.read_text()) for module, path in modules(root).items()}
+    here = {module: parsed(path.read_text()) for module, path in modules(root).items()}
     defined: dict[str, set[str]] = {}
     for module, tree in here.items():
         defined.setdefault(room(module), set()).update(_private_names(tree))
     found = []
     for module, tree in here.items():
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Attribute) or ast.unparse(node.value) in ("self", "cls"):
+            if not isinstance(node, ast.Attribute) or not node.attr.startswith("_"):
                 continue
-            private = node.attr.startswith("_") and not node.attr.startswith("__")
-            if private and node.attr not in defined[room(module)] | OF_NAMED_TUPLES:
+            its_own = node.attr.startswith("__") or ast.unparse(node.value) in ("self", "cls")
+            if not its_own and node.attr not in defined[room(module)] | OF_NAMED_TUPLES:
                 found.append(f"{module}:{node.lineno}: {ast.unparse(node)}")
     return found
 
