@@ -26,6 +26,7 @@ SCRIPTS = (
     "logit_lens",
     "direct_logits",
     "collection_memory",
+    "scale",
     "memory",
     "algebra",
     "pushdown",

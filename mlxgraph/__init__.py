@@ -23,6 +23,7 @@ from mlxgraph.record.gather import gather, part
 from mlxgraph.record.param import Param, param
 from mlxgraph.rewrite.driver import rewrite
 from mlxgraph.run import codec as _codec  # noqa: F401 - tells graph.file what arrays are
+from mlxgraph.store.reader import ActivationStore
 from mlxgraph.tiny import tiny
 from mlxgraph.trace.trace import Trace
 
@@ -30,6 +31,7 @@ _named.register_hole(Param)  # what a param among a saved function's arguments b
 
 __all__ = [
     "ActivationCache",
+    "ActivationStore",
     "Effects",
     "Graph",
     "InterpretableModel",

@@ -22,6 +22,7 @@ OURS = [
 ]
 BUILTIN = (
     ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError, ImportError,
+    OSError,
 )  # fmt: skip
 
 

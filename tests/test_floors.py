@@ -31,6 +31,7 @@ FLOORS = {
     "trace": 4,
     "sweep": 5,
     "plot": 6,
+    "store": 6,  # activations on disk
     "analysis": 7,  # methods of a model, on its public face: a Protocol, not the class
     "model": 8,
     "interventions": 9,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, KeysView, Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Iterator, KeysView
+from typing import Any, overload
 
 import mlx.core as mx
 
 from mlxgraph.analysis.inputs import arrays_in, check_model, names_of, token_strings
+from mlxgraph.analysis.positions_kept import kept
+from mlxgraph.analysis.prompts_in import stream_of
+from mlxgraph.analysis.to_disk import to_disk
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import UnknownNameError, UnknownSiteError
+from mlxgraph.errors import InputError, UnknownNameError, UnknownSiteError
 from mlxgraph.errors.tracebacks import at_the_edge, with_edges
+from mlxgraph.store.reader import ActivationStore
 
 
 @with_edges
@@ -80,22 +85,49 @@ class ActivationCache:
         return f"<ActivationCache of {len(self)} activations>"
 
 
+@overload
+def collect_activations(
+    model: Traceable, inputs: Any, layers: Any = None, *, to: None = None
+) -> ActivationCache: ...
+
+
+@overload
+def collect_activations(
+    model: Traceable, inputs: Any, layers: Any = None, *, dtype: mx.Dtype | None = None,
+    to: str | os.PathLike[str], progress: bool | None = None,
+) -> ActivationStore: ...  # fmt: skip
+
+
 @at_the_edge
 def collect_activations(
-    model: Traceable, inputs: Any, layers: Sequence[Any] | None = None
-) -> ActivationCache:
+    model: Traceable,
+    inputs: Any,
+    layers: Any = None,
+    *,
+    dtype: mx.Dtype | None = None,
+    to: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+) -> Any:
     """Run a model once and keep its modules' outputs, computed.
+
+    With `to=` they go to a folder, batch after batch, as of `get_activations` with all positions.
 
     Args:
         inputs: as for `model.trace`; a tuple stands for several arguments.
         layers: names of modules in any form, patterns, or module handles; `.input` at the end
             means the first argument; every module that the forward calls if left out.
+        dtype, to, progress: as for `get_activations`; then `inputs` are prompts as it takes them.
     Returns: an ActivationCache under the names that were given, or (of patterns and handles)
         under canonical ones; with nothing given, under those that `trace.activations` lists.
+        With `to=` an ActivationStore.
     Raises: UnknownSiteError (an AttributeError and a KeyError) for a name that no module has, or
-        none that this forward calls.
+        none that this forward calls; with `to=` what `get_activations` raises.
     """
     check_model(model)
+    if to is not None:
+        return _to_disk(model, inputs, layers, dtype, to, progress)
+    if dtype is not None or progress is not None:
+        raise InputError("dtype= and progress= go with to=.\n  Leave them out, or give a folder.")
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     with model.trace(*given) as trace:
         names = list(trace.activations) if layers is None else names_of(model, layers)
@@ -112,3 +144,21 @@ def collect_activations(
             for row, length in zip(rows, trace.lengths or [], strict=True)
         ]
     return ActivationCache(found, metadata, lambda name: tuple(model.sites(name)))
+
+
+def _to_disk(
+    model: Traceable, inputs: Any, layers: Any, dtype: Any, to: Any, progress: Any
+) -> ActivationStore:
+    if layers is None:
+        if not isinstance(inputs, (str, list, tuple, mx.array, dict)):
+            raise InputError(
+                "which modules a forward calls is not known before the first prompt.\n"
+                "  Give layers=, such as ['layers.*', 'layers.*.mlp']."
+            )
+        row = next(stream_of(model, inputs))
+        with model.trace(row if isinstance(row, list) else row[None]) as trace:
+            names = list(trace.activations)
+    else:
+        names = names_of(model, layers)
+    sites = {name: name for name in names}
+    return to_disk(model, inputs, sites, kept("all", None), to, dtype=dtype, progress=progress)

@@ -1,15 +1,17 @@
-"""Activations of many prompts at chosen layers and token positions.
+"""Activations of many prompts at chosen sites and token positions, in memory or to a folder.
 
-In: prompts of any lengths.  Out: one array for each layer, a row for each prompt.
-Only the positions that were asked for leave a batch, and they are computed before the next batch
-begins, so memory does not grow with the number of prompts beyond the result itself.
+In: prompts of any lengths.  Out: one array for each site, a row for each prompt; or a store on disk
+(`analysis.to_disk`).  Only the positions that were asked for leave a batch, and they are computed
+before the next batch begins, so memory does not grow with the number of prompts beyond the result
+itself; to a folder it does not grow.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, overload
 
 import mlx.core as mx
 import numpy as np
@@ -19,15 +21,15 @@ from mlxgraph.analysis.inputs import (
     check_model,
     check_position,
     choose_layers,
-    encoded_rows,
     first_array,
-    holds_tokens,
-    is_encoding,
-    is_messages,
     names_of,
     value_at,
     with_axes_first,
 )
+from mlxgraph.analysis.positions_kept import Kept, kept
+from mlxgraph.analysis.prompts_in import Row, rows_in
+from mlxgraph.analysis.rows_of import RowsOf, batch_of, by_length
+from mlxgraph.analysis.to_disk import to_disk
 from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError
@@ -35,132 +37,245 @@ from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.ranks.said import digest
 from mlxgraph.ranks.together import Work
+from mlxgraph.store.reader import ActivationStore
 
 _LONG_WORK = 4  # batches from which on a bar is worth its line
+_IN_MEMORY = 8  # prompts in a batch, where they are not said to be more
+
+Numbers: TypeAlias = "int | Sequence[int]"
+Ragged: TypeAlias = "str | Callable[[Any], Any]"
+Folder: TypeAlias = "str | os.PathLike[str]"
+
+
+@overload
+def get_activations(
+    model: Traceable, prompts: Any, layers: Any = None, positions: Numbers = -1, *,
+    sites: Any = None, reduce: str | None = None, dtype: mx.Dtype | None = None, to: None = None,
+) -> dict[str, mx.array]: ...  # fmt: skip
+
+
+@overload
+def get_activations(
+    model: Traceable, prompts: Any, layers: Any = None, positions: Numbers | Ragged = -1, *,
+    sites: Any = None, reduce: str | None = None, dtype: mx.Dtype | None = None, to: Folder,
+    memory_limit: int | None = None, shard_size: int | None = None, progress: bool | None = None,
+) -> ActivationStore: ...  # fmt: skip
+
+
+@overload
+def get_activations(
+    model: Traceable, prompts: Any, layers: Any = None, *, positions: Ragged,
+    sites: Any = None, reduce: str | None = None, dtype: mx.Dtype | None = None, to: None = None,
+) -> dict[str, Any]: ...  # fmt: skip
 
 
 @at_the_edge
 def get_activations(
     model: Traceable,
-    prompts: str | Sequence[Any] | mx.array,
-    layers: Sequence[Any] | None = None,
-    positions: int | Sequence[int] = -1,
-) -> dict[str, mx.array]:
-    """The residual stream after each layer at token positions, in one batched forward.
+    prompts: Any,
+    layers: Any = None,
+    positions: Numbers | Ragged = -1,
+    *,
+    sites: Any = None,
+    reduce: str | None = None,
+    dtype: mx.Dtype | None = None,
+    to: Folder | None = None,
+    memory_limit: int | None = None,
+    shard_size: int | None = None,
+    progress: bool | None = None,
+) -> Any:
+    """Activations at token positions, by default the residual stream after each layer.
+
+    In memory it is one batched forward.  With `to=` they are written to a folder as they are
+    computed, batch after batch, and the same line goes on where it was stopped: by Ctrl-C, a
+    kill, or a full disk.  Where it came to its end before, it gives the store back and runs
+    nothing.
 
     Args:
         prompts: a text, texts, messages or several lists of them, token ids, rows of token ids of
-            any lengths, or an array whose axes are (batch, length, ...).
+            any lengths, or an array whose axes are (batch, length, ...); with `to=` an iterator
+            over any of these too, such as one over a dataset larger than memory.
         layers: layer numbers; all if left out.  Names and patterns of modules and module handles
             as well, and their `.input`.
         positions: one position or several, counted in each prompt by itself: 0 is its first
-            token and -1 its last, however long the other prompts are.
+            token and -1 its last (`"last"`), however long the other prompts are.  `"all"`; or a
+            function of a prompt's token ids that gives positions, or True and False for each.
+        sites: the same as `layers`, for names and patterns: `"layers.*.mlp"`.
+        reduce: `"mean"` for the mean over a prompt's positions, taken in float32.
+        dtype: what they are kept in; as the model gives them, if left out.
+        to: a folder: a new one, or that of the same question.
+        memory_limit: with `to=`, bytes that a forward's values may take, about; a share of the
+            machine's memory if left out, and 4,096 tokens at most.
+        shard_size: with `to=`, bytes of a file, about; 256 MiB if left out.
+        progress: with `to=`, show a bar on stderr; if left out, on a terminal after 3 seconds.
     Returns: `{"layer_3": array}`, by name where a name was given, computed; shape (batch, width)
-        for one position, (batch, positions, width) for a list of them.
+        for one position or a mean, (batch, positions, width) for a list of them, and for
+        positions that differ from prompt to prompt a list of arrays (positions, width).  With
+        `to=` an ActivationStore.
     Raises: PositionError for a position that some prompt does not have, BoundsError for a layer
         (both IndexErrors), ShapeError for layers whose outputs have no positions, InputError,
-        NoTokenizerError, LayersError.
+        NoTokenizerError, LayersError.  With `to=` also StoreError (a ValueError) for a folder of
+        another model, question or prompts, StoreWriteError (an OSError) for what the disk refuses.
+        What was written stays.
     """
+    asked = kept(positions, reduce)
+    chosen = _chosen(model, layers, sites)
+    if to is not None:
+        return to_disk(
+            model, prompts, chosen, asked, to, dtype=dtype, memory_limit=memory_limit,
+            shard_size=shard_size, progress=progress,
+        )  # fmt: skip
+    _only_with_to(memory_limit=memory_limit, shard_size=shard_size, progress=progress)
     with among_ranks("mg.get_activations", model) as work:
-        rows = _rows(model, prompts)
+        rows = rows_in(model, prompts)
         size = -(-max(1, len(rows)) // work.size)
-        return _collect(model, rows, layers, positions, size, False, work)
+        return _in_memory(model, rows, chosen, asked, dtype, size, False, work)
+
+
+@overload
+def batch_get_activations(
+    model: Traceable, prompts: Any, layers: Any = None, positions: Numbers = -1,
+    batch_size: int | None = None, progress: bool | None = None, *, sites: Any = None,
+    reduce: str | None = None, dtype: mx.Dtype | None = None, to: None = None,
+) -> dict[str, mx.array]: ...  # fmt: skip
+
+
+@overload
+def batch_get_activations(
+    model: Traceable, prompts: Any, layers: Any = None, positions: Numbers | Ragged = -1,
+    batch_size: int | None = None, progress: bool | None = None, *, sites: Any = None,
+    reduce: str | None = None, dtype: mx.Dtype | None = None, to: Folder,
+    memory_limit: int | None = None, shard_size: int | None = None,
+) -> ActivationStore: ...  # fmt: skip
+
+
+@overload
+def batch_get_activations(
+    model: Traceable, prompts: Any, layers: Any = None, *, positions: Ragged,
+    batch_size: int | None = None, progress: bool | None = None, sites: Any = None,
+    reduce: str | None = None, dtype: mx.Dtype | None = None, to: None = None,
+) -> dict[str, Any]: ...  # fmt: skip
 
 
 @at_the_edge
 def batch_get_activations(
     model: Traceable,
-    prompts: Sequence[Any] | mx.array,
-    layers: Sequence[Any] | None = None,
-    positions: int | Sequence[int] = -1,
-    batch_size: int = 8,
+    prompts: Any,
+    layers: Any = None,
+    positions: Numbers | Ragged = -1,
+    batch_size: int | None = None,
     progress: bool | None = None,
-) -> dict[str, mx.array]:
+    *,
+    sites: Any = None,
+    reduce: str | None = None,
+    dtype: mx.Dtype | None = None,
+    to: Folder | None = None,
+    memory_limit: int | None = None,
+    shard_size: int | None = None,
+) -> Any:
     """`get_activations` for many prompts, a batch at a time.
 
-    Memory holds one batch and the results.
+    Memory holds one batch and the results; with `to=` one batch and what waits for the disk.
 
     Args:
-        prompts, layers, positions: as for `get_activations`.
-        batch_size: prompts in one forward.  Prompts of like length share a batch, which saves
+        prompts, layers, positions, sites, reduce, dtype, to, memory_limit, shard_size: as for
+            `get_activations`.
+        batch_size: prompts in one forward; 8 if left out, and with `to=` as many as
+            `memory_limit` allows.  Prompts of like length share a batch, which saves
             padding; the result is in the order given.
         progress: show a bar on stderr, where tqdm is installed (mlx-lm brings it); if left out,
             on a terminal and for four batches or more.
     Returns, Raises: as `get_activations`, and InputError for a batch size below 1.
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise InputError(f"a batch holds at least one prompt; batch_size is {batch_size}.")
+    asked = kept(positions, reduce)
+    chosen = _chosen(model, layers, sites)
+    if to is not None:
+        return to_disk(
+            model, prompts, chosen, asked, to, dtype=dtype, batch_size=batch_size,
+            memory_limit=memory_limit, shard_size=shard_size, progress=progress,
+        )  # fmt: skip
+    _only_with_to(memory_limit=memory_limit, shard_size=shard_size)
     with among_ranks("mg.batch_get_activations", model) as work:
-        rows = _rows(model, prompts)
-        return _collect(model, rows, layers, positions, batch_size, progress, work)
+        rows, size = rows_in(model, prompts), batch_size or _IN_MEMORY
+        return _in_memory(model, rows, chosen, asked, dtype, size, progress, work)
 
 
-Row: TypeAlias = "list[int] | mx.array"
+def _only_with_to(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(
+                f"{name}= is for activations that go to a folder.\n"
+                "  Give to=folder, or leave it out."
+            )
 
 
-def _rows(model: Traceable, prompts: Any) -> list[Row]:
-    """One entry for each prompt: its token ids, or its array without the batch axis."""
-    check_model(model)
-    if isinstance(prompts, str) or is_messages(prompts):
-        return [model.encode(prompts)]
-    if is_encoding(prompts):
-        return list(encoded_rows(model, prompts))
-    if isinstance(prompts, np.ndarray) and prompts.dtype.kind in "UO":  # of texts
-        return _rows(model, prompts.tolist())
-    if isinstance(prompts, (mx.array, np.ndarray)):
-        array = mx.array(prompts)
-        if array.ndim == 1:
-            return [array.tolist()]  # type: ignore[list-item]
-        tokens = holds_tokens(array) and array.ndim == 2
-        return array.tolist() if tokens else list(array)  # type: ignore[return-value]
-    if not isinstance(prompts, Iterable):
-        raise InputError(
-            f"texts or token ids are needed, not a {type(prompts).__name__}.\n"
-            "  Give a list of texts."
+def _in_memory(
+    model: Traceable,
+    rows: list[Row],
+    chosen: dict[str, str],
+    asked: Kept,
+    dtype: mx.Dtype | None,
+    batch_size: int,
+    progress: bool | None,
+    work: Work,
+) -> dict[str, Any]:
+    """The activations of all prompts: one array, or a list where prompts have rows of their own."""
+    positions: list[Any]
+    plain = asked.numbers is not None and asked.reduce is None and dtype is None
+    if plain:
+        wanted = list(asked.numbers or ())
+        positions = [_columns(row, wanted, number) for number, row in enumerate(rows)]
+    else:
+        positions = [asked.of(row, number) for number, row in enumerate(rows)]
+    if work.size > 1:
+        what = digest(list(chosen.items()), positions, asked.reduce, str(dtype), batch_size)
+        work.agree(
+            f"{len(rows)} prompts", prompts=digest(rows), arguments=what, weights=weights_of(model)
         )
-    rows = list(prompts)
-    if not rows:
-        raise InputError("there are no prompts.\n  Give at least one.")
-    if all(isinstance(row, (int, np.integer)) for row in rows):
-        return [[int(token) for token in rows]]
-    return [_row(model, row) for row in rows]
+    if plain:
+        return _collect(model, rows, chosen, positions, asked.single, batch_size, progress, work)
+    rows_of = RowsOf(model, chosen, asked, dtype, rows[0])
+    batches = by_length([len(row) for row in rows], sys.maxsize, batch_size)
+    mine = [batches[number] for number in work.mine(_costs(batches, rows))]
+    own: dict[int, list[mx.array]] = {}
+    for batch in _watched(mine, sum(map(len, mine)), progress if work.shows else False):
+        values = rows_of([rows[n] for n in batch], [positions[n] for n in batch])
+        counts = [1 if asked.reduce else len(positions[n]) for n in batch]
+        ends = np.cumsum(counts)[:-1].tolist()
+        split = [mx.split(values[name], ends) for name in chosen]
+        for k, number in enumerate(batch):
+            own[number] = [parts[k][0] if asked.single else parts[k] for parts in split]
+        mx.eval([own[number] for number in batch])
+        work.check()
+    every = work.exchanged(own)
+    found = {
+        name: [every[number][k] for number in range(len(rows))] for k, name in enumerate(chosen)
+    }
+    if asked.numbers is None and not asked.reduce:
+        return found
+    return {name: mx.stack(parts) for name, parts in found.items()}
 
 
-def _row(model: Traceable, row: Any) -> Row:
-    if isinstance(row, str) or is_messages(row):
-        return model.encode(row)
-    array = mx.array(row)
-    if array.ndim == 1 and holds_tokens(array):
-        return array.tolist()  # type: ignore[return-value]
-    return array
+def _costs(batches: Sequence[Sequence[int]], rows: Sequence[Row]) -> list[float]:
+    """Tokens of each batch, padding included."""
+    return [float(len(batch) * max(len(rows[n]) for n in batch)) for batch in batches]
 
 
 def _collect(
     model: Traceable,
     rows: list[Row],
-    layers: Sequence[Any] | None,
-    positions: int | Sequence[int],
+    chosen: dict[str, str],
+    columns: list[list[int]],
+    single: bool,
     batch_size: int,
     progress: bool | None,
     work: Work,
 ) -> dict[str, mx.array]:
-    chosen = _chosen(model, layers)
-    single = isinstance(positions, (int, np.integer))
-    if isinstance(positions, str):
-        raise InputError(
-            f"positions={positions!r} are no positions.\n  Write positions=-1 for the last token,"
-            " or a list of numbers."
-        )
-    wanted = [int(positions)] if single else [int(p) for p in positions]  # type: ignore
-    columns = [_columns(row, wanted, number) for number, row in enumerate(rows)]
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    if work.size > 1:
-        asked = digest(list(chosen.items()), positions, batch_size)
-        what = f"{len(rows)} prompts"
-        work.agree(what, prompts=digest(rows), arguments=asked, weights=weights_of(model))
-    costs = [float(len(batch) * len(rows[batch[-1]])) for batch in batches]
-    mine = [batches[number] for number in work.mine(costs)]
+    mine = [batches[number] for number in work.mine(_costs(batches, rows))]
     found: dict[str, list[mx.array]] = {name: [] for name in chosen}
     for batch in _watched(mine, sum(map(len, mine)), progress if work.shows else False):
         values = _one_batch(
@@ -192,8 +307,13 @@ def _in_order(
     return result
 
 
-def _chosen(model: Traceable, layers: Any) -> dict[str, str]:
+def _chosen(model: Traceable, layers: Any, sites: Any) -> dict[str, str]:
     """What each result is called, and the site that it is of."""
+    check_model(model)
+    if sites is not None:
+        if layers is not None:
+            raise InputError("sites= and layers= mean the same.\n  Give one of them.")
+        layers = sites
     several = layers is None or isinstance(layers, (list, tuple, range, np.ndarray))
     given = [layers] if not several else range(len(model.layers)) if layers is None else layers
     found: dict[str, str] = {}
@@ -228,7 +348,7 @@ def _one_batch(
         at, which = at[:, 0], which[:, 0]
     kept = []
     axes = axes_at(model, names := list(names), rows)
-    with model.trace(_batch(rows)):
+    with model.trace(batch_of(rows)):
         for name in names:
             stream = first_array(value_at(model, name))
             batch, positions = axes[name]
@@ -240,12 +360,6 @@ def _one_batch(
                 )  # fmt: skip
             kept.append(with_axes_first(stream, batch, positions[0])[which, at].save())
     return kept
-
-
-def _batch(rows: list[Row]) -> Any:
-    if isinstance(rows[0], mx.array):
-        return mx.stack(rows)  # type: ignore[arg-type]
-    return rows
 
 
 def _watched(batches: list[list[int]], total: int, progress: bool | None) -> Iterable[list[int]]:

@@ -63,6 +63,7 @@ from mlxgraph.errors.sites import (
     UnknownSiteError,
     WeightError,
 )
+from mlxgraph.errors.stores import NoPromptError, StoreError, StoreWriteError, UnfinishedStoreError
 from mlxgraph.errors.sweeps import PlanError, ScoreError, SweepStopped, VariantError
 from mlxgraph.errors.texts import (
     ChatError,
@@ -126,6 +127,7 @@ __all__ = [
     "NoEntryError",
     "NoLayerError",
     "NoMatrixError",
+    "NoPromptError",
     "NoStepError",
     "NoTokenizerError",
     "NoValueError",
@@ -157,11 +159,14 @@ __all__ = [
     "StaleHandleError",
     "StateError",
     "StepError",
+    "StoreError",
+    "StoreWriteError",
     "TokenError",
     "TokenGradientError",
     "UnboundParamError",
     "SweepStopped",
     "UnembeddingError",
+    "UnfinishedStoreError",
     "UnknownAttributeError",
     "UnknownEntryError",
     "UnknownLabelError",
