@@ -42,10 +42,11 @@ FLOORS = {
 }
 NEIGHBOURS = {"record", "rewrite", "run"}
 WITHOUT_MLX = {"errors", "graph", "rewrite"}
-ONLY = {
-    "analysis": {"errors", "plot", "ranks"},
+ONLY = {  # rooms that stand on these alone
+    "analysis": {"errors", "plot", "ranks", "store"},
     "plot": {"errors"},
-}  # rooms that stand on these alone
+    "store": {"errors"},
+}
 MAY_PRINT = {"mlxgraph.cli", "mlxgraph.tiny.train", "mlxgraph.tiny.evaluate"}
 # (who, whom): imports for types alone that may run up or in a circle, each with its reason.
 FOR_TYPES: dict[tuple[str, str], str] = {}

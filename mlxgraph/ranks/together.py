@@ -85,7 +85,7 @@ class _Shared(Work):
             return
         if self._watch is not None:
             self._watch.failed(error)
-        elif not self._agreed:
+        elif not self._agreed:  # not yet, and not any more once it is over
             compare(self._post, self._name, BROKEN, told(error), {}).wait(PATIENCE)
 
     def agree(self, summary: str, **said: bytes) -> None:
@@ -104,6 +104,7 @@ class _Shared(Work):
         assert self._watch is not None
         parts = packed(dict(found))
         length = self._watch.done(sum(part.size for part in parts))
+        self._watch = None  # from here on no rank listens for failures
         own = laid_out(parts, length)
         rows = self._post.ask(lambda line: whole(line, own)).get()
         every: dict[int, Any] = {}

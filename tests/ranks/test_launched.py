@@ -58,3 +58,11 @@ def test_the_launcher_ends_with_its_ranks(how: str):
     ended = launched(2, "dying.py", how, "1")
     assert "this is not to be reached" not in ended.output
     assert ("that was not to be" in ended.output) == (how == "raised")
+
+
+@pytest.mark.slow
+def test_a_folder_that_ranks_write_together_goes_on_after_a_kill(tmp_path: Path):
+    folder = tmp_path / "acts"
+    killed = side_by_side(2, "to_disk.py", str(folder), "killed", folder=tmp_path)
+    assert [ended.code for ended in killed] == [1, -9], killed[0].output
+    check(launched(2, "to_disk.py", str(folder), "whole"), 2)
