@@ -19,6 +19,8 @@ PYTEST := $(VENV)/bin/python -m pytest -q
 # In place of the wheel's reference BLAS, where the system has it.
 OPENBLAS := $(firstword $(wildcard /usr/lib/*/openblas-pthread/libopenblas.so.0))
 
+LAWS := tests/laws tests/algebra tests/rewrite/test_preserving.py tests/rewrite/test_shift.py
+
 .PHONY: help demo test sweep packages mutants check facts bench format clean
 
 help:
@@ -39,7 +41,8 @@ test: $(VENV)/.stamp-dev
 	$(PYTEST) -m "not slow" -n auto --dist loadfile
 
 sweep: $(VENV)/.stamp-dev
-	$(PYTEST) -m slow --ignore=tests/packages || [ $$? -eq 5 ] # 5: there are none
+	$(PYTEST) -m slow --ignore=tests/packages -n auto --dist loadfile
+	HYPOTHESIS_PROFILE=thorough $(PYTEST) -m "not slow" $(LAWS) -n auto --dist loadfile
 	@$(MAKE) packages PYTHON=$(VENV)/bin/python
 
 packages: # in an environment of its own

@@ -8,13 +8,15 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-# The same examples on every run; HYPOTHESIS_PROFILE=explore looks for new ones, and `unshrunk` is
-# content with the first that fails.  No deadline: a slow machine is not a bug.
+# The same examples on every run, few in `make test` and more of them in `make sweep` (`thorough`);
+# HYPOTHESIS_PROFILE=explore looks for new ones, and `unshrunk` is content with the first that
+# fails.  No deadline: a slow machine is not a bug.
 _COMMON = dict(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-settings.register_profile("mlxgraph", derandomize=True, max_examples=50, **_COMMON)
+settings.register_profile("mlxgraph", derandomize=True, max_examples=20, **_COMMON)
+settings.register_profile("thorough", derandomize=True, max_examples=100, **_COMMON)
 settings.register_profile("few", derandomize=True, max_examples=5, **_COMMON)
 _FIRST = (Phase.explicit, Phase.generate)
 settings.register_profile("unshrunk", derandomize=True, max_examples=50, phases=_FIRST, **_COMMON)

@@ -45,6 +45,13 @@ def make_llama(tied: bool = True, layers: int = LAYERS, seed: int = 0) -> llama.
     return model
 
 
+def make_quantised_llama() -> llama.Model:
+    """The same with untied heads, in 4 bits."""
+    model = make_llama(tied=False)
+    nn.quantize(model, group_size=32)
+    return model
+
+
 class Scale(nn.Module):
     """`x * weight`: one elementwise step, with a parameter."""
 

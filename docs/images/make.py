@@ -162,7 +162,7 @@ def direct_logits(model: mg.InterpretableModel) -> None:
     heads = model.direct_logit_attribution(*asked, by="head")
     scores = model.composition_scores("k").sel(sender_layer=2, receiver_layer=3)
     pictures = {
-        "direct_logits": parts.plot(figsize=(10, 4)),
+        "direct_logits": parts.plot(),
         "direct_logits_heads": heads.plot(),
         "composition": scores.plot(centre=None),
     }

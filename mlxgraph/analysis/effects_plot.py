@@ -62,12 +62,18 @@ def _usual(e: Any) -> str:
 def _title(e: Any) -> str:
     at = e.attrs.get("at", {})
     title = e.attrs.get("title")
-    said = [f"{name} {label}" for name, label in at.items()]
+    said = [f"{_words(name)} {label}" for name, label in at.items()]
     return ", ".join([str(title), *said] if title else said)
 
 
 def _says(e: Any) -> str:
-    return f"{e.name} ({e.unit})" if e.unit else str(e.name)
+    name = _words(str(e.name))
+    return f"{name} ({e.unit})" if e.unit else name
+
+
+def _words(name: str) -> str:
+    """A name of the code's as it is read: `sender_layer` is a sender layer."""
+    return name.replace("logit_diff", "logit difference").replace("_", " ").strip()
 
 
 def _along(e: Any, axis: str) -> tuple[str, tuple[Any, ...]]:
@@ -79,7 +85,8 @@ def _along(e: Any, axis: str) -> tuple[str, tuple[Any, ...]]:
         for name, (of, labels) in e.coords.items()
         if of == axis and all(isinstance(label, str) for label in labels)
     ]
-    return min(texts, key=lambda one: one[0] != "token", default=(axis, e.axes[axis]))
+    name, labels = min(texts, key=lambda one: one[0] != "token", default=(axis, e.axes[axis]))
+    return _words(name), labels
 
 
 def _heatmap(e: Any, rows: str | None, columns: str | None, **drawn: Any) -> Any:
@@ -110,7 +117,7 @@ def _heatmap(e: Any, rows: str | None, columns: str | None, **drawn: Any) -> Any
 
 
 def _panel(axis: str, label: Any) -> str:
-    return label if isinstance(label, str) else f"{axis} {label}"
+    return label if isinstance(label, str) else f"{_words(axis)} {label}"
 
 
 def _bars(e: Any, axis: str | None, drawn: dict[str, Any]) -> Any:

@@ -34,6 +34,7 @@ from mlxgraph.plot.layout import (
     named,
     number,
     pitch_for,
+    pitch_in_two,
     place,
     round_ticks,
     shortened,
@@ -70,9 +71,9 @@ def bars(
         raise InputError("there is nothing to show: no values")
     pitch = float(np.clip(420 / len(numbers), 10, 34))
     frame = _Frame(max(pitch * len(numbers), 150), figsize)
-    flat = pitch_for(frame.figure, labels) * len(numbers)
-    if frame.width < flat <= FLAT and any(isinstance(one, str) for one in labels):
-        frame.width = flat
+    if any(isinstance(one, str) for one in labels):
+        flat = [of(frame.figure, labels) * len(numbers) for of in (pitch_for, pitch_in_two)]
+        frame.width = max(frame.width, next((wide for wide in flat if wide <= FLAT), 0.0))
     texts = [_shown(value, numbers) for value in numbers]
     low, high = _ends(numbers)
     frame.name_beside(low, high, ylabel + _grey(numbers))

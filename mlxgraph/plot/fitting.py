@@ -14,6 +14,7 @@ from mlxgraph.plot.labels import text_options
 
 LINE = 1.3  # the height of a line of text, in its size
 SMALLEST, COMFORTABLE, LARGEST = 6.0, 7.5, 13.0  # points
+BREAKS = "_-. "  # signs after which a name may stand in two lines
 _FEWEST = 4  # characters that a label may be cut to
 _STRIDES = (1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000)
 
@@ -63,8 +64,26 @@ def in_two(text: str, wide: float, each: float) -> str:
     """A text in two lines of which each fits, or as it is.  Args: each: how wide all of it is."""
     if each <= wide:
         return text
-    half = math.ceil(0.52 * len(text))
-    return f"{text[:half]}\n{text[half:]}" if 0.58 * each <= wide else text
+    for lines in (halved(text), _in_the_middle(text)):
+        longest = max(len(line) for line in lines.split("\n"))
+        if (longest / len(text) + 0.06) * each <= wide:  # letters are not all as wide
+            return lines
+    return text
+
+
+def halved(name: str) -> str:
+    """A name in two lines, broken after a sign near its middle, or in the middle."""
+    middle = len(name) / 2
+    after = [k + 1 for k, sign in enumerate(name) if sign in BREAKS]
+    near = min(after, key=lambda k: abs(k - middle), default=0)
+    if abs(near - middle) > 0.15 * len(name):
+        return _in_the_middle(name)
+    return f"{name[:near]}\n{name[near:]}"
+
+
+def _in_the_middle(name: str) -> str:
+    at = math.ceil(0.52 * len(name))
+    return f"{name[:at]}\n{name[at:]}"
 
 
 def stride(room: float, needed: float) -> int:

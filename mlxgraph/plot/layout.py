@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import InputError
-from mlxgraph.plot.fitting import stride, widths
+from mlxgraph.plot.fitting import BREAKS, halved, stride, widths
 from mlxgraph.plot.labels import drawable, label, text_options
 
 TICK, TEXT, TITLE = 8.0, 10.0, 12.0  # sizes of texts, in points
 LINE = 1.3  # the height of a line, in its size
 PAD, GAP = 6.0, 4.0  # around the picture, and between a text and what it names; points
 LEAST = 20.0  # points of width and height that axes have
-_NAMED = 20  # letters of a token along an axis: `<|start_header_id|>` has 19
+_NAMED = 24  # letters of a name along an axis: `<|start_header_id|>` has 19, a value of layer 10 22
 FLAT = 620.0  # points up to which axes are made wider for names that need not stand on end
 _SHORT = 48.0  # points; longer names may stand in two lines
 _LOOSE = 1.9  # lines between numbers of which some are left out
@@ -62,27 +62,26 @@ def ticks_across(figure: Any, labels: Sequence[Any], pitch: float, size: float =
     if wide + GAP <= pitch:
         return _some(figure, names, 1, False, size)
     long = widths(figure, names, size)
-    halved = [_in_two(name) if long[name] + GAP > pitch else name for name in names]
-    if texts and widest(figure, halved, size) + GAP <= pitch:
-        return Ticks(range(len(names)), halved, False, 1, (1 + LINE) * size)
+    lines = [halved(name) if long[name] + GAP > pitch else name for name in names]
+    if texts and widest(figure, lines, size) + GAP <= pitch:
+        return Ticks(range(len(names)), lines, False, 1, (1 + LINE) * size)
     if texts:
         return _some(figure, names, math.ceil(LINE * size / pitch), True, size)
     return _some(figure, names, stride(pitch, wide + 0.9 * size), False, size)
-
-
-def _in_two(name: str) -> str:
-    """A name in two lines, broken after a sign near its middle, or in the middle."""
-    middle = len(name) / 2
-    after = [k + 1 for k, sign in enumerate(name) if sign in "_- "]
-    near = min(after, key=lambda k: abs(k - middle), default=0)
-    at = near if abs(near - middle) <= 0.15 * len(name) else math.ceil(0.52 * len(name))
-    return f"{name[:at]}\n{name[at:]}"
 
 
 def pitch_for(figure: Any, labels: Sequence[Any], size: float = TICK) -> float:
     """The points from one place to the next at which names need not stand on end."""
     each = widths(figure, named(labels), size).values()
     return max(wide if wide <= _SHORT else max(_SHORT, 0.68 * wide) for wide in each) + GAP + 0.1
+
+
+def pitch_in_two(figure: Any, labels: Sequence[Any], size: float = TICK) -> float:
+    """The points from one place to the next at which names stand in two lines, and words whole."""
+    lines = [
+        halved(name) if any(sign in name for sign in BREAKS) else name for name in named(labels)
+    ]
+    return widest(figure, lines, size) + GAP + 0.1
 
 
 def ticks_down(figure: Any, labels: Sequence[Any], pitch: float, size: float = TICK) -> Ticks:

@@ -20,20 +20,19 @@ from tests.analysis.test_patching_maps import (
     TEXTS,
     made,
     near,
-    quantised,
+    sorted_out,
+)
+from tests.analysis.test_patching_maps import (
+    MODELS as THE_SAME,
 )
 
 MODELS = {
-    "tiny": mg.tiny,
-    "4-bit": quantised,
-    "gpt2": lambda: made("gpt2"),
-    "qwen2_moe": lambda: made("qwen2_moe"),
-    "gemma2": lambda: made("gemma2"),  # a soft cap between the product and the softmax
+    **THE_SAME,  # gemma2 has a soft cap between the product and the softmax
     "gpt_oss": lambda: made("gpt_oss"),  # an attention sink
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=sorted_out(MODELS))
 def model(request: Any) -> mg.InterpretableModel:
     return MODELS[request.param]()
 

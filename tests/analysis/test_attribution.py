@@ -30,6 +30,7 @@ from tests.analysis.test_patching_maps import (
     CLEAN,
     CORRUPTED,
     MODELS,
+    SOME,
     TARGETS,
     TEXTS,
     diff,
@@ -41,7 +42,7 @@ from tests.analysis.test_patching_maps import (
 EVERY = ["output", "resid_pre", "attn", "mlp", "heads", "queries", "keys", "values", "pattern"]
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=SOME)
 def model(request: Any) -> mg.InterpretableModel:
     return MODELS[request.param]()
 

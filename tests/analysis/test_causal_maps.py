@@ -21,13 +21,13 @@ from mlxgraph.errors import (
     UnknownNameError,
     UnknownSiteError,
 )
-from tests.analysis.test_patching_maps import CLEAN, MODELS, by_hand, diff, near, runs, site
+from tests.analysis.test_patching_maps import CLEAN, MODELS, SOME, by_hand, diff, near, runs, site
 
 OTHERS = [[8, 17, 2, 9, 30, 4], [1, 2, 3, 4, 5, 6]]
 TEXT = "The capital of France is"
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=SOME)
 def model(request: Any) -> mg.InterpretableModel:
     return MODELS[request.param]()
 

@@ -19,6 +19,7 @@ from mlxgraph.errors import (
     UnknownSiteError,
 )
 from tests.analysis.test_patching_maps import MODELS, made
+from tests.dear import dear
 from tests.models import make_llama
 
 KINDS = ("q", "k", "v")
@@ -93,7 +94,7 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("name", ["4-bit", "gpt2", *dear("tiny", "gemma2", "qwen3")])
 def test_scores_by_hand(name, kind):
     build, hand = BY_HAND[name]
     model = build()

@@ -12,6 +12,7 @@ from mlxgraph.errors import InputError
 from mlxgraph.plot.curves import bars, lines
 from mlxgraph.plot.recovery import recovery_bars
 from tests.analysis.test_heatmaps import SLOW, UNSHRUNK, check, field, texts, tokens
+from tests.dear import dear
 
 STRENGTHS = np.arange(-3, 3.5, 0.5).tolist()
 
@@ -24,7 +25,7 @@ def drawn(figure) -> list:
     return [line for line in figure.axes[0].lines if line.get_marker() == "o"]
 
 
-@pytest.mark.parametrize("count", [1, 6, 32, 80])
+@pytest.mark.parametrize("count", [1, 6, *dear(32, 80)])
 def test_bars_of_layers(count):
     values = field(count)
     figure = bars(values, range(count), xlabel="layer", ylabel="recovery (%)", title="Of attention")
@@ -38,12 +39,33 @@ def test_bars_of_layers(count):
     assert low <= min(values.min(), 0) and high >= max(values.max(), 0)
 
 
-@pytest.mark.parametrize("count", [12, 60])
+@pytest.mark.parametrize("count", [12, *dear(60)])
 def test_bars_of_tokens(count):
     figure = bars(field(count) / 100, tokens(count), xlabel="token", ylabel="change")
     check(figure)
     assert len(texts(figure.axes[0].get_xticklabels())) == (12 if count == 12 else 30)
     assert ("every 2nd" in figure.axes[0].get_xlabel()) == (count == 60)
+
+
+def test_a_word_beside_names_of_modules_is_not_broken():
+    names = ["embed", *(f"layers.{k}.{part}" for k in range(6) for part in ("attn", "mlp"))]
+    figure = bars(field(13), names, xlabel="component")
+    check(figure)
+    shown = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert shown[0] == "embed" and shown[1] == "layers.\n0.attn"  # and these stand in two lines
+
+
+def test_names_of_the_code_are_words_in_a_picture():
+    axes = {"sender_layer": range(2), "receiver_layer": range(3)}
+    numbers = field(6).reshape(2, 3)
+    grid = mg.Effects(numbers, axes, name="change of logit_diff").plot().axes
+    assert (grid[0].get_xlabel(), grid[0].get_ylabel()) == ("receiver layer", "sender layer")
+    assert grid[1].get_ylabel().split() == "change of logit difference".split()
+    curve = mg.Effects(numbers, axes, name="positive_word", unit="%").plot(kind="lines").axes[0]
+    assert (curve.get_xlabel(), curve.get_ylabel()) == ("receiver layer", "positive word (%)")
+    assert curve.get_legend().get_title().get_text() == "sender layer"
+    one = mg.Effects(numbers, axes).sel(sender_layer=1).plot().axes[0]
+    assert one.get_title() == "sender layer 1"
 
 
 def test_an_unknown_bar_is_grey_and_no_zero():
@@ -57,7 +79,7 @@ def test_an_unknown_bar_is_grey_and_no_zero():
     check(bars([np.nan], [0]))
 
 
-@pytest.mark.parametrize("count", [6, 34, 80])
+@pytest.mark.parametrize("count", [6, 80, *dear(34)])
 def test_recovery_in_the_size_that_the_documents_give(count):
     figure = recovery_bars({k: float(v) for k, v in enumerate(field(count))}, "attn")
     check(figure)
@@ -65,7 +87,7 @@ def test_recovery_in_the_size_that_the_documents_give(count):
     assert bool(figure.axes[0].texts) == (count < 80)
 
 
-@pytest.mark.parametrize("count", [1, 3, 6, 32, 80])
+@pytest.mark.parametrize("count", [1, 6, *dear(3, 32, 80)])
 def test_steering_curves_are_a_line_for_each_layer(count):
     values = curves(count)
     figure = lines(
@@ -89,7 +111,7 @@ def test_strengths_stand_where_they_lie_and_in_their_order():
     check(figure)
 
 
-@pytest.mark.parametrize("count", [2, 14, 20])
+@pytest.mark.parametrize("count", [2, *dear(14, 20)])
 def test_lines_with_texts_for_names_have_a_legend(count):
     names = [f"variant {k} of a long name" for k in range(count)]
     figure = lines(curves(count), STRENGTHS, names, of="variant")

@@ -129,7 +129,7 @@ class ByHand:
         return [(v[0, position] @ self.direction[position]).item() for v in self.values.values()]
 
 
-@pytest.mark.parametrize("name", ["tiny", "4-bit"])
+@pytest.mark.parametrize("name", ["tiny", "tiny in 4 bits"])
 def test_components_by_hand(name):
     model = MODELS[name]()
     for position in (-1, 2):
@@ -139,7 +139,7 @@ def test_components_by_hand(name):
         assert near(found, by_hand.component(position), 1e-4)
 
 
-@pytest.mark.parametrize("name", ["tiny", "4-bit"])
+@pytest.mark.parametrize("name", ["tiny", "tiny in 4 bits"])
 def test_heads_neurons_and_positions_by_hand(name):
     model = MODELS[name]()
     by_hand = ByHand(model, IDS, 7)

@@ -17,7 +17,7 @@ from mlxgraph.errors import (
     UnknownNameError,
     UnknownSiteError,
 )
-from tests.architectures import configs
+from tests.analysis.test_patching_maps import MODELS, SOME, made
 
 VOCABULARY, LONGEST = 24, 40
 SHARP = 60.0  # a score that leaves nothing to the other keys
@@ -143,28 +143,7 @@ def by_hand(model: Any, texts: np.ndarray, start: int, length: int) -> dict[str,
     return {kind: np.mean(some, axis=(0, 1)) for kind, some in found.items()}
 
 
-def quantised() -> mg.InterpretableModel:
-    model = mg.tiny()
-    nn.quantize(model.module)
-    return model
-
-
-def made(name: str) -> mg.InterpretableModel:
-    if not configs.installed([name]):
-        pytest.skip(f"this mlx-lm has no {name}")
-    return mg.InterpretableModel(configs.build(name))
-
-
-MODELS = {
-    "tiny": mg.tiny,
-    "4-bit": quantised,
-    "gpt2": lambda: made("gpt2"),
-    "qwen2_moe": lambda: made("qwen2_moe"),
-    "gemma2": lambda: made("gemma2"),
-}
-
-
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", SOME)
 def test_scores_are_means_of_the_patterns(name, monkeypatch):
     from mlxgraph.analysis import head_scores
 

@@ -22,6 +22,7 @@ from mlxgraph.errors import (
 )
 from mlxgraph.plot.figures import new_figure
 from mlxgraph.plot.layout import named
+from tests.dear import dear
 from tests.pictures import faults
 
 SLOW = [HealthCheck.too_slow]
@@ -55,8 +56,9 @@ def texts(labels) -> list[str]:
     return [one.get_text().replace("\n", "") for one in labels]  # in two lines, where it is long
 
 
-@pytest.mark.parametrize("layers", [6, 32, 80])
-@pytest.mark.parametrize("count", [12, 60])
+@pytest.mark.parametrize(
+    ("count", "layers"), [(12, 6), (60, 32), *dear((12, 32), (12, 80), (60, 6), (60, 80))]
+)
 def test_layers_by_tokens(layers, count):
     figure = plot.heatmap(
         field(layers, count), range(layers), tokens(count), xlabel="token", ylabel="layer",
@@ -73,7 +75,7 @@ def test_layers_by_tokens(layers, count):
     assert bar_of(figure).get_ylabel() == "recovery (%)" and figure.dpi == 150
 
 
-@pytest.mark.parametrize(("layers", "heads"), [(6, 8), (32, 32), (80, 64)])
+@pytest.mark.parametrize(("layers", "heads"), [(6, 8), (32, 32), *dear((80, 64))])
 def test_layers_by_heads(layers, heads):
     figure = plot.heatmap(field(layers, heads), xlabel="head", ylabel="layer", label="change")
     check(figure)
@@ -81,7 +83,8 @@ def test_layers_by_heads(layers, heads):
 
 
 @pytest.mark.parametrize(
-    ("panels", "layers", "count"), [(3, 6, 12), (5, 32, 60), (4, 80, 12), (2, 6, 3), (10, 4, 4)]
+    ("panels", "layers", "count"),
+    [(3, 6, 12), (2, 6, 3), (10, 4, 4), *dear((5, 32, 60), (4, 80, 12))],
 )
 def test_small_multiples_share_one_scale(panels, layers, count):
     values = field(panels, layers, count)

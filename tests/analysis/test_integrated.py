@@ -16,12 +16,12 @@ from mlxgraph.errors import BaselineError, GradientError, InputError, SweepStopp
 from tests import models
 from tests.analysis.llama_by_hand import by_hand, score
 from tests.analysis.test_attribution import kept, without_norm
-from tests.analysis.test_patching_maps import CLEAN, CORRUPTED, MODELS, TEXTS, made, near
+from tests.analysis.test_patching_maps import CLEAN, CORRUPTED, MODELS, SOME, TEXTS, made, near
 
 LAST = {"metric": score, "normalize": False}
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=SOME)
 def model(request: Any) -> mg.InterpretableModel:
     return MODELS[request.param]()
 

@@ -19,6 +19,7 @@ from mlxgraph.errors import InputError
 from mlxgraph.plot import labels
 from mlxgraph.plot.labels import columns, drawable, label
 from mlxgraph.plot.lens import Grid, Scale, lens_heatmap
+from tests.dear import dear
 from tests.surface.test_tokenizer_kinds import bytes_of_text, of_transformers
 
 TEXT = "The capital of France is"
@@ -93,9 +94,8 @@ def faults(figure):
     return found
 
 
-SLOW = pytest.mark.slow
-SIZES = [(1, 1), (1, 12), (6, 1), (6, 12), (6, 60), (32, 60)]
-SIZES += [pytest.param(*size, marks=SLOW) for size in ((32, 12), (80, 12), (80, 60))]
+SIZES = [(1, 1), (6, 1), (6, 12), (32, 60)]
+SIZES += dear((1, 12), (6, 60), (32, 12), (80, 12), (80, 60))
 
 
 @pytest.mark.parametrize(("layers", "positions"), SIZES)
@@ -108,7 +108,7 @@ def test_labels_can_be_read_and_do_not_touch(layers, positions):
     assert figure.dpi == 150 and max(figure.get_size_inches()) <= 16
 
 
-@pytest.mark.parametrize("figsize", [(4, 3), (9, 4), (16, 10)])
+@pytest.mark.parametrize("figsize", [(4, 3), *dear(((9, 4),), ((16, 10),))])
 def test_a_size_that_was_asked_for_is_kept_and_holds_what_fits(figsize):
     for positions in (2, 12):
         figure = lens_heatmap(grid(6, positions), CHANCE, figsize=figsize)

@@ -27,6 +27,8 @@ from mlxgraph.errors import (
     VocabularyError,
 )
 from tests.architectures import configs
+from tests.dear import dear
+from tests.models import make_quantised_llama
 
 CLEAN, CORRUPTED = [3, 17, 5, 9, 22, 4], [3, 17, 31, 9, 22, 4]
 TEXTS = "The capital of France is", "The capital of England is"
@@ -47,14 +49,26 @@ def made(name: str) -> mg.InterpretableModel:
 
 MODELS = {
     "tiny": mg.tiny,
-    "4-bit": quantised,
+    "4-bit": lambda: mg.InterpretableModel(make_quantised_llama()),
+    "tiny in 4 bits": quantised,
     "gpt2": lambda: made("gpt2"),
     "qwen2_moe": lambda: made("qwen2_moe"),
     "gemma2": lambda: made("gemma2"),
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+DEAR = {"tiny in 4 bits"}  # six layers, and as many cells as the embedded model's
+
+
+def sorted_out(names: Any) -> list[Any]:
+    """These names of models, the dear ones for the slow tests alone."""
+    return [*(name for name in names if name not in DEAR), *dear(*DEAR)]
+
+
+SOME = sorted_out(MODELS)
+
+
+@pytest.fixture(scope="module", params=SOME)
 def model(request: Any) -> mg.InterpretableModel:
     return MODELS[request.param]()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 
@@ -22,6 +21,8 @@ from mlxgraph.errors import (
     UnknownNameError,
     UnknownSiteError,
 )
+from tests.analysis.test_patching_maps import MODELS as THE_SAME
+from tests.analysis.test_patching_maps import made, sorted_out
 from tests.architectures import configs
 
 CLEAN, CORRUPTED = [3, 17, 5, 9, 22, 4], [3, 17, 31, 9, 22, 4]
@@ -189,31 +190,15 @@ def test_receivers_together_each_read_what_is_sent_and_what_the_others_pass_on(l
 # -- laws, on models of several kinds --------------------------------------------------------------
 
 
-def quantised() -> mg.InterpretableModel:
-    model = mg.tiny()
-    nn.quantize(model.module)
-    return model
-
-
-def made(name: str) -> mg.InterpretableModel:
-    if not configs.installed([name]):
-        pytest.skip(f"this mlx-lm has no {name}")
-    return mg.InterpretableModel(configs.build(name))
-
-
 MODELS = {
-    "tiny": mg.tiny,
-    "4-bit": quantised,
-    "gpt2": lambda: made("gpt2"),
-    "qwen2_moe": lambda: made("qwen2_moe"),
-    "gemma2": lambda: made("gemma2"),  # norms after attention and MLP
+    **THE_SAME,  # gemma2 has norms after attention and MLP
     "olmo2": lambda: made("olmo2"),  # norms after them alone
     "cohere": lambda: made("cohere"),  # attention and MLP side by side, on one norm
     "falcon_h1": lambda: made("falcon_h1"),  # and a state space beside attention
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=sorted_out(MODELS))
 def model(request: Any) -> mg.InterpretableModel:
     return MODELS[request.param]()
 

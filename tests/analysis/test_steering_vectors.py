@@ -11,6 +11,7 @@ import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.errors import BoundsError, InputError, PositionError, UnknownNameError
 from tests.architectures import configs
+from tests.dear import dear
 from tests.folding.helpers import quantised
 
 POSITIVE = ["I love this", "This movie is wonderful", "What a great day", "I like it"]
@@ -70,7 +71,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["tiny", "mixtral", *dear("4 bit", "gpt2")])
 def test_it_is_the_arithmetic_by_hand(name, method):
     make, positive, negative = MODELS[name]
     model = make()

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from tests.docs.blocks import Block, blocks
 
@@ -128,11 +126,3 @@ def test_the_commands_of_the_pages_exist() -> None:
     for page in PAGES:
         shown |= set(re.findall(r"^\s*make ([\w-]+)", page.read_text(), flags=re.M))
     assert {"demo", "test"} <= shown <= targets
-
-
-@pytest.mark.parametrize("notebook", sorted(ROOT.glob("docs/*.ipynb")), ids=named)
-def test_every_cell_of_the_notebook_runs(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the kernel is a process of its own
-    cells = nbformat.read(notebook, as_version=4)
-    assert any(cell.get("outputs") for cell in cells.cells), "a notebook is kept with its outputs"
-    NotebookClient(cells, timeout=120, kernel_name="python3").execute()

@@ -6,7 +6,7 @@ from tests.mutants.mutant import Mutant
 
 ENDS = (
     "laws/test_interrupts.py"
-    "::test_an_interrupt_at_every_instruction_of_both_ends_of_a_block_leaves_no_residue"
+    "::test_an_interrupt_at_the_instructions_of_both_ends_of_a_block_leaves_no_residue"
 )
 
 MUTANTS = (

@@ -8,6 +8,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.sweep import split
+from tests.dear import dear
 from tests.models import VOCABULARY, make_llama
 from tests.sweep.alike import furthest, loop, moved, off, ways
 
@@ -37,7 +38,9 @@ INSIDE = {
 }
 
 
-@pytest.mark.parametrize("name", INSIDE)
+@pytest.mark.parametrize(
+    "name", [*dear("queries", "keys", "values", "scores", "swiglu"), "pattern", "heads"]
+)
 def test_a_batch_grows_at_what_attentions_and_operations_hold_on_texts_of_any_length(deep, name):
     graphs = [
         moved(deep, INSIDE[name](k), LONG, (slice(None), index))
