@@ -2,7 +2,7 @@
 
 Each process has one BLAS thread.  In turns within one launch: rank 0 does all of it alone while the
 other waits, then both share it out.  Predicted: twice as fast less what cannot be shared (comparing
-what was asked, exchanging the answers, batches that do not come out even): 1.7 times and more on two
+what was asked, exchanging answers, batches that do not come out even): 1.7 times and more on two
 cores that have nothing else to do.  On busy cores two processes get more of them than one does, so
 the time of the processors is shown beside that of the clock: what both use together over what one
 uses alone is what sharing costs, whoever else is there.

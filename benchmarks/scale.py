@@ -7,8 +7,8 @@ Rate.  Every token's output of every MLP, three ways that take turns:
     disk       the same with to=folder
 
 Peak memory.  Of 100, 1,000 and 10,000 prompts to disk, each in a process of its own: MLX's peak
-above what the weights take, and the most that the process held at all, beside those of one batch
-of 128 prompts in memory.
+above what the weights take, and the most that the process held at all, beside those of batches of
+128 prompts in memory: of each length one, and again, so that all is compiled as it will be.
 
 Reading.  Bytes per second of one pass of shuffled batches of 4,096 rows, and of the same files read
 from end to end, 4 MiB at a time; the system's cache of the files is emptied before each pass.
@@ -41,12 +41,12 @@ import mlxgraph as mg
 from mlxgraph.analysis.in_turns import in_turns, peak_memory, spread
 
 VOCABULARY, BATCH = 1_000, 128
-SIZES = ((64, 4, 1_024), (256, 8, 256))  # width, layers, prompts
+SIZES = ((64, 4, 512), (256, 8, 128))  # width, layers, prompts
 COUNTS = (100, 1_000, 10_000)
 SITES = "layers.*.mlp"
 MIB = 1 << 20
 ROWS = 4_096
-PIECE = 4 << 20
+PIECE, BUFFER = 4 << 20, 64 << 20
 
 
 def prompts(count: int, ragged: bool = True) -> list[list[int]]:
@@ -72,13 +72,13 @@ def rates(quick: bool) -> list[dict[str, Any]]:
         for ragged in (False, True):
             with tempfile.TemporaryDirectory() as folder:
                 ways = _ways(made, prompts(count, ragged), Path(folder))
-                times = in_turns(ways, 1 if quick else 5, warm=1)
+                times = in_turns(ways, 1 if quick else 3, warm=1)
             seconds = {name: time.together for name, time in times.items()}
             ratio = [b / d for b, d in zip(seconds["bare"], seconds["disk"], strict=True)]
             found.append(
                 {
                     "model": f"{width} x {layers}", "ragged": ragged,
-                    "rates": {name: count / spread(value).median for name, value in seconds.items()},
+                    "rates": {name: count / spread(s).median for name, s in seconds.items()},
                     "ratio": spread(ratio),
                 }
             )  # fmt: skip
@@ -136,7 +136,11 @@ def peak(count: int) -> dict[str, Any]:
                 rows = (row for row in prompts_one_by_one(count))
                 mg.batch_get_activations(made, rows, **asked, to=Path(folder) / "acts")
             else:
-                mg.batch_get_activations(made, prompts(BATCH), **asked)
+                for length in 2 * list(range(17, 33)):
+                    rows = [
+                        [(31 * n + 7 * k) % VOCABULARY for k in range(length)] for n in range(BATCH)
+                    ]
+                    mg.batch_get_activations(made, rows, **asked)
 
         most = peak_memory(way, calls=1)
     scale = 1 if sys.platform == "darwin" else 1024
@@ -156,13 +160,13 @@ def prompts_one_by_one(count: int) -> Any:
 def reading(quick: bool) -> dict[str, Any]:
     """Bytes per second, of files from end to end and of shuffled batches."""
     made = mg.InterpretableModel(llama(1024, 1, heads=4, key_value_heads=2))
-    rows = [[(31 * n + k) % VOCABULARY for k in range(128)] for n in range(16 if quick else 768)]
+    rows = [[(31 * n + k) % VOCABULARY for k in range(128)] for n in range(16 if quick else 256)]
     with tempfile.TemporaryDirectory() as folder:
         store = mg.get_activations(made, rows, [0], "all", to=Path(folder) / "acts")
         files = [store.path / shard["file"] for shard in store.meta["shards"]]
         size = sum(file.stat().st_size for file in files)
         found: dict[str, list[float]] = {"files": [], "batches": []}
-        for _ in range(1 if quick else 5):
+        for _ in range(1 if quick else 3):
             for name, way in {"files": _through, "batches": _shuffled}.items():
                 for file in files:
                     _forget(file)
@@ -185,7 +189,7 @@ def _through(store: mg.ActivationStore, files: list[Path]) -> None:
 
 
 def _shuffled(store: mg.ActivationStore, files: list[Path]) -> None:
-    for batch in store.batches("layer_0", ROWS, seed=0):
+    for batch in store.batches("layer_0", ROWS, seed=0, buffer=BUFFER):
         mx.eval(batch)
 
 

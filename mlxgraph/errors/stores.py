@@ -33,8 +33,8 @@ class StoreWriteError(MLXGraphError, OSError):
         """Args: prompts: how many the folder holds whole."""
         super().__init__(
             f"cannot write to {folder}: {error.strerror or error}.\n"
-            f"  {prompts:,} prompts are written whole and stay. Make room, or give a folder that can"
-            " be written to; the same line then goes on from there."
+            f"  {prompts:,} prompts are written whole and stay. Make room, or give a folder that"
+            " can be written to; the same line then goes on from there."
         )
         self.errno = error.errno
 

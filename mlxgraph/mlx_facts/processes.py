@@ -5,6 +5,7 @@ The beliefs:
 - `mlx.launch` says in the environment how many processes there are, before any of them speaks.
 - A collective on a stream of its own, in a thread of its own, goes on while other threads compute.
   What a thread has not computed yet no other thread can compute: arrays change hands computed.
+- A process that is there long before the others is told so, and can ask for the group again.
 - Where a process ends, those that wait for it are told (`RuntimeError`), or end too.
 - A collective that nobody evaluates says nothing to anybody: placeholders pass through models that
   hold some, as through any other.
@@ -83,6 +84,12 @@ def joined(value: mx.array, axis: int, group: Group) -> mx.array:
     """Each process's value, one after another along an axis; lazy."""
     parts = _ALL_GATHER(value[None], group=group)
     return _CONCATENATE([parts[rank] for rank in range(group.size())], axis)
+
+
+def says_not_there(error: BaseException) -> bool:
+    """Whether an error says that another process does not listen yet: MLX asks for half a minute,
+    and a process that loads a model first takes longer.  It may be asked again."""
+    return isinstance(error, RuntimeError) and "connect" in str(error)
 
 
 def says_lost(error: BaseException) -> bool:

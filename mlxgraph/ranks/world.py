@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from mlxgraph.errors import RankError
-from mlxgraph.mlx_facts.processes import expected, world
+from mlxgraph.mlx_facts.processes import expected, says_not_there, world
 from mlxgraph.ranks.post import Post
 
+PATIENCE = 600.0  # seconds that a rank waits for the others to come: they may load models first
 VARIABLE = "MLXGRAPH_ALONE"  # in the environment: no method shares anything out
 _by_itself: ContextVar[bool] = ContextVar("mlxgraph_by_itself", default=False)
 _launched = functools.cache(expected)
@@ -51,11 +53,14 @@ def others() -> Post | None:
 
 @functools.cache
 def _post() -> Post | None:
-    count = _launched()
-    try:
-        group = world()
-    except RuntimeError as error:
-        raise _mute(count, str(error)) from None
+    count, began = _launched(), time.monotonic()
+    while True:
+        try:
+            group = world()
+            break
+        except RuntimeError as error:
+            if not says_not_there(error) or time.monotonic() - began > PATIENCE:
+                raise _mute(count, str(error)) from None
     if group.size() == 1:
         raise _mute(count, "it finds itself alone")
     return Post(group)

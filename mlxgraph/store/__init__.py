@@ -1,7 +1,7 @@
-"""Activations on disk: folders of safetensors files, written as they come, read by slices.
+"""Activations on disk: safetensors files in a folder, written as they come, read in slices.
 
-In: prompts as rows of token ids, and arrays of activations.  Out: a folder, and an `ActivationStore`
-that reads it back.  Never: runs a model, keeps more than a few batches in memory.
+In: prompts as rows of token ids, and arrays of activations.  Out: a folder, and an
+`ActivationStore` that reads it back.  Never: runs a model, keeps more than a few batches in memory.
 
 A folder, which several processes may share:
 

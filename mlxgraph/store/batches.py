@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mlxgraph.errors import InputError
+from mlxgraph.errors import InputError, MLXGraphError
+from mlxgraph.errors.tracebacks import trim_installed
 from mlxgraph.store.layout import as_array, empty_rows
 from mlxgraph.store.manifest import Site
 from mlxgraph.store.shards import Shards
@@ -56,6 +57,13 @@ class Batches:
         self._groups = [starts[k : k + at_once] for k in range(0, len(starts), max(at_once, 1))]
 
     def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._all()
+        except MLXGraphError as error:  # at the line of the loop
+            trim_installed(error)
+            raise
+
+    def _all(self) -> Iterator[Any]:
         left: Read | None = None
         with ThreadPoolExecutor(1, "reading activations") as reader:
             ahead = [reader.submit(self._read, n) for n in range(min(1, len(self._groups)))]

@@ -19,6 +19,7 @@ from mlxgraph.store.layout import row_bytes
 NAME = "manifest.json"
 FORMAT = "mlxgraph activations"
 VERSION = 1
+SHARED_TOKENS = 8_192  # of a block that several processes share out: few prompts are several blocks
 _ANOTHER = "Give another folder, or ask what this one was begun with."
 
 
@@ -124,24 +125,29 @@ def as_json(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def agreed(folder: Path, question: Question, limits: Limits | None) -> Manifest:
+def agreed(folder: Path, question: Question, limits: Limits | None, world: int = 1) -> Manifest:
     """The manifest of a folder, which is made if there is none.
 
-    Args: limits: those that are insisted on; a new folder takes the usual ones if left out.
+    Args:
+        limits: those of a new folder, of which a folder that is there must have the bytes; the
+            usual ones, if left out.
+        world: how many processes share the work: several are given smaller blocks.
     Raises: StoreError for a folder of another question, OSError.
     """
     found = read(folder)
     if found is None:
-        new = Manifest(question, limits or Limits(), versions())
+        usual = limits or Limits()
+        if world > 1:
+            usual = usual._replace(tokens=min(usual.tokens, SHARED_TOKENS))
+        new = Manifest(question, usual, versions())
         text = json.dumps(as_json(new), indent=1) + "\n"
         put_once(folder / NAME, text.encode())  # or another rank has by now
         found = read(folder)
         assert found is not None
     _compare(folder, found.question, question)
-    if limits is not None and limits != found.limits:
+    if limits is not None and limits.bytes != found.limits.bytes:
         raise StoreError(
-            f"{folder} was begun with shards of {found.limits.bytes:,} bytes,"
-            f" {found.limits.tokens:,} tokens and {found.limits.prompts:,} prompts",
+            f"{folder} was begun with shards of {found.limits.bytes:,} bytes",
             "Leave shard_size out to go on with them, or give another folder.",
         )
     return found

@@ -33,10 +33,11 @@ class ActivationStore:
         UnfinishedStoreError, a StoreError, for a run that was stopped.
 
     Example:
-        >>> store = mg.get_activations(model, texts, sites="layers.*.mlp", positions="all", to="a/")
-        >>> store["layers.3.mlp"][0].shape                    # of the first text: (tokens, width)
-        >>> for rows in store.batches("layers.3.mlp", 4096, seed=0):      # (4096, width), shuffled
-        ...     train(rows)
+        >>> store = mg.get_activations(model, x, sites="layers.*.mlp", positions="all", to="acts")
+        >>> store["layers.3.mlp"][0].shape  # of the first prompt: (tokens, width)
+        (6, 128)
+        >>> [len(rows) for rows in store.batches("layers.3.mlp", 4, seed=0)]  # (4, width), shuffled
+        [4, 2]
     """
 
     __iter__ = None  # of what? of sites there is `store.sites`, of prompts `store[site]`

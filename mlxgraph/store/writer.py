@@ -85,23 +85,30 @@ class StoreWriter:
         folder, rank = self._folder, self._rank
         folder.mkdir(parents=True, exist_ok=True)
         _check_empty(folder)
-        manifest = agreed(folder, self._question, self._asked)
-        self.limits = manifest.limits
-        self._closing.enter_context(held(folder / f"rank{rank:03d}.lock"))
+        self.limits = agreed(folder, self._question, self._asked, self._world).limits
         self._index = folder / index.name_of(rank)
-        entries, self._end = index.read(folder)
-        own = [entry for entry in entries.values() if entry.file.startswith(f"rank{rank:03d}-")]
-        latest = max(own, key=lambda entry: entry.block, default=None)
-        self._done = {
-            number: entry
-            for number, entry in entries.items()
-            if (is_as_written if entry is latest else is_whole)(folder, entry)
-        }
+        self._look()
+        if self._end is not None and len(self._done) == self._end.blocks:
+            return  # there is nothing to write, and so the folder may be one that is only read
+        self._closing.enter_context(held(folder / f"rank{rank:03d}.lock"))
+        self._look()  # again: another process may have gone on until now
         files = {entry.file for entry in self._done.values()}
         (folder / self._partial).unlink(missing_ok=True)
         for shard in folder.glob(f"rank{rank:03d}-block*.safetensors"):
             if shard.name not in files:  # without its line, or torn: it is done again
                 shard.unlink()
+
+    def _look(self) -> None:
+        """See what is there, whole."""
+        entries, self._end = index.read(self._folder)
+        mine = f"rank{self._rank:03d}-"
+        own = [entry for entry in entries.values() if entry.file.startswith(mine)]
+        latest = max(own, key=lambda entry: entry.block, default=None)
+        self._done = {
+            number: entry
+            for number, entry in entries.items()
+            if (is_as_written if entry is latest else is_whole)(self._folder, entry)
+        }
 
     @property
     def _partial(self) -> str:

@@ -58,6 +58,7 @@ OWNERS: dict[str, Any] = {  # the word that stands for each on the page
     "changes": Diff,
     "table": Benchmark,
     "e": mg.Effects,
+    "store": mg.ActivationStore,
 }
 MADE_BY_OTHERS = {  # classes on the page that no user calls
     "mg.Graph": "a trace, mg.edit and mg.read make them",

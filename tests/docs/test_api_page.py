@@ -29,7 +29,11 @@ def test_the_page_and_the_code_say_the_same() -> None:
     [
         ('compile="auto"', "compile=True", "model.trace"),  # another default
         ("top_k=10", "top_k=10.0", "model.get_token_predictions"),  # of another type
-        ("batch_size=8, progress=None", "batch_size=8", "mg.batch_get_activations"),  # one missing
+        (
+            "batch_size=None, progress=None",
+            "batch_size=None",
+            "mg.batch_get_activations",
+        ),  # one missing
         ("std=0.1", "std=0.1, seed=0", "iv.noise"),  # one too many
         ("sites, name=None, *, expect", "sites, name=None, expect", "mg.read"),  # of another kind
         ("graph, *inputs, optimize", "graph, inputs, optimize", "model.explain"),

@@ -1,4 +1,4 @@
-"""A collection that is killed at any moment goes on: nothing is lost, and nothing is there twice."""
+"""A collection that is killed at any moment goes on: nothing is lost, nothing is there twice."""
 
 from __future__ import annotations
 

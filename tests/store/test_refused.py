@@ -104,6 +104,8 @@ def test_a_newer_version_and_other_files_are_refused(tied, folder, tmp_path):
 
 def test_two_processes_of_one_rank_do_not_write_at_once(tied, folder):
     with held(folder / "rank000.lock"):
+        collect(tied, folder)  # which is finished: nobody writes
+        shards(folder)[0].unlink()
         refused(tied, folder, "another process is writing")
     collect(tied, folder)
 
@@ -126,7 +128,9 @@ def test_a_full_disk_keeps_what_is_written_and_the_line_goes_on(
 
     threads = threading.active_count()
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(StoreWriteError, match="No space left.*\n.*prompts are written whole") as said:
+    with pytest.raises(
+        StoreWriteError, match="No space left.*\n.*prompts are written whole"
+    ) as said:
         collect(tied, tmp_path / "acts")
     assert said.value.errno == errno.ENOSPC and isinstance(said.value, OSError)
     assert threading.active_count() == threads
@@ -153,6 +157,21 @@ def test_a_folder_that_cannot_be_written_to(tied, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", read_only)
     with pytest.raises(StoreWriteError, match="Read-only file system"):
         collect(tied, tmp_path / "acts")
+
+
+def test_a_finished_folder_that_may_only_be_read_is_given_back(tied, folder, monkeypatch):
+    real = os.open
+
+    def read_only(path, flags, *args, **kwargs):
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert len(collect(tied, folder)) == len(ROWS)
+    shards(folder)[0].unlink()  # the control: now there is something to write
+    with pytest.raises(StoreWriteError, match="Read-only file system"):
+        collect(tied, folder)
 
 
 # -- damage ----------------------------------------------------------------------------------------
@@ -188,6 +207,10 @@ def test_a_torn_shard_is_found_and_redone(tied, folder, which, damage):
     if damage is not spoilt:
         with pytest.raises(StoreError, match="damaged, or is not there"):
             mg.ActivationStore(folder)[NAMES[1]].rows()
+        with pytest.raises(StoreError) as said:
+            for _ in mg.ActivationStore(folder).batches(NAMES[1], 4, seed=0):
+                pass
+        assert said.traceback[-1].path.name == "test_refused.py"
     untouched = {path: path.stat().st_mtime_ns for path in shards(folder)}
     store = collect(tied, folder)
     store.verify()

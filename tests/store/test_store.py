@@ -46,7 +46,8 @@ def expected(model, row, positions, reduce):
 
 @pytest.mark.parametrize(
     ("positions", "reduce"),
-    [("all", None), ("last", None), ([0, -1], None), (ends, None), (odd, None), ("all", "mean"), (odd, "mean")],
+    [("all", None), ("last", None), ([0, -1], None), (ends, None), (odd, None), ("all", "mean"),
+     (odd, "mean")],
 )  # fmt: skip
 def test_each_prompt_is_its_trace_alone(tied, tmp_path, positions, reduce):
     asked = {"sites": SITES, "positions": positions, "reduce": reduce}
@@ -64,12 +65,16 @@ def test_each_prompt_is_its_trace_alone(tied, tmp_path, positions, reduce):
 
 def test_positions_that_are_kept_are_said(tied, tmp_path):
     store = mg.get_activations(tied, ROWS, sites=SITES, positions=odd, to=tmp_path / "acts")
-    assert [at.tolist() for at in store.positions] == [np.flatnonzero(odd(r)).tolist() for r in ROWS]
+    assert [at.tolist() for at in store.positions] == [
+        np.flatnonzero(odd(r)).tolist() for r in ROWS
+    ]
     assert store.rows == sum(sum(odd(row)) for row in ROWS)
 
 
 def test_a_store_reads_by_any_name_by_number_and_by_slice(tied, tmp_path):
-    store = mg.get_activations(tied, ROWS, [1, "layers.2.mlp"], to=tmp_path / "acts", shard_size=900)
+    store = mg.get_activations(
+        tied, ROWS, [1, "layers.2.mlp"], to=tmp_path / "acts", shard_size=900
+    )
     memory = mg.get_activations(tied, ROWS, [1, "layers.2.mlp"])
     assert store.sites == ["layer_1", "layers.2.mlp"] == list(memory)
     for name in ("layer_1", "layers.1", "model.layers.1", "model.model.layers.1", tied.layers[1]):
@@ -140,7 +145,9 @@ def numbered(tmp_path_factory):
     """A store whose rows are all different, in several shards."""
     model = mg.InterpretableModel(make_llama())
     folder = tmp_path_factory.mktemp("numbered") / "acts"
-    return mg.get_activations(model, ROWS, sites=SITES, positions="all", to=folder, shard_size=SHARD)
+    return mg.get_activations(
+        model, ROWS, sites=SITES, positions="all", to=folder, shard_size=SHARD
+    )
 
 
 def as_rows(arrays):
