@@ -42,10 +42,13 @@ def measured(quick: bool) -> dict[str, Any]:
         port = free.getsockname()[1]
     command = ["-n", str(RANKS), "--backend", "ring", "--starting-port", str(min(port, 60_000))]
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    nothing, kept = os.pipe()  # at the end of its input mlx.launch would turn in circles
     done = subprocess.run(
         [sys.executable, "-c", LAUNCH, *command, "--python", sys.executable, __file__, str(quick)],
-        env={**os.environ, **threads}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        env={**os.environ, **threads}, stdin=nothing, capture_output=True, text=True,
     )  # fmt: skip
+    os.close(nothing)
+    os.close(kept)
     for line in done.stdout.splitlines():
         if line.startswith(BEGIN):
             return json.loads(line.removeprefix(BEGIN))  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
 LAUNCH = "from mlx._distributed_utils.launch import main; main()"
-LONGEST = 120.0  # seconds; a test that hangs is one that fails
+LONGEST = 300.0  # seconds; a test that hangs is one that fails
 
 
 class Ended(NamedTuple):
@@ -46,11 +46,16 @@ def launched(count: int, script: str, *args: str) -> Ended:
     port = str(free_ports(count))
     options = ["-n", str(count), "--backend", "ring", "--starting-port", port, "--cwd", str(ROOT)]
     command = [sys.executable, "-c", LAUNCH, *options, "--python", sys.executable]
-    done = subprocess.run(
-        [*command, str(SCRIPTS / script), *args],
-        env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=LONGEST,
-    )  # fmt: skip
+    nothing, kept = os.pipe()  # at the end of its input mlx.launch would turn in circles
+    try:
+        done = subprocess.run(
+            [*command, str(SCRIPTS / script), *args],
+            env=_environment(), stdin=nothing, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, timeout=LONGEST,
+        )  # fmt: skip
+    finally:
+        os.close(nothing)
+        os.close(kept)
     return Ended(done.returncode, done.stdout)
 
 
