@@ -271,7 +271,7 @@ def _floor(number: int, box: Box) -> list[str]:
 
 
 def _room(one: Room, box: Box) -> list[str]:
-    said = {"facade": "__init__.py", "cli": "cli.py, __main__.py"}
+    said = {"facade": "__init__.py", "cli": "cli/, __main__.py"}
     name = said.get(one.name, one.name + ("/" if one.files else ".py"))
     left, y = box.x + 12, box.y + TITLE + 6
     parts = [

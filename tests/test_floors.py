@@ -47,7 +47,7 @@ ONLY = {  # rooms that stand on these alone
     "plot": {"errors"},
     "store": {"errors"},
 }
-MAY_PRINT = {"mlxgraph.cli", "mlxgraph.tiny.train", "mlxgraph.tiny.evaluate"}
+MAY_PRINT = {"mlxgraph.cli.output", "mlxgraph.tiny.train", "mlxgraph.tiny.evaluate"}
 # (who, whom): imports for types alone that may run up or in a circle, each with its reason.
 FOR_TYPES: dict[tuple[str, str], str] = {}
 

@@ -71,6 +71,8 @@ WRONG = {
     "an edit": lambda m: mg.edit("layers.1", 5),
     "a graph": lambda m: mg.chain(5),
     "an analysis": lambda m: m.logit_lens(TOKENS, layers=[9]),
+    "a collector to a folder": lambda m: mg.get_activations(m, TOKENS, [0], "first", to="acts"),
+    "a store": lambda m: mg.ActivationStore("nowhere"),
     "a collector": lambda m: mg.collect_activations(m, TOKENS, layers=["layers.9"]),
     "outside": lambda m: m.layers[0].output,
     "a dead handle": lambda m: dead(m) + 1,

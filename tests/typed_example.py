@@ -99,6 +99,13 @@ def main() -> dict[str, mx.array]:
     return found
 
 
+def to_disk(model: mg.InterpretableModel) -> None:
+    """Where a folder is named, a store comes back."""
+    assert_type(mg.get_activations(model, TEXT, positions="all", to="acts"), mg.ActivationStore)
+    assert_type(mg.batch_get_activations(model, TEXT, to="acts"), mg.ActivationStore)
+    assert_type(mg.collect_activations(model, TEXT, to="acts"), mg.ActivationStore)
+
+
 def leave(trace: mg.Trace, prompts: Prompts) -> None:
     """What a block answers as it ends is known: with `Any`, Pyright sees no context manager."""
     assert_type(trace.__exit__(None, None, None), bool | None)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlxgraph.analysis import effects_file, effects_plot, effects_tables, effects_text, effects_top
+from mlxgraph.analysis.effects_map import to_text
 from mlxgraph.analysis.effects_values import Fixed, FixedOfDict, numbers_of
 from mlxgraph.analysis.labels import (
     Label,
@@ -353,6 +354,8 @@ class Effects:
         """
         given = (kind, rows, columns, centre, limit, title)
         return effects_plot.picture(self, *given, figsize=figsize, cmap=cmap)
+
+    to_text = to_text
 
     # -- as a value --------------------------------------------------------------------------------
 

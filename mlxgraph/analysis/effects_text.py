@@ -28,19 +28,26 @@ def line(e: Any) -> str:
     sizes = " × ".join(f"{axis} {len(of)}" for axis, of in e.axes.items())
     head = f"{type(e).__name__} {e.name}{_unit(e)}: "
     numbers = np.asarray(e)
-    missing = int(np.isnan(numbers).sum())
-    at = _at(e.attrs.get("at", {}))
+    at = at_labels(e.attrs.get("at", {}))
     if not e.dims:
         return f"{head}{number(float(e))}{at and f' ({at})'}"
-    if missing == numbers.size:
-        return f"{head}{sizes}{at and f' at {at}'}, all NaN"
+    if np.isnan(numbers).all():
+        return f"{head}{sizes}{at and f' at {at}'}, {largest(e)}"
     if e.dims == (CELL,):
         return "\n".join([f"{head}{sizes}{at and f' ({at})'}", *_listed(e, numbers)])
+    return f"{head}{sizes}{at and f' ({at})'}, {largest(e)}"
+
+
+def largest(e: Any) -> str:
+    """The largest cell and where it is, and how many cells hold no number."""
+    missing = int(np.isnan(np.asarray(e)).sum())
+    if missing == np.asarray(e).size:
+        return "all NaN"
     best = e.argmax()
     for name, (axis, of) in e.coords.items():
         best[name] = of[e.axes[axis].index(best[axis])]
-    said = f"largest {number(e.max())} at {_at(best)}"
-    return f"{head}{sizes}{at and f' ({at})'}, {said}" + (missing and f", {missing} NaN" or "")
+    said = f"largest {number(e.max())} at {at_labels(best)}"
+    return f"{said}, {missing} NaN" if missing else said
 
 
 def _listed(e: Any, numbers: Any) -> list[str]:
@@ -62,7 +69,7 @@ def _unit(e: Any) -> str:
     return f" ({e.unit})" if e.unit else ""
 
 
-def _at(labels: Mapping[str, Any]) -> str:
+def at_labels(labels: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={_short(label)}" for name, label in labels.items())
 
 
@@ -91,7 +98,7 @@ def table(e: Any) -> str:
     for k, cells in enumerate(stack[:_MOST_TABLES]):
         at = np.unravel_index(k, sizes) if before else ()
         said = {name: e.axes[name][n] for name, n in zip(before, at, strict=True)}
-        shown.append(_grid(e, down, across, cells, limit, _at(said)))
+        shown.append(_grid(e, down, across, cells, limit, at_labels(said)))
     rest = len(stack) - len(shown)
     more = f"<p>… and {rest} more: e.sel({before[-1]}=...)</p>" if rest else ""
     return caption + "".join(shown) + more

@@ -29,7 +29,9 @@ def model_hash(model: Traceable) -> str:
         found.update(f"{name} {type(module).__qualname__} {_settings(module)}\n".encode())
     for name, weight in model.parameters().items():
         kind = _CARRIED.get(weight.dtype)
-        plain = np.ascontiguousarray(np.array(weight if kind is None else weight.view(kind)))
+        plain = np.ascontiguousarray(
+            np.array(weight if kind is None else weight.view(kind), copy=False)
+        )
         check = zlib.crc32(memoryview(plain.data).cast("B")) if plain.size else 0
         found.update(f"{name} {weight.dtype} {weight.shape} {check}\n".encode())
     return found.hexdigest()

@@ -41,7 +41,7 @@ def logit_lens(
     max_display_tokens: int = 15,
     figsize: tuple[float, float] | None = None,
     cmap: str = "viridis",
-    position: int | None = None,
+    position: int | Sequence[int] | None = None,
     *,
     color: str = "probability",
     token: Token | None = None,
@@ -57,14 +57,15 @@ def logit_lens(
             `.figure` of the result.
         max_display_tokens, figsize, cmap, color: of the picture, as in `lens.plot`: the last tokens
             are shown, coloured by `"probability"`, `"entropy"` or the `"rank"` of `token`.
-        position: look at this position alone; -1 is the last token.
+        position: look at this position alone, or at several; -1 is the last token.
         token: a token to follow, a text or an id: its probability, score and rank among the whole
             vocabulary.
         tokens: several of them.
-    Returns: `{layer: [[(token_id, score, token_str), ...] for each position]}`; with `position`,
-        `{layer: [(token_id, score, token_str), ...]}`.  A score is a logit.  The last layer's
-        scores are the model's own logits.  It is also `mg.Effects`: probabilities of the top
-        predictions, (layer, position); of `token` if given; of `tokens`, (layer, position, target).
+    Returns: `{layer: [[(token_id, score, token_str), ...] for each position]}`; with one
+        `position`, `{layer: [(token_id, score, token_str), ...]}`.  A score is a logit.  The last
+        layer's scores are the model's own logits.  It is also `mg.Effects`: probabilities of the
+        top predictions, (layer, position); of `token` if given; of `tokens`, (layer, position,
+        target).
     Raises: BoundsError for a layer, PositionError for a position that does not exist (both
         IndexErrors), InputError for no tokens or several texts, TokenError (an InputError) for a
         `token` that is several, UnknownNameError (a KeyError) for a color, NoTokenizerError,
@@ -82,8 +83,10 @@ def logit_lens(
     chosen = choose_layers(model, layers)
     if not chosen:
         raise InputError("there are no layers to look at.\n  Leave layers= out for all of them.")
-    at = None if position is None else check_position(position, row.shape[1])
-    found, vocabulary = _found(model, row, chosen, at, top_k, list(asked.values()))
+    places = _places(position, row.shape[1])
+    one = places[0] if position is not None and not _is_several(position) else None
+    shown = slice(None) if position is None else mx.array(places)
+    found, vocabulary = _found(model, row, chosen, shown, top_k, list(asked.values()))
     ids: Any = found.ids.tolist()
     scores: Any = found.scores.tolist()
     names = token_strings(model, [one for layer in ids for best in layer for one in best])
@@ -94,12 +97,12 @@ def logit_lens(
         ]
         for number, layer in enumerate(chosen)
     }
-    if at is not None:
+    if one is not None:
         predictions = {layer: positions[0] for layer, positions in predictions.items()}
-    read, labels = _input(model, row, at)
-    best = readable_tokens(model, [one[0] for layer in ids for one in layer])
-    shown = [[best[one[0]] for one in layer] for layer in ids]
-    what = Read(chosen, read, at, asked, tokens is None, (labels, shown))
+    read, labels = _input(model, row, places)
+    texts = readable_tokens(model, [token for layer in ids for best in layer for token in best])
+    words = [[[texts[token] for token in best] for best in layer] for layer in ids]
+    what = Read(chosen, read, one, asked, tokens is None, labels, words, places)
     lens = Lens(predictions, _measured(found, vocabulary), what)
     if plot:
         lens.figure = lens.plot(max_display_tokens, figsize, cmap, color)
@@ -121,9 +124,24 @@ def _asked(
     return {} if tokens is None else asked_tokens(model, tokens, "tokens")
 
 
-def _input(model: Traceable, row: mx.array, at: int | None) -> tuple[list[str], list[str]]:
-    """The text's tokens as strings, and as texts to look at."""
-    places = range(row.shape[1]) if at is None else [at]
+def _is_several(position: Any) -> bool:
+    return isinstance(position, (list, tuple, range))
+
+
+def _places(position: Any, length: int) -> list[int]:
+    """The positions to look at, from the start.  Raises: PositionError, InputError."""
+    if position is None:
+        return list(range(length))
+    if not _is_several(position):
+        return [check_position(position, length)]
+    places = list(dict.fromkeys(check_position(one, length) for one in position))
+    if not places:
+        raise InputError("there are no positions to look at.\n  Leave position= out for all.")
+    return places
+
+
+def _input(model: Traceable, row: mx.array, places: Sequence[int]) -> tuple[list[str], list[str]]:
+    """The text's tokens at some positions as strings, and as texts to look at."""
     if not holds_tokens(row):
         numbers = [str(number) for number in places]
         return numbers, numbers
@@ -135,7 +153,7 @@ def _input(model: Traceable, row: mx.array, at: int | None) -> tuple[list[str], 
 
 def _measured(found: Distributions, vocabulary: int) -> Measured:
     return Measured(
-        np.array(found.probabilities[..., 0]),
+        np.array(found.probabilities),
         np.array(found.scores[..., 0]),
         np.array(found.entropy),
         np.array(found.asked_probabilities),
@@ -146,10 +164,12 @@ def _measured(found: Distributions, vocabulary: int) -> Measured:
 
 
 def _found(
-    model: Traceable, row: mx.array, layers: list[int], at: int | None, top_k: int, asked: list[int]
+    model: Traceable, row: mx.array, layers: list[int], shown: Any, top_k: int, asked: list[int]
 ) -> tuple[Distributions, int]:
-    """What the layers predict, (layers, positions, ...), and the size of the vocabulary."""
-    shown = slice(None) if at is None else slice(at, at + 1)
+    """What the layers predict, (layers, positions, ...), and the size of the vocabulary.
+
+    Args: shown: an index of positions.
+    """
     edited = is_edited(model)
     last = len(model.layers) - 1
     early = [layer for layer in layers if layer != last]
@@ -172,7 +192,7 @@ def _found(
         del states
     if own is not None:
         pieces.append(distributions(own, top_k, asked))
-    positions = row.shape[1] if at is None else 1
+    positions = row.shape[1] if isinstance(shown, slice) else shown.size
     found = joined(pieces).in_shape(len(layers), positions)
     there = [*early, last] if last in layers else early  # in the order of the pieces
     if there != layers:
@@ -208,7 +228,7 @@ def _decoded(
     row: mx.array,
     states: mx.array,
     vocabulary: int,
-    shown: slice,
+    shown: Any,
     top_k: int,
     asked: list[int],
 ) -> list[Distributions]:
@@ -228,7 +248,7 @@ def _decoded_in_place(
     row: mx.array,
     states: mx.array,
     vocabulary: int,
-    shown: slice,
+    shown: Any,
     top_k: int,
     asked: list[int],
 ) -> list[Distributions]:

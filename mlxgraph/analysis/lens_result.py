@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlxgraph.analysis import lens_text
 from mlxgraph.analysis.effects import Effects
+from mlxgraph.analysis.effects_map import look_of
 from mlxgraph.analysis.readable import Token
 from mlxgraph.errors import InputError, UnknownNameError
 from mlxgraph.errors.tracebacks import with_edges
@@ -21,20 +23,26 @@ class Measured(NamedTuple):
     """The numbers of a lens, (layers, positions): T is how many tokens were asked for.
 
     Attributes:
-        probability, score: of the top predictions.
+        probabilities: of the best predictions, best first, (layers, positions, top_k).
+        score: of the top predictions.
         entropy: of all that might come next, in nats.
         asked_probability, asked_score, asked_rank: of the tokens asked for,
             (layers, positions, T).
         vocabulary: how many tokens there are.
     """
 
-    probability: Any
+    probabilities: Any
     score: Any
     entropy: Any
     asked_probability: Any
     asked_score: Any
     asked_rank: Any
     vocabulary: int
+
+    @property
+    def probability(self) -> Any:
+        """Of the top predictions."""
+        return self.probabilities[..., 0]
 
 
 class Read(NamedTuple):
@@ -46,7 +54,9 @@ class Read(NamedTuple):
         position: the position alone that was asked for.
         asked: the ids of the tokens that were asked for, by what they were called.
         one: whether a single token was asked for, and there is no axis of them.
-        labels: texts to look at: of the input, and of the top predictions by layer.
+        labels: texts of the input to look at.
+        words: those of the best predictions, by layer and position, best first.
+        places: the positions that were looked at.
     """
 
     layers: list[int]
@@ -54,7 +64,9 @@ class Read(NamedTuple):
     position: int | None
     asked: Mapping[Token, int]
     one: bool
-    labels: tuple[list[str], list[list[str]]]
+    labels: list[str]
+    words: list[list[list[str]]]
+    places: list[int]
 
 
 @with_edges
@@ -87,7 +99,7 @@ class Lens(Effects, dict):  # type: ignore[misc]  # a dict has no hash
         coords: dict[str, Any] = {}
         attrs: dict[str, Any] = {}
         if read.position is None:
-            axes["position"] = range(len(read.tokens))
+            axes["position"] = read.places
             coords["token"] = ("position", read.tokens)
         else:
             attrs["at"] = {"position": read.position, "token": read.tokens[0]}
@@ -136,6 +148,8 @@ class Lens(Effects, dict):  # type: ignore[misc]  # a dict has no hash
 
     def __eq__(self, other: object) -> bool:
         """Whether it is the same dict; the same numbers too, where the other has some."""
+        if isinstance(other, Effects) and not isinstance(other, dict):
+            return Effects.__eq__(self, other)
         same = dict.__eq__(self, other)
         return Effects.__eq__(self, other) if same and isinstance(other, Effects) else same
 
@@ -160,6 +174,53 @@ class Lens(Effects, dict):  # type: ignore[misc]  # a dict has no hash
             frame["rank"] = np.asarray(self.rank).reshape(-1)
         frame["probability"] = probability
         return frame
+
+    def to_json(self) -> str:
+        """All of it as JSON, of which `mg.Effects.from_json` makes its values again.
+
+        Among `attrs` are `"predictions"` (for each layer and position the best tokens, each with
+        `"token"`, `"id"`, `"score"` and `"probability"`) and `"entropy"`; where tokens were asked
+        for, `"score"` and `"rank"` of these, along the axes of the values.
+        """
+        layers = list(dict.values(self))
+        if self._read.position is not None:
+            layers = [[found] for found in layers]
+        said = lens_text.beside(layers, self._numbers, self._read)
+        if self._read.asked:
+            said |= {
+                k: np.asarray(e).tolist() for k, e in (("score", self.score), ("rank", self.rank))
+            }
+        fields = {**self._fields("probability", bool(self._read.asked)), "name": self.name}
+        return Effects(self.values, **{**fields, "attrs": {**self.attrs, **said}}).to_json()
+
+    def to_text(  # type: ignore[override]  # its pictures are of words
+        self,
+        width: int = 80,
+        *,
+        ansi: bool = False,
+        color: str = "probability",
+        token: Token | None = None,
+    ) -> str:
+        """A picture in letters, for a terminal.
+
+        The top predictions by position and layer, shaded by how sure they are; numbers of tokens
+        that were asked for; of one position a list of its best predictions, a line a layer.
+
+        Args:
+            width, ansi: as of `Effects.to_text`.
+            color, token: as of `plot`.
+        Raises: as `plot`, but for a colormap.
+        """
+        check_colour(color, self._read.asked, token)
+        look, names = look_of(width, ansi), list(self._read.asked)
+        if self._read.position is not None:
+            return lens_text.listed(self._numbers, self._read, look)
+        if len(names) > 1 and token is None and color == "probability":
+            return Effects.to_text(self, width, ansi=ansi, limit=1.0)
+        token = names[0] if token is None and len(names) == 1 else token
+        if token is not None and color != "entropy":
+            return lens_text.of_token(self._numbers, self._read, color, names.index(token), look)
+        return lens_text.words(self._numbers, self._read, color, look)
 
     def _found(self) -> list[Any]:
         """The predictions at each position, layer by layer."""
@@ -200,7 +261,8 @@ class Lens(Effects, dict):  # type: ignore[misc]  # a dict has no hash
             values = numbers.asked_rank[..., which]
         elif color == "probability":
             values = numbers.probability if which is None else numbers.asked_probability[..., which]
-        grid = Grid(self._read.layers, *self._read.labels, values)
+        best = [[words[0] for words in layer] for layer in self._read.words]
+        grid = Grid(self._read.layers, self._read.labels, best, values)
         scale = _scale(color, of, numbers.vocabulary)
         return lens_heatmap(grid, scale, max_display_tokens, figsize, cmap)
 

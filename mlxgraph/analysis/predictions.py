@@ -60,6 +60,10 @@ class Predictions(Effects, list):  # type: ignore[misc]  # a list has no hash
         """The probabilities as a picture, as `Effects.plot`."""
         return self._plain().plot(*args, **kwargs)
 
+    def to_text(self, *args: Any, **kwargs: Any) -> str:
+        """The probabilities as bars in letters, as `Effects.to_text`."""
+        return self._plain().to_text(*args, **kwargs)
+
     def _repr_html_(self) -> str:
         return effects_text.table(self._plain())
 

@@ -94,6 +94,11 @@ def row_of(model: Traceable, row: Any, number: int) -> Row:
             f"prompt {number} cannot be tokenised: {type(error).__name__}: {error!s:.200}\n"
             f"  It is {row!r:.60}: give a text, messages or token ids."
         ) from error
+    if not array.ndim:
+        raise InputError(
+            f"prompt {number} is {row!r:.60}, one number.\n"
+            "  Give a list of each prompt's token ids: [[5, 7, 2], [9, 1]]."
+        )
     if array.ndim == 1 and holds_tokens(array):
         return array.tolist()  # type: ignore[return-value]
     return array

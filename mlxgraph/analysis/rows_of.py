@@ -168,7 +168,8 @@ def _widest(model: Traceable, row: Any) -> int:
             if name.count(".") < 3:  # the model, its head, its norm
                 continue
             value = first_array(value_at(model, name))
-            found = max(found, value.size * value.dtype.size // len(row))
+            if hasattr(value, "dtype"):  # some modules return nothing
+                found = max(found, value.size * value.dtype.size // len(row))
     return found
 
 

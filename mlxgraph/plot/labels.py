@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any
-from unicodedata import east_asian_width
+from unicodedata import category, east_asian_width
 
 from mlxgraph.plot.figures import font_manager, usual_fonts
 
@@ -39,8 +39,11 @@ def cut(name: str, most: int) -> str:
 
 
 def columns(name: str) -> int:
-    """How wide a label is, in letters of a terminal."""
-    return sum(2 if east_asian_width(sign) in "WF" else 1 for sign in name)
+    """How wide a label is, in letters of a terminal; accents stand on the letter before them."""
+    return sum(
+        0 if category(sign) in ("Mn", "Me", "Cf") else 2 if east_asian_width(sign) in "WF" else 1
+        for sign in name
+    )
 
 
 def drawable(name: str) -> str:

@@ -7,7 +7,7 @@ their rows mixed.  The other half is filled on a thread meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -54,7 +54,12 @@ class Batches:
             self._random.shuffle(starts)
         self._piece = piece
         at_once = len(starts) if whole else max(1, buffer // 2 // (piece * row))
-        self._groups = [starts[k : k + at_once] for k in range(0, len(starts), max(at_once, 1))]
+        # which rows are mixed is random; the order in which they are read need not be
+        self._groups = [
+            np.sort(starts[k : k + at_once]) for k in range(0, len(starts), max(at_once, 1))
+        ]
+        self._most = min(rows, at_once * piece)
+        self._rooms: list[Read] = []
 
     def __iter__(self) -> Iterator[Any]:
         try:
@@ -64,54 +69,50 @@ class Batches:
             raise
 
     def _all(self) -> Iterator[Any]:
-        left: Read | None = None
+        batch, filled = self._room(min(self._size, self._shards.rows)), 0
         with ThreadPoolExecutor(1, "reading activations") as reader:
             ahead = [reader.submit(self._read, n) for n in range(min(1, len(self._groups)))]
             for number in range(len(self._groups)):
-                group = ahead.pop().result()
+                group, at = ahead.pop().result(), 0
                 if number + 1 < len(self._groups):
                     ahead.append(reader.submit(self._read, number + 1))
-                left = yield from self._of_group(group, left)
-                del group
-        if left is not None and len(left[0]) and not self._drop_last:
-            yield self._batch(left)
+                order = np.arange(len(group[0]))
+                if self._random is not None:
+                    self._random.shuffle(order)
+                while at < len(order):
+                    some = order[at : at + self._size - filled]
+                    for rows, part in zip(group, batch, strict=True):  # clip: raise would buffer
+                        np.take(rows, some, 0, part[filled : filled + len(some)], mode="clip")
+                    at, filled = at + len(some), filled + len(some)
+                    if filled == self._size:
+                        yield self._batch(batch)
+                        filled = 0
+        if filled and not self._drop_last:
+            yield self._batch([part[:filled] for part in batch])
+
+    def _room(self, count: int) -> Read:
+        return [empty_rows(count, site.dtype, site.shape) for site in self._sites]
 
     def _read(self, number: int) -> Read:
-        """A group of pieces, its rows mixed."""
+        """The rows of a group of pieces.  Two groups are there at once, in two rooms."""
+        if len(self._rooms) <= number % 2:
+            self._rooms.append(self._room(self._most))
         starts = self._groups[number]
-        if self._random is None:  # neighbours lie side by side
-            starts = starts[:1]
-        rows = self._shards.rows
-        many = int(sum(min(self._piece, rows - start) for start in self._groups[number]))
-        found = []
-        for site in self._sites:
-            out, at = empty_rows(many, site.dtype, site.shape), 0
-            for start in starts:
-                count = many if self._random is None else min(self._piece, rows - int(start))
-                self._shards.read_rows(site, int(start), out[at : at + count])
-                at += count
-            found.append(out)
+        counts = np.minimum(self._piece, self._shards.rows - starts)
+        breaks = np.flatnonzero(np.diff(starts) != self._piece) + 1  # neighbours are read as one
+        found = [rows[: int(counts.sum())] for rows in self._rooms[number % 2]]
+        for site, rows in zip(self._sites, found, strict=True):
+            at = 0
+            for run, lengths in zip(
+                np.split(starts, breaks), np.split(counts, breaks), strict=True
+            ):
+                many = int(lengths.sum())
+                self._shards.read_rows(site, int(run[0]), rows[at : at + many])
+                at += many
         return found
 
-    def _of_group(self, group: Read, left: Read | None) -> Generator[Any, None, Read | None]:
-        """The whole batches of a group, and what is left over for the next."""
-        many = len(group[0])
-        order = np.arange(many)
-        if self._random is not None:
-            self._random.shuffle(order)
-        at = 0
-        while at < many:
-            lacking = self._size - (len(left[0]) if left is not None else 0)
-            part = [rows[order[at : at + lacking]] for rows in group]
-            if left is not None:
-                part = [np.concatenate(pair) for pair in zip(left, part, strict=True)]
-            at, left = at + lacking, part
-            if len(part[0]) == self._size:
-                yield self._batch(part)
-                left = None
-        return left
-
     def _batch(self, parts: Read) -> Any:
+        """Rows as arrays of their own: the rooms are filled again."""
         arrays = [as_array(rows, site.dtype) for rows, site in zip(parts, self._sites, strict=True)]
         named = {site.name: array for site, array in zip(self._sites, arrays, strict=True)}
         return named if self._several else arrays[0]

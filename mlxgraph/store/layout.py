@@ -122,10 +122,19 @@ def read_into(file: int, tensor: Tensor, start: int, out: np.ndarray) -> None:
         return
     into, at = memoryview(out.data).cast("B"), tensor.at + start * tensor.row
     while into:
-        count = os.preadv(file, [into], at)
+        count = _pread(file, into, at)
         if not count:
             raise EOFError
         into, at = into[count:], at + count
+
+
+def _pread(file: int, into: memoryview, at: int) -> int:
+    """Read into a buffer.  Returns: how many bytes."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file, [into], at)
+    data = os.pread(file, len(into), at)
+    into[: len(data)] = data
+    return len(data)
 
 
 def as_array(rows: np.ndarray, dtype: str) -> mx.array:

@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import StoreError, UnfinishedStoreError, UnknownNameError
-from mlxgraph.errors.tracebacks import with_edges
+from mlxgraph.errors.tracebacks import at_the_edge, with_edges
 from mlxgraph.store import index, manifest
 from mlxgraph.store.batches import Batches
 from mlxgraph.store.checks import is_as_written
@@ -42,6 +42,7 @@ class ActivationStore:
 
     __iter__ = None  # of what? of sites there is `store.sites`, of prompts `store[site]`
 
+    @at_the_edge
     def __init__(self, folder: str | os.PathLike[str], *, partial: bool = False):
         self._folder = Path(os.path.expanduser(folder))
         found = manifest.read(self._folder)

@@ -1,13 +1,14 @@
 """Reads the code blocks of a Markdown page, with what the comments above them say.
 
-In: a page's text.  Out: its python blocks in order, each with its line, the output it promises and
-the reason, if any, why it is not run.
+In: a page's text.  Out: its python and sh blocks in order, each with its line, the output it
+promises and the reason, if any, why it is not run.
 Never: runs anything.
 
 A comment stands alone on the line above a block (blank lines between do not count):
 
-    <!-- skip: downloads a model -->     the python block below is not run, and why
+    <!-- skip: downloads a model -->     the block below is not run, and why
     <!-- raises: OrderError -->          the python block below raises this, by class name
+    <!-- exits: 2 -->                    the sh block below ends with this status
     <!-- output -->                      the text block below is what the block above printed
     <!-- varies: depends on the seed --> the text block below is not compared, and why
 """
@@ -19,8 +20,9 @@ from dataclasses import dataclass
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[\w-]*)\s*$")
 COMMENT = re.compile(r"^ *<!--\s*(?P<word>\w+)\s*(?::\s*(?P<rest>.*?))?\s*-->\s*$")
-NEEDS_REASON = {"skip", "varies", "raises"}
-WORDS = {"python": {"skip", "raises"}, "text": {"output", "varies"}}
+NEEDS_REASON = {"skip", "varies", "raises", "exits"}
+RUN = ("python", "sh")
+WORDS = {"python": {"skip", "raises"}, "sh": {"skip", "exits"}, "text": {"output", "varies"}}
 
 
 class PageError(ValueError):
@@ -29,23 +31,25 @@ class PageError(ValueError):
 
 @dataclass
 class Block:
-    """One python block: `line` is that of its first line of code."""
+    """One block that runs: `line` is that of its first line of code."""
 
     code: str
     line: int
     skip: str = ""
     raises: str = ""
     output: str | None = None
+    language: str = "python"
+    exits: str = ""
 
 
 def blocks(text: str) -> list[Block]:
-    """Every python block of a page.
+    """Every block of a page that runs.
 
     Raises: PageError for a comment without a reason or with an unknown word above a block, an
-    unmarked output, an output that follows no python block, and a fence that never closes.
+    unmarked output, an output that follows no block that runs, and a fence that never closes.
     """
     found: list[Block] = []
-    after_python = False
+    after_code = False
     said: tuple[str, str] | None = None
     lines = text.splitlines()
     at = 0
@@ -58,20 +62,21 @@ def blocks(text: str) -> list[Block]:
             at = _end(lines, start, fence["indent"])
             body = "\n".join(line[len(fence["indent"]) :] for line in lines[start:at])
             word, rest = _checked(said, language, start)
-            if language == "python":
-                found.append(Block(body, start + 1, **({word: rest} if word else {})))
+            if language in RUN:
+                said_of_it = {word: rest} if word else {}
+                found.append(Block(body, start + 1, language=language, **said_of_it))
             elif language == "text" and word == "output":
-                if not after_python:
-                    raise PageError(f"line {start}: output without a python block above it")
+                if not after_code:
+                    raise PageError(f"line {start}: output without a block above it that runs")
                 found[-1].output = body
-            elif language == "text" and after_python and not word:
+            elif language == "text" and after_code and not word:
                 raise PageError(
                     f"line {start}: is this what the block above prints?  Write <!-- output --> "
                     "above it, or <!-- varies: why -->"
                 )
-            after_python, said = language == "python", None
+            after_code, said = language in RUN, None
         elif lines[at].strip():
-            said, after_python = None, False
+            said, after_code = None, False
         at += 1
     return found
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.docs.blocks import Block, blocks
+from tests.docs.shell import shell
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ("*.md", "docs/**/*.md", "benchmarks/*.md", "mlxgraph/**/*.md")
@@ -32,6 +33,7 @@ def somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """Pages write their files into a folder of their own, and draw without a screen."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setenv("COLUMNS", "80")
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
@@ -42,8 +44,15 @@ def run_page(text: str, name: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "__page__"}
     for block in blocks(text):
         if not block.skip:
-            _run(block, name, names)
+            (_run_shell if block.language == "sh" else _run)(block, name, names)
     return names
+
+
+def _run_shell(block: Block, name: str, _: Any) -> None:
+    status, printed = shell(block.code)
+    if status != int(block.exits or 0):
+        pytest.fail(f"{name}:{block.line} ended with status {status}:\n{printed}", pytrace=False)
+    _compare(block, printed, f"{name}:{block.line}")
 
 
 def _run(block: Block, name: str, names: dict[str, Any]) -> None:
@@ -65,10 +74,12 @@ def _run(block: Block, name: str, names: dict[str, Any]) -> None:
     else:
         if block.raises:
             pytest.fail(f"{at} did not raise {block.raises}", pytrace=False)
-    if block.output is not None and not _same(block.output, printed.getvalue()):
-        pytest.fail(
-            f"{at} printed\n{printed.getvalue()}\nbut the page shows\n{block.output}", pytrace=False
-        )
+    _compare(block, printed.getvalue(), at)
+
+
+def _compare(block: Block, printed: str, at: str) -> None:
+    if block.output is not None and not _same(block.output, printed):
+        pytest.fail(f"{at} printed\n{printed}\nbut the page shows\n{block.output}", pytrace=False)
 
 
 def _same(shown: str, printed: str) -> bool:

@@ -14,6 +14,7 @@ from tests.mutants import (
     of_rewrite,
     of_run,
     of_sweep,
+    of_terminal,
     of_trace,
 )
 from tests.mutants.mutant import Mutant
@@ -30,5 +31,6 @@ MUTANTS: tuple[Mutant, ...] = (
     *of_rewrite.MUTANTS,
     *of_run.MUTANTS,
     *of_sweep.MUTANTS,
+    *of_terminal.MUTANTS,
     *of_trace.MUTANTS,
 )

@@ -245,7 +245,8 @@ def test_half_a_line_of_an_index_counts_as_none(tied, folder, tail):
 @pytest.mark.parametrize(
     ("prompt", "match"),
     [(None, "prompt 12 cannot be tokenised"), (object(), "prompt 12"), ("text", "tokenizer"),
-     ([], "prompt 12"), ([1, -5], "-5"), ([1, 99], "vocabulary of 50")],
+     ([], "prompt 12"), (7, "prompt 12 is 7, one number"), ([1, -5], "-5"),
+     ([1, 99], "vocabulary of 50")],
 )  # fmt: skip
 def test_a_prompt_that_is_none_raises_and_what_came_before_stays(tied, tmp_path, prompt, match):
     rows = [*ROWS[:12], prompt, *ROWS[13:]]

@@ -11,10 +11,13 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.analysis.positions_kept import kept
+from mlxgraph.analysis.rows_of import RowsOf
 from mlxgraph.analysis.to_disk import to_disk
 from mlxgraph.errors import InputError, NoPromptError, UnknownNameError
 from mlxgraph.store import batches as batches_file
-from tests.models import VOCABULARY, WIDTH, make_llama, same
+from tests.architectures import configs
+from tests.dear import dear
+from tests.models import HEADS, VOCABULARY, WIDTH, make_llama, same
 
 SITES = "layers.*.mlp"
 NAMES = [f"model.layers.{n}.mlp" for n in range(3)]
@@ -59,7 +62,8 @@ def test_each_prompt_is_its_trace_alone(tied, tmp_path, positions, reduce):
         assert same(store[NAMES[1]][number], wanted, 1e-5)
         assert same(memory[NAMES[1]][number], wanted, 1e-5)
         assert store.tokens[number].tolist() == row
-    assert len(store.meta["shards"]) > 1 or positions == "last" or reduce
+    if positions == "all" and not reduce:
+        assert len(store.meta["shards"]) > 3, "what is said of shards is to be seen"
     assert not same(store[NAMES[1]][3], store[NAMES[0]][3], 1e-3), "sites differ"
 
 
@@ -266,3 +270,40 @@ def test_memory_does_not_grow_with_the_number_of_prompts(tied, tmp_path):
     batch = 16 * 12 * 3 * WIDTH * 4
     assert many < few + 3 * batch, (few, many)  # what waits for the disk may be more by chance
     assert 1024 // 16 * batch > 2 * few, "the result itself would be seen"
+
+
+def test_a_forward_has_as_many_prompts_as_the_limits_allow(tied, tmp_path, monkeypatch, capsys):
+    seen = []
+    real = RowsOf.__call__
+    monkeypatch.setattr(
+        RowsOf, "__call__", lambda self, rows, at: seen.append(len(rows)) or real(self, rows, at)
+    )
+    asked = {"sites": SITES, "positions": "all"}
+    mg.get_activations(tied, ROWS, **asked, to=tmp_path / "a")
+    mg.get_activations(tied, ROWS, **asked, to=tmp_path / "b", memory_limit=1)
+    mg.batch_get_activations(tied, ROWS, **asked, to=tmp_path / "c", batch_size=9)
+    assert capsys.readouterr().err == ""
+    mg.batch_get_activations(tied, ROWS, **asked, to=tmp_path / "d", batch_size=23, progress=True)
+    assert seen == [23, *[1] * 23, 9, 9, 5, 23]
+    assert "23/23" in capsys.readouterr().err
+
+
+def test_sites_inside_and_inputs_of_modules(tied, tmp_path):
+    names = ["layers.1.mlp.input", "layers.1.attn.heads", "layers.2.input"]
+    store = mg.get_activations(tied, ROWS, sites=names, positions=[0, -1], to=tmp_path / "acts")
+    memory = mg.get_activations(tied, ROWS, sites=names, positions=[0, -1])
+    assert store.sites == names == list(memory)
+    for name in names:
+        assert same(store[name][:], memory[name], 1e-5)
+    assert store["layers.1.attn.heads"].shape == (2 * len(ROWS), HEADS, WIDTH // HEADS)
+
+
+@pytest.mark.parametrize("name", ["mamba", *dear("gemma2", "gemma3n", "mixtral", "qwen3_next")])
+def test_models_of_other_kinds(tmp_path, name):
+    """One cannot mask, one passes on several streams, one has experts, ..."""
+    model = mg.InterpretableModel(configs.build(name))
+    rows = [[7, 21, 3, 88, 40], [5, 6], [9, 8, 7]]
+    store = mg.get_activations(model, rows, [1], "all", to=tmp_path / "acts")
+    memory = [mg.get_activations(model, row, [1], list(range(len(row)))) for row in rows]
+    for number, one in enumerate(memory):
+        assert same(store["layer_1"][number], one["layer_1"][0], 1e-4)

@@ -98,10 +98,7 @@ def tensor_parallel(quantised: bool) -> None:
 
 def parts_of_values(ours: Any, whole: Any, plain: Any) -> None:
     for name in ("queries", "keys", "values", "scores", "pattern", "heads"):
-        ask = traced(
-            lambda model, name=name: mg.gather(getattr(model.layers[1].self_attn, name)).save()
-        )
-        both(ours, whole, ask, name)
+        both(ours, whole, traced(partial(value_inside, name)), name)
     both(ours, whole, traced(lambda m: mg.gather(m.layers[1].self_attn.q_proj.output).save()), "q")
     both(ours, whole, traced(lambda m: mg.gather(m.layers[0].mlp.down_proj.input).save()), "hidden")
     own = traced(lambda model: model.layers[1].self_attn.heads.save())(ours)
