@@ -57,12 +57,12 @@ def measured(quick: bool) -> dict[str, Any]:
 
 def ways(quick: bool) -> dict[str, Callable[[], Any]]:
     """What is shared out."""
-    width, layers, count = (64, 4, 16) if quick else (512, 12, 32)
+    width, layers, count = (64, 4, 16) if quick else (512, 8, 16)
     model = mg.InterpretableModel(llama(width, layers))
     draw = np.random.default_rng(0)
     prompts = [draw.integers(0, 1000, size).tolist() for size in draw.integers(32, 97, count)]
     text, other = draw.integers(0, 1000, (2, 32)).tolist()
-    options = {"metric": "l2", "positions": list(range(0, len(text), 4))}
+    options = {"metric": "l2", "positions": list(range(0, len(text), 8))}
     return {
         f"{count} prompts, batches of 8": lambda: mg.batch_get_activations(model, prompts),
         f"a map of {layers} layers and {len(options['positions'])} positions": lambda: (
@@ -83,7 +83,7 @@ def child(quick: bool) -> None:
     for name, way in ways(quick).items():
         alone: list[tuple[float, float]] = []
         shared: list[tuple[float, float]] = []
-        for number in range(2 if quick else 7):
+        for number in range(2 if quick else 5):
             _together(0.0)
             if rank == 0:
                 with mg.alone():
@@ -93,7 +93,7 @@ def child(quick: bool) -> None:
             clock, own = one[0], _together(one[1])
             began = _together(0.0), _timed(way)
             both = began[1][0], _together(began[1][1])
-            if number > 1 or quick:  # the first ones compile, and find the sizes of batches
+            if number > 0 or quick:  # the first ones compile, and find the sizes of batches
                 alone.append((clock, own))
                 shared.append(both)
         found[name] = {
@@ -130,7 +130,7 @@ def tables(found: dict[str, Any]) -> str:
         "what", "one process, s", "two, s", "faster by",
         "time of processors, both over one",
     ]  # fmt: skip
-    said = "A Llama of 512 x 12, one BLAS thread a process; medians and quartiles:"
+    said = "A Llama of 512 x 8, one BLAS thread a process; medians and quartiles:"
     return f"{said}\n\n{markdown(head, rows)}"
 
 
