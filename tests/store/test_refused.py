@@ -80,6 +80,14 @@ def test_another_question_is_refused(tied, folder, asked, match):
     refused(tied, folder, match, **asked)
 
 
+def test_other_prompts_are_refused_where_the_run_was_stopped(tied, folder):
+    index = folder / "index-rank000.jsonl"
+    lines = index.read_bytes().splitlines(keepends=True)
+    index.write_bytes(b"".join(lines[:-1]))  # without the end
+    refused(tied, folder, "other prompts", prompts=[*ROWS[:9], [5], *ROWS[10:]])
+    assert len(collect(tied, folder)) == len(ROWS)
+
+
 def test_a_function_is_known_by_what_it_gives(tied, tmp_path):
     collect(tied, tmp_path / "acts", positions=lambda tokens: [0])
     collect(tied, tmp_path / "acts", positions=lambda tokens: [False] * 0 + [0])
@@ -237,6 +245,23 @@ def test_half_a_line_of_an_index_counts_as_none(tied, folder, tail):
     store = collect(tied, folder)
     assert len(store) == len(ROWS)
     store.verify()
+
+
+def test_a_line_that_a_disk_has_spoilt_counts_as_none(tied, folder):
+    index = folder / "index-rank000.jsonl"
+    text = index.read_text()
+    index.write_text(text.replace('"first":0,', '"first":4,', 1))
+    assert len(mg.ActivationStore(folder, partial=True)) < len(ROWS)
+    assert len(collect(tied, folder)) == len(ROWS)
+
+
+def test_a_shard_that_no_index_has_is_deleted(tied, folder):
+    """Of a rank that was killed after the last rename, where another has done its block since."""
+    left = folder / "rank000-block00000077.safetensors"
+    shutil.copy(shards(folder)[0], left)
+    shards(folder)[1].unlink()
+    store = collect(tied, folder)
+    assert not left.exists() and len(shards(folder)) == len(store.meta["shards"])
 
 
 # -- prompts and arguments -------------------------------------------------------------------------

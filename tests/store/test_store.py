@@ -54,8 +54,9 @@ def expected(model, row, positions, reduce):
 )  # fmt: skip
 def test_each_prompt_is_its_trace_alone(tied, tmp_path, positions, reduce):
     asked = {"sites": SITES, "positions": positions, "reduce": reduce}
-    store = mg.get_activations(tied, ROWS, **asked, to=tmp_path / "acts", shard_size=SHARD)
     memory = mg.batch_get_activations(tied, ROWS, **asked)
+    asked |= {"batch_size": 2, "shard_size": SHARD}  # of like length, and so not neighbours
+    store = mg.batch_get_activations(tied, ROWS, **asked, to=tmp_path / "acts")
     assert len(store) == len(ROWS) and store.sites == NAMES == list(memory)
     for number, row in enumerate(ROWS):
         wanted = mx.array(expected(tied, row, positions, reduce))
