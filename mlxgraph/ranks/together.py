@@ -32,10 +32,9 @@ class Work:
 
     rank, size = 0, 1
 
-    @property
-    def shows(self) -> bool:
-        """Whether this rank shows how far it is."""
-        return self.rank == 0
+    def __init__(self, shows: bool = True):
+        """Args: shows: whether this rank shows how far it is."""
+        self.shows = shows
 
     def __enter__(self) -> Work:
         return self
@@ -69,6 +68,7 @@ class _Shared(Work):
     """Work that is shared out."""
 
     def __init__(self, name: str, post: Post):
+        super().__init__(shows=post.rank == 0)
         self._name, self._post = name, post
         self.rank, self.size = post.rank, post.size
         self._watch: Watch | None = None
@@ -120,6 +120,8 @@ def together(name: str, spread: Callable[[], bool] | None = None) -> Work:
         takes part in every forward, and there is nothing to share out.
     """
     post = others()
-    if post is None or (spread is not None and spread()):
+    if post is None:
         return Work()
+    if spread is not None and spread():
+        return Work(shows=post.rank == 0)
     return _Shared(name, post)
