@@ -6,6 +6,7 @@ The cost, on random mlx-lm Llamas (width x layers, float32, 12 tokens), in bare 
     output               the stream after each layer, at each position
     all                  streams, attention, MLPs and heads, at each position: one question
     atp*                 queries and keys, head by head, with the correction
+    graddrop             attention and MLPs, with each layer held in turn
     integrated, inputs   16 steps on the way of the first layer's input
 
 How well it agrees with the exact sweep, on the embedded model, whose answers mean something: the
@@ -13,7 +14,8 @@ correlation over all cells, and the seconds of both.
 
 Aims, written before the first measurement: at 512 x 12 at most 4 forwards for `output` and `all`
 (one forward of the clean text, one of the corrupted text, one backward pass), 6 for `atp*`, 60 for
-16 steps; correlations above 0.9 for streams, attention and MLPs.
+16 steps; correlations above 0.9 for streams, attention and MLPs. `graddrop` came later, without
+an aim: twelve forwards and backwards in one batch took 15 to 20 forwards.
 
     python benchmarks/attribution.py [--quick]
 """
@@ -68,6 +70,7 @@ def _cost(width: int, layers: int, rounds: int) -> Row:
         "output": asked("output"),
         "all": asked(ALL),
         "atp*": asked(["queries", "keys"], method="atp*"),
+        "graddrop": asked(["attn", "mlp"], graddrop=True),
         "integrated, inputs": integrated,
     }
     times = in_turns(ways, rounds, warm=2)

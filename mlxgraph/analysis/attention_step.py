@@ -39,8 +39,8 @@ class Stepped(NamedTuple):
     scores: mx.array
 
 
-def sites_for(pair: Pair) -> tuple[list[str], list[str]]:
-    """The sites whose slopes and whose values the correction needs of the run.
+def sites_for(pair: Pair) -> tuple[dict[str, int], list[str]]:
+    """The sites whose slopes, and their layers, and whose values the correction needs of the run.
 
     Raises: InputError where no queries or keys are asked for.
     """
@@ -51,8 +51,8 @@ def sites_for(pair: Pair) -> tuple[list[str], list[str]]:
             f" components {[*pair.places]}.\n  Write component='queries' or 'keys', or"
             " method='attribution'."
         )
-    attentions = list(dict.fromkeys(_attention(place) for place in places))
-    patterns = [f"{one}.pattern" for one in attentions]
+    attentions = {_attention(place): place.layer for place in places}
+    patterns = {f"{one}.pattern": layer for one, layer in attentions.items()}
     return patterns, [
         *patterns,
         *(f"{one}.{port}" for one in attentions for port in ("scores", "heads")),

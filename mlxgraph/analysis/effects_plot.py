@@ -17,6 +17,7 @@ from mlxgraph.plot.heat import heatmap
 KINDS = ("heatmap", "bars", "lines")
 _DOWN = ("layer",)  # axes that go from below to above where they can
 _ACROSS = ("position",)
+EDGE = "edge"
 _APART = ("pair", "component", "variant")  # axes whose labels are panels where they can be
 
 
@@ -78,7 +79,7 @@ def _words(name: str) -> str:
 
 def _along(e: Any, axis: str) -> tuple[str, tuple[Any, ...]]:
     """What is written along an axis: its tokens, or other texts that it has, else its labels."""
-    if axis == CELL:  # its coords say a part of what its labels do
+    if axis in (CELL, EDGE):  # their coords say a part of what their labels do
         return axis, e.axes[axis]
     texts = [
         (name, labels)

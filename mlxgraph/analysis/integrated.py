@@ -23,8 +23,7 @@ from mlxgraph.analysis.questions import number_of
 from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.slopes import (
     Key,
-    cell_number,
-    check_finite,
+    cell_numbers,
     check_slopes,
     difference,
     differentiable,
@@ -33,13 +32,14 @@ from mlxgraph.analysis.slopes import (
     key_of,
     outcome_of,
     recorded,
+    rows_are_apart,
+    rows_for,
     targets_of,
 )
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, SweepStopped
 
 SITE, INPUTS = "site", "inputs"
-TOKENS = 256  # in a batch, if nothing is said: small models are faster so, large ones no slower
 
 
 def integrated_gradients(
@@ -96,15 +96,16 @@ def integrated_gradients(
     steps = _at_least_one(steps, "steps")
     size = None if batch_size is None else _at_least_one(batch_size, "batch_size")
     asked = Asked(
-        component, layers, positions, heads, align, direction, normalize,
+        clean_text, corrupted_text, component, layers, metric, positions, heads, align, targets,
+        normalize, direction, average,
         "Integrated gradients", CHANGE, {"method": "integrated", "path": path, "steps": steps},
     )  # fmt: skip
 
     def one(pair: Pair, score: Score) -> Outcome:
-        rows = size or max(1, TOKENS // pair.run.shape[1])
+        rows = size or rows_for(pair.run)
         return _of_a_pair(model, pair, score, normalize, path, [*_batches(steps, rows)])
 
-    return answered(model, (clean_text, corrupted_text), asked, metric, targets, average, one)
+    return answered(model, asked, one)
 
 
 def _at_least_one(given: Any, what: str) -> int:
@@ -162,11 +163,9 @@ def _of_a_pair(
             missing.append(run.end(place) - start - float(products[key_of(place)].sum()))
     except KeyboardInterrupt:
         stopped = SweepStopped(len(products), len(places), None, None, "places")
-    cells = [*pair.grid.cells(pair.places)]
-    changes = [cell_number(cell, products) for cell in cells]
-    done = [k for k, cell in enumerate(cells) if key_of(cell.place) in products]
-    check_finite(score, [cells[k] for k in done], [changes[k] for k in done])
-    outcome = outcome_of(pair, score, own_logits, logits, changes, cells, normalize, dtype)
+    cells = [cell for cell in pair.grid.cells(pair.places) if key_of(cell.place) in products]
+    changes = cell_numbers(cells, products)
+    outcome = outcome_of(pair, score, own_logits, logits, cells, changes, normalize, dtype)
     if stopped is not None:
         raise StoppedPair(stopped, outcome) from None
     check_slopes(score, slopes, outcome.clean != outcome.corrupted)
@@ -192,10 +191,8 @@ class _Run(NamedTuple):
     def fitting(self, batches: list[_Batch], places: Sequence[Place]) -> list[_Batch]:
         """Batches, of one row each where a value has its rows not along its first axis."""
         most = max(batch.points.size for batch in batches)
-        with self.model.trace(mx.concatenate([self.row] * most)):
-            shapes = [first_array(value_at(self.model, place.name)).shape for place in places]
-        wanted = [(most, *place.shape[1:]) for place in places]
-        if all(tuple(a) == b for a, b in zip(shapes, wanted, strict=True)):
+        shapes = {place.name: place.shape for place in places}
+        if rows_are_apart(self.model, self.row, shapes, most):
             return batches
         return [
             _Batch(batch.points[k : k + 1], batch.weights[k : k + 1])

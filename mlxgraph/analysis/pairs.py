@@ -34,25 +34,33 @@ from mlxgraph.ranks.said import digest
 from mlxgraph.ranks.together import Work
 
 DENOISE, NOISE = "denoise", "noise"
+RECOVERY = "recovery"
 
 
 class Asked(NamedTuple):
-    """A question, as the user put it.
+    """A question, as the user put it: the arguments of every method that compares two texts.
 
     Attributes: title: of a picture; name: of the numbers where they are in no percent, with `{}`
-        for the metric's; attrs: what else the result says of itself.
+        for the metric's; attrs: what else the result says of itself; share: the name of the
+        numbers where they are in percent.
     """
 
+    clean: Any
+    corrupted: Any
     component: Any
     layers: Any
+    metric: Any
     positions: Any
     heads: Any
     align: Any
-    direction: str
+    targets: Any
     normalize: bool
+    direction: str
+    average: bool
     title: str = "Activation patching"
     name: str = "{}"
     attrs: Mapping[str, Any] = {}
+    share: str = RECOVERY
 
 
 class Pair(NamedTuple):
@@ -94,34 +102,22 @@ class StoppedPair(Exception):  # noqa: N818 - carries what is done from one page
         self.error, self.outcome = error, outcome
 
 
-def answered(
-    model: Traceable,
-    texts: tuple[Any, Any],
-    asked: Asked,
-    metric: Any,
-    targets: Any,
-    average: bool,
-    one: Callable[[Pair, Score], Outcome],
-) -> Effects:
+def answered(model: Traceable, asked: Asked, one: Callable[[Pair, Score], Outcome]) -> Effects:
     """The answer to a question, of one pair of texts or of several.
 
-    Args: texts: the clean ones and the corrupted ones; one: answers for a pair.
+    Args: one: answers for a pair.
     Raises: SweepStopped, with what is done in its `result`; and what `activation_patching` raises.
     """
-    if asked.direction not in (DENOISE, NOISE):
-        raise InputError(
-            f"there is no direction {asked.direction!r:.40}.\n  Write direction='denoise' to run"
-            " the corrupted text with clean values, or direction='noise' for the other way round."
-        )
-    score = scoring(model, metric, targets[0] if _is_nested(targets) else targets)
-    pairs, is_list = _rows(model, *texts)
-    scores = _scores(model, metric, targets, score, len(pairs))
-    many = len(pairs) > 1
+    is_denoise(asked.direction)
+    targets, keep = asked.targets, not asked.average
+    score = scoring(model, asked.metric, targets[0] if _is_nested(targets) else targets)
+    pairs, is_list = _rows(model, asked.clean, asked.corrupted)
+    scores = _scores(model, asked.metric, targets, score, len(pairs))
+    many, keep = len(pairs) > 1, keep and is_list
     with among_ranks("patching of pairs", model) if many else Work() as work:
         if work.size > 1:
-            question = digest(*asked[:7], score.name, targets)
-            said = {"pairs": digest(pairs), "question": question, "weights": weights_of(model)}
-            work.agree(f"{len(pairs)} pairs", **said)
+            said = {"pairs": digest(pairs), "question": _said(asked, score)}
+            work.agree(f"{len(pairs)} pairs", **said, weights=weights_of(model))
         mine = work.mine([float(clean.size) for clean, _ in pairs])
         found: dict[int, Outcome] = {}
         for number in mine:
@@ -129,14 +125,20 @@ def answered(
                 found[number] = one(_pair(model, *pairs[number], asked), scores[number])
             except StoppedPair as stopped:
                 found[number] = stopped.outcome
-                done = [pairs[k] for k in found]
-                keep, own = is_list and not average, scores[number]
-                stopped.error.result = _result(model, [*found.values()], asked, own, done, keep)
+                outcomes, done = [*found.values()], [pairs[k] for k in found]
+                own = scores[number]
+                stopped.error.result = _result(model, outcomes, asked, own, done, keep)
                 raise stopped.error from None
             work.check()
         every = work.exchanged(found if work.size == 1 else {k: list(v) for k, v in found.items()})
     outcomes = [_outcome(every[number]) for number in range(len(pairs))]
-    return _result(model, outcomes, asked, score, pairs, is_list and not average)
+    return _result(model, outcomes, asked, score, pairs, keep)
+
+
+def _said(asked: Asked, score: Score) -> bytes:
+    """What tells a question from another, on other ranks too."""
+    plain = asked._replace(clean=None, corrupted=None, metric=score.name, attrs={})
+    return digest(*plain, dict(asked.attrs))
 
 
 def _outcome(given: Any) -> Outcome:
@@ -145,6 +147,16 @@ def _outcome(given: Any) -> Outcome:
         return given
     grid, *rest = given
     return Outcome(Grid(*grid), *rest)
+
+
+def is_denoise(direction: Any) -> bool:
+    """Whether the corrupted text runs.  Raises: InputError for what is no direction."""
+    if direction not in (DENOISE, NOISE):
+        raise InputError(
+            f"there is no direction {direction!r:.40}.\n  Write direction='denoise' to run"
+            " the corrupted text with clean values, or direction='noise' for the other way round."
+        )
+    return bool(direction == DENOISE)
 
 
 def _pair(model: Traceable, clean: mx.array, corrupted: mx.array, asked: Asked) -> Pair:
@@ -220,7 +232,7 @@ def _result(
         float(np.mean([getattr(one, name) for one in found])) for name in ("clean", "corrupted")
     )
     fields: dict[str, Any] = {
-        "name": "recovery" if asked.normalize else asked.name.format(score.name),
+        "name": asked.share if asked.normalize else asked.name.format(score.name),
         "unit": "%" if asked.normalize else "",
         "attrs": {
             "metric": score.name,

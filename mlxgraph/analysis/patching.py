@@ -8,7 +8,7 @@ sweep, whose runs share what comes before their patch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import mlx.core as mx
 
@@ -24,7 +24,18 @@ from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.plot.figures import show
 
 
-@overload
+class _Further(TypedDict, total=False):
+    """What all forms of the call take by name."""
+
+    targets: Any
+    normalize: bool
+    direction: str
+    batch_size: int | None
+    memory_limit: int | None
+    progress: bool | None
+
+
+@overload  # one number a layer
 def activation_patching(
     model: Traceable,
     clean_text: Any,
@@ -39,13 +50,8 @@ def activation_patching(
     *,
     positions: int | None = None,
     heads: int | None = None,
-    targets: Any = None,
-    normalize: bool = True,
-    direction: str = "denoise",
     average: Literal[True] = True,
-    batch_size: int | None = None,
-    memory_limit: int | None = None,
-    progress: bool | None = None,
+    **further: Unpack[_Further],
 ) -> Recovery: ...
 
 
@@ -64,13 +70,8 @@ def activation_patching(
     *,
     positions: Any = None,
     heads: Any = None,
-    targets: Any = None,
-    normalize: bool = True,
-    direction: str = "denoise",
     average: bool = True,
-    batch_size: int | None = None,
-    memory_limit: int | None = None,
-    progress: bool | None = None,
+    **further: Unpack[_Further],
 ) -> Effects: ...
 
 
@@ -150,14 +151,16 @@ def activation_patching(
         ...     metric="logit_diff", targets=(" Paris", " Rome"),
         ... )
     """
-    asked = Asked(component, layers, positions, heads, align, direction, normalize)
+    asked = Asked(
+        clean_text, corrupted_text, component, layers, metric, positions, heads, align, targets,
+        normalize, direction, average,
+    )  # fmt: skip
     options = {"batch_size": batch_size, "memory_limit": memory_limit, "progress": progress}
 
     def one(pair: Pair, score: Score) -> Outcome:
         return _of_a_pair(model, pair, score, normalize, options)
 
-    texts = clean_text, corrupted_text
-    result = answered(model, texts, asked, metric, targets, average, one)
+    result = answered(model, asked, one)
     if plot:
         drawn = result.plot(figsize, cmap) if isinstance(result, Recovery) else result.plot()
         if isinstance(result, Recovery):

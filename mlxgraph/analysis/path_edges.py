@@ -26,29 +26,30 @@ def arriving(
     model: Traceable,
     row: mx.array,
     base: Base,
-    place: Place,
-    own: mx.array,
-    others: Sequence[mx.array],
+    places: Sequence[Place],
+    own: Sequence[mx.array],
+    others: Sequence[Sequence[mx.array]],
     reads: Mapping[int, Sequence[Read]],
     through: Mapping[int, set[str]] | None,
 ) -> list[dict[str, mx.array]]:
-    """The difference that each of a sender's other values makes where the stream is read.
+    """The difference that a sender's other values make where the stream is read.
 
     Args:
-        place: the sender; own: its value in the base run, others: those to put in its place.
+        places: the sender, which may be several; own: their values in the base run; others: those
+            to put in their places, each time one for each.
         reads: who reads the stream, by layer; through: the modules that are not held, by layer;
             None where the stream alone carries it.
-    Returns: for each value, differences (1, length, width) by the module whose input it is, and
-        under `END` that after the last layer.
+    Returns: for each of the others, differences (1, length, width) by the module whose input it is,
+        and under `END` that after the last place's layer, or after the last layer of all.
     """
     found: list[dict[str, mx.array]] = []
     for start in range(0, len(others), ROWS):
         some = others[start : start + ROWS]
         # the first row is the base run in the same arithmetic, so that no difference is none
-        values = mx.concatenate([own, *some])
-        saved = _forward(model, row, base, place, values, reads, through)
+        values = [mx.concatenate([*each]) for each in zip(own, *some, strict=True)]
+        saved = _forward(model, row, base, places, values, reads, through)
         mx.eval(saved)
-        for number in range(1, len(values)):
+        for number in range(1, len(some) + 1):
             found.append(
                 {at: value[number : number + 1] - value[:1] for at, value in saved.items()}
             )
@@ -59,37 +60,38 @@ def _forward(
     model: Traceable,
     row: mx.array,
     base: Base,
-    place: Place,
-    values: mx.array,
+    places: Sequence[Place],
+    values: Sequence[mx.array],
     reads: Mapping[int, Sequence[Read]],
     through: Mapping[int, set[str]] | None,
 ) -> dict[str, Any]:
-    rows, layers = len(values), sorted(base.blocks)
+    rows, layers = len(values[0]), sorted(base.blocks)
     saved: dict[str, Any] = {}
-    first = layers[0] if place.layer == BEFORE else place.layer
+    first, last = (end(place.layer for place in places) for end in (min, max))
     with model.trace(mx.repeat(row, rows, axis=0)):
-        if place.layer == BEFORE:
-            first_array(value_at(model, place.name))[...] = values
-            after = first_array(model[base.blocks[first]].input)
+        if first == BEFORE:
+            for place, value in zip(places, values, strict=True):
+                if place.layer == BEFORE:
+                    first_array(value_at(model, place.name))[...] = value
+            after = first_array(model[base.blocks[layers[0]]].input)
         else:
             block = base.blocks[first]
             first_array(model[block].input)[...] = mx.repeat(base.given[block], rows, axis=0)
-            child = base.child_of(first, place.name)
-            free = base.after(first, child) if child else set()
-            for read in reads.get(first, ()):
-                saved[read.at] = first_array(model[read.at].input).save()
-            base.hold(model, first, free | (through or {}).get(first, set()), rows)
-            first_array(value_at(model, place.name))[...] = values
-            after = first_array(model[block].output)
-        if through is None:
-            saved[END] = after.save()
-            return saved
         for layer in layers:
-            if layer > first or place.layer == BEFORE:
-                for read in reads.get(layer, ()):
-                    saved[read.at] = first_array(model[read.at].input).save()
-                base.hold(model, layer, through.get(layer, ()), rows)
-        saved[END] = first_array(model[base.blocks[layers[-1]]].output).save()
+            if layer < first or (layer > last and through is None):
+                continue
+            here = [(p, v) for p, v in zip(places, values, strict=True) if p.layer == layer]
+            free = set((through or {}).get(layer, ()))
+            for place, _ in here:
+                child = base.child_of(layer, place.name)
+                free |= base.after(layer, child) if child else set()
+            for read in reads.get(layer, ()):
+                saved[read.at] = first_array(model[read.at].input).save()
+            base.hold(model, layer, free, rows)
+            for place, value in here:
+                first_array(value_at(model, place.name))[...] = value
+            after = first_array(model[base.blocks[layer]].output)
+        saved[END] = after.save()
     return saved
 
 

@@ -1,13 +1,14 @@
 """The ends of paths: senders and receivers as users name them.
 
-In: names, patterns, handles, `(name, heads)`, or a component of all layers.
+In: names, patterns, handles, `(name, heads)`, a component of all layers, groups of these; or edges,
+each of a sender and a receiver.
 Out: for senders the cells of a map, for receivers what of each layer reads the stream.
 Raises for the rest, with what to write instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -20,7 +21,7 @@ from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError, UnknownSiteError
 from mlxgraph.errors.source_line import here
 
-OUTPUT = "__model_output__"
+OUTPUT, HEADS = "__model_output__", "heads"
 EVERYWHERE = ("attn", "mlp", "heads", "queries", "keys", "values")  # one in each layer
 BEFORE = -1  # the layer of what comes before the layers
 
@@ -37,9 +38,10 @@ class End(NamedTuple):
 
 
 class Senders(NamedTuple):
-    """Attributes: axes: those of the result that senders make; at: each sender's place there."""
+    """Attributes: groups: what each sender is, patched together; axes: those of the result that
+    senders make; at: each sender's place there."""
 
-    ends: list[End]
+    groups: list[list[End]]
     axes: dict[str, Sequence[Any]]
     at: list[tuple[int, ...]]
 
@@ -51,13 +53,23 @@ class Receivers(NamedTuple):
     single: bool
 
 
+class Edges(NamedTuple):
+    """Attributes: senders, receivers: each of them once, by label; pairs: of numbers of these, by
+    the label of the edge."""
+
+    senders: dict[str, list[End]]
+    receivers: dict[str, list[End]]
+    pairs: dict[str, tuple[int, int]]
+
+
 def senders_of(model: Traceable, row: mx.array, given: Any) -> Senders:
     """Raises: InputError, UnknownSiteError, HeadsError, BoundsError."""
     if isinstance(given, Mapping):
-        raise InputError(
-            "senders are a list, and this is a dict.\n"
-            '  Write senders=["layers.1.attn", ("layers.2.attn", 3)]; only receivers can be'
-            " patched together."
+        groups = _groups(model, row, given, "senders")
+        for ends in groups.values():
+            _check_sends(ends)
+        return Senders(
+            [*groups.values()], {"sender": [*groups]}, [(k,) for k in range(len(groups))]
         )
     if _is_everywhere(model, given):
         places, layers = placed(model, row, given, None)
@@ -65,39 +77,35 @@ def senders_of(model: Traceable, row: mx.array, given: Any) -> Senders:
         axes: dict[str, Sequence[Any]] = {"layer": layers}
         if heads is not None:
             axes["head"] = heads.labels
-        ends: list[End] = []
+        each: list[list[End]] = []
         at: list[tuple[int, ...]] = []
         for place in places[given]:
             for head in range(place.heads) if heads is not None else [None]:
-                ends.append(End(_label(place.name, head), place, head))
+                each.append([End(_label(place.name, head), place, head)])
                 where = layers.index(place.layer)
                 at.append((where,) if head is None else (where, head))
-        return Senders(ends, axes, at)
+        return Senders(each, axes, at)
     specs, single = _specs(given, "senders")
     ends = _ends(model, row, specs)
-    for end in ends:
-        if end.place is None:
-            raise InputError(
-                f"{OUTPUT} sends nothing: it is the end of every path.\n"
-                "  Name a part of a layer, such as senders=['layers.1.attn']."
-            )
+    _check_sends(ends)
+    each = [[end] for end in ends]
     if single and len(ends) == 1:
-        return Senders(ends, {}, [()])
-    return Senders(ends, {"sender": _labels(ends)}, [(k,) for k in range(len(ends))])
+        return Senders(each, {}, [()])
+    return Senders(each, {"sender": _labels(ends)}, [(k,) for k in range(len(ends))])
+
+
+def _check_sends(ends: Sequence[End]) -> None:
+    if any(end.place is None for end in ends):
+        raise InputError(
+            f"{OUTPUT} sends nothing: it is the end of every path.\n"
+            "  Name a part of a layer, such as senders=['layers.1.attn']."
+        )
 
 
 def receivers_of(model: Traceable, row: mx.array, given: Any) -> Receivers:
     """Raises: InputError, UnknownSiteError, HeadsError, BoundsError."""
     if isinstance(given, Mapping):
-        groups = {
-            str(label): _ends(model, row, _specs(some, "receivers")[0])
-            for label, some in given.items()
-        }
-        if not groups:
-            raise InputError("receivers={} name none.\n  Write receivers='__model_output__'.")
-        for label, ends in groups.items():
-            _check_group(label, ends)
-        return Receivers(groups, False)
+        return Receivers(_groups(model, row, given, "receivers"), False)
     if _is_everywhere(model, given):
         places, _ = placed(model, row, given, None)
         heads = given in INSIDE
@@ -115,13 +123,98 @@ def receivers_of(model: Traceable, row: mx.array, given: Any) -> Receivers:
     )
 
 
-def _check_group(label: str, ends: list[End]) -> None:
+def edges_of(model: Traceable, row: mx.array, given: Any) -> Edges:
+    """Raises: InputError for what are no pairs, or where no path leads from the first to the
+    second; and what senders and receivers raise."""
+    named = [*given.items()] if isinstance(given, Mapping) else given
+    pairs = [pair for _, pair in named] if isinstance(given, Mapping) else given
+    if not isinstance(named, (list, tuple)) or not all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs
+    ):
+        raise InputError(
+            f"edges are a list of pairs, of a sender and a receiver, not {given!r:.60}.\n"
+            "  Write edges=[('layers.1.attn', 'layers.3.mlp'), (('layers.2.attn', 3),"
+            " '__model_output__')]."
+        )
+    if not named:
+        raise InputError("edges=[] name none.\n  Write edges=[('layers.1.attn', 'layers.3.mlp')].")
+    senders: dict[str, list[End]] = {}
+    receivers: dict[str, list[End]] = {}
+    found: dict[str, tuple[int, int]] = {}
+    for number, (sender, receiver) in enumerate(pairs):
+        _check_end(sender)
+        _check_end(receiver)
+        own, other = (
+            _together(model, row, some, what)
+            for some, what in ((sender, "senders"), (receiver, "receivers"))
+        )
+        _check_sends(own)
+        here, there = _joined(sender, own), _joined(receiver, other)
+        label = str(named[number][0]) if isinstance(given, Mapping) else f"{here} -> {there}"
+        for name, ends, what in ((here, own, "sender"), (there, other, "receiver")):
+            _check_group(name, ends, what)
+        check_order([own], [other])
+        senders.setdefault(here, own)
+        receivers.setdefault(there, other)
+        found[label] = [*senders].index(here), [*receivers].index(there)
+    return Edges(senders, receivers, found)
+
+
+def _check_end(given: Any) -> None:
+    named = isinstance(given, (str, list, tuple)) or hasattr(type(given), "path")
+    if not named or (isinstance(given, (list, tuple)) and not given):
+        raise InputError(
+            "an end of an edge is a part, or a list of parts that are patched together, not"
+            f" {given!r:.60}.\n  Write edges=[(['layers.0.mlp', 'layers.1.attn'],"
+            " 'layers.3.mlp')]."
+        )
+
+
+def _joined(given: Any, ends: list[End]) -> str:
+    """The label of what is patched together."""
+    return given if isinstance(given, str) else " + ".join(_labels(ends))
+
+
+def check_order(senders: Sequence[Sequence[End]], receivers: Iterable[Sequence[End]]) -> None:
+    """Raises: InputError where no sender comes before a receiver."""
+    ends = [end for some in receivers for end in some]
+    latest = max(float("inf") if end.place is None else end.place.layer for end in ends)
+    earliest = min(end.place.layer for some in senders for end in some if end.place is not None)
+    if earliest > latest or latest == BEFORE:
+        raise InputError(
+            f"no path leads from {senders[0][0].label} to {ends[0].label}: the model computes the"
+            " receiver first.\n  Name receivers in later layers, or '__model_output__'."
+        )
+
+
+def _groups(
+    model: Traceable, row: mx.array, given: Mapping[Any, Any], what: str
+) -> dict[str, list[End]]:
+    """Ends that are patched together, by label."""
+    if not given:
+        instead = "{'both': ['layers.1.attn', 'layers.2.mlp']}"
+        raise InputError(f"{what}={{}} name none.\n  Write {what}={instead}.")
+    groups = {str(label): _together(model, row, some, what) for label, some in given.items()}
+    for label, ends in groups.items():
+        _check_group(label, ends, what.removesuffix("s"))
+    return groups
+
+
+def _together(model: Traceable, row: mx.array, given: Any, what: str) -> list[End]:
+    """The ends that something names, a component of every layer too."""
+    if _is_everywhere(model, given):
+        places, _ = placed(model, row, given, None)
+        return [End(place.name, place, None) for place in places[given]]
+    return _ends(model, row, _specs(given, what)[0])
+
+
+def _check_group(label: str, ends: list[End], what: str) -> None:
     """Raises: InputError where one member would be in another one."""
     seen: set[tuple[str, int | None]] = set()
     for end in ends:
         key = (OUTPUT if end.place is None else end.place.name, end.head)
         if key in seen or (key[0], None) in seen:
-            raise InputError(f"the receiver {label!r} names {end.label} twice.")
+            raise InputError(f"the {what} {label!r} names {end.label} twice.")
         seen.add(key)
 
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from mlxgraph.analysis.cells import Cell, part
+from mlxgraph.analysis.components import Place
 from mlxgraph.analysis.path_edges import END, Edges, arriving
-from mlxgraph.analysis.path_ends import BEFORE, End, Receivers
+from mlxgraph.analysis.path_ends import BEFORE, End
 from mlxgraph.analysis.stream import Base, Read
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, UnknownSiteError
@@ -41,25 +42,23 @@ class Ways:
         self,
         model: Traceable,
         row: mx.array,
-        senders: Sequence[End],
-        receiving: Receivers,
+        senders: Sequence[Sequence[End]],
+        receivers: Sequence[list[End]],
+        labels: Sequence[str],
         through: str | None,
     ):
-        self._model, self._row, self._receiving = model, row, receiving
+        self._model, self._row, self._receivers = model, row, receivers
         self._edges = Edges(model, row)
         self._inside: dict[tuple[tuple[int, int, int], int], mx.array] = {}
         layers = range(len(model.layers))
-        first = max(0, min(end.place.layer for end in senders if end.place))
-        last = max(
-            layers[-1] if end.place is None else end.place.layer
-            for ends in receiving.groups.values()
-            for end in ends
-        )
+        sending = [end for ends in senders for end in ends]
+        received = [end for ends in receivers for end in ends]
+        first = max(0, min(end.place.layer for end in sending if end.place))
+        last = max(layers[-1] if end.place is None else end.place.layer for end in received)
         self._base = base = Base(model, row, layers[first : last + 1])
         parts = {
             (end.place.layer, self._part(end))
-            for ends in receiving.groups.values()
-            for end in ends
+            for end in received
             if end.place is not None and end.place.layer >= first
         }
         passing = self._mlps() if through == MLP else {}
@@ -76,9 +75,9 @@ class Ways:
                 for layer, mlp in passing.items()
             }
         self._check_edits(reads.values())
-        for end in senders:
+        for end in sending:
             self._check_sender(end)
-        for label, ends in receiving.groups.items():
+        for label, ends in zip(labels, receivers, strict=True):
             self._check_layers(label, ends)
 
     def _part(self, end: End) -> str:
@@ -173,32 +172,40 @@ class Ways:
                 )
 
     def pairs(
-        self, senders: Sequence[End], sent: Sequence[mx.array], places: int, own: Mapping[Any, Any]
+        self,
+        senders: Sequence[Sequence[End]],
+        sent: Sequence[Mapping[str, mx.array]],
+        own: Mapping[str, mx.array],
+        wanted: Mapping[int, Sequence[int]],
     ) -> Iterator[Pair]:
-        """What is to be run: senders' values and receivers that something arrives at."""
-        groups = [*self._receiving.groups.values()]
-        several: dict[tuple[str, int], list[tuple[int, int]]] = {}
-        for number, end in enumerate(senders):
-            assert end.place is not None
-            for position in range(places):
-                several.setdefault((end.place.name, end.place.layer), []).append((number, position))
-        for cells in several.values():
-            place = senders[cells[0][0]].place
-            assert place is not None
-            if place.layer not in (BEFORE, *self._base.blocks):
-                continue
-            here = [sent[number * places + position] for number, position in cells]
-            was = own[place.component, place.layer]
+        """What is to be run: senders' values and receivers that something arrives at.
+
+        Args: sent: what each sender sends, by site, for one place after another; own: the values
+            of the base run; wanted: the receivers of each sender, by number.
+        """
+        each = len(sent) // len(senders)
+        several: dict[tuple[Place, ...], list[tuple[int, int]]] = {}
+        for number, ends in enumerate(senders):
+            places = {end.place.name: end.place for end in ends if end.place is not None}
+            here = tuple(p for p in places.values() if p.layer in (BEFORE, *self._base.blocks))
+            if here:
+                cells = several.setdefault(here, [])
+                cells += [(number, position) for position in range(each)]
+        for here, cells in several.items():
+            names = [place.name for place in here]
+            values = [[sent[number * each + k][name] for name in names] for number, k in cells]
             arrived = arriving(
-                self._model, self._row, self._base, place, was, here, self._by_layer, self._through
-            )
+                self._model, self._row, self._base, here, [own[name] for name in names], values,
+                self._by_layer, self._through,
+            )  # fmt: skip
+            first = min(place.layer for place in here)
             for (number, position), one in zip(cells, arrived, strict=True):
                 matters = {at: bool(mx.any(value != 0).item()) for at, value in one.items()}
-                for k, ends in enumerate(groups):
-                    keys = [self._key(end, place.layer, one) for end in ends]
+                for k in wanted[number]:
+                    keys = [self._key(end, first, one) for end in self._receivers[k]]
                     found = [one[key] if key is not None and matters[key] else None for key in keys]
                     if any(value is not None for value in found):
-                        yield Pair((number, position, k), ends, found)
+                        yield Pair((number, position, k), self._receivers[k], found)
 
     def _key(self, end: End, layer: int, arrived: Mapping[str, mx.array]) -> str | None:
         """Under which name a receiver's difference is kept; None where no path leads there."""

@@ -16,6 +16,7 @@ import mlx.core as mx
 
 from mlxgraph.analysis.inputs import arrays_in, first_array
 from mlxgraph.analysis.traceable import Traceable
+from mlxgraph.analysis.writers import children
 from mlxgraph.errors import NeverCalledError, UnknownSiteError
 
 FEW = 16  # positions that it is tried on: a layer is made alike for all texts
@@ -27,11 +28,12 @@ def middles(
 ) -> dict[int, tuple[str, str]]:
     """For each layer where it is certain, what adds to the layer's input, and that input."""
     row = row[:, :FEW]
-    children = {layer: _children(model, block) for layer, block in blocks.items()}
+    tree = children(model)
+    inside = {layer: tree.get(block, []) for layer, block in blocks.items()}
     saved: dict[str, Any] = {}
     with model.trace(row):
         for layer, block in blocks.items():
-            for name in (block, *children[layer]):
+            for name in (block, *inside[layer]):
                 try:
                     handle = model[name]
                     given = next(arrays_in(handle.inputs[0]), None)
@@ -43,24 +45,14 @@ def middles(
     mx.eval(saved)
     found = {}
     for layer, block in blocks.items():
-        writer = _writer(model, block, children[layer], saved)
+        writer = _writer(model, block, inside[layer], saved)
         if writer is not None:
             found[layer] = writer, f"{block}.input"
     return _certain(model, row, blocks, found, saved)
 
 
-def _children(model: Traceable, block: str) -> list[str]:
-    """The modules that a block itself holds."""
-    start = f"{block}."
-    return [
-        path
-        for path, _ in model.named_modules()
-        if path.startswith(start) and "." not in path.removeprefix(start)
-    ]
-
-
 def _writer(
-    model: Traceable, block: str, children: list[str], saved: Mapping[str, mx.array]
+    model: Traceable, block: str, inside: list[str], saved: Mapping[str, mx.array]
 ) -> str | None:
     """What adds attention's part: attention itself, or a module that is given what it gives."""
     try:
@@ -70,9 +62,7 @@ def _writer(
     if attention not in saved or block not in saved:
         return None
     after = [attention] + [
-        name
-        for name in children
-        if name in saved and _same(saved[f"{name}.input"], saved[attention])
+        name for name in inside if name in saved and _same(saved[f"{name}.input"], saved[attention])
     ]
     for writer in after:
         if saved[writer].shape != saved[f"{block}.input"].shape:
@@ -80,7 +70,7 @@ def _writer(
         middle = saved[f"{block}.input"] + saved[writer]
         if any(
             _same(saved[f"{name}.input"], middle)
-            for name in children
+            for name in inside
             if name in saved and name != writer
         ):
             return writer

@@ -25,6 +25,7 @@ from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import GradientError, InputError, MLXGraphError
 
 Key = tuple[str, int]  # a component and a layer
+TOKENS = 256  # in a batch, if nothing is said: small models are faster so, large ones no slower
 
 
 class Slopes(NamedTuple):
@@ -120,6 +121,23 @@ def recorded(score: Score, logits: mx.array, reference: mx.array) -> mx.array:
     return Score(score.name, watched, score.of_two)(logits, reference)
 
 
+def rows_for(row: mx.array) -> int:
+    """How many copies of a text share a batch, if nothing is said."""
+    return max(1, TOKENS // int(row.shape[1]))
+
+
+def rows_are_apart(
+    model: Traceable, row: mx.array, shapes: Mapping[str, tuple[int, ...]], rows: int
+) -> bool:
+    """Whether sites have the copies of a text, in a batch, along their first axis.
+
+    Args: shapes: of each site's value, of the text alone.
+    """
+    with model.trace(mx.concatenate([row] * rows)):
+        found = {name: tuple(first_array(value_at(model, name)).shape) for name in shapes}
+    return all(found[name] == (rows, *shape[1:]) for name, shape in shapes.items())
+
+
 def targets_of(
     places: Iterable[Place], own: Mapping[Key, mx.array], kept: Mapping[Key, mx.array], match: Match
 ) -> dict[Key, mx.array]:
@@ -148,10 +166,9 @@ def first_order(place: Place, gradient: mx.array, step: mx.array) -> np.ndarray:
     return np.array(mx.sum(product, axis=axes, keepdims=True) if axes else product)
 
 
-def cell_number(cell: Cell, products: Mapping[Key, np.ndarray]) -> float:
-    """The effect of one cell, of what `first_order` gives for its place."""
-    found = products.get(key_of(cell.place))
-    return float("nan") if found is None else float(found[part(cell.spans())].sum())
+def cell_numbers(cells: Iterable[Cell], products: Mapping[Key, np.ndarray]) -> list[float]:
+    """The effects of cells, of what `first_order` gives for their places."""
+    return [float(products[key_of(cell.place)][part(cell.spans())].sum()) for cell in cells]
 
 
 def check_slopes(score: Score, gradients: Iterable[mx.array], apart: bool) -> None:
@@ -161,12 +178,13 @@ def check_slopes(score: Score, gradients: Iterable[mx.array], apart: bool) -> No
         raise GradientError(
             f"the slope of {score.name!r} is zero at every place, though the two texts differ in"
             " it: gradients say nothing of a metric that goes by steps, such as a rank or an"
-            " argmax.\n  Write a metric that changes smoothly, metric='logit_diff', or"
+            " argmax, nor of effects that cancel.\n  Write a metric that changes smoothly,"
+            " metric='logit_diff'; or model.attribution_patching(..., graddrop=True), or"
             " model.activation_patching."
         )
 
 
-def check_finite(score: Score, cells: Sequence[Cell], numbers: Sequence[float]) -> None:
+def _check_finite(score: Score, cells: Sequence[Cell], numbers: Sequence[float]) -> None:
     """Raises: GradientError for an effect that is no finite number."""
     for cell, number in zip(cells, numbers, strict=True):
         if not np.isfinite(number):
@@ -193,23 +211,30 @@ def outcome_of(
     score: Score,
     run: mx.array,
     other: mx.array,
-    changes: Sequence[float],
     cells: Sequence[Cell],
+    changes: Sequence[float],
     normalize: bool,
     dtype: mx.Dtype,
+    sizes: bool = False,
 ) -> Outcome:
     """The answer for a pair.
 
-    Args: run, other: logits of the text that runs and of the other one, float32; changes: of the
-        score, one for each cell; dtype: that of the model's logits.
+    Args:
+        run, other: logits of the text that runs and of the other one, float32.
+        cells, changes: those that are known, and of the score.
+        dtype: that of the model's logits.
+        sizes: whether changes are absolute: in percent, no run is where they begin.
+    Raises: GradientError for a change that is no finite number, BaselineError.
     """
+    _check_finite(score, cells, changes)
     clean, corrupted = (other, run) if pair.denoise else (run, other)
     best, worst = number_of(score, clean, clean), number_of(score, corrupted, clean)
     table = pair.grid.table(cells, np.asarray(changes))
     if normalize:
         check_apart(clean, corrupted, dtype, score.name)
-        start = worst if pair.denoise else best
-        table = in_percent(start + table.astype(np.float64), best, worst, score.name)
+        start = worst if pair.denoise or sizes else best
+        sign = -1 if sizes and best < worst else 1
+        table = in_percent(start + sign * table.astype(np.float64), best, worst, score.name)
     return Outcome(pair.grid, table, best, worst)
 
 

@@ -18,6 +18,7 @@ import mlx.core as mx
 
 from mlxgraph.analysis.inputs import arrays_in, first_array
 from mlxgraph.analysis.traceable import Traceable
+from mlxgraph.analysis.writers import children
 from mlxgraph.errors import InputError, NeverCalledError, UnknownSiteError
 
 NEAR = 0.02  # of the noise: what rounding leaves of it, where the stream goes through unchanged
@@ -54,9 +55,10 @@ class Base:
         self.children: dict[int, list[str]] = {layer: [] for layer in self.blocks}
         self.given: dict[str, Any] = {}
         self.made: dict[str, Any] = {}
+        tree = children(model)
         with model.trace(row):
             for layer, block in self.blocks.items():
-                for name in (block, *_inside(model, block)):
+                for name in (block, *tree.get(block, ())):
                     try:
                         handle = model[name]
                         made = first_array(handle.output)
@@ -198,16 +200,6 @@ def no_sum(part: str, what: str) -> InputError:
         f"{what}: which paths lead there cannot be told.\n"
         "  Write model.activation_patching(...) for the effect by all paths."
     )
-
-
-def _inside(model: Traceable, block: str) -> list[str]:
-    """The modules that a block itself holds."""
-    start = f"{block}."
-    return [
-        path
-        for path, _ in model.named_modules()
-        if path.startswith(start) and "." not in path.removeprefix(start)
-    ]
 
 
 def _same(one: mx.array, other: mx.array) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlxgraph.errors import InputError
-from mlxgraph.plot.figures import colours, new_figure
+from mlxgraph.plot.figures import colours
 from mlxgraph.plot.fitting import stride
 from mlxgraph.plot.labels import text_options
 from mlxgraph.plot.layout import (
@@ -25,10 +25,12 @@ from mlxgraph.plot.layout import (
     TICK,
     TITLE,
     Ticks,
+    bare_figure,
     beside_at,
     block_height,
     check_room,
     every_said,
+    is_numbered,
     name_across,
     name_down,
     named,
@@ -40,6 +42,7 @@ from mlxgraph.plot.layout import (
     shortened,
     ticks_across,
     widest,
+    with_grey,
     wrapped,
     written,
 )
@@ -71,12 +74,12 @@ def bars(
         raise InputError("there is nothing to show: no values")
     pitch = float(np.clip(420 / len(numbers), 10, 34))
     frame = _Frame(max(pitch * len(numbers), 150), figsize)
-    if any(isinstance(one, str) for one in labels):
+    if not is_numbered(labels):
         flat = [of(frame.figure, labels) * len(numbers) for of in (pitch_for, pitch_in_two)]
         frame.width = max(frame.width, next((wide for wide in flat if wide <= FLAT), 0.0))
     texts = [_shown(value, numbers) for value in numbers]
     low, high = _ends(numbers)
-    frame.name_beside(low, high, ylabel + _grey(numbers))
+    frame.name_beside(low, high, with_grey(ylabel, numbers))
     pitch = frame.across() / len(numbers)
     frame.name_below(ticks_across(frame.figure, labels, pitch, frame.tick), xlabel, title)
     axes = frame.axes()
@@ -125,7 +128,7 @@ def lines(
     Raises: InputError for more lines with texts for names than can be told apart.
     """
     numbers = np.asarray(values, dtype=float)
-    ordered = not any(isinstance(name, str) for name in names)
+    ordered = is_numbered(names)
     if len(names) > _MOST_LEGEND and not ordered:
         raise InputError(
             f"{len(names)} lines cannot be told apart.\n  Choose some, e.sel({of or 'axis'}=[...]),"
@@ -133,7 +136,7 @@ def lines(
         )
     in_bar = ordered and len(names) > _PER_COLUMN
     inks = _inks(len(names), ordered, cmap)
-    numeric = not any(isinstance(label, str) for label in labels)
+    numeric = is_numbered(labels)
     places = np.asarray(labels if numeric else range(len(labels)), dtype=float)
     frame = _Frame(330, figsize)
     said = [shortened(frame.figure, name, frame.tick, 150) for name in named(names)]
@@ -177,8 +180,7 @@ class _Frame:
     """One picture: its margins grow by what is written in them, and then its axes are placed."""
 
     def __init__(self, width: float, figsize: tuple[float, float] | None):
-        self.figure = new_figure(figsize or (6, 4))
-        self.figure.set_layout_engine("none")
+        self.figure = bare_figure(figsize)
         self.figsize = figsize
         wide, high = figsize or (6.0, 4.0)
         larger = float(np.clip(math.sqrt(wide * high / 31), 1, 1.4)) if figsize else 1.0
@@ -234,10 +236,6 @@ class _Frame:
         text = "\n".join(self.ylabel)
         axes.set_ylabel(text, labelpad=GAP, y=middle, **written(self.ylabel, self.text))
         return axes
-
-
-def _grey(numbers: Any) -> str:
-    return " (grey: NaN)" if np.isnan(numbers).any() else ""
 
 
 def _ends(numbers: Any, with_zero: bool = True) -> tuple[float, float]:

@@ -16,7 +16,7 @@ import numpy as np
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
-from mlxgraph.plot.figures import colour_map, new_figure
+from mlxgraph.plot.figures import colour_map
 from mlxgraph.plot.labels import text_options
 from mlxgraph.plot.layout import (
     FLAT,
@@ -27,10 +27,12 @@ from mlxgraph.plot.layout import (
     TICK,
     TITLE,
     Ticks,
+    bare_figure,
     beside_at,
     block_height,
     check_room,
     every_said,
+    is_numbered,
     name_across,
     name_down,
     named,
@@ -41,6 +43,7 @@ from mlxgraph.plot.layout import (
     ticks_across,
     ticks_down,
     widest,
+    with_grey,
     wrapped,
     written,
 )
@@ -117,10 +120,9 @@ def heatmap(
     )
     scale = _scale(numbers, centre, limit, cmap)
     colours = colour_map(scale.cmap).with_extremes(bad=_UNKNOWN)
-    label += " (grey: NaN)" if np.isnan(numbers).any() else ""
-    figure = new_figure(figsize or (6, 4))
-    figure.set_layout_engine("none")
-    plan = _planned(figure, table, scale, figsize, (xlabel, ylabel, label, title))
+    figure = bare_figure(figsize)
+    words = xlabel, ylabel, with_grey(label, numbers), title
+    plan = _planned(figure, table, scale, figsize, words)
     figure.set_size_inches(plan.width / 72, plan.height / 72)
     image = None
     for k, square in enumerate(numbers):
@@ -128,7 +130,7 @@ def heatmap(
         image = axes.imshow(
             np.ma.masked_invalid(np.clip(square, *scale.drawn)), cmap=colours,
             vmin=scale.low, vmax=scale.high, aspect="auto", interpolation="nearest",
-            origin="lower" if _is_numbered(table.rows) else "upper",
+            origin="lower" if is_numbered(table.rows) else "upper",
         )  # fmt: skip
         _dress(axes, plan, k, table)
     _say(figure, plan)
@@ -197,7 +199,7 @@ def _planned(
     xlabel, ylabel, label, title = words
     count, rows, columns = table.numbers.shape
     across, down = _cells(columns, rows, count)
-    if count == 1 and figsize is None and not _is_numbered(table.columns):
+    if count == 1 and figsize is None and not is_numbered(table.columns):
         flat = columns * pitch_for(figure, table.columns)
         across = flat if across < flat <= FLAT else across
     bar = round_ticks(scale.low, scale.high)
@@ -247,10 +249,6 @@ def _per_row(count: int, across: float, figsize: tuple[float, float] | None) -> 
     most = max(1, int(room / (across + _BETWEEN)))
     lines = math.ceil(count / min(count, most))
     return math.ceil(count / lines)
-
-
-def _is_numbered(labels: Sequence[Any]) -> bool:
-    return not any(isinstance(one, str) for one in labels)
 
 
 def _dress(axes: Any, plan: Plan, panel: int, table: Table) -> None:

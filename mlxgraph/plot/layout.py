@@ -10,7 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mlxgraph.errors import InputError
+from mlxgraph.plot.figures import new_figure
 from mlxgraph.plot.fitting import BREAKS, halved, stride, widths
 from mlxgraph.plot.labels import drawable, label, text_options
 
@@ -33,6 +36,23 @@ class Ticks(NamedTuple):
     upright: bool
     every: int
     room: float  # points that the names take, away from the axis
+
+
+def is_numbered(labels: Sequence[Any]) -> bool:
+    """Whether labels are numbers, none of them a text."""
+    return not any(isinstance(one, str) for one in labels)
+
+
+def with_grey(label: str, numbers: Any) -> str:
+    """What numbers are, and what is grey of them."""
+    return f"{label} (grey: NaN)" if np.isnan(numbers).any() else label
+
+
+def bare_figure(figsize: tuple[float, float] | None) -> Any:
+    """A figure whose axes are placed by hand.  Args: figsize: None where it follows from these."""
+    figure = new_figure(figsize or (6, 4))
+    figure.set_layout_engine("none")
+    return figure
 
 
 def named(labels: Sequence[Any]) -> list[str]:
@@ -58,7 +78,7 @@ def ticks_across(figure: Any, labels: Sequence[Any], pitch: float, size: float =
     """
     names = named(labels)
     wide = widest(figure, names, size)
-    texts = any(isinstance(one, str) for one in labels)
+    texts = not is_numbered(labels)
     if wide + GAP <= pitch:
         return _some(figure, names, 1, False, size)
     long = widths(figure, names, size)
@@ -88,7 +108,7 @@ def ticks_down(figure: Any, labels: Sequence[Any], pitch: float, size: float = T
     """Names beside an axis.  Args: pitch: points from one place to the next."""
     names = named(labels)
     every = math.ceil(LINE * size / pitch)
-    if every > 1 and not any(isinstance(one, str) for one in labels):
+    if every > 1 and is_numbered(labels):
         every = stride(pitch, _LOOSE * LINE * size)
     return _some(figure, names, every, False, size)
 

@@ -7,10 +7,8 @@ Never: evaluates an array.
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -23,8 +21,8 @@ from mlxgraph.graph.node import Node, site_node
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.arrays import in_a_buffer_of_its_own, same_data
-from mlxgraph.mlx_facts.compiling import uncompiled
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.run.answering import Stop, ValuesInside, answering, go_through
 from mlxgraph.run.call import Call
 from mlxgraph.run.draws import Draws
 from mlxgraph.run.gradient import Deltas, add_delta, unreached, with_gradients
@@ -34,13 +32,6 @@ from mlxgraph.run.plan import Plan, numbers_in
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
 from mlxgraph.run.turned import Turning
-
-
-class Stop(BaseException):
-    """Everything that was asked for is known: the rest of the forward is not run.
-
-    Not an `Exception`, so that no model's own `except Exception` holds it up.
-    """
 
 
 def run_plan(
@@ -141,11 +132,7 @@ class ByHand:
 
 
 class Run:
-    """The state of one forward: what has been seen so far, and what each call must answer.
-
-    A run knows its values and its modules, and neither knows the run for good: in a circle every
-    activation would be held until the garbage collector comes by.
-    """
+    """The state of one forward: what has been seen so far, and what each call must answer."""
 
     def __init__(
         self,
@@ -172,21 +159,14 @@ class Run:
         if call.turned:
             self.turning = Turning(self.plan.turns, call.args[1])
         if self.plan.hooked or self.plan.calls_modules:
-            hook, inside = _answering(self), self.plan.inside
+            hook, inside = answering(self), self.plan.inside
             watch = (
                 Watch(tree, hook, ValuesInside(self), inside, self.plan.written) if inside else None
             )
             standin = StandIn(tree, self.plan.hooked, watch.module if watch else hook, weights)
             self.by_hand.modules = standin.modules
             if self.plan.hooked:
-                try:
-                    with (
-                        uncompiled() if tree.may_compile else nullcontext(),
-                        watch.on(standin) if watch else nullcontext(),
-                    ):
-                        call.forward(standin.root, call.args, call.kwargs)
-                except Stop:
-                    pass
+                go_through(tree, call, standin, watch)
                 if self.plan.expected is not None:
                     check_reached(self.plan.expected, self.reached)
                 if inside:
@@ -221,6 +201,14 @@ class Run:
             result = self.through(after, result)
         return result
 
+    def stops_at(self, site: Site) -> bool:
+        """Whether a value is read or written."""
+        return site in self.plan.stops
+
+    def computes_from(self, site: Site) -> bool:
+        """Whether what follows has to be computed from what is answered."""
+        return site in self.plan.writes or (self.plan.gradients and site in self.plan.read)
+
     def through(self, site: Site, value: Any) -> Any:
         """Keep the value that the model has at a site, and give back the edited one."""
         if self.turning is None:
@@ -248,48 +236,10 @@ class Run:
         return value
 
 
-class ValuesInside:
-    """A run's answers for the values of attentions; the run may be over, and then it has none."""
-
-    __slots__ = ("_run",)
-
-    def __init__(self, run: Run):
-        self._run = weakref.ref(run)
-
-    def wants(self, path: str, number: int) -> bool:
-        run = self._run()
-        return run is not None and Site(path, OUTPUT, number) in run.plan.stops
-
-    def writes(self, path: str, number: int) -> bool:
-        run, site = self._run(), Site(path, OUTPUT, number)
-        if run is None:
-            return False
-        return site in run.plan.writes or (run.plan.gradients and site in run.plan.read)
-
-    def value(self, path: str, number: int, value: mx.array) -> Any:
-        run = self._run()
-        assert run is not None  # whoever shows a value has asked whether it is wanted
-        run.seen[path] = number + 1
-        return run.through(Site(path, OUTPUT, number), value)
-
-
 def _shifted(deltas: Deltas, node: Node, value: Any) -> Any:
     """A node's value with the zero that its gradient is taken at."""
     delta = deltas.get(node)
     return value if delta is None else add_delta(value, delta)
-
-
-def _answering(run: Run) -> Callable[..., Any]:
-    """The hook of a run's modules: they may outlive it, and then they are as they are."""
-    alive = weakref.ref(run)
-
-    def answer(path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-        run = alive()
-        if run is None:
-            return original(*args, **kwargs)
-        return run.answer(path, original, args, kwargs)
-
-    return answer
 
 
 def _changed_where(value: Any, kept: Any, edited: Any) -> Any:

@@ -14,11 +14,9 @@ Never: evaluates an array.  Raises CannotGrow where it is not certain whose part
 
 from __future__ import annotations
 
-import weakref
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -32,10 +30,10 @@ from mlxgraph.graph.nested import leaves, map_nested, unflatten
 from mlxgraph.graph.node import Node, site_node, site_of, walk
 from mlxgraph.graph.site import INPUTS, OUTPUT, SKIP, Site
 from mlxgraph.mlx_facts.arrays import in_a_buffer_of_its_own
-from mlxgraph.mlx_facts.compiling import uncompiled
 from mlxgraph.mlx_facts.originals import ARRAY
+from mlxgraph.run.answering import Stop, ValuesInside, answering, go_through
 from mlxgraph.run.call import Call
-from mlxgraph.run.forward import ByHand, Stop
+from mlxgraph.run.forward import ByHand
 from mlxgraph.run.inside import Watch
 from mlxgraph.run.late import Late
 from mlxgraph.run.plan import Plan
@@ -157,7 +155,7 @@ class GrownRun:
         self._stops = {*self._readers, *self._writers, *self._common, *map(site_of, self._reads_0)}
         lasts = [row.plan.last for row in rows]
         self._last = max((one for one in lasts if one), key=census.position, default=None)
-        self._seen: Counter[str] = Counter()
+        self.seen: Counter[str] = Counter()
         self._base = 0 if base is None else 1  # the slab of the first run
         self._now = self._base or len(rows)  # slabs in the module whose forward runs
         self._cut: Cut | None = None
@@ -180,26 +178,19 @@ class GrownRun:
         if late is not None:
             hooked.add(late.path)
         inside = frozenset[str]().union(*[plan.inside for plan in self._plans])
-        hook = _answering(self)
+        hook = answering(self)
         watch = None
         if inside:
             written: dict[str, Any] = {}
             for plan in self._plans:
                 written.update(plan.written)
-            watch = Watch(tree, hook, _ValuesInside(self), inside, written)
+            watch = Watch(tree, hook, ValuesInside(self), inside, written)
             hooked |= {site.path for site in self._order if site.path in tree.modules}
         if late is not None:  # it is called twice, and nobody looks into it
             hooked = {path for path in hooked if not path.startswith(f"{late.path}.")}
         standin = StandIn(tree, hooked, watch.module if watch else hook, weights)
         self._by_hand.modules = standin.modules
-        try:
-            with (
-                uncompiled() if tree.may_compile else nullcontext(),
-                watch.on(standin) if watch else nullcontext(),
-            ):
-                call.forward(standin.root, call.args, call.kwargs)
-        except Stop:
-            pass
+        go_through(tree, call, standin, watch)
 
     # -- one module's call ------------------------------------------------------------------------
 
@@ -209,8 +200,8 @@ class GrownRun:
         """What a hooked module's call returns."""
         if self._by_hand.under_way:
             return original(*args, **kwargs)
-        number = self._seen[path]
-        self._seen[path] += 1
+        number = self.seen[path]
+        self.seen[path] += 1
         before, after = Site(path, INPUTS, number), Site(path, OUTPUT, number)
         if before in self._stops or self._cut is not None and before == self._cut.norm:
             args, kwargs = self.through(before, (args, kwargs))
@@ -259,6 +250,14 @@ class GrownRun:
 
     def _is_known(self, site: Site) -> bool:
         return UNKNOWN not in self._slabs.of(site)
+
+    def stops_at(self, site: Site) -> bool:
+        """Whether a value is read or written."""
+        return site in self._stops
+
+    def computes_from(self, site: Site) -> bool:
+        """Whether what follows has to be computed from what is answered."""
+        return site in self._writers
 
     # -- one site ---------------------------------------------------------------------------------
 
@@ -351,39 +350,3 @@ class GrownRun:
 def _cut_off(given: Any, cut: Cut) -> Any:
     (stream, *rest), kwargs = given
     return (stream[:, cut.start : cut.stop], *rest), kwargs
-
-
-def _answering(run: GrownRun) -> Callable[..., Any]:
-    """The hook of a run's modules: they may outlive it, and then they are as they are."""
-    alive = weakref.ref(run)
-
-    def answer(path: str, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
-        run = alive()
-        return (
-            original(*args, **kwargs) if run is None else run.answer(path, original, args, kwargs)
-        )
-
-    return answer
-
-
-class _ValuesInside:
-    """Answers for the values of attentions."""
-
-    __slots__ = ("_run",)
-
-    def __init__(self, run: GrownRun):
-        self._run = weakref.ref(run)
-
-    def wants(self, path: str, number: int) -> bool:
-        run = self._run()
-        return run is not None and Site(path, OUTPUT, number) in run._stops
-
-    def writes(self, path: str, number: int) -> bool:
-        run = self._run()
-        return run is not None and Site(path, OUTPUT, number) in run._writers
-
-    def value(self, path: str, number: int, value: Any) -> Any:
-        run = self._run()
-        assert run is not None
-        run._seen[path] = number + 1
-        return run.through(Site(path, OUTPUT, number), value)

@@ -16,8 +16,8 @@ from mlx.utils import tree_flatten
 from mlxgraph.graph.census import Census
 from mlxgraph.mlx_facts.compiling import only_traced
 from mlxgraph.mlx_facts.originals import ARRAY, normal, zeros
+from mlxgraph.run.answering import Stop
 from mlxgraph.run.call import Call
-from mlxgraph.run.forward import Stop
 from mlxgraph.run.pushdown import WHOLE
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree

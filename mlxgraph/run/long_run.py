@@ -23,8 +23,9 @@ from mlxgraph.graph.census import Census
 from mlxgraph.graph.node import Node, walk
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.mlx_facts.compiling import uncompiled
+from mlxgraph.run.answering import ValuesInside
 from mlxgraph.run.draws import Draws
-from mlxgraph.run.forward import Run, ValuesInside, saved
+from mlxgraph.run.forward import Run, saved
 from mlxgraph.run.inside import Watch
 from mlxgraph.run.plan import Plan
 from mlxgraph.run.standin import Hook, StandIn

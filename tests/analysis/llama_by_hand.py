@@ -12,13 +12,23 @@ def score(logits: mx.array) -> mx.array:
     return logits[7] - logits[11]
 
 
-def by_hand(module: Any, text: list[int], steps: dict[tuple[str, int], mx.array]) -> Any:
-    """A llama's forward with steps added to its values.  Returns: score, values by name."""
+def by_hand(
+    module: Any, text: list[int], steps: dict[tuple[str, int], mx.array], held: int | None = None
+) -> Any:
+    """A llama's forward with steps added to its values.
+
+    Args: held: a layer that passes no slopes on but those of the stream.
+    Returns: score, values by name.
+    """
     args, values = module.args, {}
 
     def at(name: str, layer: int, value: mx.array) -> mx.array:
         values[name, layer] = value
         return value + steps[name, layer] if (name, layer) in steps else value
+
+    def added(name: str, layer: int, value: mx.array) -> mx.array:
+        value = at(name, layer, value)
+        return mx.stop_gradient(value) if layer == held else value
 
     def norm(x: mx.array, weight: mx.array) -> mx.array:
         return weight * x * mx.rsqrt(mx.mean(x * x, axis=-1, keepdims=True) + args.rms_norm_eps)
@@ -46,12 +56,12 @@ def by_hand(module: Any, text: list[int], steps: dict[tuple[str, int], mx.array]
         s = at("scores", k, q @ key.swapaxes(-1, -2) * own.scale + hidden)
         p = at("pattern", k, mx.softmax(s, axis=-1))
         z = at("heads", k, p @ v).transpose(0, 2, 1, 3).reshape(1, len(text), -1)
-        h = at("resid_mid", k, h + at("attn", k, z @ own.o_proj.weight.T))
+        h = at("resid_mid", k, h + added("attn", k, z @ own.o_proj.weight.T))
         x = norm(h, layer.post_attention_layernorm.weight)
         gate = x @ layer.mlp.gate_proj.weight.T
         inner = at(
             "mlp.down_proj.input", k, gate * mx.sigmoid(gate) * (x @ layer.mlp.up_proj.weight.T)
         )
-        h = at("output", k, h + at("mlp", k, inner @ layer.mlp.down_proj.weight.T))
+        h = at("output", k, h + added("mlp", k, inner @ layer.mlp.down_proj.weight.T))
     logits = norm(h, module.model.norm.weight) @ module.model.embed_tokens.weight.T
     return score(logits[0, -1]), values

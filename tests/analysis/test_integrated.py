@@ -12,7 +12,7 @@ import pytest
 import mlxgraph as mg
 from mlxgraph.analysis.integrated import _Run
 from mlxgraph.analysis.recovery import Recovery
-from mlxgraph.errors import BaselineError, GradientError, InputError, SweepStopped, TokenError
+from mlxgraph.errors import BaselineError, SweepStopped
 from tests import models
 from tests.analysis.llama_by_hand import by_hand, score
 from tests.analysis.test_attribution import kept, without_norm
@@ -225,24 +225,6 @@ def test_a_stopped_search_keeps_what_it_has(tiny, monkeypatch):
     near(np.asarray(found)[:2], np.asarray(whole)[:2])
     assert np.isnan(np.asarray(found)[2:]).all() and caught.value.plan is None
     assert ".plan" not in str(caught.value)
-
-
-WRONG = [
-    ({"steps": 0}, InputError, "steps=16"),
-    ({"steps": 2.5}, InputError, "whole number"),
-    ({"batch_size": 0}, InputError, "batch_size=0"),
-    ({"path": "layers"}, InputError, "path='inputs'"),
-    ({"metric": lambda o: float(o[2])}, GradientError, "gives a float"),
-    ({"metric": lambda o: mx.argmax(o) * 1.0}, GradientError, "by steps"),
-    ({"metric": "logit_diff", "targets": (" Paris", " Parisian")}, TokenError, "tokens"),
-]
-
-
-@pytest.mark.parametrize(("given", "error", "said"), WRONG)
-def test_wrong_arguments_raise_on_the_users_line(tiny, given, error, said):
-    with pytest.raises(error, match=said) as caught:
-        tiny.integrated_gradients(*TEXTS, **{"steps": 2, "layers": [4], **given})
-    assert caught.traceback[-1].path.name == "test_integrated.py"
 
 
 def test_nothing_is_left_on_the_model(tiny):

@@ -15,16 +15,10 @@ import mlxgraph as mg
 from mlxgraph.analysis.patching import Recovery
 from mlxgraph.errors import (
     BaselineError,
-    BoundsError,
-    HeadsError,
     InputError,
     LengthsError,
-    PositionError,
     SweepStopped,
-    TokenError,
-    UnknownNameError,
     UnknownSiteError,
-    VocabularyError,
 )
 from tests.architectures import configs
 from tests.dear import dear
@@ -427,38 +421,3 @@ def test_the_result_is_a_dict_and_effects(tiny):
     assert found.unit == "%" and found.name == "recovery" and found.dims == ("layer",)
     assert found.sel(layer=2) is not None and float(found.sel(layer=2)) == found[2]
     assert found.argmax() == {"layer": max(found, key=found.get)}
-
-
-WRONG = [
-    ({"component": "wkv"}, UnknownSiteError, "resid_pre"),
-    ({"component": "heds"}, UnknownSiteError, "'heads'"),
-    ({"component": ["attn", "mpl"]}, UnknownSiteError, "'mlp'"),
-    ({"component": []}, InputError, "names none"),
-    ({"component": 3}, InputError, "a component is a name"),
-    ({"component": "mlp.*"}, InputError, "gate_proj"),
-    ({"component": "mlp", "heads": [1]}, HeadsError, "Leave heads out"),
-    ({"component": "heads", "heads": [8]}, BoundsError, "size 8"),
-    ({"component": "heads", "heads": "some"}, InputError, "heads='all'"),
-    ({"positions": [7]}, PositionError, "6 tokens"),
-    ({"positions": -7}, PositionError, "the corrupted text"),
-    ({"positions": "last"}, InputError, "positions='all'"),
-    ({"positions": []}, InputError, "nothing to run"),
-    ({"positions": [1.5]}, InputError, "no whole numbers"),
-    ({"metric": "logit_dif"}, UnknownNameError, "logit_diff"),
-    ({"metric": "logit_diff"}, InputError, "targets="),
-    ({"metric": "logit_diff", "targets": (" Paris", " Parisian")}, TokenError, "tokens"),
-    ({"metric": "logit_diff", "targets": " Paris"}, InputError, "two tokens"),
-    ({"metric": "logit_diff", "targets": (1, 5000)}, VocabularyError, "5000"),
-    ({"metric": "logit_diff", "targets": (1, 2.5)}, InputError, "an id"),
-    ({"targets": (1, 2)}, InputError, "logit_diff"),
-    ({"metric": lambda a, b, c: 0}, InputError, "takes 3"),
-    ({"direction": "denoising"}, InputError, "direction='denoise'"),
-    ({"layers": [9]}, BoundsError, "no layer 9"),
-]
-
-
-@pytest.mark.parametrize(("given", "error", "said"), WRONG)
-def test_wrong_arguments_raise_on_the_users_line(tiny, given, error, said):
-    with pytest.raises(error, match=said.replace("(", r"\(")) as caught:
-        tiny.activation_patching(*TEXTS, **given)
-    assert caught.traceback[-1].path.name == "test_patching_maps.py"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mlxgraph as mg
+from mlxgraph.analysis.stream_writers import residual_writers
 from mlxgraph.errors import (
     BaselineError,
     BoundsError,
@@ -187,6 +188,81 @@ def test_receivers_together_each_read_what_is_sent_and_what_the_others_pass_on(l
     near(found.values, [by_hand(), diff(written.run({"output": streams["output"]})["logits"])])
 
 
+@pytest.mark.parametrize("through", [None, "mlp"])
+def test_senders_together_equal_the_forward_by_hand(llama, through):
+    """Each takes its other value at once; one that comes after a receiver does not matter to it."""
+    model, written, base, other = llama
+    z = mx.array(base["heads", 0])
+    z[1:3] = other["heads", 0][1:3]
+    groups = {
+        "two heads, an mlp": {("attn", 0): written.joined(0, z), ("mlp", 1): other["mlp", 1]},
+        "the start, attention": {
+            "embed": other["embed"],
+            **{("attn", k): other["attn", k] for k in range(len(written.model.layers))},
+        },
+    }
+    senders = {
+        "two heads, an mlp": [("layers.0.attn", [1, 2]), "layers.1.mlp"],
+        "the start, attention": ["model.embed_tokens", "layers.*.self_attn"],
+    }
+    receivers = {OUTPUT: "output", "layers.1.attn": ("attn", 1), "layers.1.mlp": ("mlp", 1)}
+    expected = []
+    for sent in groups.values():
+        streams = written.frozen(base, sent, through == "mlp")
+        expected.append(
+            [diff(written.run({at: streams[at]})["logits"]) for at in receivers.values()]
+        )
+    found = model.path_patching(CLEAN, CORRUPTED, senders, [*receivers], through=through, **RAW)
+    assert found.axes == {"sender": tuple(senders), "receiver": tuple(receivers)}
+    near(found.values, expected)
+    assert np.abs(np.asarray(expected) - diff(base["logits"])).max() > 1e-3
+    alone = model.path_patching(
+        CLEAN,
+        CORRUPTED,
+        [spec for some in senders.values() for spec in some],
+        through=through,
+        **RAW,
+    )
+    moves = np.asarray(alone.values) - diff(base["logits"])
+    assert abs(moves[:3].sum() - (expected[0][0] - diff(base["logits"]))) > 1e-4, "a norm follows"
+
+
+def test_an_edge_is_the_cell_of_its_sender_and_its_receiver(tiny):
+    senders = ["layers.0.mlp", ("layers.3.attn", 1), "layers.1.attn"]
+    receivers = ["layers.2.attn.values", OUTPUT, "layers.4.mlp"]
+    for given in ({}, {"positions": "all", "direction": "noise"}):
+        table = tiny.path_patching(*TEXTS, senders, receivers, **given, **ANSWERS)
+        edges = [(senders[0], receivers[0]), (senders[1], receivers[1]), (senders[1], receivers[2])]
+        found = tiny.path_patching(*TEXTS, edges=edges, **given, **ANSWERS)
+        assert found.dims == ("edge", *table.dims[1:-1])
+        cells = np.asarray(table.values)
+        near(found.values, np.stack([cells[0, ..., 0], cells[1, ..., 1], cells[1, ..., 2]]))
+    assert found.axes["edge"][:2] == (
+        "layers.0.mlp -> layers.2.attn.values",
+        "layers.3.attn head 1 -> __model_output__",
+    )
+    one = found.sel(receiver="layers.2.attn.values")
+    assert one.dims == ("position",) and np.abs(np.asarray(one.values) - 100).max() > 1
+    figure = found.sel(position=[4, 5]).plot()
+    assert figure.axes[0].get_yticklabels()[0].get_text().startswith("layers.0.mlp -> ")
+    named = tiny.path_patching(
+        *TEXTS,
+        edges={
+            "the heads": ("heads", OUTPUT),
+            "both": (["layers.0.mlp", "layers.1.attn"], [tiny.layers[3].mlp, "layers.4.mlp"]),
+        },
+        **ANSWERS,
+    )
+    assert named.axes == {"edge": ("the heads", "both")}
+    assert named.coords["receiver"][1][1] == "model.layers.3.mlp + layers.4.mlp"
+    together = {"a": ["layers.0.mlp", "layers.1.attn"]}
+    other = tiny.path_patching(*TEXTS, together, {"b": ["layers.3.mlp", "layers.4.mlp"]}, **ANSWERS)
+    assert named.item(edge="both") == pytest.approx(other.item(sender="a", receiver="b"), abs=1e-3)
+    attention = tiny.path_patching(*TEXTS, {"all": "attn"}, **ANSWERS)
+    assert named.item(edge="the heads") == pytest.approx(attention.item(sender="all"), abs=1e-3)
+    assert abs(float(attention)) > 10
+
+
 # -- laws, on models of several kinds --------------------------------------------------------------
 
 
@@ -234,6 +310,33 @@ def test_all_edges_out_of_a_part_together_are_the_part(model):
     plain = model.path_patching(CORRUPTED, CORRUPTED, attention, OUTPUT, **RAW)
     near(found.values, whole.values)
     assert abs(float(whole) - float(plain)) > 1e-5
+
+
+def test_parts_in_lists_are_parts_too():
+    """A layer that has two attentions, in a list: the first one's edges are all that it does."""
+    model, receivers = made("longcat_flash"), [OUTPUT]
+    parts = [*(f"self_attn.{k}" for k in (0, 1)), *(f"mlps.{k}" for k in (0, 1)), "mlp"]
+    for k in range(len(model.layers)):
+        receivers += [f"layers.{k}.{part}" for part in parts if (k, part) != (0, "self_attn.0")]
+    found = model.path_patching(
+        CLEAN, CORRUPTED, "layers.0.self_attn.0", {"all": receivers, "end": OUTPUT}, **RAW
+    )
+    whole = model.activation_patching(CLEAN, CORRUPTED, "self_attn.0", layers=[0], **RAW)
+    near(found.item(receiver="all"), whole[0])
+    assert abs(found.item(receiver="end") - whole[0]) > 1e-4
+
+
+def test_all_that_writes_to_the_stream_together_is_the_other_run(model):
+    writers = residual_writers(model, mx.array([CLEAN]))
+    blocks = tuple(f"{block.path}." for block in model.layers)
+    parts = [name for name in writers if name.startswith(blocks)]
+    starts = [name for name in writers if name not in parts][:1]  # positions are those of both
+    found = model.path_patching(
+        CLEAN, CORRUPTED, {"all": starts + parts, "most": starts + parts[1:]}, OUTPUT, **RAW
+    )
+    near(found.item(sender="all"), found.attrs["clean"])
+    gap = abs(found.item(sender="most") - found.attrs["clean"])
+    assert gap > 1e-5 and abs(found.attrs["clean"] - found.attrs["corrupted"]) > 1e-4
 
 
 def test_all_edges_out_of_a_head_together_are_the_head(tiny):
@@ -416,7 +519,30 @@ def test_a_layer_that_is_no_sum_says_so(name):
         ({"senders": "layers.9.attn"}, UnknownSiteError, "layers"),
         ({"senders": []}, InputError, "none"),
         ({"senders": 3}, InputError, "names of parts"),
-        ({"senders": {"a": "layers.1.attn"}}, InputError, "list"),
+        ({"senders": {}}, InputError, "none"),
+        (
+            {"senders": {"a": ["layers.1.attn", "layers.1.attn.output"], "b": []}},
+            InputError,
+            "none",
+        ),
+        (
+            {"senders": {"a": ["layers.1.attn", ("layers.*.attn", 1)], "b": OUTPUT}},
+            InputError,
+            "sends",
+        ),
+        ({"edges": []}, InputError, "none"),
+        ({"edges": ("layers.1.attn", "layers.3.mlp")}, InputError, "list of pairs"),
+        ({"edges": "heads"}, InputError, "list of pairs"),
+        ({"edges": [("layers.1.attn", OUTPUT)], "senders": "attn"}, InputError, "alone"),
+        ({"edges": [("layers.3.attn", "layers.1.mlp")]}, InputError, "no path leads"),
+        ({"edges": [("layers.1.attn", {"a": "layers.3.mlp"})]}, InputError, "an end of an edge"),
+        ({"edges": [([], OUTPUT)]}, InputError, "an end of an edge"),
+        ({"edges": [(OUTPUT, "layers.1.mlp")]}, InputError, "sends nothing"),
+        (
+            {"edges": [(["layers.1.attn.heads", ("layers.1.attn", 2)], OUTPUT)]},
+            InputError,
+            "sender '.*' names",
+        ),
         ({"senders": OUTPUT}, InputError, "sends nothing"),
         ({"senders": ("layers.1.attn", 9)}, BoundsError, "9"),
         ({"senders": ("layers.1.mlp", 1)}, NeverCalledError, "no attention"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
-ATTRIBUTION, STEPS, INTEGRATED = (
-    f"analysis/test_{page}.py" for page in ("attribution", "attention_steps", "integrated")
+ATTRIBUTION, STEPS, INTEGRATED, GRADDROP = (
+    f"analysis/test_{page}.py"
+    for page in ("attribution", "attention_steps", "integrated", "graddrop")
 )
+BY_HAND = f"{GRADDROP}::test_it_is_the_mean_of_absolute_effects_with_each_layer_held"
 
 MUTANTS = (
     Mutant(
@@ -66,5 +68,53 @@ MUTANTS = (
         "integrated gradients add up",
         (f"{INTEGRATED}::test_effects_add_up_to_what_patching_the_whole_value_does",),
         laws=(23,),
+    ),
+    Mutant(
+        "a layer that is held passes slopes on",
+        "analysis/graddrop.py",
+        "made[part] = mx.stop_gradient(made[part])",
+        "made[part] = mx.array(made[part])",
+        "what a layer by which effects cancel adds is held once",
+        (f"{GRADDROP}::test_what_cancels_is_found",),
+    ),
+    Mutant(
+        "all layers of a batch are held at once",
+        "analysis/graddrop.py",
+        "part = slice(row, row + 1) if rows > 1 else ...",
+        "part = ...",
+        "one layer at a time is held",
+        (BY_HAND,),
+    ),
+    Mutant(
+        "effects with a layer held cancel each other",
+        "analysis/graddrop.py",
+        "return np.abs(cell_numbers(cells, products))",
+        "return np.array(cell_numbers(cells, products))",
+        "sizes are averaged",
+        (BY_HAND,),
+    ),
+    Mutant(
+        "a part's own layer counts",
+        "analysis/graddrop.py",
+        "len(layers) - _is_part(model, cell.place)",
+        "len(layers)",
+        "the layer that a part is in cannot be held for it",
+        (BY_HAND,),
+    ),
+    Mutant(
+        "layers before the first that is asked for do not count",
+        "analysis/graddrop.py",
+        "total = first * _sizes(cells, plain)",
+        "total = 0 * _sizes(cells, plain)",
+        "the mean is over all layers, whichever are asked for",
+        (f"{GRADDROP}::test_in_percent_it_is_a_share_of_the_way_whatever_the_direction",),
+    ),
+    Mutant(
+        "sizes begin where the text that runs does",
+        "analysis/slopes.py",
+        "start = worst if pair.denoise or sizes else best",
+        "start = worst if pair.denoise else best",
+        "no effect is 0 percent in both directions",
+        (f"{GRADDROP}::test_in_percent_it_is_a_share_of_the_way_whatever_the_direction",),
     ),
 )

@@ -71,4 +71,22 @@ MUTANTS = (
         "the writers sum to the stream",
         ("analysis/test_stream_writers.py::test_where_it_is_not_certain_it_says_so",),
     ),
+    Mutant(
+        "what is removed is turned round",
+        "interventions/subspaces.py",
+        "return like(x, wide - (wide @ basis.T) @ basis)",
+        "return like(x, wide - 2 * (wide @ basis.T) @ basis)",
+        "removing a direction twice is removing it once",
+        ("test_directions.py::test_projecting_out_is_the_complement",),
+        (20,),
+    ),
+    Mutant(
+        "one writer keeps the direction",
+        "interventions/everywhere.py",
+        "for name in writers))",
+        "for name in writers[:-1]))",
+        "a direction is removed from all that writes to the stream",
+        (f"{FOLDING}::test_the_weights_are_those_by_hand",),
+        (20,),
+    ),
 )

@@ -387,4 +387,13 @@ MUTANTS = (
         "what the table claims of operations is true of MLX",
         ("rewrite/test_table.py::test_what_keeps_the_dtype_does",),
     ),
+    Mutant(
+        "an object keeps what it held",
+        "graph/nested.py",
+        "            own[name] = item\n",
+        "            own[name] = original.__dict__[name]\n",
+        "an output that is an object is edited as a tuple is",
+        ("run/test_objects.py::test_written_by_attribute",),
+        (29,),
+    ),
 )

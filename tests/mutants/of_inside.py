@@ -144,4 +144,24 @@ MUTANTS = (
         "a pattern that is cast on its way is still the pattern",
         (f"{BY_HAND}::test_its_values_obey_the_laws",),
     ),
+    Mutant(
+        "a query sees the key after it",
+        "run/attention.py",
+        "[:, None] >= mx.arange(keys)\n",
+        "[:, None] >= mx.arange(keys) - 1\n",
+        "in a causal model nothing of the pattern is above the diagonal",
+        (
+            "inside/test_attention.py::test_rows_sum_to_one_or_with_a_sink_to_less_and_respect_the_mask",
+        ),
+        (9,),
+    ),
+    Mutant(
+        "the kernel is given the keys as they were",
+        "run/attention.py",
+        "keys, values = dense = shown(",
+        "_, values = dense = shown(",
+        "editing a key-value head changes its group",
+        ("inside/test_attention.py::test_editing_a_key_value_head_changes_exactly_its_group",),
+        (22,),
+    ),
 )
