@@ -57,20 +57,22 @@ def measured(quick: bool) -> dict[str, Any]:
 
 def ways(quick: bool) -> dict[str, Callable[[], Any]]:
     """What is shared out."""
-    width, layers, count = (64, 4, 16) if quick else (512, 8, 16)
+    width, layers, count = (64, 4, 16) if quick else (256, 8, 32)
     model = mg.InterpretableModel(llama(width, layers))
     draw = np.random.default_rng(0)
     prompts = [draw.integers(0, 1000, size).tolist() for size in draw.integers(32, 97, count)]
     text, other = draw.integers(0, 1000, (2, 32)).tolist()
-    options = {"metric": "l2", "positions": list(range(0, len(text), 8))}
+    options = {"metric": "l2", "positions": list(range(0, len(text), 4))}
     return {
-        f"{count} prompts, batches of 8": lambda: mg.batch_get_activations(model, prompts),
+        f"{count} prompts, batches of 2": lambda: mg.batch_get_activations(
+            model, prompts, batch_size=2
+        ),
         f"a map of {layers} layers and {len(options['positions'])} positions": lambda: (
             model.activation_patching(text, other, **options)
         ),
-        f"{4 * layers} edits of every position": lambda: model.sweep(
+        f"{8 * layers} edits of every position": lambda: model.sweep(
             mx.array([text]),
-            [mg.edit(f"layers.{k}.mlp", iv.scale(s)) for k in range(layers) for s in (0, 1, 2, 3)],
+            [mg.edit(f"layers.{k}.mlp", iv.scale(s)) for k in range(layers) for s in range(8)],
             metric="l2",
         ),
     }
@@ -130,7 +132,7 @@ def tables(found: dict[str, Any]) -> str:
         "what", "one process, s", "two, s", "faster by",
         "time of processors, both over one",
     ]  # fmt: skip
-    said = "A Llama of 512 x 8, one BLAS thread a process; medians and quartiles:"
+    said = "A Llama of 256 x 8, one BLAS thread a process; medians and quartiles:"
     return f"{said}\n\n{markdown(head, rows)}"
 
 
