@@ -200,6 +200,13 @@ def test_a_mistake_ends_at_the_users_line(tied, tokens):
     assert other.traceback[-1].path.name == "test_directions.py"
 
 
+def test_a_mistake_with_plain_arrays_ends_at_the_users_line():
+    for wrong in (iv.project_out(mx.ones((4,))), iv.rescale(mx.ones((3,)))):
+        with pytest.raises(ShapeError) as caught:
+            wrong(mx.ones((2, 5)))
+        assert caught.traceback[-1].path.name == "test_directions.py"
+
+
 def test_directions_that_a_gradient_follows_are_refused():
     with pytest.raises(InterventionError, match="Write the arithmetic"):
         mx.vmap(lambda v: iv.project_out(v)(X))(drawn(2, WIDTH))

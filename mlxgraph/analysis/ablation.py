@@ -22,6 +22,7 @@ from mlxgraph.analysis.map_runs import (
     patch_graph,
     placed,
     tokens_along,
+    with_unedited,
 )
 from mlxgraph.analysis.questions import (
     chosen_heads,
@@ -113,7 +114,7 @@ def ablation(
     try:
         numbers = recorder.swept([*graphs, recorder.nothing], score, options)
     except Stopped as early:
-        stopped, numbers = early.error, early.numbers
+        stopped, numbers = early.error, with_unedited(early.numbers, model, row, score)
     changes = numbers[:-1] if score.of_two else numbers[:-1] - numbers[-1]
     changes = changes.reshape(-1, len(cells)).mean(axis=0)
     result = Effects(

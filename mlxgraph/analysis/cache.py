@@ -8,7 +8,13 @@ from typing import Any, overload
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import arrays_in, check_model, names_of, token_strings
+from mlxgraph.analysis.inputs import (
+    arrays_in,
+    check_model,
+    computed,
+    names_of,
+    token_strings,
+)
 from mlxgraph.analysis.positions_kept import kept
 from mlxgraph.analysis.prompts_in import stream_of
 from mlxgraph.analysis.to_disk import to_disk
@@ -134,7 +140,7 @@ def collect_activations(
         for name in names:
             trace.activations[name]  # saved, by being looked at inside the block
     found = {name: trace.activations[name] for name in names}
-    mx.eval([list(arrays_in(value)) for value in found.values()])
+    computed([list(arrays_in(value)) for value in found.values()])
     metadata: dict[str, Any] = {"inputs": inputs, "lengths": trace.lengths, "tokens": trace.tokens}
     if trace.tokens is not None:
         rows = trace.tokens.tolist()

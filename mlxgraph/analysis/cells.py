@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.components import HEADS, Place
-from mlxgraph.analysis.inputs import first_array, value_at
+from mlxgraph.analysis.inputs import first_array, last_position, value_at
 from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import SweepStopped
@@ -167,7 +167,7 @@ class Recorder:
         return trace.graph
 
     def _save(self) -> None:
-        first_array(self._bare.output)[:, -1].save("logits")
+        last_position(self._bare.output, slice(None)).save("logits")
 
     def swept(self, graphs: Sequence[Any], score: Score, options: Mapping[str, Any]) -> np.ndarray:
         """The score of each graph's run, the mean over the rows of the input.

@@ -21,6 +21,7 @@ from mlxgraph.analysis.inputs import (
     check_model,
     check_position,
     choose_layers,
+    computed,
     first_array,
     names_of,
     value_at,
@@ -282,7 +283,7 @@ def _collect(
             model, [rows[n] for n in batch], [columns[n] for n in batch], chosen.values(), single
         )
         for value in values:  # layer by layer: what a layer gave is let go before the next
-            mx.eval(value)
+            computed(value)
         for name, value in zip(chosen, values, strict=True):
             found[name].append(value)
         work.check()

@@ -148,8 +148,9 @@ def _unknown(model: Traceable, block: str, component: str) -> UnknownSiteError:
         if path.startswith(f"{block}.")
     ]
     known = ", ".join(map(repr, KNOWN))
+    others = [name for name in KNOWN if name != component]  # this one the layer has not
     advice = f"A component is {known}, or any module of the layer: {', '.join(below[:12])}."
-    return UnknownSiteError(component, below, block, also=KNOWN, kind="component", advice=advice)
+    return UnknownSiteError(component, below, block, also=others, kind="component", advice=advice)
 
 
 def _no_middle(block: str) -> UnknownSiteError:

@@ -23,6 +23,7 @@ from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.frozen_norm import FrozenNorm, frozen_norm
 from mlxgraph.analysis.inputs import arrays_in, choose_layers, first_array
 from mlxgraph.analysis.traceable import Traceable
+from mlxgraph.analysis.unembed import is_edited
 from mlxgraph.analysis.writers import Block, block_of, children, own_modules, step_of, writers_of
 from mlxgraph.analysis.written_stream import fixed, in_numpy
 from mlxgraph.errors import (
@@ -78,7 +79,16 @@ def composition_scores(model: Traceable, kind: str = "k", layers: Any = None) ->
     if kind not in KINDS:
         raise UnknownNameError("kind of composition", str(kind), KINDS)
     asked = layers is not None
-    found = _heads_of(model, sorted(choose_layers(model, layers)), asked, kind)
+    chosen = sorted(choose_layers(model, layers))
+    try:
+        found = _heads_of(model, chosen, asked, kind)
+    except IndexError as error:
+        if not is_edited(model):
+            raise
+        raise DecompositionError(
+            "an edit that stays asks for positions of a text, and scores are of weights",
+            "Write model.without_edits().composition_scores(...).",
+        ) from error
     if len(found) < 2:
         raise InputError(
             "a head composes with one of a later layer, and there is"

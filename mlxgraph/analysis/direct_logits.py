@@ -21,6 +21,7 @@ from mlxgraph.analysis.inputs import choose_layers, first_array, holds_tokens, o
 from mlxgraph.analysis.questions import Chosen, chosen_positions, matched
 from mlxgraph.analysis.readable import Token, asked_tokens
 from mlxgraph.analysis.traceable import Traceable
+from mlxgraph.analysis.unembed import check_positions
 from mlxgraph.analysis.written_stream import Written, forget, in_numpy, is_known, run_written
 from mlxgraph.errors import DecompositionError, InputError, UnknownNameError
 
@@ -153,6 +154,7 @@ def _targets(model: Traceable, token: Any, row: mx.array, places: Chosen) -> dic
                 "several positions have several first choices.\n  Write token=' Paris'."
             )
         with model.trace(row):
+            check_positions(first_array(model.output))
             best = mx.argmax(first_array(model.output)[0, places.labels[0]]).save()
         number = int(best)
         name: Token = number if model.tokenizer is None else model.token_to_str(number)

@@ -196,7 +196,8 @@ class Effects:
 
         NaN wherever a cell of it is NaN.  Raises: UnknownLabelError.
         """
-        gone = self._axes if axis is None else [axis] if isinstance(axis, str) else list(axis)
+        several = isinstance(axis, (list, tuple, set, dict))
+        gone = self._axes if axis is None else list(axis) if several else [axis]  # type: ignore
         for name in gone:
             self._check_name(name, self._axes)
         numbers = tuple(self.dims.index(name) for name in gone)

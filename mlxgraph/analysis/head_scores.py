@@ -15,7 +15,7 @@ import numpy as np
 
 from mlxgraph.analysis.components import Place, places_of
 from mlxgraph.analysis.effects import Effects
-from mlxgraph.analysis.inputs import choose_layers, first_array, value_at, whole_number
+from mlxgraph.analysis.inputs import choose_layers, computed, first_array, value_at, whole_number
 from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, UnknownNameError
@@ -149,7 +149,7 @@ def _shares(
             for k, look in enumerate(looks):
                 share = pattern[:, :, mx.array(look.queries), mx.array(look.keys)]
                 found[k, number] = share.astype(mx.float32).mean(axis=(0, 2)).save()
-    mx.eval(found)
+    computed(found)
     return found
 
 
@@ -192,8 +192,9 @@ def _texts(model: Traceable, length: int, samples: int, seed: int) -> mx.array:
 
 def _vocabulary(model: Traceable) -> np.ndarray:
     """The ids of ordinary tokens."""
-    with model.trace(mx.array([[0]])):
-        count = first_array(model.output).shape[-1]
+    plain = model.without_edits()  # edits may ask for positions of a text
+    with plain.trace(mx.array([[0]])):
+        count = first_array(plain.output).shape[-1]
     tokenizer = model.tokenizer
     if tokenizer is None:
         return np.arange(count)

@@ -88,6 +88,10 @@ def choose_layers(model: Traceable, layers: Sequence[int] | int | None) -> list[
 
 def layer_number(model: Traceable, layer: Any) -> int:
     """A layer's number, of the number itself or of the layer's name or handle."""
+    if isinstance(layer, bool) or (isinstance(layer, str) and layer == "all"):
+        raise InputError(
+            f"{layer!r} is no layer.\n  Write layers=[0, 1], or leave layers out for all of them."
+        )
     try:
         return operator.index(layer)
     except TypeError:
@@ -211,6 +215,26 @@ def first_array(value: Any) -> Any:
     """The array itself, or the first of a module's several outputs: the logits, if named so."""
     found = next(arrays_in(value), None)
     return value if found is None else found
+
+
+def last_position(output: Any, rows: Any = 0) -> Any:
+    """The last position's logits in what a model gives: (vocabulary,), or of several rows (rows,
+    vocabulary).  An output of two axes is of rows, and has no positions."""
+    logits = first_array(output)
+    return logits[rows, -1] if logits.ndim > 2 else logits[rows]
+
+
+def computed(*values: Any) -> None:
+    """Compute what blocks saved.
+
+    Raises: UnboundParamError for a param of an edit that stays, which nobody gave a value.
+    """
+    try:
+        mx.eval(*values)
+    except RuntimeError:
+        for array in arrays_in(list(values)):
+            array.tolist()  # a value that waits for a param says so
+        raise
 
 
 def arrays_in(value: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from mlxgraph.analysis.attribution import CHANGE
 from mlxgraph.analysis.components import RESID_PRE, Place
 from mlxgraph.analysis.effects import Effects
-from mlxgraph.analysis.inputs import first_array, value_at, whole_number
+from mlxgraph.analysis.inputs import first_array, last_position, value_at, whole_number
 from mlxgraph.analysis.map_runs import kept_of, placed
 from mlxgraph.analysis.pairs import Asked, Outcome, Pair, StoppedPair, answered
 from mlxgraph.analysis.questions import number_of
@@ -216,7 +216,7 @@ class _Run(NamedTuple):
         model = self.model
         with model.trace(self.row):
             self._put(place, self.ends[key_of(place)])
-            logits = first_array(model.output)[0, -1].save()
+            logits = last_position(model.output).save()
         return number_of(self.score, logits, self.reference)
 
     def _put(self, place: Place, value: mx.array) -> None:
@@ -232,7 +232,7 @@ class _Run(NamedTuple):
         value = begin + points * difference(self.ends[key_of(place)], begin)
         with differentiable(), model.trace(mx.concatenate([self.row] * rows)) as trace:
             self._put(place, value)
-            logits = first_array(model.output)[:, -1].astype(mx.float32)
+            logits = last_position(model.output, slice(None)).astype(mx.float32)
             scores = [recorded(self.score, logits[row], self.reference) for row in range(rows)]
             loss = mx.sum(mx.stack(scores) * batch.weights)
             handles = [first_array(value_at(model, one.name)) for one in at]

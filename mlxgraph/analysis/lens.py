@@ -24,7 +24,13 @@ from mlxgraph.analysis.inputs import (
 from mlxgraph.analysis.lens_result import Lens, Measured, Read, check_colour
 from mlxgraph.analysis.readable import Token, asked_tokens, readable_tokens
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.unembed import check_head, is_edited, scores_in_place, token_scores
+from mlxgraph.analysis.unembed import (
+    check_head,
+    check_positions,
+    is_edited,
+    scores_in_place,
+    token_scores,
+)
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.plot.figures import show
@@ -176,6 +182,7 @@ def _found(
     states = own = None
     with model.trace(row):
         logits = first_array(model.output)
+        check_positions(logits)
         vocabulary = logits.shape[-1]
         check_head(model, logits, first_array(model.layers[-1].output).shape[-1])
         _check_ids(asked, vocabulary)

@@ -14,8 +14,9 @@ import numpy as np
 
 from mlxgraph.analysis.cells import Cell, Grid, Recorder, Span, part
 from mlxgraph.analysis.components import Place, places_of
-from mlxgraph.analysis.inputs import choose_layers, first_array, holds_tokens
-from mlxgraph.analysis.questions import Chosen, Match, components_in
+from mlxgraph.analysis.inputs import choose_layers, computed, holds_tokens, last_position
+from mlxgraph.analysis.questions import Chosen, Match, components_in, number_of
+from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import BaselineError, ShapeError
 from mlxgraph.errors.source_line import here
@@ -62,16 +63,24 @@ def kept_of(
         for component, some in places.items():
             for place in some:
                 kept[component, place.layer] = place.value(model).save()
-        logits = first_array(model.output)[0, -1].save()
-    mx.eval(kept, logits)
+        logits = last_position(model.output).save()
+    computed(kept, logits)
     return kept, logits
 
 
 def last_logits(model: Traceable, row: mx.array) -> mx.array:
     """The last position's logits (vocabulary,) of a plain run, float32."""
     with model.trace(row):
-        logits = first_array(model.output)[0, -1].astype(mx.float32).save()
+        logits = last_position(model.output).astype(mx.float32).save()
     return logits
+
+
+def with_unedited(numbers: np.ndarray, model: Traceable, row: mx.array, score: Score) -> np.ndarray:
+    """The numbers of a sweep that was stopped, whose last is the unedited run's score: with it."""
+    if math.isnan(numbers[-1]) and not score.of_two:
+        logits = last_logits(model, row)
+        numbers[-1] = number_of(score, logits, logits)
+    return numbers
 
 
 def patch_graph(
@@ -136,8 +145,9 @@ def in_percent(
     if not (math.isfinite(clean) and math.isfinite(corrupted)):
         number = corrupted if math.isfinite(clean) else clean
         raise BaselineError(
-            f"the {metric} between the two runs is {number}: the model's own logits "
-            "are not finite.\n  Run the model in bfloat16 or float32."
+            f"the {metric} of the two runs is {number}, and nothing is a share of that.\n"
+            "  Where the model's own logits are not finite, run it in bfloat16 or float32; a metric"
+            " of your own gives finite numbers."
         )
     if abs(clean - corrupted) <= ROUNDING_OF_SCORES * max(abs(clean), abs(corrupted)):
         raise BaselineError(

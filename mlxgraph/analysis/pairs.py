@@ -29,7 +29,7 @@ from mlxgraph.analysis.recovery import Recovery
 from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError
+from mlxgraph.errors import BaselineError, InputError
 from mlxgraph.ranks.said import digest
 from mlxgraph.ranks.together import Work
 
@@ -123,6 +123,10 @@ def answered(model: Traceable, asked: Asked, one: Callable[[Pair, Score], Outcom
         for number in mine:
             try:
                 found[number] = one(_pair(model, *pairs[number], asked), scores[number])
+            except BaselineError as error:
+                if not many:
+                    raise
+                raise BaselineError(f"pair {number}: {error}") from None
             except StoppedPair as stopped:
                 found[number] = stopped.outcome
                 outcomes, done = [*found.values()], [pairs[k] for k in found]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import mlx.core as mx
 import numpy as np
 
-from mlxgraph.analysis.inputs import check_position
+from mlxgraph.analysis.inputs import check_position, whole_number
 from mlxgraph.errors import InputError
 
 Positions: TypeAlias = "int | Sequence[int] | str | Callable[[Any], Any]"
@@ -78,7 +78,8 @@ def kept(positions: Positions, reduce: str | None) -> Kept:
     single = isinstance(positions, (int, np.integer))
     if isinstance(positions, (mx.array, np.ndarray)):
         positions = positions.tolist()
-    numbers = (int(positions),) if single else tuple(int(p) for p in positions)  # type: ignore[arg-type, union-attr]
+    given = [positions] if single else positions
+    numbers = tuple([whole_number(p, "positions") for p in given])  # type: ignore[union-attr]
     if not numbers:
         raise InputError("there are no positions.\n  Write positions=-1 for the last token.")
     return Kept(numbers, None, single or reduce is not None, reduce)

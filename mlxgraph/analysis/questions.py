@@ -244,6 +244,8 @@ def token_id(model: Traceable, target: Any) -> int:
     if isinstance(target, str):
         return model.single_token(target)
     try:
+        if isinstance(target, bool):
+            raise TypeError
         return operator.index(target)
     except TypeError:
         raise InputError(

@@ -40,7 +40,7 @@ class Score(NamedTuple):
             return self.function(logits[None], reference.astype(mx.float32)[None])[0]  # type: ignore
         given = (logits, reference.astype(mx.float32)) if self.of_two else (logits,)  # type: ignore
         found = self.function(*given)
-        if isinstance(found, mx.array) and found.size == 1:
+        if isinstance(found, mx.array) and found.size == 1 and found.dtype != mx.complex64:
             return found.reshape(())
         try:
             return mx.array(float(found))

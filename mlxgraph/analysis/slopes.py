@@ -15,7 +15,7 @@ import numpy as np
 
 from mlxgraph.analysis.cells import Cell, part
 from mlxgraph.analysis.components import HEADS, Place
-from mlxgraph.analysis.inputs import first_array, value_at
+from mlxgraph.analysis.inputs import first_array, last_position, value_at
 from mlxgraph.analysis.map_runs import check_apart, in_percent, taken_of
 from mlxgraph.analysis.metrics import METRICS
 from mlxgraph.analysis.pairs import Outcome, Pair
@@ -77,7 +77,7 @@ def slopes_of(
         handles = [first_array(value_at(model, place.name)) for place in places]
         handles += [first_array(value_at(model, name)) for name in slopes_at]
         own = {name: first_array(value_at(model, name)).save() for name in values_at}
-        logits = first_array(model.output)[0, -1].astype(mx.float32)
+        logits = last_position(model.output).astype(mx.float32)
         loss = recorded(score, logits, reference)
         found = [gradient.save() for gradient in trace.grad(loss, handles)]
         values = {key: value.save() for key, value in values.items()}
@@ -115,6 +115,12 @@ def recorded(score: Score, logits: mx.array, reference: mx.array) -> mx.array:
                 f"the metric {score.name!r} gives a {type(found).__name__}, which has no slope.\n"
                 "  Compute it with mx alone, without float(), .item() or numpy:"
                 " lambda logits: logits[a] - logits[b]."
+            )
+        if isinstance(found, mx.array) and not hasattr(type(found), "value"):  # not recorded
+            raise GradientError(
+                f"the metric {score.name!r} gives an array that does not come of the logits by what"
+                " is recorded: a constant, or by a function that was taken out of mx before.\n"
+                "  Write it as a function of your own: lambda logits: mx.max(logits)."
             )
         return found
 

@@ -16,7 +16,7 @@ from mlxgraph.analysis.cells import Recorder, Stopped
 from mlxgraph.analysis.components import Place
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import layer_number, one_row
-from mlxgraph.analysis.map_runs import at_of, check_axes, placed, tokens_along
+from mlxgraph.analysis.map_runs import at_of, check_axes, placed, tokens_along, with_unedited
 from mlxgraph.analysis.questions import (
     chosen_heads,
     chosen_positions,
@@ -90,7 +90,7 @@ def steering_curves(
     try:
         numbers = recorder.swept([*graphs, recorder.nothing], score, options)
     except Stopped as early:
-        stopped, numbers = early.error, early.numbers
+        stopped, numbers = early.error, with_unedited(early.numbers, model, row, score)
     by_strength = numbers[:-1].reshape(len(cells), len(amounts))
     table = np.stack([grid.table(cells, by_strength[:, k]) for k in range(len(amounts))], axis=-1)
     result = Effects(

@@ -6,7 +6,7 @@ The arithmetic is numpy's, in float64, on one row for each text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mlx.core as mx
@@ -14,7 +14,8 @@ import numpy as np
 
 from mlxgraph.analysis.collect import batch_get_activations
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError, UnknownNameError
+from mlxgraph.errors import InputError, ShapeError, UnknownNameError
+from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
 
 PENALTY = 0.01  # of the probe's weights, on states of mean squared length 1
@@ -29,7 +30,7 @@ def steering_vector(
     positive: Iterable[Any],
     negative: Iterable[Any],
     layers: Any = None,
-    positions: int | Sequence[int] = -1,
+    positions: Any = -1,
     method: str = "mean",
     *,
     normalize: bool = False,
@@ -60,7 +61,8 @@ def steering_vector(
         `model.steering_curves` takes as it is.
     Raises: UnknownNameError (a KeyError) for a method; InputError for sets of which one is empty,
         pairs that do not come out even, states that are not finite, or sets that do not differ at a
-        layer; and what `mg.get_activations` raises.
+        layer; ShapeError for a site that gives no one vector at each position; and what
+        `mg.get_activations` raises.
 
     Example:
         >>> v = mg.steering_vector(model, ["I love this"], ["I hate this"], layers=3)
@@ -80,10 +82,15 @@ def steering_vector(
     if asked is not None and not len(asked):
         raise InputError("there are no layers.\n  Write layers=[2, 3], or leave it out for all.")
     both = [*positive, *negative]
-    states = batch_get_activations(model, both, asked, positions, batch_size, progress)
+    ragged = isinstance(positions, str) or callable(positions)  # another number in each text
+    several = not ragged and not isinstance(positions, (int, np.integer))
+    states: dict[str, Any] = batch_get_activations(
+        model, both, asked, positions, batch_size, progress, reduce="mean" if ragged else None
+    )
+    rows = {name: _rows(name, value, several) for name, value in states.items()}
     found = {
-        _key(name): _vector(_key(name), _rows(value), len(positive), method, normalize)
-        for name, value in states.items()
+        _key(name): _vector(_key(name), some, len(positive), method, normalize)
+        for name, some in rows.items()
     }
     return next(iter(found.values())) if single and len(found) == 1 else found
 
@@ -107,10 +114,18 @@ def _key(name: str) -> int | str:
     return int(number) if number != name and number.isdigit() else name
 
 
-def _rows(states: mx.array) -> np.ndarray:
-    """One row for each text."""
+def _rows(name: str, states: mx.array, several: bool) -> np.ndarray:
+    """One row for each text.  Raises: ShapeError for states of several heads or streams."""
+    if states.ndim != 2 + several:
+        raise ShapeError(
+            f"{name} gives {states.shape[1 + several :]} at each position, and a direction is of"
+            " one vector",
+            str(here()),
+            "Name a module that gives (batch, length, width), such as layers=3; for heads take"
+            " mg.get_activations, and the difference of two means.",
+        )
     rows = np.array(states.astype(mx.float32)).astype(np.float64)
-    return rows.mean(axis=1) if rows.ndim == 3 else rows
+    return rows.mean(axis=1) if several else rows
 
 
 def _vector(

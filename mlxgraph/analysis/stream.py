@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxgraph.analysis.inputs import arrays_in, first_array
+from mlxgraph.analysis.inputs import arrays_in, computed, first_array
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.analysis.writers import children
 from mlxgraph.errors import InputError, NeverCalledError, UnknownSiteError
@@ -72,7 +72,7 @@ class Base:
                         self.given[name] = given.save()  # type: ignore[attr-defined]
                     if name != block:
                         self.children[layer].append(name)
-        mx.eval(self.given, self.made)
+        computed(self.given, self.made)
 
     def child_of(self, layer: int, name: str) -> str | None:
         """The module of a layer that a site is, or is inside of."""
@@ -150,12 +150,14 @@ class Base:
         ]
 
     def _noise(self) -> dict[int, mx.array]:
-        """For each layer a difference that matters, in the dtype of its input."""
+        """For each layer a difference that matters, in the dtype of its input: not less than what
+        the layer gives is rounded by, which may be many times what it is given."""
         key, found = mx.random.key(0), {}
         for layer, block in self.blocks.items():
             was = self.given[block].astype(mx.float32)
             key, own = mx.random.split(key)
-            scale = mx.sqrt(mx.mean(mx.square(was)))
+            sizes = [was, self.made[block].astype(mx.float32)]
+            scale = mx.sqrt(mx.max(mx.stack([mx.mean(mx.square(one)) for one in sizes])))
             found[layer] = (mx.random.normal(was.shape, key=own) * scale).astype(
                 self.given[block].dtype
             )

@@ -22,6 +22,7 @@ from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import NeverCalledError, WritersError
 
 NEAR, NEAR_IN_HALF = 1e-3, 2e-2  # of the sum's size: what rounding leaves
+APART, APART_IN_HALF = 1e-5, 1e-3  # of the largest singular value: what is one direction
 LITTLE = 0.05  # of the largest factor: one that is none
 
 
@@ -134,11 +135,19 @@ def _summed(
     if not columns:
         raise WritersError(where, "no module gives a value of its shape")
     table = np.stack([*columns.values()], axis=1)
+    single = whole.dtype in (mx.float32, mx.float64)
+    sizes = np.linalg.svd(table / np.linalg.norm(table, axis=0), compute_uv=False)
+    if sizes[-1] < (APART if single else APART_IN_HALF) * sizes[0] or len(table) < len(sizes):
+        raise WritersError(
+            where,
+            "several sums of what modules give make it, on this text.  Give another one, of several"
+            " tokens that differ, example=text",
+        )
     factors, *_ = np.linalg.lstsq(table, total.reshape(-1), rcond=None)
     kept = np.abs(factors) > LITTLE * np.abs(factors).max()
     factors, *_ = np.linalg.lstsq(table[:, kept], total.reshape(-1), rcond=None)
     left = np.linalg.norm(total.reshape(-1) - table[:, kept] @ factors)
-    near = NEAR if whole.dtype in (mx.float32, mx.float64) else NEAR_IN_HALF
+    near = NEAR if single else NEAR_IN_HALF
     if left > near * size:
         raise WritersError(where, f"no sum of what modules give makes it ({', '.join(columns)})")
     return [name for name, is_kept in zip(columns, kept, strict=True) if is_kept]

@@ -100,7 +100,8 @@ def final_norm(model: Traceable) -> str | None:
     It is the last norm that the forward calls, after the last layer: between the two a model may
     have layers of another kind.
     """
-    with model.trace(mx.zeros((1, 1), dtype=mx.int32)) as t:
+    plain = model.without_edits()  # edits may ask for positions of a text
+    with plain.trace(mx.zeros((1, 1), dtype=mx.int32)) as t:
         pass
     last = model.layers[-1].path
     paths = [model[name].path for name in t.activations]
@@ -134,6 +135,16 @@ def check_head(model: Traceable, scores: mx.array, width: int) -> None:
         raise UnembeddingError(
             f"the model's output is as wide as its layers ({width}): it has no head that scores "
             "tokens.\n  Wrap the whole language model, not only its stack of layers."
+        )
+
+
+def check_positions(logits: mx.array) -> None:
+    """Raises: UnembeddingError for an output that has no positions."""
+    if logits.ndim < 3:
+        raise UnembeddingError(
+            f"the model gives {tuple(logits.shape)}: one prediction of a whole input, and none at"
+            " each position.\n  Write model.activation_patching or model.ablation, with a metric of"
+            " that prediction."
         )
 
 

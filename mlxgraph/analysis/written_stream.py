@@ -21,7 +21,7 @@ import numpy as np
 from mlxgraph.analysis.frozen_norm import FrozenNorm, frozen_norm
 from mlxgraph.analysis.inputs import first_array
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.unembed import check_head, final_norm
+from mlxgraph.analysis.unembed import check_head, check_positions, final_norm
 from mlxgraph.analysis.writers import (
     Block,
     Called,
@@ -124,6 +124,7 @@ def run_written(
     extra: dict[int, Any] = {}
     with model.trace(row):
         scores = first_array(model.output)
+        check_positions(scores)
         tokens = _with_probes(asked, scores.shape[-1])
         logits = at(scores, index)[:, mx.array(tokens)].save()
         for layer in range(len(model.layers)):

@@ -40,7 +40,8 @@ class UnboundParamError(NotSavedError):
             f"model.generate(prompt, params={{{first!r}: ...}})."
             if of_generation
             else f"model.trace(x, params={{{first!r}: ...}}), or run the graph:"
-            f" model.run(t.graph, x, {first}=...)."
+            f" model.run(t.graph, x, {first}=...).  Of an edit that stays:"
+            f" model.edit(graph.bind({first}=...))."
         )
         MLXGraphError.__init__(
             self,

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.graph.node import PARAM, Node
 
 Function = Callable[[Any], Any]
@@ -102,6 +103,7 @@ class Named:
             f"a Named function is immutable; make another instead of setting {name!r}"
         )
 
+    @at_the_edge
     def __call__(self, x: Any) -> Any:
         return self.function(x)
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import partial
+from operator import call, is_
 from typing import Any
+from weakref import ref
 
 import mlx.core as mx
 
@@ -80,3 +83,34 @@ class SeenArrays:
         if any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
             return False
         return list(map(_place, arrays)) == self._places
+
+
+class SeenWeights:
+    """The same of a model's weights, holding on to nothing that the model has let go of.
+
+    An array that is changed in place stays the same object.  One that is exchanged goes, and with
+    it all that is held here: that it is gone says enough.
+    Raises: as `SeenArrays`.
+    """
+
+    __slots__ = ("__weakref__", "_refs", "_seen")
+
+    def __init__(self, arrays: Sequence[mx.array]):
+        self._seen: SeenArrays | None = SeenArrays(arrays)
+        self._refs = [ref(array, partial(_let_go, ref(self))) for array in arrays]
+
+    def are(self, arrays: Sequence[mx.array]) -> bool:
+        """Whether arrays, in the same order, are the same objects with the same numbers."""
+        seen = self._seen
+        return (
+            seen is not None
+            and len(arrays) == len(self._refs)
+            and all(map(is_, arrays, map(call, self._refs)))
+            and seen.are(arrays)
+        )
+
+
+def _let_go(whose: ref[SeenWeights], gone: Any) -> None:
+    seen = whose()
+    if seen is not None:
+        seen._seen = None

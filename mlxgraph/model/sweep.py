@@ -178,6 +178,7 @@ class SweepPlan:
         self._engine, self._axes, self._score, self._call = engine, axes, score, call
         self._tree = engine.runner.tree
         self._weights = self._tree.seen_now()
+        self._seen = engine.runner.weights_seen()  # None: a transformation follows some
         self._names = [[name for name, _ in variant.graph.saves] for variant in variants]
         wanted = list(variants)
         if score is not None:
@@ -258,10 +259,12 @@ class SweepPlan:
                     work.check()
                 self._score_of(mine)
         except KeyboardInterrupt:
-            done = sum(one is not None for one in values[:count])
+            of = values[:count] if self._score is None else self._cells
+            done = sum(one is not None for one in of)
             raise SweepStopped(done, count, self._result(), self) from None
         if work.size > 1:
             self._put_together(work, mine, bool(drawing))
+        self._seen = None  # nothing is left to do, for which old numbers would be held
 
     def _put_together(self, work: Work, mine: list[int], drawn: bool) -> None:
         """What all ranks found."""
@@ -289,7 +292,9 @@ class SweepPlan:
     def _check_model(self) -> None:
         refreshed(self._engine)
         tree = self._engine.runner.tree
-        if tree is not self._tree or not tree.are_weights(self._weights):
+        seen = self._engine.runner.weights_seen()
+        same = tree.are_weights(self._weights) and (self._seen is None or seen is self._seen)
+        if tree is not self._tree or not same:
             raise PlanError(
                 "modules or weights of the model have changed since this sweep was planned",
                 "Write model.sweep_plan(...) again, or model.sweep(...) at once.",

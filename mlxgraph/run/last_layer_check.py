@@ -18,6 +18,7 @@ from mlxgraph.mlx_facts.compiling import only_traced
 from mlxgraph.mlx_facts.originals import ARRAY, normal, zeros
 from mlxgraph.run.answering import Stop
 from mlxgraph.run.call import Call
+from mlxgraph.run.filled import filled
 from mlxgraph.run.pushdown import WHOLE
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.tree import ModuleTree
@@ -92,7 +93,8 @@ def gives_the_same(at: AtPositions, tree: ModuleTree, call: Call) -> bool:
     if _in_half_precision(tree.modules[at.path]) > MOST:
         return False
     weights = [
-        w.astype(mx.float32) if mx.issubdtype(w.dtype, mx.floating) else w for w in tree.weights()
+        w.astype(mx.float32) if mx.issubdtype(w.dtype, mx.floating) else w
+        for w in filled(tree.weights())
     ]
     ids = zeros((1, at.length), call.arrays[0].dtype)
 

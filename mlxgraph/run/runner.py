@@ -21,12 +21,14 @@ from mlxgraph.graph.census import Census
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts import random_state
+from mlxgraph.mlx_facts.buffers import SeenWeights
 from mlxgraph.mlx_facts.compiling import stream_name
-from mlxgraph.mlx_facts.probes import says_followed
+from mlxgraph.mlx_facts.probes import says_followed, says_holds_nothing
 from mlxgraph.run import last_layer, pushdown, token_gradients
 from mlxgraph.run.cache import Recent
 from mlxgraph.run.call import Call, Forward
 from mlxgraph.run.census import look_with, take_census
+from mlxgraph.run.filled import filled_now
 from mlxgraph.run.no_input import raise_no_input
 from mlxgraph.run.padded import check_masks, padded_forward
 from mlxgraph.run.plan import make_plan, reach
@@ -59,6 +61,7 @@ class Runner:
         self.certain: Recent[Any, Any] = Recent(MOST_CENSUSES)  # see sweep.certain
         self.prefixes: Recent[Any, tuple] = Recent(MOST_CENSUSES)  # see run.prefix
         self.kept: Any = None  # see trace.reuse
+        self._seen: SeenWeights | None = None
         self.tree = ModuleTree(root, {})  # as it was when last checked
         self._ragged: tuple[ModuleTree, Forward] | None = None
         self._last: last_layer.LastLayer | None = None
@@ -81,7 +84,7 @@ class Runner:
         self._censuses.clear()
         self.with_cache.clear()
         self.prefixes.clear()
-        self.kept = None
+        self.kept = self._seen = None
         self.prepared.clear()
         self.of_functions.clear()
         self._cuts.clear()
@@ -89,6 +92,25 @@ class Runner:
         self.batches.clear()
         self.texts.clear()
         self._ragged = self._last = None
+
+    def weights_seen(self) -> SeenWeights | None:
+        """The weights as they are, in place too: the same object for as long as they are the same.
+
+        What was tried with others is let go of.  None where a transformation follows them.
+        """
+        weights = self.tree.weights()
+        try:
+            if self._seen is not None and self._seen.are(weights):
+                return self._seen
+            self._seen = self.kept = None  # first: the old ones go before there are others
+            self.certain.clear()
+            self.prefixes.clear()
+            self._seen = SeenWeights(weights)
+        except (RuntimeError, ValueError) as error:
+            if not (says_followed(error) or says_holds_nothing(error)):
+                raise
+            self._seen = None
+        return self._seen
 
     def add(self, name: str, module: nn.Module) -> None:
         """Give a module that is no part of the model a path in the tree."""
@@ -151,9 +173,9 @@ class Runner:
         """
         if self._ragged is not None and self._ragged[0] is self.tree:
             return self._ragged[1]
-        root = StandIn(self.tree, (), _no_hook).root
         chosen: Forward = padded_forward
         try:
+            root = StandIn(self.tree, (), _no_hook, filled_now(self.tree.weights())).root
             check_masks(root)
         except ValueError as error:
             if says_followed(error):

@@ -18,7 +18,7 @@ import mlx.core as mx
 
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
-from mlxgraph.mlx_facts.buffers import SeenArrays
+from mlxgraph.mlx_facts.buffers import SeenWeights
 from mlxgraph.mlx_facts.compiling import stream_name
 from mlxgraph.mlx_facts.probes import is_followed, says_followed, says_holds_nothing
 from mlxgraph.record.stack import paused
@@ -43,7 +43,7 @@ MOST_TEXTS = 4
 class Kept(NamedTuple):
     """What is kept of one model: texts' runs, by their ids, and the weights that these are of."""
 
-    weights: SeenArrays
+    weights: SeenWeights
     texts: Recent[Any, Prefix]
 
 
@@ -56,12 +56,15 @@ def reused(engine: Engine, job: Job, wanted: Sequence[Node]) -> list[Any] | None
     with paused():
         if known_reason(engine.runner, job.call):
             return None
+        weights = engine.runner.weights_seen()  # what was tried with others is let go of
+        if weights is None:
+            return None
         written = _written(engine, job, wanted)
         shift = _shift(engine, job, written)
         late = begins_after(engine, job.call, written)
         if isinstance(shift, str) and late is None or why_no_prefix(engine.runner, job.call):
             return None
-        kept = _kept(engine, job.call)
+        kept = _kept(engine, job.call, weights)
         if kept is not None and late is not None and not goes_on_from(engine, kept, job.call, late):
             late = None
     if kept is None or isinstance(shift, str) and late is None:
@@ -122,19 +125,17 @@ def _shift(engine: Engine, job: Job, graph: Graph) -> Shift | str:
     return "it is of the first token" if shift.first == 0 else shift
 
 
-def _kept(engine: Engine, call: Call) -> Prefix | None:
+def _kept(engine: Engine, call: Call, weights: SeenWeights) -> Prefix | None:
     """The text's own run, made now where there is none, or where the model has changed; None where
-    ids or weights are not known, since a transformation follows them."""
+    ids are not known, since a transformation follows them."""
     runner, tokens = engine.runner, call.args[0]
-    weights = runner.tree.weights()
     try:
         if is_followed(tokens):
             return None
         ids = tokens.tolist()
         kept: Kept | None = runner.kept
-        if kept is None or not kept.weights.are(weights):
-            runner.kept = None  # first: the old weights go before there are others
-            kept = Kept(SeenArrays(weights), Recent(MOST_TEXTS))
+        if kept is None or kept.weights is not weights:
+            kept = Kept(weights, Recent(MOST_TEXTS))
     except (RuntimeError, ValueError) as error:
         if says_followed(error) or says_holds_nothing(error):
             return None

@@ -53,6 +53,15 @@ def test_the_stream_has_nothing_along_the_direction(name, at_first, attention):
     assert apart(first(ablated(TOKENS)), first(model(TOKENS))) > 1e-2
 
 
+@pytest.mark.parametrize("example", [[1], [4, 4, 4]], ids=str)
+def test_a_text_that_does_not_tell_modules_apart_is_refused(example):
+    """A norm without gains of one state, over and over, is a multiple of it."""
+    model = built("llama")
+    with pytest.raises(WritersError, match="several sums"):
+        mg.directional_ablation(model, direction(64), example=example)
+    assert len(mg.directional_ablation(model, direction(64), example=[4, 4, 5]).then) == 7
+
+
 @pytest.mark.parametrize("make", [mg.tiny, lambda: quantised(mg.tiny())], ids=["tiny", "4 bit"])
 def test_law_4_what_is_found_sums_to_the_stream(make):
     model = make()

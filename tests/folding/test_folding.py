@@ -286,6 +286,12 @@ REFUSED = {
         mg.edit("layers.2.mlp", lambda h: h * mx.arange(h.shape[1])[:, None]),
         "at each position",
     ),
+    "by length": (mg.edit("layers.2.mlp", lambda h: h / h.shape[1]), "another shape"),
+    "by rows": (mg.edit("layers.2.mlp", lambda h: h * 2 if len(h) > 1 else h), "another shape"),
+    "by its numbers": (
+        mg.edit("layers.2.mlp", lambda h: h * 2 if float(h.max()) > -9 else h),
+        "looks at the numbers",
+    ),
     "param": (mg.edit("layers.2.mlp", iv.scale(mg.param("a"))), "g.bind(a=...)"),
     "norm": (mg.edit("layers.2.input_layernorm", iv.scale(0.3)), "no linear function"),
     "stream": (mg.edit("layers.3", iv.project_out(V)), "mg.directional_ablation"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
-from mlxgraph.mlx_facts.buffers import SeenArrays
+from mlxgraph.mlx_facts.buffers import SeenArrays, SeenWeights
 from mlxgraph.mlx_facts.probes import says_followed
 
 DTYPES = [mx.float32, mx.bfloat16, mx.float16, mx.int8, mx.uint32, mx.bool_]
@@ -86,3 +86,20 @@ def test_what_a_transformation_follows_raises(transform):
     seen = SeenArrays([array])
     transform(inside)(array)
     assert said == [True, True]
+
+
+@pytest.mark.parametrize("change", [add, put, turn, many])
+def test_a_change_of_a_weight_in_place_is_seen(change):
+    array, other = made(), made()
+    seen = SeenWeights([array, other])
+    assert seen.are([array, other])
+    change(array)
+    assert not seen.are([array, other])
+
+
+def test_nothing_is_held_of_weights_of_which_one_is_gone():
+    array, other = made(), made()
+    seen = SeenWeights([array, other])
+    del other
+    assert seen._seen is None
+    assert not seen.are([array, array])

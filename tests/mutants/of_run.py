@@ -251,7 +251,7 @@ MUTANTS = (
         "only what gives the same in two passes runs so",
         (
             "run/test_last_layer.py::test_only_what_gives_the_same_in_two_passes",
-            "run/test_last_layer.py::test_an_attention_that_nobody_feels_proves_nothing",
+            "run/test_last_layer.py::test_a_weight_of_zeros_hides_nothing",
         ),
     ),
     Mutant(

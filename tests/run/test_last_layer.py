@@ -399,12 +399,38 @@ def test_only_what_gives_the_same_in_two_passes(kind, trusted, last, middle):
         agree(model, graph, compile=False)
 
 
-def test_an_attention_that_nobody_feels_proves_nothing():
+class Gated(llama.TransformerBlock):
+    """Adds what all positions have in common, times a weight that is 0 at first."""
+
+    def __init__(self, args):
+        super().__init__(args)
+        self.gate = mx.zeros((1,))
+
+    def __call__(self, x, mask=None, cache=None):
+        return super().__call__(x, mask, cache) + self.gate * x.mean(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("how", ["in place", "replaced"])
+def test_a_weight_of_zeros_hides_nothing(how):
+    """It is asked once, and weights change."""
+    model = with_last(Gated)
+    block, graph = model.module.layers[-1], graph_of(model)
+    assert not at_few(model, graph)
+    if how == "in place":
+        block.gate[:] = 1.0
+    else:
+        block.gate = mx.ones((1,))
+    agree(model, graph, compile=False)
+
+
+def test_an_attention_that_says_nothing_yet_is_tried_with_another():
     module = models.make_llama(False)
     weight = module.layers[-1].self_attn.o_proj.weight
     module.layers[-1].self_attn.o_proj.weight = mx.zeros_like(weight)
     model = mg.InterpretableModel(module)
-    assert not at_few(model, graph_of(model))
+    assert at_few(model, graph_of(model))
+    module.layers[-1].self_attn.o_proj.weight = weight
+    agree(model, graph_of(model), compile=False)
 
 
 def test_a_block_too_large_to_be_tried_in_float32(monkeypatch):

@@ -86,6 +86,30 @@ def test_a_batch_that_a_model_can_neither_mask_nor_turn_is_refused():
         assert model.output.shape == (1, 5, 8)
 
 
+class Gated(nn.Module):
+    """Positions that see all others, times a weight that is 0 at first."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(50, 8), nn.Linear(8, 50)
+        self.layers = [nn.Linear(8, 8)]
+        self.gate = mx.zeros((1,))
+
+    def __call__(self, ids, cache=None):
+        x = mx.tanh(self.layers[0](self.embed(ids)))
+        return self.head(x + self.gate * x.mean(axis=1, keepdims=True))
+
+
+def test_a_weight_of_zeros_hides_no_padding():
+    """It is asked once, and weights change, in place too: then rows would see their padding."""
+    model = mg.InterpretableModel(Gated())
+    for _ in range(2):
+        with pytest.raises(InputError, match="one by one, or give texts of one length"):
+            with model.trace(ROWS):
+                model.output.save()
+        model.module.gate[:] = 1.0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_the_mask_the_rows_are_wrong(kind):
     """The control: of each model, the padded rows with nothing hidden give other numbers."""

@@ -11,6 +11,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import pytest
 from mlx.utils import tree_map
+from mlx_lm.models import llama
 
 import mlxgraph as mg
 from mlxgraph.errors import MissingParamError, MLXGraphError, VocabularyError
@@ -219,6 +220,30 @@ def test_a_model_that_has_changed_is_seen(model, change):
     one, other = both(model, graph)
     assert off(one, other) < (0.02 if change is halved else NEAR)
     assert off(other, before) > 100 * NEAR, "the change does nothing"
+
+
+class Gated(llama.TransformerBlock):
+    """A layer that adds what all positions have in common, times a weight that is 0 at first."""
+
+    def __init__(self, args: Any):
+        super().__init__(args)
+        self.gate = mx.zeros((1,))
+
+    def __call__(self, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
+        return super().__call__(x, mask, cache) + self.gate * x.mean(axis=1, keepdims=True)
+
+
+def test_positions_that_begin_to_mix_in_place_are_seen():
+    module = models.make_llama(False)
+    module.model.layers[2] = layer = Gated(module.args)
+    model = mg.InterpretableModel(module)
+    graph = graph_of(model)
+    one, other = both(model, graph)
+    assert off(one, other) < NEAR
+    assert model._engine.runner.kept is not None  # it does reuse
+    layer.gate[:] = 3.0
+    one, other = both(model, graph)
+    assert off(one, other) < NEAR
 
 
 class Wavering(nn.Module):

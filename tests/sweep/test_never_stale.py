@@ -50,7 +50,8 @@ class Stack(nn.Module):
         return x
 
 
-def test_rows_that_begin_to_mix_are_seen():
+@pytest.mark.parametrize("how", ["replaced", "in place"])
+def test_rows_that_begin_to_mix_are_seen(how):
     """At first a weight is 0, and rows do not mix."""
     mx.random.seed(1)
     module = Stack(Mixing)
@@ -61,7 +62,10 @@ def test_rows_that_begin_to_mix_are_seen():
     before = model.sweep(x, graphs)
     assert {way for way, _ in ways(before)} == {"grown"}
     for layer in module.layers:
-        layer.rows = mx.ones((1,))
+        if how == "replaced":
+            layer.rows = mx.ones((1,))
+        else:
+            layer.rows[:] = 1.0
     after = model.sweep(x, graphs)
     assert {way for way, _ in ways(after)} == {"alone"}
     assert furthest(after, loop(model, x, graphs)) < 1
@@ -180,13 +184,15 @@ def test_a_mode_that_draws_runs_one_by_one_in_the_loops_order():
     assert {way for way, _ in ways(drawn)} == {"alone"}
 
 
-@pytest.mark.parametrize("change", ["weights", "module", "mode"])
+@pytest.mark.parametrize("change", ["weights", "in place", "module", "mode"])
 def test_a_plan_is_of_the_model_that_it_was_made_for(fresh, change):
     graphs = graphs_of(fresh, X, 3)
     plan, done = fresh.sweep_plan(X, graphs), fresh.sweep_plan(X, graphs)
     done.run()
     layer = fresh.module.model.layers[1]
-    if change == "weights":
+    if change == "in place":
+        layer.mlp.down_proj.weight[:, 0] = 3.0
+    elif change == "weights":
         layer.mlp.down_proj.weight = layer.mlp.down_proj.weight * 2
     elif change == "module":
         layer.mlp.down_proj = nn.Linear(64, 32)
