@@ -27,6 +27,7 @@ SCRIPTS = (
     "direct_logits",
     "collection_memory",
     "scale",
+    "ranks",
     "memory",
     "algebra",
     "pushdown",

@@ -17,7 +17,9 @@ from mlxgraph.graph.node import Node
 from mlxgraph.interventions.everywhere import directional_ablation
 from mlxgraph.model.model import InterpretableModel
 from mlxgraph.model.optimize import simplify
+from mlxgraph.ranks.world import alone
 from mlxgraph.record.apply import apply
+from mlxgraph.record.gather import gather, part
 from mlxgraph.record.param import Param, param
 from mlxgraph.rewrite.driver import rewrite
 from mlxgraph.run import codec as _codec  # noqa: F401 - tells graph.file what arrays are
@@ -37,6 +39,7 @@ __all__ = [
     "Node",
     "SweepStopped",
     "Trace",
+    "alone",
     "apply",
     "batch_get_activations",
     "benchmark",
@@ -45,10 +48,12 @@ __all__ = [
     "diff",
     "directional_ablation",
     "edit",
+    "gather",
     "get_activations",
     "interventions",
     "merge",
     "param",
+    "part",
     "read",
     "rewrite",
     "simplify",

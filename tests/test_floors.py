@@ -23,6 +23,7 @@ FLOORS = {
     "errors": 0,
     "mlx_facts": 0,
     "graph": 1,
+    "ranks": 1,
     "evaluate": 2,
     "record": 3,
     "rewrite": 3,
@@ -42,7 +43,7 @@ FLOORS = {
 NEIGHBOURS = {"record", "rewrite", "run"}
 WITHOUT_MLX = {"errors", "graph", "rewrite"}
 ONLY = {  # rooms that stand on these alone
-    "analysis": {"errors", "plot", "store"},
+    "analysis": {"errors", "plot", "ranks", "store"},
     "plot": {"errors"},
     "store": {"errors"},
 }

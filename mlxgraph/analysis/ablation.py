@@ -32,9 +32,11 @@ from mlxgraph.analysis.questions import (
     scoring,
     several_texts,
 )
+from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError, UnknownNameError
 from mlxgraph.errors.source_line import here
+from mlxgraph.ranks.said import digest
 
 ZERO, MEAN, RESAMPLE = "zero", "mean", "resample"
 
@@ -156,7 +158,6 @@ def _means(
     model: Traceable, rows: list[mx.array], places: Mapping[str, list[Place]]
 ) -> dict[tuple[str, int], mx.array]:
     """The mean of each place over the positions of all texts, (1, 1, width), float32."""
-    sums: dict[tuple[str, int], mx.array] = {}
     for some in places.values():
         for place in some:
             if len(place.positions) != 1:
@@ -165,20 +166,35 @@ def _means(
                     str(here()),
                     "Write how='zero' or how='resample'.",
                 )
-    count = 0
-    for row in rows:
-        if not holds_tokens(row) and row.ndim < 2:
-            raise InputError("texts of a dataset are rows of one or more positions.")
-        kept: Kept = kept_of(model, row, places)[0]
-        for component, some in places.items():
-            for place in some:
-                value = kept[component, place.layer].astype(mx.float32)
-                total = mx.sum(value, axis=place.positions[0], keepdims=True)
-                before = sums.get((component, place.layer))
-                sums[component, place.layer] = total if before is None else before + total
-        mx.eval(sums)
-        count += row.shape[1]
+    if any(not holds_tokens(row) and row.ndim < 2 for row in rows):
+        raise InputError("texts of a dataset are rows of one or more positions.")
+    with among_ranks("model.ablation", model) as work:
+        if work.size > 1:
+            names = digest([place.name for some in places.values() for place in some])
+            work.agree(
+                f"{len(rows)} texts", texts=digest(rows), places=names, weights=weights_of(model)
+            )
+        found = {}
+        for number in work.mine([float(row.size) for row in rows]):
+            found[number] = _sums(kept_of(model, rows[number], places)[0], places)
+            work.check()
+        every = work.exchanged(found)
+    sums = every[0]
+    for number in range(1, len(rows)):
+        sums = {key: total + every[number][key] for key, total in sums.items()}
+    count = sum(row.shape[1] for row in rows)
     return {key: total / count for key, total in sums.items()}
+
+
+def _sums(kept: Kept, places: Mapping[str, list[Place]]) -> dict[tuple[str, int], mx.array]:
+    """The sum of each place over the positions of one text."""
+    found = {}
+    for component, some in places.items():
+        for place in some:
+            value = kept[component, place.layer].astype(mx.float32)
+            found[component, place.layer] = mx.sum(value, axis=place.positions[0], keepdims=True)
+    mx.eval(found)
+    return found
 
 
 def _fixed(recorder: Recorder, cell: Cell, means: Mapping[tuple[str, int], mx.array]) -> Any:

@@ -31,10 +31,13 @@ from mlxgraph.analysis.positions_kept import Kept, kept
 from mlxgraph.analysis.prompts_in import Row, rows_in
 from mlxgraph.analysis.rows_of import RowsOf, batch_of, by_length
 from mlxgraph.analysis.to_disk import to_disk
+from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
+from mlxgraph.ranks.said import digest
+from mlxgraph.ranks.together import Work
 from mlxgraph.store.reader import ActivationStore
 
 _LONG_WORK = 4  # batches from which on a bar is worth its line
@@ -124,8 +127,10 @@ def get_activations(
             shard_size=shard_size, progress=progress,
         )  # fmt: skip
     _only_with_to(memory_limit=memory_limit, shard_size=shard_size, progress=progress)
-    rows = rows_in(model, prompts)
-    return _in_memory(model, rows, chosen, asked, dtype, max(1, len(rows)), False)
+    with among_ranks("mg.get_activations", model) as work:
+        rows = rows_in(model, prompts)
+        size = -(-max(1, len(rows)) // work.size)
+        return _in_memory(model, rows, chosen, asked, dtype, size, False, work)
 
 
 @overload
@@ -193,8 +198,9 @@ def batch_get_activations(
             memory_limit=memory_limit, shard_size=shard_size, progress=progress,
         )  # fmt: skip
     _only_with_to(memory_limit=memory_limit, shard_size=shard_size)
-    rows = rows_in(model, prompts)
-    return _in_memory(model, rows, chosen, asked, dtype, batch_size or _IN_MEMORY, progress)
+    with among_ranks("mg.batch_get_activations", model) as work:
+        rows, size = rows_in(model, prompts), batch_size or _IN_MEMORY
+        return _in_memory(model, rows, chosen, asked, dtype, size, progress, work)
 
 
 def _only_with_to(**options: Any) -> None:
@@ -214,43 +220,65 @@ def _in_memory(
     dtype: mx.Dtype | None,
     batch_size: int,
     progress: bool | None,
+    work: Work,
 ) -> dict[str, Any]:
     """The activations of all prompts: one array, or a list where prompts have rows of their own."""
-    if asked.numbers is not None and asked.reduce is None and dtype is None:
-        return _collect(
-            model, rows, chosen, list(asked.numbers), asked.single, batch_size, progress
+    positions: list[Any]
+    plain = asked.numbers is not None and asked.reduce is None and dtype is None
+    if plain:
+        wanted = list(asked.numbers or ())
+        positions = [_columns(row, wanted, number) for number, row in enumerate(rows)]
+    else:
+        positions = [asked.of(row, number) for number, row in enumerate(rows)]
+    if work.size > 1:
+        what = digest(list(chosen.items()), positions, asked.reduce, str(dtype), batch_size)
+        work.agree(
+            f"{len(rows)} prompts", prompts=digest(rows), arguments=what, weights=weights_of(model)
         )
-    positions = [asked.of(row, number) for number, row in enumerate(rows)]
+    if plain:
+        return _collect(model, rows, chosen, positions, asked.single, batch_size, progress, work)
     rows_of = RowsOf(model, chosen, asked, dtype, rows[0])
     batches = by_length([len(row) for row in rows], sys.maxsize, batch_size)
-    found: dict[str, list[Any]] = {name: [None] * len(rows) for name in chosen}
-    for batch in _watched(batches, len(rows), progress):
+    mine = [batches[number] for number in work.mine(_costs(batches, rows))]
+    own: dict[int, list[mx.array]] = {}
+    for batch in _watched(mine, sum(map(len, mine)), progress if work.shows else False):
         values = rows_of([rows[n] for n in batch], [positions[n] for n in batch])
         counts = [1 if asked.reduce else len(positions[n]) for n in batch]
-        for name, value in values.items():
-            parts = mx.split(value, np.cumsum(counts)[:-1].tolist())
-            for number, part in zip(batch, parts, strict=True):
-                found[name][number] = part[0] if asked.single else part
-    mx.eval(found)
+        ends = np.cumsum(counts)[:-1].tolist()
+        split = [mx.split(values[name], ends) for name in chosen]
+        for k, number in enumerate(batch):
+            own[number] = [parts[k][0] if asked.single else parts[k] for parts in split]
+        mx.eval([own[number] for number in batch])
+        work.check()
+    every = work.exchanged(own)
+    found = {
+        name: [every[number][k] for number in range(len(rows))] for k, name in enumerate(chosen)
+    }
     if asked.numbers is None and not asked.reduce:
         return found
     return {name: mx.stack(parts) for name, parts in found.items()}
+
+
+def _costs(batches: Sequence[Sequence[int]], rows: Sequence[Row]) -> list[float]:
+    """Tokens of each batch, padding included."""
+    return [float(len(batch) * max(len(rows[n]) for n in batch)) for batch in batches]
 
 
 def _collect(
     model: Traceable,
     rows: list[Row],
     chosen: dict[str, str],
-    wanted: list[int],
+    columns: list[list[int]],
     single: bool,
     batch_size: int,
     progress: bool | None,
+    work: Work,
 ) -> dict[str, mx.array]:
-    columns = [_columns(row, wanted, number) for number, row in enumerate(rows)]
     order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    mine = [batches[number] for number in work.mine(_costs(batches, rows))]
     found: dict[str, list[mx.array]] = {name: [] for name in chosen}
-    for batch in _watched(batches, len(rows), progress):
+    for batch in _watched(mine, sum(map(len, mine)), progress if work.shows else False):
         values = _one_batch(
             model, [rows[n] for n in batch], [columns[n] for n in batch], chosen.values(), single
         )
@@ -258,10 +286,24 @@ def _collect(
             computed(value)
         for name, value in zip(chosen, values, strict=True):
             found[name].append(value)
-    back = mx.array(np.argsort(order))
+        work.check()
+    order = [number for batch in mine for number in batch]
+    parts: dict[str, mx.array] = {}
+    for name in chosen if mine else ():  # its batches are let go before the next layer's are joined
+        parts[name] = mx.concatenate(found.pop(name))
+        mx.eval(parts[name])
+    ranks = work.exchanged({work.rank: (order, parts)})
+    return _in_order([ranks[rank] for rank in range(work.size)], chosen)
+
+
+def _in_order(
+    parts: list[tuple[list[int], dict[str, mx.array]]], names: Iterable[str]
+) -> dict[str, mx.array]:
+    """What each rank has found, in the order of the prompts."""
+    back = mx.array(np.argsort([number for order, _ in parts for number in order]))
     result = {}
-    for name in chosen:  # one layer at a time: its batches are let go before the next's
-        result[name] = mx.concatenate(found.pop(name))[back]
+    for name in names:
+        result[name] = mx.concatenate([some.pop(name) for order, some in parts if order])[back]
         mx.eval(result[name])
     return result
 

@@ -13,7 +13,8 @@ import mlx.core as mx
 
 from mlxgraph.analysis.inputs import axes_at, first_array, holds_tokens, value_at
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError, NeverCalledError, UnknownSiteError
+from mlxgraph.errors import InputError, NeverCalledError, PartError, UnknownSiteError
+from mlxgraph.ranks.held import is_sharded
 
 WHOLE_BLOCK = ("output", "resid_post", "block", "layer", "")
 RESID_PRE, RESID_MID = "resid_pre", "resid_mid"
@@ -80,11 +81,19 @@ def places_of(
         raise missing
     rows = [row[0].tolist()] if holds_tokens(row) else list(row)
     axes = axes_at(model, list(sites.values()), rows)
-    modules = {path for path, _ in model.named_modules()}
+    modules = dict(model.named_modules())
+    sharded = is_sharded(modules.values())
     found = []
     for layer, name in sites.items():
         shape, dtype, kind = looked[name]
         inside = name.rpartition(".")[2] in INSIDE and name not in modules
+        if inside and sharded:
+            raise PartError(
+                name,
+                "its heads have other numbers on each rank",
+                "Write mg.gather(value) in a block to read all of them, and mg.edit(attention,"
+                " function, heads=[5]) to edit one by its number in the whole model.",
+            )
         tail = name.removeprefix(blocks[layer])
         alike = (
             tail,

@@ -16,8 +16,10 @@ import numpy as np
 from mlxgraph.analysis.components import Place, places_of
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import choose_layers, computed, first_array, value_at, whole_number
+from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, UnknownNameError
+from mlxgraph.ranks.said import digest
 
 INDUCTION, PREVIOUS, DUPLICATE = "induction", "previous token", "duplicate token"
 FIRST = "first token"
@@ -74,9 +76,20 @@ def head_scores(
     places = places_of(model, texts[:1], "pattern", chosen, layers is not None)
     most = max(place.heads for place in places)
     total = np.zeros((len(wanted), len(places), most))
-    for rows in _some(texts):
-        found = _shares(model, rows, places, wanted, start, length)
-        for (k, number), shares in found.items():
+    parts = list(_some(texts))
+    with among_ranks("model.head_scores", model) as work:
+        if work.size > 1:
+            asked = digest(wanted, [place.name for place in places])
+            work.agree(
+                f"{samples} texts", texts=digest(texts), kinds=asked, weights=weights_of(model)
+            )
+        found = {}
+        for part in work.mine([float(rows.size) for rows in parts]):
+            found[part] = _shares(model, parts[part], places, wanted, start, length)
+            work.check()
+        every = work.exchanged(found)
+    for part, rows in enumerate(parts):
+        for (k, number), shares in every[part].items():
             total[k, number, : shares.size] += np.asarray(shares, dtype=np.float64) * len(rows)
     total /= samples
     for number, place in enumerate(places):

@@ -27,8 +27,11 @@ from mlxgraph.analysis.questions import (
 )
 from mlxgraph.analysis.recovery import Recovery
 from mlxgraph.analysis.scores import Score
+from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import BaselineError, InputError
+from mlxgraph.ranks.said import digest
+from mlxgraph.ranks.together import Work
 
 DENOISE, NOISE = "denoise", "noise"
 RECOVERY = "recovery"
@@ -106,24 +109,48 @@ def answered(model: Traceable, asked: Asked, one: Callable[[Pair, Score], Outcom
     Raises: SweepStopped, with what is done in its `result`; and what `activation_patching` raises.
     """
     is_denoise(asked.direction)
-    targets = asked.targets
+    targets, keep = asked.targets, not asked.average
     score = scoring(model, asked.metric, targets[0] if _is_nested(targets) else targets)
     pairs, is_list = _rows(model, asked.clean, asked.corrupted)
     scores = _scores(model, asked.metric, targets, score, len(pairs))
-    found: list[Outcome] = []
-    for number, ((clean, corrupted), own) in enumerate(zip(pairs, scores, strict=True)):
-        try:
-            found.append(one(_pair(model, clean, corrupted, asked), own))
-        except BaselineError as error:
-            if len(pairs) == 1:
-                raise
-            raise BaselineError(f"pair {number}: {error}") from None
-        except StoppedPair as stopped:
-            found.append(stopped.outcome)
-            keep = is_list and not asked.average
-            stopped.error.result = _result(model, found, asked, own, pairs, keep, number + 1)
-            raise stopped.error from None
-    return _result(model, found, asked, score, pairs, is_list and not asked.average, len(pairs))
+    many, keep = len(pairs) > 1, keep and is_list
+    with among_ranks("patching of pairs", model) if many else Work() as work:
+        if work.size > 1:
+            said = {"pairs": digest(pairs), "question": _said(asked, score)}
+            work.agree(f"{len(pairs)} pairs", **said, weights=weights_of(model))
+        mine = work.mine([float(clean.size) for clean, _ in pairs])
+        found: dict[int, Outcome] = {}
+        for number in mine:
+            try:
+                found[number] = one(_pair(model, *pairs[number], asked), scores[number])
+            except BaselineError as error:
+                if not many:
+                    raise
+                raise BaselineError(f"pair {number}: {error}") from None
+            except StoppedPair as stopped:
+                found[number] = stopped.outcome
+                outcomes, done = [*found.values()], [pairs[k] for k in found]
+                own = scores[number]
+                stopped.error.result = _result(model, outcomes, asked, own, done, keep)
+                raise stopped.error from None
+            work.check()
+        every = work.exchanged(found if work.size == 1 else {k: list(v) for k, v in found.items()})
+    outcomes = [_outcome(every[number]) for number in range(len(pairs))]
+    return _result(model, outcomes, asked, score, pairs, keep)
+
+
+def _said(asked: Asked, score: Score) -> bytes:
+    """What tells a question from another, on other ranks too."""
+    plain = asked._replace(clean=None, corrupted=None, metric=score.name, attrs={})
+    return digest(*plain, dict(asked.attrs))
+
+
+def _outcome(given: Any) -> Outcome:
+    """An outcome, as it was or as it came from another rank."""
+    if isinstance(given, Outcome):
+        return given
+    grid, *rest = given
+    return Outcome(Grid(*grid), *rest)
 
 
 def is_denoise(direction: Any) -> bool:
@@ -194,7 +221,6 @@ def _result(
     score: Score,
     pairs: list[tuple[mx.array, mx.array]],
     keep_pairs: bool,
-    count: int,
 ) -> Effects:
     grid = found[0].grid
     if any(one.grid.axes != grid.axes for one in found):
@@ -203,7 +229,7 @@ def _result(
             "  Write positions=-1, or another number that all of them count alike; or a loop."
         )
     runs = [clean if asked.direction == NOISE else corrupted for clean, corrupted in pairs]
-    axes = {**({"pair": range(count)} if keep_pairs else {}), **grid.axes}
+    axes = {**({"pair": range(len(found))} if keep_pairs else {}), **grid.axes}
     table = np.stack([one.table for one in found])
     table = table if keep_pairs else table.mean(axis=0)
     clean, corrupted = (

@@ -19,7 +19,7 @@ from mlxgraph.analysis.inputs import (
     is_messages,
 )
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError, MLXGraphError, NoTokenizerError
+from mlxgraph.errors import InputError, MLXGraphError, NoChatTemplateError, NoTokenizerError
 
 Row: TypeAlias = "list[int] | mx.array"
 
@@ -85,7 +85,7 @@ def row_of(model: Traceable, row: Any, number: int) -> Row:
         if isinstance(row, str) or is_messages(row):
             return model.encode(row)
         array = mx.array(row)
-    except NoTokenizerError:
+    except (NoTokenizerError, NoChatTemplateError):
         raise
     except MLXGraphError as error:
         raise InputError(f"prompt {number}: {error}") from error

@@ -52,9 +52,8 @@ class RowsOf:
         dtype: mx.Dtype | None,
         example: Any,
     ):
-        if dtype is not None and not (
-            isinstance(dtype, mx.Dtype) and mx.issubdtype(dtype, mx.floating)
-        ):
+        floats = (mx.float16, mx.bfloat16, mx.float32, mx.float64)
+        if dtype is not None and dtype not in floats:
             raise InputError(
                 f"activations cannot be kept in {dtype!r}.\n  Write dtype=mx.float16, mx.bfloat16"
                 " or mx.float32, or leave it out."

@@ -20,9 +20,12 @@ from mlxgraph.analysis.positions_kept import Kept
 from mlxgraph.analysis.progress import Bar
 from mlxgraph.analysis.prompts_in import count_of, stream_of
 from mlxgraph.analysis.rows_of import RowsOf, by_length
+from mlxgraph.analysis.together import among_ranks
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError
+from mlxgraph.errors import InputError, RanksDifferError
+from mlxgraph.ranks.said import digest
 from mlxgraph.store.blocks import Block, Limits, Prompt, cut
+from mlxgraph.store.index import name_of
 from mlxgraph.store.layout import carried, dtype_name
 from mlxgraph.store.manifest import Question, Site
 from mlxgraph.store.reader import ActivationStore
@@ -42,46 +45,67 @@ def to_disk(
     memory_limit: int | None = None,
     shard_size: int | None = None,
     progress: bool | None = None,
-    rank: int = 0,
-    world: int = 1,
+    rank: int | None = None,
+    world: int | None = None,
 ) -> ActivationStore:
     """Write what `get_activations` gives to a folder, going on where a run before was stopped.
 
+    In several processes each rank writes its own shards, and returns when all are written.
+
     Args:
         sites: by the name that activations are kept under the site.
-        shard_size: bytes of a shard, about; rank, world: which of how many processes this is.
-            Every one of them calls this with the same arguments otherwise, and the store is whole
-            when all have returned.
+        shard_size: bytes of a shard, about; rank, world: which of how many processes this is, where
+            they do not speak to each other.
+    Returns: the store; of several machines that share no folder, what this one has of it.
     """
     for name, value in {"shard_size": shard_size, "memory_limit": memory_limit}.items():
         if value is not None and not (isinstance(value, int) and value > 0):
             raise InputError(f"{name}={value!r:.40} is no number of bytes.\n  Write 256 << 20.")
     path = Path(os.path.expanduser(folder))
-    stream = _prompts(model, prompts, kept)
-    first = next(stream, None)
-    if first is None:
-        raise InputError("there are no prompts.\n  Give at least one.")
-    rows_of = RowsOf(model, sites, kept, dtype, first.row)
-    question = _question(model, sites, kept, rows_of, first)
-    limits = None if shard_size is None else Limits(bytes=shard_size)
-    tokens = rows_of.tokens_at_once(memory_limit)
-    if batch_size is not None and memory_limit is None:
-        tokens = _UNBOUND
-    with (
-        StoreWriter(path, question, limits, rank, world) as writer,
-        Bar(count_of(prompts), progress) as bar,
-    ):
-        blocks = cut(_chained(first, stream), writer.limits, question.row, kept.reduce is not None)
-        for block in blocks:
-            if writer.begin(block):
-                for batch in _batches(block, tokens, batch_size):
-                    writer.put(_rows(rows_of, block, batch))
-                    bar.advance(len(batch))
-                writer.finish()
-            else:
-                bar.advance(len(block.prompts))
-        writer.end()
-    return ActivationStore(path, partial=world > 1)
+    with among_ranks("activations to a folder", model) as work:
+        stream = _prompts(model, prompts, kept)
+        first = next(stream, None)
+        if first is None:
+            raise InputError("there are no prompts.\n  Give at least one.")
+        rows_of = RowsOf(model, sites, kept, dtype, first.row)
+        question = _question(model, sites, kept, rows_of, first)
+        limits = None if shard_size is None else Limits(bytes=shard_size)
+        tokens = rows_of.tokens_at_once(memory_limit)
+        if batch_size is not None and memory_limit is None:
+            tokens = _UNBOUND
+        if work.size > 1:
+            asked = digest(str(question), shard_size, path.name)
+            work.agree(f"to {path.name}", question=asked, prompts=digest(first.row))
+        with (
+            StoreWriter(path, question, limits, rank or work.rank, world or work.size) as writer,
+            Bar(count_of(prompts), progress if work.shows else False) as bar,
+        ):
+            chained = _chained(first, stream)
+            blocks = cut(chained, writer.limits, question.row, kept.reduce is not None)
+            for block in blocks:
+                if writer.begin(block):
+                    for batch in _batches(block, tokens, batch_size):
+                        writer.put(_rows(rows_of, block, batch))
+                        bar.advance(len(batch))
+                        work.check()
+                    writer.finish()
+                else:
+                    bar.advance(len(block.prompts))
+            writer.end()
+        said = work.exchanged({work.rank: [writer.prompts, writer.walked]})
+    return ActivationStore(path, partial=world is not None or _is_elsewhere(path, said))
+
+
+def _is_elsewhere(path: Path, said: Mapping[int, Any]) -> bool:
+    """Whether some ranks have written to folders of other machines.
+
+    Args: said: how many prompts each rank has walked through, and a hash of them.
+    Raises: RanksDifferError where these are not the same.
+    """
+    if len({tuple(one) for one in said.values()}) > 1:
+        counts = [f"{said[rank][0]:,} prompts" for rank in sorted(said)]
+        raise RanksDifferError("prompts", counts)
+    return not all((path / name_of(rank)).exists() for rank in said)
 
 
 _UNBOUND = 1 << 62

@@ -36,6 +36,7 @@ from mlxgraph.errors.inputs import (
     failed_intervention,
 )
 from mlxgraph.errors.names import UnknownAttributeError
+from mlxgraph.errors.ranks import PartError, RankError, RanksDifferError
 from mlxgraph.errors.results import SingleCellError, UnknownLabelError
 from mlxgraph.errors.shapes import (
     AlignError,
@@ -139,12 +140,15 @@ __all__ = [
     "OrderError",
     "OutsideTraceError",
     "ParamError",
+    "PartError",
     "PartOfTextError",
     "PicklingError",
     "PatternError",
     "PlainArrayError",
     "PlanError",
     "PositionError",
+    "RankError",
+    "RanksDifferError",
     "RewriteError",
     "SaveModelError",
     "ScoreError",

@@ -51,6 +51,11 @@ def save(
         )
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise SaveModelError(f"{target} is there already.\n  Give the path of a new folder.")
+    if engine.runner.tree.is_spread:
+        raise SaveModelError(
+            "this rank has a part of the model, and the others have the rest.\n"
+            "  Load the whole model in one process, and save that."
+        )
     adapted = next((name for name, m in self.named_modules() if is_adapter(m)), None)
     if adapted is not None:
         raise SaveModelError(

@@ -22,11 +22,14 @@ from mlxgraph.graph.nested import is_container, leaves
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.graph.values import Slice
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.model.compiled_pass import param_names
 from mlxgraph.model.sweep_progress import Progress
+from mlxgraph.model.sweep_ranks import DRAWN, agree, sweep_together
 from mlxgraph.model.sweep_result import Sweep
+from mlxgraph.ranks.together import Work
 from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
@@ -172,7 +175,7 @@ class SweepPlan:
         memory_limit: int | None,
         shared: Mapping[str, Any] | None = None,
     ):
-        self._engine, self._axes, self._score = engine, axes, score
+        self._engine, self._axes, self._score, self._call = engine, axes, score, call
         self._tree = engine.runner.tree
         self._weights = self._tree.seen_now()
         self._seen = engine.runner.weights_seen()  # None: a transformation follows some
@@ -231,19 +234,51 @@ class SweepPlan:
         values = self._schedule.values
         if None in values:
             self._check_model()
-        bar = Progress(len(values), progress, sum(one is not None for one in values))
+        if None in values or (self._score is not None and any(c is None for c in self._cells)):
+            with sweep_together(self._engine) as work:
+                self._share_out(work, progress)
+        return self._result()
+
+    def _share_out(self, work: Work, progress: bool | None) -> None:
+        """This rank's share, and what the others found; of one process, all of it."""
+        schedule, count = self._schedule, self._count
+        values = schedule.values
+        if work.size > 1:
+            agree(work, self._engine, self._call, schedule.variants[:count], self._axes)
+        drawing = schedule.drawing if work.size > 1 else set()
+        mine = work.mine([1.0] * count, drawing)
+        schedule.elsewhere = {*range(count)}.difference(mine)
+        own = [*mine, *range(count, len(values))]
+        done = sum(values[n] is not None for n in own)
+        bar = Progress(len(own), progress if work.shows else False, done)
         try:
             with bar, _computing():
                 for some in self._steps():
                     self._score_of(some)
                     bar.advance(len(some))
-                self._score_of(range(self._count))
-            self._seen = None  # nothing is left to do, for which old numbers would be held
+                    work.check()
+                self._score_of(mine)
         except KeyboardInterrupt:
-            of = values[: self._count] if self._score is None else self._cells
+            of = values[:count] if self._score is None else self._cells
             done = sum(one is not None for one in of)
-            raise SweepStopped(done, self._count, self._result(), self) from None
-        return self._result()
+            raise SweepStopped(done, count, self._result(), self) from None
+        if work.size > 1:
+            self._put_together(work, mine, bool(drawing))
+        self._seen = None  # nothing is left to do, for which old numbers would be held
+
+    def _put_together(self, work: Work, mine: list[int], drawn: bool) -> None:
+        """What all ranks found."""
+        values, scored = self._schedule.values, self._score is not None
+        found: dict[int, Any] = {n: self._cells[n] if scored else values[n] for n in mine}
+        if drawn and work.rank == 0:
+            found[DRAWN] = random_state.current()
+        every = work.exchanged(found)
+        if drawn:  # where the random state is after the draws, it is on every rank
+            random_state.restore(every.pop(DRAWN))
+        for number, value in every.items():
+            if scored:
+                self._cells[number] = value
+            values[number] = [] if scored else value
 
     def _steps(self) -> Iterator[list[int]]:
         steps = self._schedule.steps()

@@ -16,6 +16,7 @@ from mlxgraph.analysis.unembed import check_head
 from mlxgraph.errors import NoMatrixError, UnembeddingError, VocabularyError
 from mlxgraph.errors.source_line import here
 from mlxgraph.mlx_facts.matrices import matrix_of, may_have_matrix
+from mlxgraph.run.parts import holds_part
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.texts import one_token
 
@@ -52,6 +53,10 @@ def weight(model: Any, name: Any) -> mx.array:
     handle = model[name]
     module = handle.module
     found = matrix_of(module)
+    tree = model._engine.runner.tree
+    if tree.is_spread and holds_part(tree, handle.path):
+        why = "holds this rank's part of a matrix"
+        raise NoMatrixError(handle.path, type(module).__name__, why)
     if found is None:
         raise NoMatrixError(
             handle.path, type(module).__name__, _reason(module), _with_matrices(handle.path, module)

@@ -194,6 +194,8 @@ class Names:
             advice = "An operation goes by its own name: module.ops lists them."
         if not advice:
             advice, near = self._range(module)
+        if not advice and self.tree.stage:
+            advice, near = self.tree.stage, []
         return UnknownSiteError(
             text, known, kind=kind, advice=advice, near=near if advice else None
         )

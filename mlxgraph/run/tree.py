@@ -21,6 +21,7 @@ import mlx.nn as nn
 from mlxgraph.mlx_facts.compiling import function_of
 from mlxgraph.mlx_facts.functions import is_compiled
 from mlxgraph.mlx_facts.modules import is_embedding
+from mlxgraph.ranks.held import is_spread, stage
 from mlxgraph.run.beyond import Beyond
 from mlxgraph.run.moving import BUFFERS, content, is_small
 from mlxgraph.run.own_compile import may_call_compile, may_compile
@@ -92,6 +93,16 @@ class ModuleTree:
                     self._enter(value, inner, item, f"{path}.{inner}")
         else:
             self._children.append((owner, key, value))  # a setting
+
+    @cached_property
+    def is_spread(self) -> bool:
+        """Whether a forward needs other processes."""
+        return is_spread(self.modules.values())
+
+    @cached_property
+    def stage(self) -> str:
+        """What to say of layers that may be on another rank; "" where none is."""
+        return stage(self.modules.values()) if self.is_spread else ""
 
     @cached_property
     def shared(self) -> frozenset[str]:

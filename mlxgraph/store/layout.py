@@ -30,6 +30,13 @@ _DTYPES: dict[str, tuple[str, Any]] = {
     "float64": ("F64", np.uint64), "complex64": ("C64", np.complex64),
 }  # fmt: skip
 _CARRIED = {mx.bfloat16: mx.uint16, mx.float64: mx.uint64}
+_BY_NAME = {
+    str(dtype).rpartition(".")[2]: dtype
+    for dtype in (
+        mx.bool_, mx.uint8, mx.int8, mx.uint16, mx.int16, mx.uint32, mx.int32, mx.uint64, mx.int64,
+        mx.float16, mx.bfloat16, mx.float32, mx.float64, mx.complex64,
+    )
+}  # fmt: skip
 MOST_HEADER = 2**27
 
 
@@ -62,7 +69,7 @@ def dtype_name(dtype: mx.Dtype) -> str:
 
 def mx_dtype(name: str) -> mx.Dtype:
     """The dtype of a name."""
-    return mx.bool_ if name == "bool" else getattr(mx, name)
+    return _BY_NAME[name]
 
 
 def laid_out(

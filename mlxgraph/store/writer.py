@@ -169,6 +169,11 @@ class StoreWriter:
         """How many prompts have come by."""
         return self._prompts
 
+    @property
+    def walked(self) -> str:
+        """A hash of the prompts that have come by."""
+        return self._walked.hexdigest()
+
     def begin(self, block: Block) -> bool:
         """Take the next block of the stream.
 

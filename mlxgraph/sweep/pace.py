@@ -11,12 +11,16 @@ DEARER = 1.15  # the ratio of costs from which on a larger batch counts as slowe
 
 
 class Pace:
-    """The size of the next chunk."""
+    """The size of the next chunk.
 
-    def __init__(self) -> None:
+    Args: steady: whether it is to stay as it begins: ranks that compute one forward together cannot
+        go by the time that each of them took.
+    """
+
+    def __init__(self, steady: bool = False) -> None:
         self._size: int | None = None
         self._best = float("inf")  # seconds for a unit of work
-        self._settled = False
+        self._settled = steady
 
     def size(self, tokens: int) -> int:
         """How many runs the next forward takes.  Args: tokens: of one run."""

@@ -12,7 +12,7 @@ In: variants on one call.  Out: what each wants, evaluated.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -45,6 +45,7 @@ from mlxgraph.sweep.split import starts
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.execute import Job, Options, execute
 
+OF_RANKS = 1 << 30  # bytes that a forward of several machines may take: the same on each
 GROWN, BATCHED, ALONE = "grown", "batched", "alone"
 APART = "they take gradients, draw random numbers, or need nothing of the model"
 
@@ -75,6 +76,7 @@ class Schedule:
 
     Args: first: the number of a variant that is to be done before others, if any.
     Attributes: values: of each variant what it wants, once that was computed; else None.
+        elsewhere: numbers of variants that are done by someone else.
     """
 
     def __init__(
@@ -90,15 +92,17 @@ class Schedule:
         _check(memory_limit, "memory_limit")
         self._engine, self._call, self.variants = engine, call, variants
         self._batch_size = batch_size
-        self._limit = memory_limit or memory_for_a_forward()
+        spread = engine.runner.tree.is_spread
+        self._limit = memory_limit or (OF_RANKS if spread else memory_for_a_forward())
         self.values: list[list[Any] | None] = [None] * len(variants)
+        self.elsewhere: Collection[int] = ()
         with paused():
             self.shared = Shared(engine, call)
             self._planned = [self.shared.planned(variant) for variant in variants]
             self.costs = None if self.shared.alone else Costs(self.shared)
             self.groups = self._grouped()
         self._urgent = first
-        self._pace = Pace()
+        self._pace = Pace(steady=spread)
 
     # -- which way --------------------------------------------------------------------------------
 
@@ -213,7 +217,7 @@ class Schedule:
         Stopped at any moment, it goes on from there when it is asked again.
         """
         while group := self._next():
-            left = [n for n in group.numbers if self.values[n] is None]
+            left = self._left(group.numbers)
             chunk = left[: self.size_of_a_chunk(group)]
             if self._urgent in left and self._urgent not in chunk:
                 chunk = sorted([*chunk[:-1], self._urgent], key=left.index)
@@ -225,10 +229,22 @@ class Schedule:
 
     def _next(self) -> Group | None:
         """The next group of which something is left to do."""
-        left = [g for g in self.groups if any(self.values[n] is None for n in g.numbers)]
+        left = [group for group in self.groups if self._left(group.numbers)]
         if self._urgent is not None and self.values[self._urgent] is None:
             left.sort(key=lambda group: self._urgent not in group.numbers)
         return left[0] if left else None
+
+    def _left(self, numbers: Iterable[int]) -> list[int]:
+        return [n for n in numbers if self.values[n] is None and n not in self.elsewhere]
+
+    @property
+    def drawing(self) -> set[int]:
+        """Numbers of those that draw random numbers, may do so, or take gradients: they are done in
+        one order, by one process."""
+        count = range(len(self.variants))
+        if self.shared.census.draws:
+            return set(count)
+        return {n for n in count if self._planned[n] is None} | {*self._opaque_in([*count])}
 
     def _opaque_in(self, chunk: list[int]) -> list[int]:
         """Those that run functions of the user, which are not known to draw random numbers."""
@@ -244,7 +260,7 @@ class Schedule:
         random_state.restore(key)
         for number in self._opaque_in(chunk):
             self.values[number] = None
-        left = [n for n in range(len(self.variants)) if self.values[n] is None]
+        left = self._left(range(len(self.variants)))
         moved = {*self._opaque_in(left), *(n for n in left if self._planned[n] is None)}
         groups = [
             group._replace(numbers=[n for n in group.numbers if n not in moved])

@@ -13,11 +13,13 @@ from mlxgraph.graph.census import STEP
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node, site_node, walk
 from mlxgraph.graph.site import INPUTS, Site
+from mlxgraph.record.gather import own_part
 from mlxgraph.rewrite.shift import Shift
 from mlxgraph.run.call import Call, is_stateful
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.grown import NEVER, Row, row_of
 from mlxgraph.run.late import Late
+from mlxgraph.run.parts import check_parts
 from mlxgraph.run.plan import Plan, Reach, make_plan, reach
 from mlxgraph.run.prefix import Prefix, prefix_of
 from mlxgraph.run.pushdown import Cut, push_down, stream_entry
@@ -27,6 +29,7 @@ from mlxgraph.sweep.positions import Positions
 from mlxgraph.sweep.variants import Variant
 from mlxgraph.trace.indices import check_given, check_indices
 from mlxgraph.trace.numbers import check_numbers, numbers_in
+from mlxgraph.trace.spread import is_staged
 
 _NUMBER = re.compile(r"\d+")
 
@@ -99,6 +102,8 @@ class Shared:
             return "rows of several lengths are padded on the right in this model"
         if not census.traceable:
             return "the forward looks at values while it runs"
+        if is_staged(self.engine):
+            return "its layers are on several ranks"
         if census.draws:
             return "the forward draws random numbers"
         try:
@@ -170,6 +175,8 @@ class Shared:
     def _known_of(self, variant: Variant) -> _Known:
         graph, wanted = variant.graph, variant.wanted
         census, runner = self.census, self.runner
+        if runner.tree.is_spread:
+            check_parts(runner.tree, graph, own_part)
         seen = reach(graph, census, wanted)
         written = graph.replace(writes=seen.writes.items())
         indices = check_indices(written, wanted, census, runner)

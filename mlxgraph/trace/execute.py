@@ -18,6 +18,7 @@ A graph that comes again meets its prepared run at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from mlxgraph.errors import EscapedError, ShapeError
@@ -49,6 +50,7 @@ from mlxgraph.trace.gradients import no_gradient
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.indices import check_given, check_indices, line_of, written_ids
 from mlxgraph.trace.numbers import check_numbers, numbers_in
+from mlxgraph.trace.spread import on_every_rank
 
 REWRITES = (*[one.name for one in FOR_RUNS], PUSHDOWN, LAST_LAYER, QUERY_BLOCKS)
 EVERY_REWRITE = frozenset(REWRITES)
@@ -102,6 +104,12 @@ def execute(engine: Engine, job: Job, nodes: Sequence[Node] | None = None) -> li
 
     Args: nodes: compute these instead of the saves.
     """
+    if engine.runner.tree.is_spread:
+        return on_every_rank(engine, job, nodes, partial(_execute, engine))
+    return _execute(engine, job, nodes)
+
+
+def _execute(engine: Engine, job: Job, nodes: Sequence[Node] | None) -> list[Any]:
     graph, call, params, options, census, checked = job
     wanted = tuple([node for _, node in graph.saves] if nodes is None else nodes)
     asked, runner = len(wanted), engine.runner
@@ -176,7 +184,8 @@ def finish(engine: Engine, recording: Recording, job: Job) -> dict[str, Any]:
     """
     if recording.unbound:
         return {}
-    if not recording.saves and not is_stateful(job.call, recording.census):
+    nothing = not recording.saves and not is_stateful(job.call, recording.census)
+    if nothing and not engine.runner.tree.is_spread:
         return {}
     return recording.finish(job.graph, execute(engine, job))
 

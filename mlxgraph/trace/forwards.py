@@ -23,6 +23,7 @@ from mlxgraph.graph.site import Site
 from mlxgraph.graph.values import dtype_name
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import begin
+from mlxgraph.record.gather import own_part
 from mlxgraph.record.recording import Recording
 from mlxgraph.rewrite.positions import About, Keep, Save, Text
 from mlxgraph.run.along import HAD, NEW, axes_of, kept_axis, of_all_so_far, over_keys
@@ -31,6 +32,7 @@ from mlxgraph.run.call import Call, describe_call
 from mlxgraph.run.compiled_step import CompiledStep
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.long_run import LongRun, as_traced, check_reached, to_the_end
+from mlxgraph.run.parts import check_parts
 from mlxgraph.run.plan import Plan, make_plan
 from mlxgraph.run.short_cache import census_with_cache
 from mlxgraph.trace.execute import failure_said
@@ -86,6 +88,8 @@ class Forwards:
     ):
         self.graph = graph
         self._engine = engine
+        if engine.runner.tree.is_spread:
+            check_parts(engine.runner.tree, graph, own_part)
         self._params = params
         self._census = recording.census
         self._length = length

@@ -255,6 +255,10 @@ class ModuleHandle(Called):
             raise self._unknown(str(key), f"[{str(key).strip('()')}]")
         if isinstance(key, int):
             size = len(self)
+            if self._engine.names.tree.stage and (key < 0 or self._child(str(key)) is None):
+                raise UnknownSiteError(
+                    str(key), (), self._name, advice=self._engine.names.tree.stage, near=[]
+                )
             if not -size <= key < size:
                 raise NoLayerError(self._engine.names.kind_of(self._path), key, size, str(here()))
             key %= size

@@ -40,6 +40,7 @@ from mlxgraph.trace.inputs import call_of, prepare
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import intervene, take_in
+from mlxgraph.trace.spread import let_others_know
 from mlxgraph.trace.text_axes import axes_of
 
 _SAVE = "Save it in its invoke: `with t.invoke(prompt): h = model.layers[1].output.save()`."
@@ -114,9 +115,13 @@ class Prompts:
         recording.close()
         try:
             if error is not None:
+                let_others_know(self._engine, error)
                 trim(error)
             elif self._prompts:
                 self._finish(recording)
+        except BaseException as late:
+            let_others_know(self._engine, late)
+            raise
         finally:
             recording.let_go()
 

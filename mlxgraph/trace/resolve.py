@@ -22,6 +22,7 @@ from mlxgraph.record.nested_proxy import first_array
 from mlxgraph.record.recording import Recording
 from mlxgraph.record.stack import paused
 from mlxgraph.run.names import NamedSite, Names
+from mlxgraph.trace.all_heads import AllHeads, heads_of_all
 from mlxgraph.trace.text_axes import Axes, AxesOf
 
 FIRST = Axes(0, 1)  # of rows and of positions, in nearly every value
@@ -128,12 +129,16 @@ def _edit(
     for named in _matched(recording, deferred, names):
         if deferred.heads == () or deferred.positions == ():
             continue
+        whole = None
         if deferred.heads is not None:
-            handle = _heads(recording, names, named.site, deferred.heads, deferred.where)
+            whole = heads_of_all(recording, names, named.site)
+            handle = _heads(recording, names, named.site, deferred.heads, deferred.where, whole)
         else:
             handle = edited_array(read_named(recording, named), named.site)
         for part in _chosen(recording, named.site, handle, deferred, lengths, find):
             recording.write_at(named.site, part, changed(deferred.function, part))
+        if whole is not None:
+            whole.put_back()
 
 
 def _chosen(
@@ -261,20 +266,27 @@ def _columns(
 
 
 def _heads(
-    recording: Recording, names: Names, site: Site, heads: tuple[int, ...], where: str
+    recording: Recording,
+    names: Names,
+    site: Site,
+    heads: tuple[int, ...],
+    where: str,
+    whole: AllHeads | None = None,
 ) -> Any:
     """A view of some heads' outputs, (batch, length, heads, head dimension): as the attention
-    gives them, or where none is seen, as the output projection takes them in."""
+    gives them, or where none is seen, as the output projection takes them in.
+
+    Args: whole: of a sharded attention, the heads of all ranks."""
     census, path = recording.visited, site.path
     if _is_inside_attention(recording, site):
-        value = recording.read(site)
+        value = recording.read(site) if whole is None else whole.value
         return value[:, _numbered(heads, value.shape[1], path, where)]
     inside = census.meant(Site(below(path, HEADS), OUTPUT, site.call))
     if not census.visits(inside):
         return _projected(recording, names, path, heads, where)
     if census.calls(inside.path) != census.calls(census.meant(site).path):
         raise HeadsError(path, "several attentions in one call", where)
-    found = recording.read(inside)
+    found = recording.read(inside) if whole is None else whole.value
     chosen = _numbered(heads, found.shape[1], path, where)
     return found.transpose(0, 2, 1, 3)[:, :, chosen]
 

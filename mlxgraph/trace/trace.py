@@ -41,6 +41,7 @@ from mlxgraph.trace.module_handle import ModuleHandle, children_of, layers_of
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.own_process import deep, refuse_pickle, shallow
 from mlxgraph.trace.resolve import first_of, intervene, meant, read_named, take_in
+from mlxgraph.trace.spread import let_others_know
 from mlxgraph.trace.text_axes import axes_of
 
 Interventions = Mapping[Any, Callable[[Any], Any]]  # by name or handle: its keys are invariant
@@ -131,9 +132,14 @@ class Trace:
             if error is None or kind is StopBlock:
                 self._finish()
                 return kind is StopBlock
+        except BaseException as late:
+            let_others_know(self._engine, late)
+            raise
         finally:
             if self._recording is not None:
                 self._recording.let_go()
+        assert error is not None
+        let_others_know(self._engine, error)
         trim(error)
         explain_escape(error)
         return False

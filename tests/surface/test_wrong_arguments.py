@@ -36,13 +36,13 @@ WRONG = {
     "a layer that is none": (lambda m: m.logit_lens(TEXT, layers=["model.norm"]), "no layer"),
     "a fraction of a layer": (lambda m: m.logit_lens(TEXT, layers=[1.5]), "no layer"),
     "a position": (lambda m: m.logit_lens(TEXT, position="a"), "position=3"),
-    "positions": (lambda m: m.logit_lens(TEXT, position=[1]), "position=3"),
+    "positions": (lambda m: m.logit_lens(TEXT, position=[1.5]), "position=3"),
     "a text for a count": (lambda m: m.logit_lens(TEXT, top_k="a"), "top_k=3"),
     "a fraction for a count": (lambda m: m.logit_lens(TEXT, top_k=1.5), "top_k=3"),
     "a text for a state": (lambda m: m.get_token_predictions(TEXT), "logit_lens"),
     "a number for texts": (lambda m: mg.get_activations(m, 5, ["layers.2"]), "list of texts"),
-    "the last position": (
-        lambda m: mg.batch_get_activations(m, [TEXT], ["layers.2"], positions="last"),
+    "the end for a position": (
+        lambda m: mg.batch_get_activations(m, [TEXT], ["layers.2"], positions="end"),
         "positions=-1",
     ),
     "an edit's positions": (lambda m: mg.edit("layers.2", iv.zero_out, positions="last"), "=-1"),

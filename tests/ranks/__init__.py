@@ -1,0 +1,1 @@
+"""Several processes: real ones, launched as a user launches them."""
