@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -24,6 +25,20 @@ settings.register_profile("explore", max_examples=500, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "mlxgraph"))
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("MLXGRAPH_CHECK", "1")  # every recording of every test is verified
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`thin(n)`: of a test's cases about one of n, whatever they are, is for `make test`, and the
+    others are slow.  The same ones each time, and at least one."""
+    first: set[str] = set()
+    for item in items:
+        thin, name = item.get_closest_marker("thin"), item.nodeid.partition("[")[0]
+        if thin is None:
+            continue
+        if name in first and crc32(item.nodeid.encode()) % thin.args[0]:
+            item.add_marker(pytest.mark.slow)
+        first.add(name)
 
 
 def pytest_collection_finish() -> None:

@@ -58,6 +58,7 @@ def patterns(model: Any, layer: int, port: str = "", position: Any = None, value
 
 
 @pytest.mark.parametrize("port", ["queries", "keys"])
+@pytest.mark.thin(3)
 def test_each_position_equals_the_pattern_by_hand(model, port):
     found = model.attribution_patching(
         CLEAN, CORRUPTED, port, metric=score, method="atp*", normalize=False
@@ -80,6 +81,7 @@ def test_each_position_equals_the_pattern_by_hand(model, port):
 
 
 @pytest.mark.parametrize("port", ["queries", "keys"])
+@pytest.mark.thin(3)
 def test_all_positions_at_once_are_patched_together(model, port):
     found = model.attribution_patching(
         CLEAN, CORRUPTED, port, metric=score, method="atp*", normalize=False, positions=None

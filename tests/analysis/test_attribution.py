@@ -61,6 +61,7 @@ def shifted(model: Any, component: str, layer: int, index: Any, step: mx.array) 
 
 
 @pytest.mark.parametrize("component", [*EVERY, "resid_mid", "scores"])
+@pytest.mark.thin(3)
 def test_it_is_what_mx_grad_gives_of_a_forward_written_by_hand(component):
     module = models.make_llama()
     _, own = by_hand(module, CORRUPTED, {})
@@ -87,6 +88,7 @@ def test_it_is_what_mx_grad_gives_of_a_forward_written_by_hand(component):
 
 
 @pytest.mark.parametrize("component", EVERY)
+@pytest.mark.thin(6)
 def test_the_first_order_is_the_difference_quotient(model, component):
     found = model.attribution_patching(
         CLEAN, CORRUPTED, component, positions=None, heads=None, metric=score, normalize=False
@@ -109,6 +111,7 @@ def without_norm(tied: bool = True) -> mg.InterpretableModel:
 
 @pytest.mark.parametrize("component", ["output", "mlp", "resid_mid", "mlp.down_proj"])
 @pytest.mark.parametrize("direction", ["denoise", "noise"])
+@pytest.mark.thin(3)
 def test_it_is_exact_where_the_rest_is_linear(component, direction):
     model = without_norm()
     given = {"positions": "all", "direction": direction, "metric": score}
@@ -126,6 +129,7 @@ def test_it_is_exact_where_the_rest_is_linear(component, direction):
     near(100 * (start + np.asarray(raw) - raw.attrs["corrupted"]) / whole, found)
 
 
+@pytest.mark.thin(3)
 def test_a_text_against_itself_has_no_effect(model):
     for metric in ("l2", "kl", score):
         for method in ("attribution", "atp*"):
@@ -140,6 +144,7 @@ def test_a_text_against_itself_has_no_effect(model):
 
 @pytest.mark.parametrize("component", ["output", "attn", "heads", "values", "pattern"])
 @pytest.mark.parametrize("metric", [score, "l2", "kl"])
+@pytest.mark.thin(4)
 def test_axes_are_those_of_the_sweep(tiny, component, metric):
     inside = component in ("heads", "values", "pattern")
     for asked in (

@@ -85,6 +85,7 @@ def tiny() -> mg.InterpretableModel:
 
 
 @pytest.mark.parametrize(("methods", "given", "error", "said"), WRONG)
+@pytest.mark.thin(6)
 def test_what_is_wrong_is_said_on_the_users_line(tiny, methods, given, error, said):
     clean, corrupted = TEXTS
     for method in methods:

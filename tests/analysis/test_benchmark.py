@@ -73,6 +73,7 @@ INPUTS = {
 
 @pytest.mark.parametrize("given", INPUTS.values(), ids=INPUTS)
 @pytest.mark.parametrize("make", GRAPHS.values(), ids=GRAPHS)
+@pytest.mark.thin(3)
 def test_all_ways_of_running_agree(tiny, make, given) -> None:
     graph = make(tiny)
     params = {"a": 0.25} if make is GRAPHS["a param"] else {}

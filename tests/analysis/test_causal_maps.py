@@ -63,6 +63,7 @@ def noised_runs(model: Any, noise: float, where: list[int], samples: int, seed: 
 
 
 @pytest.mark.parametrize(("component", "window"), [("output", None), ("mlp", 1), ("attn", 2)])
+@pytest.mark.thin(4)
 def test_a_causal_trace_equals_the_loop(model, component, window):
     found = model.causal_trace(
         CLEAN, [1, 2], component, positions=[1, 5], samples=3, seed=4, noise=1.5, window=window,
@@ -144,6 +145,7 @@ def test_noise_that_changes_nothing_leaves_nothing_to_recover(tiny):
 
 
 @pytest.mark.parametrize("component", ["attn", "mlp", "heads"])
+@pytest.mark.thin(4)
 def test_zero_ablation_equals_the_loop(model, component):
     found = model.ablation(CLEAN, component, metric=diff)
     kept, best, _ = runs(model, component)
@@ -162,6 +164,7 @@ def test_zero_ablation_equals_the_loop(model, component):
 
 
 @pytest.mark.parametrize("component", ["mlp", "heads"])
+@pytest.mark.thin(3)
 def test_mean_ablation_equals_the_loop(model, component):
     dataset = [*OTHERS, [5, 6, 7]]
     found = model.ablation(CLEAN, component, "mean", dataset=dataset, metric=diff, positions=[2])

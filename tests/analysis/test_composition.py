@@ -96,6 +96,7 @@ BY_HAND = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["4-bit", "gpt2", *dear("tiny", "gemma2", "qwen3")])
+@pytest.mark.thin(3)
 def test_scores_by_hand(name, kind):
     build, hand = BY_HAND[name]
     model = build()
@@ -169,6 +170,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
+@pytest.mark.thin(3)
 def test_bad_input_raises_on_the_users_line(name):
     call, error = WRONG[name]
     with pytest.raises(error) as caught:

@@ -63,6 +63,7 @@ def near(one: Any, other: Any, tolerance: float = 1e-5) -> bool:
 
 @pytest.mark.parametrize("by", WAYS)
 @pytest.mark.parametrize("name", LAWS)
+@pytest.mark.thin(6)
 def test_the_parts_add_up_to_the_models_own_logit(name, by):
     model = LAWS[name]()
     if by == "neuron" and name in EXPERTS:
@@ -233,6 +234,7 @@ def test_a_difference_is_the_difference_of_two(tiny):
 
 
 @pytest.mark.parametrize("by", ["component", "head", "neuron"])
+@pytest.mark.thin(3)
 def test_several_tokens_and_positions_are_each_by_itself(tiny, by):
     found = tiny.direct_logit_attribution(IDS, [7, 9], by=by, position=[1, 4, -1])
     assert found.dims[:2] == ("target", "position") and found.axes["position"] == (1, 4, 5)
@@ -341,6 +343,7 @@ def test_what_was_found_before_is_looked_for_anew_where_the_model_has_changed():
         ("nanochat", "component", "logits"),
     ],
 )
+@pytest.mark.thin(3)
 def test_a_model_that_is_no_such_sum_says_so(name, by, said):
     model = made(name)
     with pytest.raises(DecompositionError, match=said) as caught:

@@ -25,6 +25,7 @@ def recorded(model):
 
 
 @pytest.mark.parametrize("name", [*EDITS, "recorded"])
+@pytest.mark.thin(3)
 def test_a_model_with_edits_at_positions_has_a_lens(tiny, name):
     graph = recorded(tiny) if name == "recorded" else EDITS[name]()
     edited = tiny.edit(graph)

@@ -34,6 +34,7 @@ def tops(lens, layer):
 
 @pytest.mark.parametrize("positions", POSITIONS, ids=str)
 @pytest.mark.parametrize("site", ["layers.2", "model.norm", "layers.3.mlp"])
+@pytest.mark.thin(4)
 def test_the_lens_of_a_model_edited_at_positions(tiny, site, positions):
     edited = tiny.edit(mg.edit(site, iv.scale(-1.5), positions=positions))
     lens = edited.logit_lens(TEXT)

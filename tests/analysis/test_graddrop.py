@@ -38,6 +38,7 @@ def slopes(module: Any, values: dict, component: str, held: int) -> dict:
 
 
 @pytest.mark.parametrize("component", [*STREAM, "attn", "mlp", "heads", "mlp.down_proj.input"])
+@pytest.mark.thin(3)
 def test_it_is_the_mean_of_absolute_effects_with_each_layer_held(llama, component):
     module, own, other = llama
     layers = range(len(module.layers))
@@ -82,6 +83,7 @@ def test_with_the_correction_it_is_that_of_the_pattern(llama, component):
     assert np.abs(sizes).max() > 0.02
 
 
+@pytest.mark.thin(3)
 def test_on_every_kind_of_model_it_is_traces_with_a_layer_held(model):
     layers = range(len(model.layers))
     found = model.attribution_patching(

@@ -144,6 +144,7 @@ def by_hand(model: Any, texts: np.ndarray, start: int, length: int) -> dict[str,
 
 
 @pytest.mark.parametrize("name", SOME)
+@pytest.mark.thin(3)
 def test_scores_are_means_of_the_patterns(name, monkeypatch):
     from mlxgraph.analysis import head_scores
 

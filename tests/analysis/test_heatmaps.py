@@ -86,6 +86,7 @@ def test_layers_by_heads(layers, heads):
     ("panels", "layers", "count"),
     [(3, 6, 12), (2, 6, 3), (10, 4, 4), *dear((5, 32, 60), (4, 80, 12))],
 )
+@pytest.mark.thin(3)
 def test_small_multiples_share_one_scale(panels, layers, count):
     values = field(panels, layers, count)
     names = [f"component {k}" + " and more" * k for k in range(panels)]

@@ -32,6 +32,7 @@ def tiny() -> mg.InterpretableModel:
 
 
 @pytest.mark.parametrize("component", ["output", "mlp", "heads"])
+@pytest.mark.thin(4)
 def test_effects_add_up_to_what_patching_the_whole_value_does(model, component):
     last = len(model.layers) - 1
     layers = [last] if is_mixture(model) else [0, last]  # routers that follow make jumps
@@ -72,6 +73,7 @@ def is_mixture(model: Any) -> bool:
     return any("switch_mlp" in name for name, _ in model.named_modules())
 
 
+@pytest.mark.thin(3)
 def test_by_inputs_they_add_up_at_the_first_layer(model):
     found = model.integrated_gradients(
         CLEAN, CORRUPTED, ["resid_pre", "mlp"], steps=64, path="inputs", **LAST
@@ -89,6 +91,7 @@ def test_by_inputs_they_add_up_at_the_first_layer(model):
 
 @pytest.mark.parametrize("path", ["site", "inputs"])
 @pytest.mark.parametrize("component", ["mlp", "resid_mid", "values", "pattern"])
+@pytest.mark.thin(3)
 def test_it_is_the_mean_of_slopes_of_a_forward_written_by_hand(path, component):
     module, layer = models.make_llama(), 1
     _, own = by_hand(module, CORRUPTED, {})
@@ -163,6 +166,7 @@ def test_too_few_steps_are_told(tiny, path):
     assert pairs.attrs["missing"] >= few.attrs["missing"] - 1e-3
 
 
+@pytest.mark.thin(3)
 def test_a_text_against_itself_has_no_effect(model):
     for path in ("site", "inputs"):
         found = model.integrated_gradients(CLEAN, CLEAN, "mlp", steps=2, path=path, **LAST)

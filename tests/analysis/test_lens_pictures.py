@@ -99,6 +99,7 @@ SIZES += dear((1, 12), (6, 60), (32, 12), (80, 12), (80, 60))
 
 
 @pytest.mark.parametrize(("layers", "positions"), SIZES)
+@pytest.mark.thin(3)
 def test_labels_can_be_read_and_do_not_touch(layers, positions):
     figure = lens_heatmap(grid(layers, positions), CHANCE, max_display_tokens=positions)
     assert faults(figure) == []
@@ -178,6 +179,7 @@ def test_the_heatmap_is_of_the_lens(tiny):
         ),
     ],
 )
+@pytest.mark.thin(3)
 def test_colours_are_of_what_was_asked_for(tiny, options, drawn, says, ends):
     lens = tiny.logit_lens(TEXT, plot=True, **options)
     axes, bar = lens.figure.axes

@@ -27,7 +27,10 @@ METHODS = ["get_token_predictions", "logit_lens", "activation_patching"]
 # A room's files may import these of mlxgraph, and these libraries.  An import for type checkers
 # alone counts: whoever reads the file has to know what it names.
 ALLOWED = {
-    "analysis": ({"analysis", "errors", "plot"}, {"mlx", "numpy", "pandas", "tqdm", "xarray"}),
+    "analysis": (
+        {"analysis", "errors", "plot", "ranks", "store"},
+        {"mlx", "numpy", "pandas", "tqdm", "xarray"},
+    ),
     "plot": ({"plot", "errors"}, {"numpy", "matplotlib", "IPython"}),
 }
 COMMANDS = sorted((ROOT / "cli").glob("*.py"))
@@ -147,7 +150,8 @@ def underscores(source: str) -> list[str]:
 
 
 def _private(name: str) -> bool:
-    return name.startswith("_") and not name.endswith("__") and name != "_"
+    public = name in ("_", "_replace")  # of named tuples
+    return name.startswith("_") and not name.endswith("__") and not public
 
 
 CHECKED = """

@@ -46,6 +46,7 @@ def loop(model, component):
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.thin(4)
 def test_one_batch_equals_the_loop_of_runs(llama, component):
     found = llama.activation_patching(CLEAN, CORRUPTED, component=component)
     expected = loop(llama, component)
@@ -74,6 +75,7 @@ def test_a_metric_may_be_a_function(llama):
 
 @pytest.mark.parametrize(("dtype", "near"), [(mx.float16, 0.5), (mx.bfloat16, 5.0)])
 @pytest.mark.parametrize("metric", ["l2", "cosine", "mse", "kl"])
+@pytest.mark.thin(3)
 def test_half_precision_gives_about_the_recovery_of_full_precision(fresh, dtype, near, metric):
     full = fresh.activation_patching(CLEAN, CORRUPTED, metric=metric)
     fresh.module.set_dtype(dtype)

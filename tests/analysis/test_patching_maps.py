@@ -51,12 +51,12 @@ MODELS = {
 }
 
 
-DEAR = {"tiny in 4 bits"}  # six layers, and as many cells as the embedded model's
+DEAR = {"tiny", "tiny in 4 bits"}  # six layers, and so many cells
 
 
 def sorted_out(names: Any) -> list[Any]:
     """These names of models, the dear ones for the slow tests alone."""
-    return [*(name for name in names if name not in DEAR), *dear(*DEAR)]
+    return [*(name for name in names if name not in DEAR), *dear(*sorted(DEAR))]
 
 
 SOME = sorted_out(MODELS)
@@ -118,6 +118,7 @@ def near(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize("component", ["output", "resid_pre", "attn", "mlp"])
+@pytest.mark.thin(4)
 def test_layer_by_position_equals_the_loop(model, component):
     positions = [2, 4, 5]
     found = model.activation_patching(
@@ -140,6 +141,7 @@ def test_layer_by_position_equals_the_loop(model, component):
 
 
 @pytest.mark.parametrize("component", ["heads", "queries", "keys", "values", "pattern"])
+@pytest.mark.thin(4)
 def test_layer_by_head_equals_the_loop(model, component):
     found = model.activation_patching(CLEAN, CORRUPTED, component, normalize=False, metric=diff)
     kept, _, worst = runs(model, component)
@@ -241,6 +243,7 @@ def test_the_noise_direction_runs_the_clean_text(model):
 @pytest.mark.parametrize("component", ["output", "resid_pre", "resid_mid"])
 @pytest.mark.parametrize(("direction", "end"), [("denoise", 100), ("noise", 0)])
 @pytest.mark.parametrize("metric", ["l2", "kl", "cosine", diff])
+@pytest.mark.thin(6)
 def test_patching_everything_gives_the_other_run(model, component, direction, end, metric):
     try:
         found = model.activation_patching(
@@ -261,6 +264,7 @@ def test_where_the_state_after_attention_is_certain():
         parallel.activation_patching(CLEAN, CORRUPTED, "resid_mid")
 
 
+@pytest.mark.thin(3)
 def test_a_text_against_itself(model):
     for metric in ("l2", "kl", diff):
         with pytest.raises(BaselineError):

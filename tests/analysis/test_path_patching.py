@@ -295,6 +295,7 @@ def parts_of(model: Any, layer: int) -> list[str]:
     return [path for path in children if "norm" not in path and "ln_" not in path]
 
 
+@pytest.mark.thin(3)
 def test_all_edges_out_of_a_part_together_are_the_part(model):
     layers = len(model.layers)
     attention = model.sites("layers.0.attn")[0]
@@ -326,6 +327,7 @@ def test_parts_in_lists_are_parts_too():
     assert abs(found.item(receiver="end") - whole[0]) > 1e-4
 
 
+@pytest.mark.thin(3)
 def test_all_that_writes_to_the_stream_together_is_the_other_run(model):
     writers = residual_writers(model, mx.array([CLEAN]))
     blocks = tuple(f"{block.path}." for block in model.layers)
@@ -347,6 +349,7 @@ def test_all_edges_out_of_a_head_together_are_the_head(tiny):
     assert float(mx.abs(whole.values).max()) > 0.05
 
 
+@pytest.mark.thin(3)
 def test_a_direct_edge_to_the_output_at_a_position_changes_no_other(model):
     found = model.path_patching(
         CLEAN, CORRUPTED, ["layers.0.attn", "layers.1.attn"], positions="all", **RAW
@@ -358,6 +361,7 @@ def test_a_direct_edge_to_the_output_at_a_position_changes_no_other(model):
     assert np.abs(np.asarray(found.values)[:, -1] - plain).max() > 1e-5
 
 
+@pytest.mark.thin(3)
 def test_where_both_texts_are_one_every_effect_is_none(model):
     found = model.path_patching(
         CLEAN,
@@ -372,6 +376,7 @@ def test_where_both_texts_are_one_every_effect_is_none(model):
     assert float(changed) != float(unpatched)
 
 
+@pytest.mark.thin(3)
 def test_no_path_no_effect(model):
     senders = ["layers.0.attn", "layers.1.attn"]
     found = model.path_patching(CLEAN, CORRUPTED, senders, ["layers.1.attn", OUTPUT], **RAW)
@@ -389,6 +394,7 @@ def first(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("through", [None, "mlp"])
+@pytest.mark.thin(4)
 def test_an_edge_into_attention_equals_two_traces_by_hand(model, through):
     """Held by hand: all that the parts between gave; then the receiver's own value in place."""
     sender, receiver = model.sites("layers.0.attn")[0], model.sites("layers.1.attn")[0]

@@ -72,6 +72,7 @@ MODELS = {
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["tiny", "mixtral", *dear("4 bit", "gpt2")])
+@pytest.mark.thin(3)
 def test_it_is_the_arithmetic_by_hand(name, method):
     make, positive, negative = MODELS[name]
     model = make()

@@ -39,6 +39,7 @@ def streams(model, tokens) -> list[mx.array]:
 
 
 @pytest.mark.parametrize(("name", "at_first", "attention"), ARCHITECTURES)
+@pytest.mark.thin(3)
 def test_the_stream_has_nothing_along_the_direction(name, at_first, attention):
     model, rows = built(name), mx.stack([direction(64), direction(64, 2)])
     graph = mg.directional_ablation(model, rows)

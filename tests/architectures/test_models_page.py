@@ -36,6 +36,7 @@ ROWS = {line.split(" | ")[0].removeprefix("| "): line for line in TEXT.splitline
         for name in page.tried()
     ],
 )
+@pytest.mark.thin(3)
 def test_a_row_says_what_is_seen(name: str):
     assert page.line(states.row(name), REMARKS) == ROWS[name]
 

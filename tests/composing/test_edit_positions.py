@@ -59,6 +59,7 @@ def test_no_positions_and_no_heads_are_no_edit(tied, tokens):
 
 
 @pytest.mark.parametrize("positions", POSITIONS, ids=str)
+@pytest.mark.thin(4)
 def test_in_a_padded_batch_positions_count_from_each_rows_real_ends(tiny, positions):
     graph = mg.edit("layers.*", iv.scale(1.7), positions=positions) >> OUT
     batch = tiny.run(graph, TEXTS, compile=False)["out"]
@@ -71,6 +72,7 @@ def test_in_a_padded_batch_positions_count_from_each_rows_real_ends(tiny, positi
 
 
 @pytest.mark.parametrize("positions", [0, -2, [0, -1], slice(1, 2)], ids=str)
+@pytest.mark.thin(3)
 def test_in_a_padded_batch_other_ports_and_functions_count_alike(tiny, positions):
     graph = (
         mg.edit("layers.2.mlp.input", lambda h: mx.flip(h, -1), positions=positions)
@@ -97,6 +99,7 @@ def mixing(h):
 @pytest.mark.parametrize("positions", [slice(None), slice(0, 2), slice(1, None), [0, -1],
                                        slice(4, None)], ids=str)  # fmt: skip
 @pytest.mark.parametrize("function", [in_place, mixing])
+@pytest.mark.thin(3)
 def test_in_a_padded_batch_a_function_sees_the_chosen_positions_alone(tiny, positions, function):
     graph = mg.edit("layers.1", function, positions=positions) >> OUT
     batch = tiny.run(graph, TEXTS, compile=False)["out"]

@@ -25,6 +25,7 @@ PLACES = {
 
 @pytest.mark.parametrize("compiled", [False, True, "auto"])
 @pytest.mark.parametrize("place", PLACES)
+@pytest.mark.thin(4)
 def test_a_gradient_in_an_invoke_is_that_of_the_prompt_alone(tiny, place, compiled):
     texts = [FRANCE, GERMANY, ROME]
 

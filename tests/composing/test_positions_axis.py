@@ -65,6 +65,7 @@ def test_activations_of_stacked_streams(stacked: mg.InterpretableModel, rows: An
 
 @pytest.mark.parametrize("align", [None, "start", "end"])
 @pytest.mark.parametrize("layers", [[0, 1], None])
+@pytest.mark.thin(3)
 def test_patching_stacked_streams(stacked: mg.InterpretableModel, align: Any, layers: Any):
     clean, corrupted = [7, 21, 3], [9, 4, 12] if align is None else [9, 4, 12, 8]
     found = stacked.activation_patching(clean, corrupted, "block", layers, align=align)

@@ -30,6 +30,7 @@ def in_four_bits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+@pytest.mark.thin(3)
 def test_the_page_runs_in_four_bits(page: str, in_four_bits: None) -> None:
     text = (ROOT / page).read_text().partition("\n## Inspecting")[0]  # there modules are listed
     names = run_page(text, page)

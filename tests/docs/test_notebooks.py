@@ -11,6 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent.parent
+LONG = {"where_a_fact_lives"}
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)\)")
 NOTEBOOKS = sorted(ROOT.glob("docs/*.ipynb"))
 NUMBER = re.compile(r"[-\N{MINUS SIGN}]?\d[\d.,e-]*")
@@ -28,7 +29,14 @@ def said(cells: Any) -> list[str]:
     return [NUMBER.sub("#", "".join(text)) for text in texts]
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "notebook",
+    [  # a long one is run by `make sweep`
+        pytest.param(path, marks=pytest.mark.slow) if path.stem in LONG else path
+        for path in NOTEBOOKS
+    ],
+    ids=lambda path: path.stem,
+)
 def test_every_cell_of_the_notebook_runs(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the kernel is a process of its own
     cells = nbformat.read(notebook, as_version=4)

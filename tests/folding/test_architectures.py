@@ -31,6 +31,7 @@ def folded_or_refused(model, graph) -> bool:
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in ALWAYS else [pytest.mark.slow]) for n in NAMES]
 )
+@pytest.mark.thin(3)
 def test_a_fold_is_the_edit_or_refused(name):
     try:
         model, v = built(name), direction(64)

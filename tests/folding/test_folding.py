@@ -69,6 +69,7 @@ def parts(model: mg.InterpretableModel) -> list[str]:
 
 
 @pytest.mark.parametrize("name", MAPS)
+@pytest.mark.thin(3)
 def test_folded_is_edited(tiny, name):
     function = MAPS[name](128)
     graph = mg.edit("layers.[1-4].mlp", function) >> mg.edit("layers.[2-5].attn", function)
@@ -80,6 +81,7 @@ def test_folded_is_edited(tiny, name):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.thin(3)
 def test_folded_is_edited_on_other_architectures(name):
     model = built(name)
     graph = mg.chain(*(mg.edit(part, iv.project_out(direction(64))) for part in parts(model)))
@@ -198,6 +200,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("how", WAYS, ids=str)
+@pytest.mark.thin(3)
 def test_quantised_weights_are_folded_and_quantised_again(how):
     """The same numbers as dequantising, projecting and quantising by hand."""
     model, v = quantised(mg.tiny(), **how), direction(128)

@@ -31,6 +31,7 @@ WAYS = [{}, {"bits": 4}, {"bits": 8, "group_size": 64}, {"bits": 4, "mode": "mxf
 
 
 @pytest.mark.parametrize("how", WAYS, ids=str)
+@pytest.mark.thin(3)
 def test_mlx_lm_loads_it_as_it_is(tmp_path, how):
     model = mg.tiny()
     if how:

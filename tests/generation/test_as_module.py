@@ -115,6 +115,7 @@ def test_positions_from_the_end_are_refused_where_the_end_is_not_known(llama):
 @pytest.mark.parametrize("prompt", [PROMPT, PROMPT[:2], PROMPT[:1], PROMPT * 3], ids=len)
 @pytest.mark.parametrize("size", [1, 3, 2048])
 @pytest.mark.parametrize("positions", [-1, -2, slice(-2, None)], ids=str)
+@pytest.mark.thin(6)
 def test_positions_from_the_end_are_those_of_mlx_lms_own_steps(llama, positions, size, prompt):
     graph = mg.edit("layers.1", iv.scale(-3.0), positions=positions)
     module = llama.edit(graph).as_module()

@@ -62,6 +62,7 @@ EDITS = [everywhere, at_two, newest, from_the_first]
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
+@pytest.mark.thin(3)
 def test_each_row_equals_its_own_run(model: mg.InterpretableModel, edit: Any):
     with model.generate(ROWS, max_tokens=COUNT) as t:
         edit(model)

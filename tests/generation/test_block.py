@@ -242,6 +242,7 @@ OPERATIONS = [token_ids, a_head_inside, a_pattern, all_scores, some_queries, hea
 
 @pytest.mark.parametrize("options", [{}, {"prefill_step_size": 3}], ids=str)
 @pytest.mark.parametrize("edit", OPERATIONS, ids=lambda edit: edit.__name__)
+@pytest.mark.thin(6)
 def test_an_operation_is_done_as_on_the_whole_text(model, edit, options):
     if "coder" not in model:
         mx.random.seed(3)

@@ -50,6 +50,7 @@ def tiny() -> mg.InterpretableModel:
     "chunks", [pytest.param(CHUNKS, marks=pytest.mark.slow), CHUNKS[1:2]], ids=len
 )
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
+@pytest.mark.thin(4)
 def test_an_edit_is_that_of_the_whole_text_whatever_the_chunks(one, edit: Any, chunks):
     wanted = reference(one, PROMPT, COUNT, edit)
     for options in chunks:
@@ -58,6 +59,7 @@ def test_an_edit_is_that_of_the_whole_text_whatever_the_chunks(one, edit: Any, c
 
 
 @pytest.mark.parametrize("edit", BROAD, ids=lambda edit: edit.__name__)
+@pytest.mark.thin(4)
 def test_an_edit_is_that_of_the_whole_text_in_each_architecture(model, edit: Any):
     wanted = reference(model, PROMPT, COUNT, edit)
     if edit in (a_position_of_keys, positions_of_values) and is_latent(model):

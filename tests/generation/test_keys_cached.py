@@ -55,6 +55,7 @@ def sliding_head(m: Any, p: int, n: int) -> None:
 
 @pytest.mark.parametrize("name", SLIDERS)
 @pytest.mark.parametrize("options", CHUNKED, ids=str)
+@pytest.mark.thin(3)
 def test_a_sliding_window_counts_from_the_start_until_it_slides(name, options):
     m = mg.InterpretableModel(configs.build(name))
     short, window = PROMPT[:3], 6
@@ -91,6 +92,7 @@ def turning(m: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("edit", [a_key_of_the_pattern, a_position_of_keys, all_values])
+@pytest.mark.thin(3)
 def test_a_cache_that_turns_is_refused_when_it_does(one, edit):
     with pytest.raises(PartOfTextError, match="the cache has dropped"):
         with one.generate(PROMPT, max_tokens=9, prompt_cache=turning(one)) as t:
@@ -133,6 +135,7 @@ def one_key(m: Any, p: int, n: int) -> None:
 
 @pytest.mark.parametrize("edit", [key_of_two_heads, one_key], ids=lambda e: e.__name__)
 @pytest.mark.parametrize("options", CHUNKED, ids=str)
+@pytest.mark.thin(3)
 def test_a_quantised_cache_is_edited_by_positions_too(wide, edit, options):
     fixed = [9, 30, 2, 14, 27]  # the same tokens in each, for rounding may choose others
 
@@ -192,6 +195,7 @@ def as_generated(m: Any, edit: Any, each_call: bool = False) -> Any:
     ids=lambda e: e.__name__,
 )
 @pytest.mark.parametrize("options", CHUNKED, ids=str)
+@pytest.mark.thin(3)
 def test_a_module_for_mlx_lm_counts_keys_from_the_start(one, edit, options):
     from mlx_lm.generate import generate_step
 

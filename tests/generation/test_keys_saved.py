@@ -24,6 +24,7 @@ from tests.generation.prefixes import close
 
 @pytest.mark.parametrize("options", CHUNKED, ids=str)
 @pytest.mark.parametrize("edit", [nothing, rows_and_keys, a_weaker_key], ids=lambda e: e.__name__)
+@pytest.mark.thin(3)
 def test_a_save_is_what_the_whole_text_has_at_each_step(one, edit, options):
     reads = [
         (lambda m: attn(m).pattern, (-2, -1)),

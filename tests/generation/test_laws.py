@@ -112,6 +112,7 @@ def test_without_edits_the_tokens_are_mlx_lms_own(model: mg.InterpretableModel):
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
+@pytest.mark.thin(4)
 def test_an_edit_is_that_of_the_whole_text_traced_at_each_step(
     model: mg.InterpretableModel, edit: Any
 ):
@@ -126,6 +127,7 @@ def test_an_edit_is_that_of_the_whole_text_traced_at_each_step(
 
 @pytest.mark.parametrize("options", CHUNKS, ids=str)
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)
+@pytest.mark.thin(4)
 def test_a_prompt_in_chunks_is_the_prompt_in_one(
     one: mg.InterpretableModel, edit: Any, options: dict[str, Any]
 ):

@@ -215,6 +215,7 @@ def check(model: mg.InterpretableModel, seed: int) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(40))
+@pytest.mark.thin(6)
 def test_a_program_is_done_as_on_the_whole_text(model, seed):
     check(model, seed)
 

@@ -49,6 +49,7 @@ def spelt_out(source: str) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.thin(3)
 def test_names_of_operations_stand_in_the_table_alone(room):
     found = []
     for path in files(room):

@@ -79,6 +79,7 @@ def read(case, **options):
     return found
 
 
+@pytest.mark.thin(3)
 def test_reading_changes_nothing_bit_for_bit(case):
     for name in NAMES:
         with case.trace():
@@ -156,6 +157,7 @@ def test_scores_are_scaled_products_of_queries_and_keys_where_the_mask_lets_them
 
 
 @pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.thin(4)
 def test_zeroing_a_head_is_zeroing_its_columns_of_the_output_projection(case, compile):
     twin = configs.build(case.name)
     projection = getattr(twin.layers[case.layer].self_attn, case.projection)
@@ -186,6 +188,7 @@ def test_editing_a_key_value_head_changes_exactly_its_group(case, name):
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.thin(6)
 def test_what_is_written_is_what_follows_is_computed_from(case, name, compile):
     with case.trace(compile=compile):
         attn = case.attn
@@ -209,6 +212,7 @@ def test_what_is_written_is_what_follows_is_computed_from(case, name, compile):
         assert close(mx.where(seen, scores, 0), mx.where(seen, factor * found["scores"], 0), 1e-5)
 
 
+@pytest.mark.thin(3)
 def test_writing_back_what_was_read_changes_nothing(case):
     for name in NAMES:
         with case.trace(optimize=False):
@@ -231,6 +235,7 @@ def test_knocking_a_key_out_is_attending_elsewhere(case):
     assert not close(logits[:, 3:], case.plain[:, 3:], 1e-4)
 
 
+@pytest.mark.thin(3)
 def test_gradients_reach_the_pattern(case):
     with case.trace() as t:
         pattern = case.attn.pattern
@@ -249,6 +254,7 @@ def test_gradients_reach_the_pattern(case):
     assert bool(mx.any(slope != 0))
 
 
+@pytest.mark.thin(3)
 def test_in_four_bits_the_same_holds(case):
     module = configs.build(case.name)
     nn.quantize(module, group_size=32, bits=4, class_predicate=_fits)
@@ -279,6 +285,7 @@ QWEN = Case("qwen3")
 @pytest.mark.parametrize(
     "name", ["llama", "qwen3", "gemma2", "gemma3_text", "gpt_oss", "deepseek_v3", "jamba"]
 )
+@pytest.mark.thin(3)
 def test_a_padded_row_is_its_own_run(name):
     case = Case(name)
     rows = [[5, 6, 7], TOKENS]

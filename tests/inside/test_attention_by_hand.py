@@ -134,6 +134,7 @@ def test_its_values_obey_the_laws(kind, compile):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.thin(6)
 def test_a_write_to_a_head_changes_that_head_alone(kind, name):
     model = mg.InterpretableModel(kind())
     with model.trace(x):

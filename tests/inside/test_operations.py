@@ -82,6 +82,7 @@ def test_a_list_is_to_be_had_without_a_block_of_a_model_on_tokens():
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize(("name", "number"), STEPS)
+@pytest.mark.thin(4)
 def test_a_step_is_read_as_it_is_computed_and_reading_changes_nothing(stack, name, number, compile):
     seen = {}
     wanted = by_hand(stack.module, lambda step, value: seen.setdefault(step, value))
@@ -100,6 +101,7 @@ def test_a_step_is_read_as_it_is_computed_and_reading_changes_nothing(stack, nam
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize(("name", "number"), [step for step in STEPS if step[0] != "linalg.qr"])
+@pytest.mark.thin(4)
 def test_a_step_is_written_where_it_is_computed(stack, name, number, compile):
     def edit(step, value):
         return value * 0.5 + 0.1 if step == (name, number) else value

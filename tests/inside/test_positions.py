@@ -29,6 +29,7 @@ def same(a, b):
 @pytest.mark.parametrize("length", [HEADS, HEADS + 3])
 @pytest.mark.parametrize("positions", [-1, [0, -1], slice(1, 3)])
 @pytest.mark.parametrize("site", [KERNEL, "layers.1.attn.rope"])
+@pytest.mark.thin(3)
 def test_heads_as_many_as_tokens_are_not_taken_for_positions(length, positions, site):
     graph = mg.edit(site, iv.scale(-2.0), positions=positions) >> mg.read("__model_output__", "y")
     edited = model.run(graph, tokens(length)).saves["y"]
@@ -107,6 +108,7 @@ CLEAN, CORRUPTED = tokens(6), tokens(8) + 1  # the longer one has as many tokens
 @pytest.mark.parametrize("component", ["heads", "queries", "pattern", "rope"])
 @pytest.mark.parametrize("align", ["start", "end"])
 @pytest.mark.parametrize("texts", [(CLEAN, CORRUPTED), (CORRUPTED, CLEAN)])
+@pytest.mark.thin(4)
 def test_patching_aligned_texts_is_patching_by_hand(component, align, texts):
     clean, corrupted = texts
     found = tiny.activation_patching(

@@ -103,6 +103,7 @@ def test_the_stream_goes_from_layer_to_layer_by_way_of_the_middle(case):
 @settings(max_examples=12)
 @given(layer=st.integers(0, 1), position=st.integers(0, LENGTH - 1), name=st.sampled_from(
     ["resid_pre", "resid_mid", "resid_post"]))  # fmt: skip
+@pytest.mark.thin(3)
 def test_writing_back_what_is_read_changes_nothing_to_the_last_bit(case, layer, position, name):
     def back():
         at = case.model.layers[layer]

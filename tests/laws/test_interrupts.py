@@ -161,8 +161,9 @@ def interrupted_everywhere(model, x, program, steps):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.thin(2)
 def test_an_interrupt_at_some_instructions_leaves_no_residue(ready, x, program):
-    interrupted_everywhere(ready, x, program, lambda count: range(1, count + 1, 151))
+    interrupted_everywhere(ready, x, program, lambda count: range(1, count + 1, 401))
 
 
 ENDS = set(

@@ -134,6 +134,7 @@ def copied(value: Any) -> Any:
 
 @pytest.mark.parametrize("name", CASES)
 @given(data=st.data())
+@pytest.mark.thin(2)
 def test_a_run_computes_what_a_walk_over_the_nodes_does(name, data):
     case = CASES[name]
     program = data.draw(case.programs)
@@ -148,6 +149,7 @@ def test_a_run_computes_what_a_walk_over_the_nodes_does(name, data):
 @pytest.mark.parametrize("name", CASES)
 @settings(max_examples=25)
 @given(data=st.data())
+@pytest.mark.thin(2)
 def test_a_graph_run_again_is_the_trace_it_came_from(name, data):
     case = CASES[name]
     program = data.draw(case.programs)

@@ -107,6 +107,7 @@ def equals_the_loop(case, graphs, batch_size=None):
 @pytest.mark.parametrize("name", MAKERS)
 @settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
+@pytest.mark.thin(2)
 def test_a_sweep_is_a_loop(name, data):
     case = case_of(name)
     found = data.draw(case.variants)
@@ -220,6 +221,7 @@ def test_a_sweep_of_texts_of_several_lengths_is_a_loop(edits, lengths):
 @pytest.mark.parametrize("name", PROGRAMMED)
 @settings(max_examples=settings().max_examples // 5)
 @given(data=st.data())
+@pytest.mark.thin(2)
 def test_a_sweep_of_random_programs_means_what_the_naive_interpreter_says(name, data):
     """Modules of every kind: several inputs, dicts and objects out, no layers."""
     case = PROGRAMMED[name]

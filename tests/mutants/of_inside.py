@@ -147,8 +147,8 @@ MUTANTS = (
     Mutant(
         "a query sees the key after it",
         "run/attention.py",
-        "[:, None] >= mx.arange(keys)\n",
-        "[:, None] >= mx.arange(keys) - 1\n",
+        "keys)[:, None] >= mx.arange(keys)\n",
+        "keys)[:, None] >= mx.arange(keys) - 1\n",
         "in a causal model nothing of the pattern is above the diagonal",
         (
             "inside/test_attention.py::test_rows_sum_to_one_or_with_a_sink_to_less_and_respect_the_mask",

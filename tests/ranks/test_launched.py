@@ -23,6 +23,7 @@ def test_two_processes_give_the_answers_of_one():
     check(launched(2, "answers.py"), 2)
 
 
+@pytest.mark.slow
 def test_a_model_on_two_ranks_gives_what_it_gives_whole():
     check(launched(2, "sharded.py"), 2)
 

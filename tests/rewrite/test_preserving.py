@@ -179,6 +179,7 @@ def test_all_rewrites_together_preserve_what_is_computed(graph):
 
 @pytest.mark.parametrize("name", NAMES)
 @given(graph=expressions())
+@pytest.mark.thin(3)
 def test_each_rewrite_preserves_what_is_computed(name, graph):
     note(str(graph))
     others = [other for other in NAMES if other != name]
@@ -205,6 +206,7 @@ def drop_transposes(node):
 
 
 @pytest.mark.parametrize("rule", [read_back_anything, drop_casts, drop_transposes])
+@pytest.mark.thin(3)
 def test_a_rule_that_is_wrong_is_found_out(rule):
     """The control: the same expressions and the same comparison catch a wrong rule."""
     caught = []
@@ -237,6 +239,7 @@ def test_the_expressions_give_every_local_rewrite_work():
 @pytest.mark.parametrize("optimize", [*REWRITES, True])
 @settings(max_examples=settings().max_examples // 2)
 @given(data=st.data())
+@pytest.mark.thin(3)
 def test_a_run_with_rewrites_equals_the_run_without(optimize, data):
     case = CASES[data.draw(st.sampled_from(sorted(CASES)))]
     program = data.draw(case.programs)

@@ -107,6 +107,7 @@ def agree(model, graph, tolerance=NEAR, inputs=TOKENS, **options):
 
 
 @pytest.mark.parametrize("wanted", WANTED)
+@pytest.mark.thin(6)
 def test_a_position_of_the_output_is_the_same_pushed_down(model, wanted):
     graph = graph_of(model, WANTED[wanted])
     assert is_pushed(model, graph)
@@ -137,6 +138,7 @@ def test_the_final_norm_runs_on_the_wanted_position_alone(model, monkeypatch):
         nn.RMSNorm, "__call__", lambda self, x: shapes.append(x.shape) or real(self, x)
     )
     graph = graph_of(model, WANTED["last"])
+    model.run(graph, TOKENS, compile=False, optimize="pushdown")  # what is seen to once
     shapes.clear()
     model.run(graph, TOKENS, compile=False, optimize="pushdown")
     assert [shape[1] for shape in shapes] == [LENGTH] * (2 * models.LAYERS) + [1]
@@ -242,6 +244,7 @@ LEFT_ALONE = {
 
 
 @pytest.mark.parametrize("what", LEFT_ALONE)
+@pytest.mark.thin(6)
 def test_when_in_doubt_nothing_is_pushed(model, what):
     wanted, edit = LEFT_ALONE[what]
     graph = graph_of(model, wanted, edit)
@@ -397,6 +400,7 @@ def test_prompts_of_one_trace_are_pushed_down_together():
         lambda out: out[:, 3:][..., [2, 4]][:, 1],
     ],
 )
+@pytest.mark.thin(4)
 def test_an_index_of_a_slice_is_pushed_down_as_one(model, both):
     graph = graph_of(model, lambda out: [both(out)])
     assert is_pushed(model, graph)

@@ -113,6 +113,7 @@ FOLLOWED = {  # what a block does, and the first position that it is concerned w
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
+@pytest.mark.thin(4)
 def test_what_is_of_named_positions_is_followed(model, name):
     block, first = FOLLOWED[name]
     graph = recorded(model, block)

@@ -247,6 +247,7 @@ USED = {
 
 @pytest.mark.parametrize("used", USED)
 @pytest.mark.parametrize("computed", COMPUTED)
+@pytest.mark.thin(6)
 def test_an_index_computed_from_a_param(llama, computed, used):
     where = mg.param("where", shape=(1,), dtype="int32")
     with llama.trace(LONG) as t:

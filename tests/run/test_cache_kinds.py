@@ -153,6 +153,7 @@ RUNS = {
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("outer", OUTER)
 @pytest.mark.parametrize("inner", INNER)
+@pytest.mark.thin(6)
 def test_a_cache_of_any_make_is_left_as_the_bare_forward_leaves_it(outer, inner, run):
     module = Kinds()
     model = mg.InterpretableModel(module)

@@ -147,6 +147,7 @@ def contents(cache):
 @pytest.mark.parametrize("saved", SAVED)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("compile", ["auto", False])
+@pytest.mark.thin(6)
 def test_containers_are_left_as_the_bare_forward_leaves_them(kind, saved, compile):
     module = Cached(kind)
     mx.eval(module.parameters())

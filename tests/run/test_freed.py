@@ -129,6 +129,7 @@ USES = {
 
 
 @pytest.mark.parametrize("name", USES)
+@pytest.mark.thin(4)
 def test_no_array_waits_for_the_garbage_collector(chain, in_circles, name):
     given = mx.ones(BIG)
     assert in_circles(lambda: USES[name](chain, given)) == 0

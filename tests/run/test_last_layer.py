@@ -99,6 +99,7 @@ WANTED = {
 
 
 @pytest.mark.parametrize("wanted", WANTED)
+@pytest.mark.thin(6)
 def test_positions_of_the_output_are_the_same(case, wanted):
     model, tolerance = case
     graph = graph_of(model, WANTED[wanted])
@@ -610,6 +611,7 @@ def wanted_logits(name, wanted):
 
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("wanted", [-1, slice(7, 10)])
+@pytest.mark.thin(4)
 def test_architectures_with_masks_of_their_own(name, wanted):
     plain, done, few = wanted_logits(name, wanted)
     assert few

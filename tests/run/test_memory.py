@@ -25,6 +25,7 @@ def steer(model, x, number, compile):
 
 
 @pytest.mark.parametrize("compile", [False, True, "auto"])
+@pytest.mark.thin(3)
 def test_recordings_do_not_outlive_their_traces(chain, x, compile):
     before = alive(Recording, Proxy)
     kept = [steer(chain, x + k, float(k), compile)[0] for k in range(20)]
@@ -38,6 +39,7 @@ def test_recordings_do_not_outlive_their_traces(chain, x, compile):
 
 
 @pytest.mark.parametrize("compile", [False, True, "auto"])
+@pytest.mark.thin(3)
 def test_inputs_and_results_are_let_go(chain, compile):
     def work():
         for k in range(10):
@@ -106,6 +108,7 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.thin(3)
 def test_functions_given_to_apply_do_not_live_on(chain, x, name):
     alive = []
     for _ in range(8):
@@ -130,6 +133,7 @@ class Big:
 
 
 @pytest.mark.parametrize("form", ["closure", "object", "list", "keyword"])
+@pytest.mark.thin(3)
 def test_of_functions_given_to_a_pass_only_a_few_live_on(chain, x, form):
     alive = weakref.WeakSet()
 
@@ -193,6 +197,7 @@ def compiled(model):
 
 
 @pytest.mark.parametrize("use", [padded, by_hand, compiled])
+@pytest.mark.thin(3)
 def test_old_weights_go_with_the_modules_that_had_them(use):
     llama = models.make_llama()
     model = mg.InterpretableModel(llama)

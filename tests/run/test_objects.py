@@ -52,6 +52,7 @@ def test_read_by_attribute_and_saved_whole(kind, compile):
 
 @each_kind
 @pytest.mark.parametrize("compile", COMPILE)
+@pytest.mark.thin(6)
 def test_written_by_attribute(kind, compile):
     model, bare = both(kind)
     y = bare.inner.proj(X)

@@ -73,6 +73,7 @@ CUT = {
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("cut", CUT)
+@pytest.mark.thin(4)
 def test_a_save_in_a_block(deep, held, cut, compile):
     beside, kept = held(lambda: in_a_block(deep, lambda layer: CUT[cut](layer.output), compile))
     assert beside <= SLACK
@@ -175,12 +176,14 @@ GETS = {
 
 
 @pytest.mark.parametrize("way", GETS)
+@pytest.mark.thin(3)
 def test_one_of_the_values_that_a_call_gave(deep, held, way):
     assert held(lambda: GETS[way](deep))[0] <= SLACK
 
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("cut", ["whole", "a position"])
+@pytest.mark.thin(3)
 def test_one_of_the_saves_of_a_run(deep, held, cut, compile):
     graph = graph_of(deep, CUT[cut])
     assert held(lambda: saved_by(deep.run(graph, ROWS, compile=compile)))[0] <= SLACK
@@ -219,6 +222,7 @@ READ = {
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("read", READ)
+@pytest.mark.thin(3)
 def test_what_a_module_cut_itself(held, read, compile):
     model = models.made(Fused)
 

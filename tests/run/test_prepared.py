@@ -14,7 +14,12 @@ def plans(monkeypatch):
     """Every plan that is made."""
     made = []
     real = runner.make_plan
-    monkeypatch.setattr(runner, "make_plan", lambda *args: made.append(args) or real(*args))
+
+    def noted(*args, **given):
+        made.append(args)
+        return real(*args, **given)
+
+    monkeypatch.setattr(runner, "make_plan", noted)
     return made
 
 

@@ -260,6 +260,7 @@ def test_head_detectors_make_no_square(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["a mean", "a column", "an entropy", "the last row"])
+@pytest.mark.thin(3)
 def test_few_blocks_are_held_at_once(monkeypatch, name):
     """A square of 8 MiB, in blocks of 128 KiB."""
     monkeypatch.setattr(query_blocks, "BLOCK", 2**15)

@@ -186,6 +186,7 @@ class Reaching(nn.Module):
 
 @pytest.mark.parametrize("compile", COMPILE)
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.thin(6)
 def test_a_module_reached_in_another_way_is_edited_and_its_weights_are_live(x, way, compile):
     model = made(Reaching(way))
     module = model.module

@@ -85,6 +85,7 @@ WHOLE = {"all of a layer", "the first token", "another layer's"}
 
 @pytest.mark.parametrize("name", BLOCKS)
 @pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.thin(4)
 def test_the_values_are_the_same(model, lengths, name, compile):
     graph = graph_of(model, BLOCKS[name])
     whole = model.run(graph, TOKENS)["last"]
@@ -212,6 +213,7 @@ CHANGES = (
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.thin(3)
 def test_a_model_that_has_changed_is_seen(model, change):
     graph = graph_of(model)
     before = [both(model, graph)[0] for _ in range(2)][-1]

@@ -46,6 +46,7 @@ def everywhere(model, layer, early=None):
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("layer", range(LAYERS))
+@pytest.mark.thin(3)
 def test_an_edit_at_all_positions_begins_after_the_layer_before(model, begun, layer, compile):
     graph = everywhere(model, layer)
     for _ in range(3):

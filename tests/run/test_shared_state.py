@@ -260,6 +260,7 @@ def compiles(kind: type, compile: Any) -> bool:
 
 @pytest.mark.parametrize("compile", COMPILE)
 @pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.thin(6)
 def test_state_beyond_the_objects_is_as_it_was(x, kind, compile):
     if not compiles(kind, compile):
         return

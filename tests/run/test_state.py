@@ -109,6 +109,7 @@ def snapshot(value: Any) -> Any:
 
 @pytest.mark.parametrize("compile", COMPILE)
 @pytest.mark.parametrize("make", CACHES)
+@pytest.mark.thin(4)
 def test_a_cache_of_a_modules_own_is_as_it_was(x, make, compile):
     model = made(Caching(make()))
     module = model.module

@@ -123,6 +123,7 @@ def test_two_processes_of_one_rank_do_not_write_at_once(tied, folder):
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite", "fsync", "rename"])
 @pytest.mark.parametrize("at", [1, 2, 9])
+@pytest.mark.thin(3)
 def test_a_full_disk_keeps_what_is_written_and_the_line_goes_on(
     tied, tmp_path, monkeypatch, call, at
 ):

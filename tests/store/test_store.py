@@ -52,6 +52,7 @@ def expected(model, row, positions, reduce):
     [("all", None), ("last", None), ([0, -1], None), (ends, None), (odd, None), ("all", "mean"),
      (odd, "mean")],
 )  # fmt: skip
+@pytest.mark.thin(3)
 def test_each_prompt_is_its_trace_alone(tied, tmp_path, positions, reduce):
     asked = {"sites": SITES, "positions": positions, "reduce": reduce}
     memory = mg.batch_get_activations(tied, ROWS, **asked)

@@ -116,6 +116,7 @@ def invoked(model, prompt):
 
 
 @pytest.mark.parametrize("name", WAYS)
+@pytest.mark.thin(3)
 def test_every_call_that_takes_a_text_takes_messages(chat, name):
     way = WAYS[name]
     found = way(chat, MESSAGES)

@@ -85,6 +85,7 @@ def one_text(tiny):
 
 
 @pytest.mark.parametrize("name", list(one_text(mg.tiny())))
+@pytest.mark.thin(4)
 def test_every_form_of_one_text_is_one_trace(tiny, name):
     given = one_text(tiny)[name]
     graph = mg.edit("layers.2", iv.scale(0.5)) >> mg.read("layers.4", name="h")

@@ -40,6 +40,7 @@ def names_of(model, what, port):
 
 @pytest.mark.parametrize("what", PATHS)
 @pytest.mark.parametrize("port", ["", ".output", ".input"])
+@pytest.mark.thin(4)
 def test_every_form_is_one_site_in_every_call(llama, tokens, what, port):
     handle = HANDLES[what](llama)
     with llama.trace(tokens):

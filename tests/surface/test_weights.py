@@ -77,6 +77,7 @@ def tokens_of(model: mg.InterpretableModel) -> list[int]:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.thin(6)
 def test_a_modules_output_is_its_input_times_its_matrix(model, name):
     full = f"layers.{len(model.layers) - 1}.{name}"
     with model.trace(tokens_of(model)):

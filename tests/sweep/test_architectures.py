@@ -69,6 +69,7 @@ def variants_of(model, site):
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in NAMES]
 )
+@pytest.mark.thin(3)
 def test_a_sweep_is_a_loop_on_an_architecture(monkeypatch, name):
     """And it shares as much as it did when this was written."""
     monkeypatch.setattr(split, "FORWARD", 0)  # forwards begin wherever they can

@@ -66,6 +66,7 @@ MIXES = {
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2])
 @pytest.mark.parametrize("name", MIXES)
+@pytest.mark.thin(4)
 def test_draws_come_in_the_order_of_a_loop(model, name, batch_size):
     graphs = MIXES[name](model)
     mx.random.seed(11)

@@ -172,6 +172,7 @@ def test_rows_that_depend_on_each_other_run_one_by_one():
 
 
 @pytest.mark.parametrize("inside", ["queries", "values", "pattern", "heads"])
+@pytest.mark.thin(3)
 def test_runs_that_look_inside_attention_join_beside_a_last_layer_at_few_positions(
     model, monkeypatch, inside
 ):

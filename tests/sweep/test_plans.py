@@ -69,6 +69,7 @@ SWEEPS = {
 @pytest.mark.parametrize("metric", [None, "l2"])
 @pytest.mark.parametrize("cost", [0, split.FORWARD], ids=["forwards are free", "as they are"])
 @pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.thin(6)
 def test_what_is_done_is_what_was_planned_and_never_more_than_a_loop(
     counted, monkeypatch, name, cost, metric
 ):
@@ -134,6 +135,7 @@ def test_a_plan_says_why_nothing_is_shared(counted):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 16, 100])
+@pytest.mark.thin(3)
 def test_a_batch_has_as_many_variants_as_were_allowed(counted, size):
     model, seen = counted
     graphs = maps(model)

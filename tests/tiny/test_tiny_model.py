@@ -87,6 +87,7 @@ def test_facts_are_single_tokens(loaded):
 
 
 @pytest.mark.parametrize("task", evaluate.THRESHOLDS)
+@pytest.mark.thin(3)
 def test_accuracy_reaches_its_threshold(scores, task):
     assert scores[task].accuracy >= evaluate.THRESHOLDS[task], scores[task].misses
 
