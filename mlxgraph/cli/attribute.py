@@ -19,7 +19,8 @@ _WAYS = ("component", "head", "neuron", "position")
 _OF_ONE = {"token": "--token", "against": "--against", "by": "--by"}
 _OF_TWO = {
     "targets": "--targets", "heads": "--heads", "metric": "--metric", "direction": "--direction",
-    "align": "--align", "raw": "--raw", "atp": "--atp", "exact": "--exact",
+    "align": "--align", "raw": "--raw", "atp": "--atp",
+    "graddrop": "--graddrop", "exact": "--exact",
 }  # fmt: skip
 _TOP = 10  # neurons that are listed
 
@@ -66,6 +67,10 @@ def _arguments(parser: Any) -> None:
         help="AtP*: the step of queries and keys goes through the softmax exactly",
     )  # fmt: skip
     two.add_argument(
+        "--graddrop", action="store_true",
+        help="sizes, each layer held in turn: what others cancel shows; a backward pass a layer",
+    )  # fmt: skip
+    two.add_argument(
         "--exact", action="store_true", help="the exact sweep beside it, and how far they agree"
     )
     shared.add_shared(parser)
@@ -103,6 +108,11 @@ def _check(given: argparse.Namespace) -> None:
         raise UsageError(
             "a distance from the clean run is least at that run: it has no slope there.  Add two"
             ' answers, --targets " Paris" " Rome", or leave --direction noise out'
+        )
+    if given.graddrop and given.exact:
+        raise UsageError(
+            "--graddrop gives sizes without a sign, no estimate of the exact sweep.  Leave one of"
+            " them out"
         )
     if not one:
         check_map(given, int(given.exact and not given.top))
@@ -146,7 +156,7 @@ def _patching(given: argparse.Namespace) -> None:
     options = options_of(given)
     method = "atp*" if given.atp else "attribution"
     began = time.perf_counter()
-    effects = model.attribution_patching(*texts, **options, method=method)
+    effects = model.attribution_patching(*texts, **options, method=method, graddrop=given.graddrop)
     after, spent = ends(given, effects), time.perf_counter() - began
     if given.exact:
         try:

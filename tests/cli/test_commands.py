@@ -63,6 +63,11 @@ def test_attribute_of_two_prompts_is_attribution_patching(
     assert np.array_equal(np.asarray(effects.sel(method="estimate")), np.asarray(found))
     pair = np.asarray(found).reshape(-1), np.asarray(exact).reshape(-1)
     assert effects.attrs["correlation"] == pytest.approx(np.corrcoef(*pair)[0, 1], abs=1e-6)
+    sizes = mg.Effects.from_json(run("attribute", *PAIR, "--graddrop", "--json").out)
+    assert np.array_equal(
+        np.asarray(sizes),
+        np.asarray(tiny.attribution_patching(FRANCE, ITALY, "output", graddrop=True, **ANSWERS)),
+    )
 
 
 def test_attribute_of_one_prompt_adds_up_to_the_logit(

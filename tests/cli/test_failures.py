@@ -44,6 +44,7 @@ USAGE = [
     (["patch", *PAIR, "--component", "mlp", "--heads", "1"], "Leave the heads out"),
     (["patch", "tiny", "-", "-"], "one of them as an argument"),
     (["attribute", "tiny", FRANCE, "--exact"], "--exact is of two prompts"),
+    (["attribute", *PAIR, "--graddrop", "--exact"], "Leave one of"),
     (["attribute", *PAIR, "--by", "head"], "--by is of one prompt"),
     (["generate", "tiny", FRANCE, "--top-p", "0.9"], "Add --temp 1"),
     (["generate", "tiny", FRANCE, "-m", "0"], "no number from 1 on"),
