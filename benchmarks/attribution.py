@@ -9,12 +9,16 @@ The cost, on random mlx-lm Llamas (width x layers, float32, 12 tokens), in bare 
     graddrop             attention and MLPs, with each layer held in turn
     integrated, inputs   16 steps on the way of the first layer's input
 
+Path patching of one sender (the first layer's attention) to every part after it and the output,
+beside the sweep of the same parts by activation patching, a run each.
+
 How well it agrees with the exact sweep, on the embedded model, whose answers mean something: the
 correlation over all cells, and the seconds of both.
 
 Aims, written before the first measurement: at 512 x 12 at most 4 forwards for `output` and `all`
 (one forward of the clean text, one of the corrupted text, one backward pass), 6 for `atp*`, 60 for
-16 steps; correlations above 0.9 for streams, attention and MLPs. `graddrop` came later, without
+16 steps; correlations above 0.9 for streams, attention and MLPs; path patching at most the time of
+the sweep. `graddrop` came later, without
 an aim: twelve forwards and backwards in one batch took 15 to 20 forwards.
 
     python benchmarks/attribution.py [--quick]
@@ -75,6 +79,30 @@ def _cost(width: int, layers: int, rounds: int) -> Row:
     }
     times = in_turns(ways, rounds, warm=2)
     one = times.pop("forward")
+    receivers = ["layers.0.mlp"]
+    for layer in range(1, layers):
+        receivers += [f"layers.{layer}.attn", f"layers.{layer}.mlp"]
+    receivers.append("__model_output__")
+    paths = in_turns(
+        {
+            "path patching": lambda: (
+                model.path_patching(
+                    clean, text, ["layers.0.attn"], receivers, metric=score, progress=False
+                ).values
+            ),
+            "sweep": lambda: (
+                model.activation_patching(
+                    clean,
+                    text,
+                    ["attn", "mlp"],
+                    metric=score,
+                    progress=False,
+                ).values
+            ),
+        },
+        rounds,
+        warm=2,
+    )
     return {
         "size": f"{width} x {layers}",
         "forward": spread(one.together),
@@ -84,6 +112,11 @@ def _cost(width: int, layers: int, rounds: int) -> Row:
                 "forwards": ratios(way.together, one.together),
             }
             for name, way in times.items()
+        },
+        "paths": {
+            "receivers": len(receivers),
+            "seconds": {name: spread(way.together) for name, way in paths.items()},
+            "of the sweep": ratios(paths["path patching"].together, paths["sweep"].together),
         },
     }
 
@@ -157,10 +190,25 @@ def tables(found: dict[str, Any]) -> str:
         ]
         for row in found["agreement"]
     ]
+    paths = [
+        [
+            row["size"],
+            str(row["paths"]["receivers"]),
+            *(
+                middle(row["paths"]["seconds"][name], "{:.1f}", 1e3)
+                for name in ("path patching", "sweep")
+            ),
+            middle(row["paths"]["of the sweep"], "{:.2f}"),
+        ]
+        for row in found["cost"]
+    ]
     one = ", ".join(f"{row['size']}: {milliseconds(row['forward'][1])}" for row in found["cost"])
     return (
         f"Milliseconds (one forward: {one}), and the same in forwards:\n\n"
         + markdown(["model", "question", "ms", "forwards"], cost)
+        + "\n\nOne sender to every receiver, and the sweep of all attentions and MLPs, in"
+        " milliseconds:\n\n"
+        + markdown(["model", "receivers", "path patching", "sweep", "of the sweep"], paths)
         + "\n\nOn the embedded model, every layer and position (and head): the correlation with the"
         " exact sweep, and milliseconds:\n\n"
         + markdown(["component", "cells", "sweep", *names], agreement)

@@ -311,6 +311,8 @@ class Store:
             here = self._current(handle)
             missing = here is None or (isinstance(step.value, H) and b is None)
             value = None if missing else OPS[step.op](here, b)
+            if value is not None and handle.root is None and handle.site is None:
+                handle.value = here.astype(value.dtype)  # as MLX makes it
             self._write(handle, ..., value, True)
         elif kind is Replace:
             value, like = self.operand(step.value), self.plain[step.site]
