@@ -3,7 +3,7 @@
 Each attempt is a process that goes on where the one before was killed, by SIGKILL.  WAY says when:
 
     step   as it is about to change a file for the n-th time; of a write, half is there by then
-    time   after so many milliseconds
+    time   at some moment of the time that it takes undisturbed
 
 What a partial store has is compared after each kill, and the whole at the end.  Prints the number
 of kills.  Processes are forked before MLX has computed anything, which saves the imports.
@@ -120,6 +120,9 @@ def main(base: str, way: str, seed: int, most: int) -> None:
     """Kill collections until each is done, folder after folder."""
     chance, kills, runs, file = random.Random(seed), 0, 0, f"{base}.npz"
     assert attempt(lambda: truth(file)) == 0
+    began = time.perf_counter()
+    assert attempt(lambda: checked(f"{base}/whole", file)) == 0
+    takes = time.perf_counter() - began
     while kills < most:
         folder, status, runs = f"{base}/{runs}", None, runs + 1
         while status != 0 and kills < most:
@@ -127,7 +130,7 @@ def main(base: str, way: str, seed: int, most: int) -> None:
                 step = chance.choice([1, 2, 3, 5, 8, chance.randint(1, 60)])
                 status = attempt(lambda: checked(folder, file, lambda: die_at(step)))  # noqa: B023
             else:
-                after = chance.uniform(0.02, 0.7)
+                after = chance.uniform(0, takes)
                 status = attempt(lambda: checked(folder, file), after)  # noqa: B023
             assert status in (0, signal.SIGKILL), (status, seed, kills)
             kills += status != 0
