@@ -144,8 +144,11 @@ class Base:
         for number, (layer, part) in enumerate(reads):
             if _differs(shifted[number], self.given[found[number].at], noise[layer]):
                 raise no_sum(part, f"{part} does not read the residual stream as it is")
+        shared = self._shared(
+            [(layer, read) for (layer, _), read in zip(reads, found, strict=True)]
+        )
         return [
-            read.sharing(self._is_shared(layer, read, noise[layer]))
+            read.sharing((layer, read) in shared)
             for (layer, _), read in zip(reads, found, strict=True)
         ]
 
@@ -163,25 +166,42 @@ class Base:
             )
         return found
 
-    def _is_shared(self, layer: int, read: Read, noise: mx.array) -> bool:
-        """Whether what the norm gives goes to other parts of the layer too."""
-        if read.at == read.part:
-            return False
-        model, block = self._model, self.blocks[layer]
-        others = [
-            child
-            for child in self.children[layer]
-            if child not in (read.part, read.at) and child in self.given
-        ]
-        given: dict[bool, list[Any]] = {}
-        for shift in (False, True):
-            with model.trace(self._row):
+    def _shared(self, reads: Sequence[tuple[int, Read]]) -> set[tuple[int, Read]]:
+        """Those whose norm gives to other parts of the layer too.
+
+        Layers are asked together, one part of each at a time: each is given what it was given.
+        """
+        waiting = [one for one in dict.fromkeys(reads) if one[1].at != one[1].part]
+        found: set[tuple[int, Read]] = set()
+        while waiting:
+            now = list({layer: (layer, read) for layer, read in reversed(waiting)}.values())
+            waiting = [one for one in waiting if one not in now]
+            given = [self._given_beside(now, shift) for shift in (False, True)]
+            found.update(one for one in now if not all(map(_same, given[0][one], given[1][one])))
+        return found
+
+    def _given_beside(
+        self, reads: Sequence[tuple[int, Read]], shift: bool
+    ) -> dict[tuple[int, Read], list[Any]]:
+        """What the other parts are given, where what a norm is given is shifted by noise, or not.
+
+        Args: reads: of a layer each, one of its parts with a norm before it.
+        """
+        model, noise = self._model, self._noise() if shift else {}
+        found: dict[tuple[int, Read], list[Any]] = {}
+        with model.trace(self._row):
+            for layer, read in sorted(reads, key=lambda one: one[0]):
+                block = self.blocks[layer]
                 first_array(model[block].input)[...] = self.given[block]
                 there = first_array(model[read.at].input)
-                there[...] = self.given[read.at] + (noise if shift else 0)
-                given[shift] = [next(arrays_in(model[one].inputs)).save() for one in others]
+                there[...] = self.given[read.at] + (noise[layer] if shift else 0)
+                found[layer, read] = [
+                    next(arrays_in(model[child].inputs)).save()
+                    for child in self.children[layer]
+                    if child not in (read.part, read.at) and child in self.given
+                ]
                 self.hold(model, layer, (read.at,))
-        return not all(map(_same, given[False], given[True]))
+        return found
 
     def hold(self, model: Traceable, layer: int, free: Iterable[str], rows: int = 1) -> None:
         """In an open block: keep all modules of a layer at what they gave, but for some.
