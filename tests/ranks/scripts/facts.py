@@ -8,6 +8,7 @@ import threading
 import mlx.core as mx
 import numpy as np
 
+import tests.mlx_facts.alone  # noqa: F401 - the beliefs load without the rest of the house
 from mlxgraph.mlx_facts import processes
 
 group = processes.world()
