@@ -10,7 +10,7 @@ LONG = 3.0  # seconds after which a bar is worth its line
 
 
 class Bar:
-    """A bar, where tqdm is installed (mlx-lm brings it); a context manager.
+    """A bar; a context manager.
 
     Args: total: None where it is not known; wanted: at once (True), never (False), or on a
         terminal once it has taken a while (None).
@@ -18,7 +18,8 @@ class Bar:
 
     def __init__(self, total: int | None, wanted: bool | None):
         self._total, self._wanted = total, wanted
-        self._done, self._bar = 0, None
+        self._done = 0
+        self._bar: Any = None
         self._began = time.perf_counter()
 
     def __enter__(self) -> Bar:
@@ -32,10 +33,8 @@ class Bar:
 
     def _open(self) -> None:
         self._wanted = False
-        try:
-            from tqdm import tqdm  # type: ignore[import-untyped]
-        except ImportError:  # without it there is no bar, and no harm
-            return
+        from tqdm.auto import tqdm  # here: whoever never sees a bar does not wait for it
+
         self._bar = tqdm(total=self._total, initial=self._done, desc="activations", unit="prompt")
 
     def advance(self, count: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import mlx.core as mx
-import mlx.nn as nn
 import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.run import query_blocks
 from tests.architectures import configs
+from tests.inside.test_attention import Masked, drawn
 from tests.models import make_llama
 
 LENGTH, HEADS = 11, 4
@@ -134,22 +134,6 @@ def test_a_written_pattern_and_a_gradient_are_whole(llama):
         slope = trace.grad(pattern[:, :, -1].max(), pattern)[:, :, -1].sum(axis=-1).save()
     assert SAID not in trace.graph.explain(llama, TOKENS)
     assert near(slope.sum(), mx.array(1.0))
-
-
-class Masked(nn.Module):
-    """One attention with whatever mask it is given: 6 heads of queries on 2."""
-
-    def __init__(self, sinks=None):
-        super().__init__()
-        self.sinks = sinks
-
-    def __call__(self, q, k, v, mask=None):
-        extra = {} if self.sinks is None else {"sinks": self.sinks}
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=0.3, mask=mask, **extra)
-
-
-def drawn(*shape, key):
-    return mx.random.normal(shape, key=mx.random.key(key))
 
 
 ALLOWED = mx.arange(8, 16)[:, None] >= mx.arange(16)
