@@ -140,13 +140,12 @@ def test_what_is_neither_is_as_without_the_correction(tiny):
 def test_texts_of_other_lengths_and_the_other_direction(tiny):
     clean, corrupted = tiny.encode(TEXTS[0]), tiny.encode("The big capital of England is")
     given = {"metric": "logit_diff", "targets": TARGETS, "align": "end"}
-    for port in ("queries", "keys"):
-        for direction in ("denoise", "noise"):
-            own = {**given, "direction": direction}
-            star = tiny.attribution_patching(clean, corrupted, port, method="atp*", **own)
-            exact = tiny.activation_patching(clean, corrupted, port, positions="all", **own)
-            assert star.axes == exact.axes
-            assert np.abs(np.asarray(star) - np.asarray(exact)).max() < 5
+    for port, direction in (("queries", "denoise"), ("keys", "noise")):
+        own = {**given, "direction": direction}
+        star = tiny.attribution_patching(clean, corrupted, port, method="atp*", **own)
+        exact = tiny.activation_patching(clean, corrupted, port, positions="all", **own)
+        assert star.axes == exact.axes
+        assert np.abs(np.asarray(star) - np.asarray(exact)).max() < 5
 
 
 def test_what_has_no_attention_to_correct(tiny):

@@ -138,11 +138,12 @@ def test_a_head_that_writes_what_another_reads_scores_high():
 
 
 def test_mixtures_compose_and_a_norm_in_the_middle_is_refused():
+    mixture, normed = made("mixtral"), made("deepseek_v3")
     for kind in KINDS:
-        assert made("mixtral").composition_scores(kind).max() < 1
+        assert mixture.composition_scores(kind).max() < 1
     for kind in ("q", "k"):
         with pytest.raises(DecompositionError, match="queries.*no linear map"):
-            made("deepseek_v3").composition_scores(kind)
+            normed.composition_scores(kind)
 
 
 def test_layers_may_be_chosen():

@@ -221,11 +221,11 @@ def test_a_program_is_done_as_on_the_whole_text(model, seed):
 
 
 def test_most_programs_are_done(model):
-    assert sum(check(model, seed) for seed in range(40)) > 30
+    assert sum(check(model, seed) for seed in range(20)) > 14
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(40, 400))
+@pytest.mark.parametrize("seed", range(20, 400))
 def test_another_program_is_done_as_on_the_whole_text(model, seed):
     check(model, seed)
 

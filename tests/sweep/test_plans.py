@@ -149,13 +149,14 @@ def test_a_batch_has_as_many_variants_as_were_allowed(counted, size):
 
 def test_memory_is_kept():
     model = mg.InterpretableModel(make_llama(False, layers=LAYERS))
-    x = mx.arange(256)[None] * 7 % VOCABULARY
+    x = mx.arange(128)[None] * 7 % VOCABULARY
     with model.trace(x) as t:
-        model.layers[1].output[:, -200:] *= mg.param("alpha")
+        model.layers[1].output[:, -100:] *= mg.param("alpha")
         model.output[:, -1].save("l")
-    over = {"alpha": [k / 64 for k in range(64)]}
+    over = {"alpha": [k / 64 for k in range(32)]}
+    most = 3_000_000
     peaks, results = {}, []
-    for limit in (1, 10_000_000, None):
+    for limit in (1, most, None):
         plan = model.sweep_plan(x, t.graph, over=over, memory_limit=limit)
         if limit is not None:
             assert all(one.memory <= limit for one in plan.forwards if one.variants > 1)
@@ -164,8 +165,8 @@ def test_memory_is_kept():
         mx.reset_peak_memory()
         results.append(plan.run(progress=False))
         peaks[limit] = mx.get_peak_memory() - before
-    assert peaks[1] < peaks[10_000_000] < peaks[None]
-    assert peaks[10_000_000] < 1.3 * 10_000_000
+    assert peaks[1] < peaks[most] < peaks[None]
+    assert peaks[most] < 1.3 * most
     assert furthest(results[0], results[2]) < 1
     assert furthest(results[1], results[2]) < 1
 
