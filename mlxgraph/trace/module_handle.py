@@ -108,7 +108,7 @@ class ModuleHandle(Called):
         hand in this block.
         """
         recording, site = self._recording("output"), self._site(OUTPUT)
-        by_hand = recording.last_by_hand(site)
+        by_hand = recording.last_by_hand(site) if recording.by_hand else None
         if by_hand is not None:
             return by_hand
         if self._engine.runner.added:
