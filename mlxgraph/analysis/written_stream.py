@@ -136,10 +136,6 @@ def run_written(
         scores = first_array(model.output)
         check_positions(scores)
         tokens = _with_probes(asked, scores.shape[-1])
-        last = first_array(model.layers[-1].output)
-        large = scores.shape[1] * scores.shape[2] > MOST_SCORES and last.ndim == 3
-        logits = None if large else at(scores, index)[:, mx.array(tokens)].save()
-        last = last.save() if large else None
         for layer in range(len(model.layers)):
             path = model.layers[layer].path
             own = found.own.get(path) or own_modules(model, found.tree, path)
@@ -148,6 +144,9 @@ def run_written(
                 extra[layer] = more(layer, path, found)
         width = blocks[0].stream.made.shape[-1]
         check_head(model, scores, width)
+        large = scores.shape[1] * scores.shape[2] > MOST_SCORES
+        logits = None if large else at(scores, index)[:, mx.array(tokens)].save()
+        last = first_array(model.layers[-1].output).save() if large else None
         embedded = embeddings(model, index, length, width)
         normed = None
         if found.norm is not None:
