@@ -37,7 +37,6 @@ FLOORS = {
     "interventions": 9,
     "edits": 9,
     "tiny": 9,
-    "starting": 0,  # before all that takes long to import
     "facade": 10,
     "cli": 11,
 }
@@ -56,8 +55,8 @@ FOR_TYPES: dict[tuple[str, str], str] = {}
 def room(module: str) -> str:
     """The room of a dotted module name."""
     parts = module.split(".")
-    if len(parts) == 1 or parts[1] == "__main__":
-        return "facade" if len(parts) == 1 else "cli"
+    if len(parts) == 1 or parts[1] in ("__main__", "starting"):
+        return "cli" if parts[1:] == ["__main__"] else "facade"
     return parts[1]
 
 
