@@ -8,11 +8,11 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis import effects_text
-from mlxgraph.analysis.distributions import distributions
+from mlxgraph.analysis.distributions import distributions, joined
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import token_strings
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.unembed import known_value, token_scores
+from mlxgraph.analysis.unembed import known_value, scores_in_blocks
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
@@ -115,7 +115,8 @@ def get_token_predictions(
             "Choose a position: hidden[0, -1].",
         )  # fmt: skip
     rows = states if states.ndim == 2 else states[None]
-    best = distributions(token_scores(model, rows, apply_norm), top_k)
+    blocks = scores_in_blocks(model, rows, apply_norm)
+    best = joined([distributions(some, top_k) for some in blocks])
     found: list[Any] = best.ids.tolist()  # type: ignore[assignment]
     if return_scores:
         pairs = zip(found, best.scores.tolist(), strict=True)  # type: ignore[arg-type]
