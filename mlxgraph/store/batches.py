@@ -20,6 +20,7 @@ from mlxgraph.store.manifest import Site
 from mlxgraph.store.shards import Shards
 
 PIECE = 256 << 10  # bytes that are read at once, about: a disk is at its full speed from there
+AHEAD = 16 << 20  # bytes that the disk is asked for before they are read: it serves many at once
 
 Read = list[np.ndarray]  # rows of each site
 
@@ -76,16 +77,16 @@ class Batches:
                 group, at = ahead.pop().result(), 0
                 if number + 1 < len(self._groups):
                     ahead.append(reader.submit(self._read, number + 1))
-                order = np.arange(len(group[0]))
-                if self._random is not None:
-                    self._random.shuffle(order)
-                while at < len(order):
-                    some = order[at : at + self._size - filled]
-                    for rows, part in zip(group, batch, strict=True):  # clip: raise would buffer
-                        np.take(rows, some, 0, part[filled : filled + len(some)], mode="clip")
-                    at, filled = at + len(some), filled + len(some)
+                while at < len(group[0]):
+                    some = [rows[at : at + self._size - filled] for rows in group]
+                    count = len(some[0])
+                    if count < self._size:  # the end of this group, or what the last one lacked
+                        for rows, part in zip(some, batch, strict=True):
+                            part[filled : filled + count] = rows
+                        some = batch
+                    at, filled = at + count, filled + count
                     if filled == self._size:
-                        yield self._batch(batch)
+                        yield self._batch(some)
                         filled = 0
         if filled and not self._drop_last:
             yield self._batch([part[:filled] for part in batch])
@@ -94,21 +95,35 @@ class Batches:
         return [empty_rows(count, site.dtype, site.shape) for site in self._sites]
 
     def _read(self, number: int) -> Read:
-        """The rows of a group of pieces.  Two groups are there at once, in two rooms."""
+        """The rows of a group of pieces, mixed.  Two groups are there at once, in two rooms.
+
+        A piece is read to where the processor's cache holds it, and from there each row goes to its
+        place: a row passes through memory once.
+        """
         if len(self._rooms) <= number % 2:
             self._rooms.append(self._room(self._most))
         starts = self._groups[number]
         counts = np.minimum(self._piece, self._shards.rows - starts)
-        breaks = np.flatnonzero(np.diff(starts) != self._piece) + 1  # neighbours are read as one
-        found = [rows[: int(counts.sum())] for rows in self._rooms[number % 2]]
-        for site, rows in zip(self._sites, found, strict=True):
-            at = 0
-            for run, lengths in zip(
-                np.split(starts, breaks), np.split(counts, breaks), strict=True
-            ):
-                many = int(lengths.sum())
-                self._shards.read_rows(site, int(run[0]), rows[at : at + many])
-                at += many
+        total = int(counts.sum())
+        found = [rows[:total] for rows in self._rooms[number % 2]]
+        places = None
+        if self._random is not None:
+            order, places = np.arange(total), np.empty(total, np.intp)
+            self._random.shuffle(order)
+            places[order] = np.arange(total)
+        pieces = list(zip(starts.tolist(), counts.tolist(), strict=True))
+        for site, rows, piece in zip(self._sites, found, self._room(self._piece), strict=True):
+            at = told = coming = 0
+            for first, count in pieces:
+                while told < len(pieces) and coming < AHEAD:
+                    self._shards.soon(site, *pieces[told])
+                    coming, told = coming + pieces[told][1] * site.row, told + 1
+                if places is None:
+                    self._shards.read_rows(site, first, rows[at : at + count])
+                else:
+                    self._shards.read_rows(site, first, piece[:count])
+                    _whole(rows)[places[at : at + count]] = _whole(piece[:count])
+                at, coming = at + count, coming - count * site.row
         return found
 
     def _batch(self, parts: Read) -> Any:
@@ -116,3 +131,9 @@ class Batches:
         arrays = [as_array(rows, site.dtype) for rows, site in zip(parts, self._sites, strict=True)]
         named = {site.name: array for site, array in zip(self._sites, arrays, strict=True)}
         return named if self._several else arrays[0]
+
+
+def _whole(rows: np.ndarray) -> np.ndarray:
+    """Rows as items without parts, which numpy moves as fast as memory does."""
+    flat = rows.reshape(len(rows), -1)
+    return flat.view(f"V{flat.strides[0]}")[:, 0]
