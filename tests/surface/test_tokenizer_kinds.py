@@ -222,6 +222,13 @@ def test_a_message_that_a_template_writes_as_it_is_not_meant(message: dict, said
         chat(PLAIN).encode([{"role": "user", "content": "Hello"}, message])
 
 
+def test_a_refused_message_without_a_text_is_named():
+    joins = "{% for m in messages %}{{ 'x' + m['content'] }}{% endfor %}"
+    with pytest.raises(ChatError, match="Message 1 has a list as its content: write"):
+        chat(joins).encode([{"role": "user", "content": "Hello"}, {"role": "user", "content": PARTS}])
+    assert chat(joins).encode([{"role": "user", "content": "Hello"}])
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
