@@ -231,12 +231,18 @@ def scoring(model: Traceable, metric: Any, targets: Any) -> Score:
 
 def target_ids(model: Traceable, targets: Any) -> tuple[int, int]:
     """The ids of two targets, texts of one token or ids."""
+    targets = listed(targets)
     if isinstance(targets, (str, bytes)) or not isinstance(targets, Sequence) or len(targets) != 2:
         raise InputError(
             f"targets are two tokens, and these are {targets!r:.60}.\n"
             "  Write targets=(' Paris', ' Rome'), or two token ids."
         )
     return token_id(model, targets[0]), token_id(model, targets[1])
+
+
+def listed(targets: Any) -> Any:
+    """Targets in an array as lists of ids; all else as it is."""
+    return targets.tolist() if isinstance(targets, (mx.array, np.ndarray)) else targets
 
 
 def token_id(model: Traceable, target: Any) -> int:

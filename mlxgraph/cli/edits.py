@@ -43,7 +43,9 @@ def edit_of(text: str) -> Any:
         where: dict[str, Any] = {}
         for key, places in (_where(word) for word in rest if "=" in word):
             if key in where:
-                raise ValueError(f"{key}= is there twice: write {key}={_listed(where[key], places)}")
+                raise ValueError(
+                    f"{key}= is there twice: write {key}={_listed(where[key], places)}"
+                )
             where[key] = places
         return mg.edit(site, function(*values), **where)
     except (ValueError, TypeError, mg.MLXGraphError) as error:
