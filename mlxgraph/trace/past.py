@@ -81,7 +81,8 @@ def _is_held(place: Any, held: int) -> bool:
     if type(place) is Slice:
         start, stop, step = place.value
         known = all(type(one) in (int, type(None)) for one in place.value)
-        return known and step in (None, 1) and type(stop) is int and 0 <= (start or 0) < stop <= held
+        whole = known and step in (None, 1) and type(stop) is int
+        return whole and 0 <= (start or 0) < stop <= held
     numbers = place.value if type(place) is FrozenList else (place,)
     return any(type(one) is int and 0 <= one < held for one in numbers)
 

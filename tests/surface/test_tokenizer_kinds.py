@@ -223,10 +223,11 @@ def test_a_message_that_a_template_writes_as_it_is_not_meant(message: dict, said
 
 
 def test_a_refused_message_without_a_text_is_named():
-    joins = "{% for m in messages %}{{ 'x' + m['content'] }}{% endfor %}"
+    model = chat("{% for m in messages %}{{ 'x' + m['content'] }}{% endfor %}")
+    hello = {"role": "user", "content": "Hello"}
     with pytest.raises(ChatError, match="Message 1 has a list as its content: write"):
-        chat(joins).encode([{"role": "user", "content": "Hello"}, {"role": "user", "content": PARTS}])
-    assert chat(joins).encode([{"role": "user", "content": "Hello"}])
+        model.encode([hello, {"role": "user", "content": PARTS}])
+    assert model.encode([hello])
 
 
 @pytest.mark.parametrize(
