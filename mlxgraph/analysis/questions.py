@@ -123,7 +123,9 @@ def _numbers(given: Any, what: str, length: int) -> tuple[list[int], bool]:
         try:
             if not isinstance(given, (str, bytes, Mapping)) and isinstance(given, Iterable):
                 listed = getattr(given, "tolist", lambda: list(given))()
-                found = [operator.index(k) for k in listed]
+                found = [operator.index(k) for k in listed if not isinstance(k, bool)]
+                if len(found) < len(listed):  # Python would take True for 1
+                    raise TypeError
                 if found:
                     return found, False
                 raise InputError(f"{what}={given!r:.40} are none: there is nothing to run.")
@@ -131,7 +133,7 @@ def _numbers(given: Any, what: str, length: int) -> tuple[list[int], bool]:
             pass
     raise InputError(
         f"{what}={given!r:.40} are no whole numbers.\n"
-        f"  Write {what}=[0, -1], {what}='all', or leave it out."
+        f"  Write {what}=[0, -1], {what}='all', or leave it out; of a mask, np.flatnonzero(mask)."
     )
 
 

@@ -139,9 +139,13 @@ def _most(max_tokens: Any) -> int:
 
 
 def _stops(stop: Any) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    listed = [] if stop is None else [stop] if isinstance(stop, str) else stop
+    stops = tuple(listed) if isinstance(listed, (list, tuple, set)) else (listed,)
     if not all(isinstance(one, str) and one for one in stops):
-        raise InputError(f"stop={stop!r} is no text to stop at.\n  Write stop='.', or a list.")
+        raise InputError(
+            f"stop={stop!r:.60} is no text to stop at.\n  Write stop='.', or a list; of a token id,"
+            " its text, model.token_to_str(13)."
+        )
     return stops
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from mlxgraph.errors import InputError
+from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.plot.figures import new_figure
 from mlxgraph.plot.labels import label
 
@@ -17,6 +18,7 @@ _MOST_COLUMNS = 4
 _SIDE = 2.6  # inches
 
 
+@at_the_edge
 def attention(
     pattern: Any,
     tokens: Sequence[str] | None = None,
@@ -85,8 +87,16 @@ def _squares(pattern: Any) -> Any:
     return numbers.reshape(-1, *numbers.shape[-2:])
 
 
+def _whole(heads: Any) -> list[int]:
+    listed = getattr(heads, "tolist", lambda: heads)()
+    listed = list(listed) if isinstance(listed, Iterable) else [listed]
+    if not all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) for one in listed):
+        raise InputError(f"heads={heads!r:.40} are no whole numbers.\n  Write heads=[0, 3].")
+    return [int(one) for one in listed]
+
+
 def _chosen(heads: Sequence[int] | None, count: int) -> list[int]:
-    numbers = list(range(count)) if heads is None else [int(head) for head in heads]
+    numbers = list(range(count)) if heads is None else _whole(heads)
     for head in numbers:
         if not -count <= head < count:
             raise InputError(f"there is no head {head}: the pattern has heads 0–{count - 1}.")
