@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import mlx.core as mx
@@ -80,7 +80,7 @@ def kept(positions: Positions, reduce: str | None) -> Kept:
     single = isinstance(positions, (int, np.integer))
     if isinstance(positions, (mx.array, np.ndarray)):
         positions = positions.tolist()
-    given = [positions] if single else positions
+    given = [positions] if single or not isinstance(positions, Iterable) else positions
     numbers = tuple([whole_number(p, "positions") for p in given])  # type: ignore[union-attr]
     if not numbers:
         raise InputError("there are no positions.\n  Write positions=-1 for the last token.")
