@@ -46,7 +46,7 @@ def pytest_collection_finish() -> None:
     some tests call, need not walk over it again each time (a third of a second, of thousands)."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)  # what tests hold from one to the next need not be walked often
+    gc.set_threshold(20_000, 20, 20)  # nor walk often over what tests hold from one to the next
 
 
 @pytest.fixture(scope="session", params=["tied", "untied"])

@@ -83,6 +83,10 @@ def _name(function: ast.AST) -> str:
     return _dotted(function).rpartition(".")[2]
 
 
+def _is_true(value: ast.AST) -> bool:
+    return isinstance(value, ast.Constant) and value.value is True
+
+
 def _is_large(value: ast.AST) -> bool:
     return isinstance(value, ast.Constant) and type(value.value) in (int, float) and (
         value.value > LARGEST
@@ -141,7 +145,7 @@ def _checks(node: ast.AST) -> Checks:
             name = _dotted(part.func)
             by.add(name.rpartition(".")[2])
             itself |= name in ("pytest.raises", "pytest.fail")
-            itself |= any(k.arg == "check" and ast.unparse(k.value) == "True" for k in part.keywords)
+            itself |= any(k.arg == "check" and _is_true(k.value) for k in part.keywords)
     if isinstance(node, ast.FunctionDef):
         by |= {a.arg for a in node.args.args}
     return Checks(itself, frozenset(by))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
-
 from mlxgraph.graph import ops
 from mlxgraph.graph.node import Node, is_draw, site_node
 from mlxgraph.graph.values import DType
