@@ -334,8 +334,8 @@ def _wants_compile(made: PreparedRun, compile: CompileMode) -> bool:
             if off:
                 raise CompileError(
                     f"nothing can be compiled: {off} has switched mx.compile off.\n"
-                    "  Write compile=False or leave it out; or switch compiling on, and load the model"
-                    " anew."
+                    "  Write compile=False or leave it out; or switch compiling on, and load the"
+                    " model anew."
                 )
             raise _untraceable(
                 made.failure or "it looks at values while it runs, or takes a stateful input"
