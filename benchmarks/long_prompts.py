@@ -20,8 +20,8 @@ logits take 500 MiB at 4,096 tokens and 2 GiB at 16,384, and a square of it 64 M
 Predictions, after a look at 2,048 tokens and a vocabulary of 8,000:
 
 5. No method holds all logits.  The lens, direct attribution, head scores and patching peak at two
-   squares, where a trace does that keeps its last logits alone, and at less than a fifth more; token
-   predictions of as many states, which run no layer, below 64 MiB at any length.
+   squares, where a trace does that keeps its last logits alone, and at less than a fifth more;
+   token predictions of as many states, which run no layer, below 64 MiB at any length.
 6. A text in steps of 2,048, as `generate` reads it, takes a strip of 2,048 queries, not a square.
 7. Two texts of almost one length take twice the squares, and a mask of a byte for each pair beside.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from mlxgraph.analysis.fingerprint import edits_hash, model_hash
 from mlxgraph.analysis.positions_kept import Kept
-from mlxgraph.analysis.progress import Bar
+from mlxgraph.analysis.progress import Progress
 from mlxgraph.analysis.prompts_in import count_of, stream_of
 from mlxgraph.analysis.rows_of import RowsOf, by_length
 from mlxgraph.analysis.together import among_ranks
@@ -31,6 +31,9 @@ from mlxgraph.store.manifest import Question, Site
 from mlxgraph.store.reader import ActivationStore
 from mlxgraph.store.shard import Rows
 from mlxgraph.store.writer import StoreWriter
+
+
+_SAYS = {"what": "activations", "unit": "prompt"}
 
 
 def to_disk(
@@ -76,9 +79,10 @@ def to_disk(
         if work.size > 1:
             asked = digest(str(question), shard_size, path.name)
             work.agree(f"to {path.name}", question=asked, prompts=digest(first.row))
+        shown = progress if work.shows else False
         with (
             StoreWriter(path, question, limits, rank or work.rank, world or work.size) as writer,
-            Bar(count_of(prompts), progress if work.shows else False) as bar,
+            Progress(count_of(prompts), shown, **_SAYS, terminal=True) as bar,
         ):
             chained = _chained(first, stream)
             blocks = cut(chained, writer.limits, question.row, kept.reduce is not None)

@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.analysis.effects import Effects
+from mlxgraph.analysis.progress import Progress
 from mlxgraph.analysis.scores import score_of
 from mlxgraph.errors import InputError, MLXGraphError, PlanError, SweepStopped
 from mlxgraph.errors.tracebacks import with_edges
@@ -26,7 +27,6 @@ from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.model.compiled_pass import param_names
-from mlxgraph.model.sweep_progress import Progress
 from mlxgraph.model.sweep_ranks import DRAWN, agree, sweep_together
 from mlxgraph.model.sweep_result import Sweep
 from mlxgraph.ranks.together import Work
@@ -250,7 +250,8 @@ class SweepPlan:
         schedule.elsewhere = {*range(count)}.difference(mine)
         own = [*mine, *range(count, len(values))]
         done = sum(values[n] is not None for n in own)
-        bar = Progress(len(own), progress if work.shows else False, done)
+        shown = progress if work.shows else False
+        bar = Progress(len(own), shown, done, what="sweep", unit="variant")
         try:
             with bar, _computing():
                 for some in self._steps():
