@@ -44,12 +44,16 @@ def new_figure(figsize: tuple[float, float]) -> Any:
         import matplotlib.pyplot as plt
 
         return plt.figure(figsize=figsize, layout="constrained", dpi=_DPI)
-    return _picture_class()(figsize=figsize, layout="constrained", dpi=_DPI)
+    kind, canvas = _picture_class()
+    figure = kind(figsize=figsize, layout="constrained", dpi=_DPI)
+    canvas(figure)  # it keeps its renderer: without one, each text that is measured makes its own
+    return figure
 
 
 @cache
-def _picture_class() -> Any:
+def _picture_class() -> tuple[Any, Any]:
     _matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     class Picture(Figure):
@@ -61,7 +65,7 @@ def _picture_class() -> Any:
             self.savefig(page, format="png", dpi=_IN_A_NOTEBOOK)
             return page.getvalue()
 
-    return Picture
+    return Picture, FigureCanvasAgg
 
 
 def show(figure: Any) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -119,12 +118,16 @@ def _largest(square: Any, queries: int, keys: int) -> Any:
     return np.maximum.reduceat(rows, range(0, square.shape[1], keys), axis=1)
 
 
+def _whole(heads: Any) -> list[int]:
+    listed = getattr(heads, "tolist", lambda: heads)()
+    listed = list(listed) if isinstance(listed, Iterable) else [listed]
+    if not all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) for one in listed):
+        raise InputError(f"heads={heads!r:.40} are no whole numbers.\n  Write heads=[0, 3].")
+    return [int(one) for one in listed]
+
+
 def _chosen(heads: Sequence[int] | None, count: int) -> list[int]:
-    try:
-        several = [heads] if hasattr(heads, "__index__") else heads
-        numbers = list(range(count)) if several is None else list(map(operator.index, several))
-    except TypeError:
-        raise InputError(f"heads={heads!r:.40} are no heads.\n  Write heads=[0, 1].") from None
+    numbers = list(range(count)) if heads is None else _whole(heads)
     for head in numbers:
         if not -count <= head < count:
             raise InputError(f"there is no head {head}: the pattern has heads 0–{count - 1}.")
