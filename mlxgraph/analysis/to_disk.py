@@ -32,8 +32,7 @@ from mlxgraph.store.reader import ActivationStore
 from mlxgraph.store.shard import Rows
 from mlxgraph.store.writer import StoreWriter
 
-
-_SAYS = {"what": "activations", "unit": "prompt"}
+_SAYS: dict[str, Any] = {"what": "activations", "unit": "prompt"}
 
 
 def to_disk(
