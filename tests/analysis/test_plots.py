@@ -12,9 +12,8 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.errors import InputError, MissingDependencyError, UnknownNameError
-from mlxgraph.plot import figures
+from mlxgraph.plot import figures, lens
 from mlxgraph.plot.heat import heatmap
-from mlxgraph.plot.lens import Grid, Scale, lens_heatmap
 from mlxgraph.plot.patterns import attention
 from mlxgraph.plot.recovery import recovery_bars
 
@@ -234,9 +233,10 @@ def test_of_many_numbers_a_line_is_drawn_and_not_more_bars_than_can_be_seen():
     assert mg.Effects([1.0, 2.0], {"position": [0, 1]}).plot().axes[0].patches
 
 
-def test_a_lens_of_many_positions_is_no_wider_than_can_be_drawn():
-    for count, edged in ((1800, False), (20, True)):
-        grid = Grid([0], ["a"] * count, [["b"] * count], np.zeros((1, count)))
-        figure = lens_heatmap(grid, Scale(("p",), 0, 1), max_display_tokens=count)
-        assert figure.get_size_inches()[0] <= 62
+def test_a_lens_of_many_positions_is_no_wider_than_can_be_drawn(monkeypatch):
+    assert lens._size(3, 16_384) == (62.0, 3.5) and lens._size(3, 24)[0] < 20
+    grid = lens.Grid([0], ["a"] * 20, [["b"] * 20], np.zeros((1, 20)))
+    for smallest, edged in ((lens._FINE, True), (1e3, False)):
+        monkeypatch.setattr(lens, "_FINE", smallest)
+        figure = lens.lens_heatmap(grid, lens.Scale(("p",), 0, 1), max_display_tokens=20)
         assert bool(figure.axes[0].collections) == edged
