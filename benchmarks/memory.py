@@ -39,7 +39,7 @@ from llamas import llama
 from report import main, markdown, middle
 
 import mlxgraph as mg
-from mlxgraph.analysis import lens
+from mlxgraph.analysis import unembed
 from mlxgraph.analysis.in_turns import in_turns, ratios
 
 MIB = 1 << 20
@@ -229,10 +229,10 @@ def lenses(size: Size) -> tuple[list[Row], dict[str, Any]]:
     module = llama(size.lens_width, size.layers, size.vocabulary, heads=4, key_value_heads=2)
     model = mg.InterpretableModel(module)
     (tokens,) = prompts(1, size.lens_length)
-    usual, found, ways = lens.MOST_SCORES, [], {}
+    usual, found, ways = unembed.MOST_SCORES, [], {}
 
     def at_most(count: int) -> None:
-        lens.MOST_SCORES = count
+        unembed.MOST_SCORES = count
         model.logit_lens(tokens)
 
     try:
@@ -244,7 +244,7 @@ def lenses(size: Size) -> tuple[list[Row], dict[str, Any]]:
             found.append(with_aims(row(f"logit_lens, {name}", way), aim))
         times = {name: one.together for name, one in in_turns(ways, size.rounds, warm=1).items()}
     finally:
-        lens.MOST_SCORES = usual
+        unembed.MOST_SCORES = usual
     first = next(iter(times.values()))
     return found, {name: ratios(one, first) for name, one in times.items()}
 
