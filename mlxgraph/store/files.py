@@ -89,4 +89,5 @@ def held(path: Path) -> Iterator[None]:
             ) from None
         yield
     finally:
+        fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has it open too
         os.close(file)
