@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import mlx.core as mx
@@ -91,13 +91,8 @@ def kept(positions: Positions, reduce: str | None) -> Kept:
         return Kept(None, positions, reduce is not None, reduce)
     if isinstance(positions, (mx.array, np.ndarray)):
         positions = positions.tolist()
-    single = not isinstance(positions, (Sequence, Set, Iterator))
-    given = [positions] if single else list(positions)  # type: ignore[arg-type]
-    if any(isinstance(one, (bool, np.bool_)) for one in given):
-        raise InputError(
-            "True and False are no positions.\n  Write numbers, or a function of a prompt's token"
-            " ids that gives True or False for each."
-        )
+    single = not isinstance(positions, Iterable)
+    given: Any = [positions] if single else positions
     numbers = tuple([whole_number(one, "positions") for one in given])
     if not numbers:
         raise InputError("there are no positions.\n  Write positions=-1 for the last token.")

@@ -32,6 +32,9 @@ class ModuleLike(Protocol):
     @property
     def output(self) -> Any: ...
 
+    @output.setter
+    def output(self, value: Any) -> None: ...
+
 
 class LayersLike(Protocol):
     """The layers by number."""

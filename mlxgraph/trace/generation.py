@@ -38,6 +38,7 @@ from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.forwards import Forwards, text_call
 from mlxgraph.trace.ids import check_ids
+from mlxgraph.trace.past import check_to_come, written_so_far
 from mlxgraph.trace.pieces import joined
 from mlxgraph.trace.steps_of import StepsOf
 from mlxgraph.trace.trace import Interventions, Trace
@@ -53,6 +54,7 @@ class Loop(NamedTuple):
         pieces: given what to call in place of the model, yields each new token and its text.
         has_text: whether there is a tokenizer to say what the text is.
         compile: whether to compile the forward of one new token.
+        options: what else was asked for, by name.
     """
 
     prompt: Call
@@ -61,6 +63,7 @@ class Loop(NamedTuple):
     pieces: Callable[..., Iterator[Any]]
     has_text: bool
     compile: bool = False
+    options: Mapping[str, Any] = {}
 
 
 class Token(int):
@@ -117,6 +120,7 @@ class Generation(Trace):
         self._state = "open"
         try:
             assert self._recording is not None
+            self._before = written_so_far(self._recording)
             check_ids(self._recording.census.rows, self._loop.prompt)
         except BaseException:
             self._close()
@@ -167,6 +171,8 @@ class Generation(Trace):
             self._engine, recording, graph, self._params, self._length, compile=self._loop.compile
         )
         first, prompt = self._loop.start, self._loop.start + self._prompt_length
+        if first:
+            check_to_come(recording, graph, self._before, first, forwards.axes_of)
         forwards.text.look_ahead(first, prompt)
         names = [name for name, _ in graph.saves]
         stepper = _Stepper(forwards, first, prompt, names, self._values)

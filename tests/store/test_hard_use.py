@@ -35,8 +35,7 @@ def refused(call, match, kind=InputError):
         (lambda tokens: [True], "gave 1 times True or False for prompt 0, which has 3"),
         (lambda tokens: [True] * 4, "gave 4 times True or False"),
         (lambda: [0], "cannot be called with a prompt"),
-        ([True, False, True], "True and False are no positions"),
-        (True, "True and False are no positions"),
+        ([True, False, True], "no whole number"), (True, "no whole number"),
         (1.0, "no whole number"), (None, "no whole number"), (slice(2), "no whole number"),
     ],
 )  # fmt: skip
