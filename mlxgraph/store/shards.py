@@ -8,7 +8,7 @@ import operator
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,9 +35,9 @@ class _Opened:
             raise EOFError
         self.tensors: dict[str, Tensor] = tensors
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "file"):
-            os.close(self.file)
+            close(self.file)
 
 
 class _Starts(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import mlxgraph as mg
-from mlxgraph.errors import InputError, MLXGraphError, StoreError
+from mlxgraph.errors import InputError, MLXGraphError, ShapeError, StoreError
 from mlxgraph.store.files import held
 from tests.models import same
 from tests.store.test_disks import as_one_who_is_not_root, others_folder  # noqa: F401 - a fixture
@@ -84,6 +84,47 @@ def test_odd_sizes(tied, folder, tmp_path):  # noqa: F811
     refused(lambda: collect(tied, tmp_path / "a", shard_size=True), "no number of bytes")
     refused(lambda: mg.batch_get_activations(tied, ROWS, batch_size=1.5), "no whole number")
     refused(lambda: collect(tied, tmp_path / "a", sites=[]), "no site is to be kept")
+
+
+class Shorter(nn.Module):
+    """Modules that give every second position, the last one, and positions before rows."""
+
+    class Cut(nn.Module):
+        def __init__(self, cut):
+            super().__init__()
+            self._cut = cut
+
+        def __call__(self, x):
+            return self._cut(x)
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.layers = nn.Embedding(50, 8), [nn.Linear(8, 8)]
+        self.half, self.last = self.Cut(lambda x: x[:, ::2]), self.Cut(lambda x: x[:, -1:])
+        self.swapped = self.Cut(lambda x: x.swapaxes(0, 1))
+
+    def __call__(self, tokens):
+        h = self.layers[0](self.embed(tokens))
+        return h + 0 * (self.half(h)[:, :1] + self.last(h) + self.swapped(h).swapaxes(0, 1))
+
+
+@pytest.mark.parametrize("rows", [[[1], [2, 3, 4], [5, 6]], [[1], [2, 3]], [[1, 2], [1]]])
+@pytest.mark.parametrize("asked", [{"positions": "all"}, {"positions": "all", "reduce": "mean"}])
+def test_positions_that_are_not_those_of_the_prompts(tmp_path, rows, asked):
+    model = mg.InterpretableModel(Shorter())
+    for site in ("half", "last"):
+        refused(
+            lambda: mg.get_activations(model, rows, sites=site, **asked, to=tmp_path / "a"),  # noqa: B023
+            "has no positions",
+            ShapeError,
+        )
+    store = mg.get_activations(model, rows, sites="swapped", positions="all", to=tmp_path / "b")
+    for number, row in enumerate(rows):
+        assert same(
+            store["swapped"][number],
+            model.layers[0].module(model.module.embed(mx.array(row))),
+            1e-5,
+        )
 
 
 # -- folders that others have had in their hands ---------------------------------------------------
