@@ -98,7 +98,8 @@ def generate(
         return BatchGeneration(engine, loop, interventions, graph, values)
     start = _start(options.get("prompt_cache"), engine.root)
     pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options, start)
-    loop = Loop(call, start, most, pieces, engine.tokenizer is not None, compile)
+    told = {**options, "stop": _stops(stop)}
+    loop = Loop(call, start, most, pieces, engine.tokenizer is not None, compile, told)
     return Generation(engine, loop, interventions, graph, values)
 
 

@@ -37,6 +37,7 @@ from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.forwards import Forwards, text_call
+from mlxgraph.trace.generation_ranks import in_step
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.pieces import joined
 from mlxgraph.trace.steps_of import StepsOf
@@ -152,8 +153,8 @@ class Generation(Trace):
         self._check_scopes(recording)
         self._values = [{} for _ in graph.saves]
         try:
-            with closing(self._ran_through(recording, graph)) as tokens:
-                for token in tokens:
+            with closing(self._ran_through(recording, graph)) as own:
+                for token in in_step(self._engine, self._loop, graph, self._params, own):
                     if self._under_way is not None and graph.saves:
                         self._show(recording, graph)  # who takes tokens as they come may look
                     yield token
