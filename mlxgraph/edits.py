@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from mlxgraph.errors import InputError, InterventionError, StepError
@@ -97,17 +98,20 @@ def _numbers(given: Any, what: str) -> int | tuple[int, ...] | None:
     """One whole number or several, from whatever kind of sequence or array."""
     if given is None:
         return None
-    try:
-        return operator.index(given)
-    except TypeError:
-        pass
-    try:
-        return tuple([operator.index(k) for k in getattr(given, "tolist", lambda: given)()])
-    except TypeError:
-        raise InterventionError(
-            f"{what}={given!r} are no whole numbers.\n"
-            f"  Write {what}=-1, {what}=[0, 3] or leave it out."
-        ) from None
+    with suppress(TypeError):
+        return _number(given)
+    with suppress(TypeError):
+        return tuple([_number(k) for k in getattr(given, "tolist", lambda: given)()])
+    raise InterventionError(
+        f"{what}={given!r} are no whole numbers.\n"
+        f"  Write {what}=-1, {what}=[0, 3] or leave it out; of a mask, np.flatnonzero(mask)."
+    )
+
+
+def _number(given: Any) -> int:
+    if isinstance(given, bool):  # Python would take True for 1
+        raise TypeError
+    return operator.index(given)
 
 
 def _parsed(sites: str | ModuleHandle) -> tuple[str, str]:

@@ -247,6 +247,12 @@ def test_arguments_without_meaning_raise_at_once():
 # -- composing -----------------------------------------------------------------------------------
 
 
+def test_a_real_activation_is_not_given_the_real_part_of_complex_numbers():
+    with pytest.raises(InterventionError, match="real part alone"):
+        iv.scale(1j)(mx.ones(3))
+    assert iv.scale(1j)(mx.array([2 + 0j])).tolist() == [2j]
+
+
 def test_composition_applies_in_the_order_added():
     x = mx.array([1.0, -3.0])
     one = iv.compose().add(iv.scale(2.0)).add(iv.clamp(-1.0, 1.0)).build()

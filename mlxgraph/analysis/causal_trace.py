@@ -99,6 +99,8 @@ def causal_trace(
         raise InputError("a causal trace puts noise on token embeddings: give a text or token ids.")
     where = _subject(model, text, row, subject)
     samples, seed = whole_number(samples, "samples"), whole_number(seed, "seed")
+    if seed < 0:
+        raise InputError(f"seed={seed} is below 0.\n  Write seed=0, or any number above it.")
     if samples < 1:
         raise InputError(f"samples={samples}: the noise is drawn at least once.")
     match = matched(row, row, None)

@@ -50,7 +50,14 @@ def numbers_of(values: Any) -> mx.array:
             ) from error
         if values.dtype.kind not in "fiub":
             raise InputError(f"the values of a result are numbers, and these are {values.dtype}.")
-        return mx.array(values.astype(np.float32))
+        with np.errstate(over="ignore"):
+            kept = values.astype(np.float32)
+        if not np.array_equal(np.isinf(kept), np.isinf(values)):
+            raise InputError(
+                "a result keeps its values in float32, and some of these are too large for it.\n"
+                "  Give them in another unit, or their logarithms."
+            )
+        return mx.array(kept)
     if values.dtype == mx.complex64:
         raise InputError("the values of a result are real numbers, and these are complex.")
     return values.astype(mx.float32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import mlx.core as mx
@@ -30,7 +31,14 @@ def one_row(model: Traceable, text: Any) -> mx.array:
         raise InputError(f"a text or token ids are needed, not a {type(text).__name__}.")
     if any(isinstance(item, str) or is_messages(item) for item in text):
         raise InputError("this takes one text at a time.\n  Write a loop over the texts.")
-    row = mx.array(text)
+    try:
+        row = mx.array(text)
+    except (ValueError, TypeError) as error:
+        kinds = ", ".join(sorted({type(item).__name__ for item in text}))
+        raise InputError(
+            f"a text or token ids are needed, and this holds {kinds}.\n  Write a text, or a list of"
+            " whole numbers."
+        ) from error
     if row.ndim == 1:
         row = row[None]
     if row.shape[0] != 1 or not row.size:
@@ -111,12 +119,10 @@ def layer_number(model: Traceable, layer: Any) -> int:
 
 def whole_number(value: Any, what: str) -> int:
     """A whole number.  Raises: InputError.  Args: what: the keyword it was given by."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise InputError(
-            f"{what}={value!r:.40} is no whole number.\n  Write one, such as {what}=3."
-        ) from None
+    with suppress(TypeError):
+        if not isinstance(value, bool):  # Python would take True for 1
+            return operator.index(value)
+    raise InputError(f"{what}={value!r:.40} is no whole number.\n  Write one, such as {what}=3.")
 
 
 def check_model(model: Any) -> None:

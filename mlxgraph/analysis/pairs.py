@@ -21,6 +21,7 @@ from mlxgraph.analysis.questions import (
     chosen_heads,
     chosen_positions,
     grid_of,
+    listed,
     matched,
     scoring,
     several_texts,
@@ -109,7 +110,7 @@ def answered(model: Traceable, asked: Asked, one: Callable[[Pair, Score], Outcom
     Raises: SweepStopped, with what is done in its `result`; and what `activation_patching` raises.
     """
     is_denoise(asked.direction)
-    targets, keep = asked.targets, not asked.average
+    targets, keep = listed(asked.targets), not asked.average
     score = scoring(model, asked.metric, targets[0] if _is_nested(targets) else targets)
     pairs, is_list = _rows(model, asked.clean, asked.corrupted)
     scores = _scores(model, asked.metric, targets, score, len(pairs))

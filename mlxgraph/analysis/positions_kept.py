@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import mlx.core as mx
@@ -41,10 +41,12 @@ class Kept(NamedTuple):
         Raises: PositionError for one that it does not have, InputError for none.
         """
         length, what = len(row), f"prompt {prompt}"
+        if self.numbers is None and self.function is None and length:
+            return np.arange(length, dtype=np.int32)
         if self.numbers is not None:
             found = [check_position(position, length, what) for position in self.numbers]
         elif self.function is None:
-            found = list(range(length))
+            found = []
         else:
             said = self.function(row)
             given = np.array(said).reshape(-1)  # a number, numbers, or a mask
@@ -78,7 +80,7 @@ def kept(positions: Positions, reduce: str | None) -> Kept:
     single = isinstance(positions, (int, np.integer))
     if isinstance(positions, (mx.array, np.ndarray)):
         positions = positions.tolist()
-    given = [positions] if single else positions
+    given = [positions] if single or not isinstance(positions, Iterable) else positions
     numbers = tuple([whole_number(p, "positions") for p in given])  # type: ignore[union-attr]
     if not numbers:
         raise InputError("there are no positions.\n  Write positions=-1 for the last token.")

@@ -8,11 +8,11 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis import effects_text
-from mlxgraph.analysis.distributions import distributions
+from mlxgraph.analysis.distributions import distributions, joined
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import token_strings
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.unembed import known_value, token_scores
+from mlxgraph.analysis.unembed import known_value, scores_in_blocks
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
@@ -95,7 +95,7 @@ def get_token_predictions(
     Returns: a list of ids or pairs; for a batch, a list of such lists.  It is also `mg.Effects`:
         probabilities by "rank", 1 the best, or by "row" and "rank".
     Raises: ShapeError for another shape or width, InputError for a `top_k` below 1 (both
-        ValueErrors), UnembeddingError, LayersError.
+        ValueErrors) and for scores that are no numbers, UnembeddingError, LayersError.
 
     Example:
         >>> with model.trace("The capital of France is") as t:
@@ -115,7 +115,13 @@ def get_token_predictions(
             "Choose a position: hidden[0, -1].",
         )  # fmt: skip
     rows = states if states.ndim == 2 else states[None]
-    best = distributions(token_scores(model, rows, apply_norm), top_k)
+    if not rows.shape[0]:
+        raise ShapeError(
+            f"states of shape {states.shape} are none", str(here()), "Give one state or more."
+        )
+    blocks = scores_in_blocks(model, rows, apply_norm)
+    best = joined([distributions(some, top_k) for some in blocks])
+    _check_numbers(best.entropy, states.ndim == 2)
     found: list[Any] = best.ids.tolist()  # type: ignore[assignment]
     if return_scores:
         pairs = zip(found, best.scores.tolist(), strict=True)  # type: ignore[arg-type]
@@ -124,3 +130,16 @@ def get_token_predictions(
     numbers = [np.array(part) for part in (best.ids, best.scores, best.probabilities)]
     ids, scores, chances = numbers if states.ndim == 2 else [part[0] for part in numbers]
     return Predictions(found if states.ndim == 2 else found[0], ids, scores, chances, names)
+
+
+def _check_numbers(entropy: mx.array, are_several: bool) -> None:
+    """Raise InputError where scores are no numbers: the first tokens would look like the best."""
+    wrong = [row for row, one in enumerate(np.array(entropy).tolist()) if one != one]
+    if not wrong:
+        return
+    shown = f"{wrong[:8]}"[1:-1] + ", ..." * (len(wrong) > 8)
+    which = f"the states in rows {shown}" if are_several else "this state"
+    raise InputError(
+        f"the scores of {which} hold what is no number (nan or inf): no token is the best.\n"
+        "  Look at the activations before them: the first layer whose output holds one."
+    )

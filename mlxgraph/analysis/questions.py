@@ -123,7 +123,9 @@ def _numbers(given: Any, what: str, length: int) -> tuple[list[int], bool]:
         try:
             if not isinstance(given, (str, bytes, Mapping)) and isinstance(given, Iterable):
                 listed = getattr(given, "tolist", lambda: list(given))()
-                found = [operator.index(k) for k in listed]
+                found = [operator.index(k) for k in listed if not isinstance(k, bool)]
+                if len(found) < len(listed):  # Python would take True for 1
+                    raise TypeError
                 if found:
                     return found, False
                 raise InputError(f"{what}={given!r:.40} are none: there is nothing to run.")
@@ -131,7 +133,7 @@ def _numbers(given: Any, what: str, length: int) -> tuple[list[int], bool]:
             pass
     raise InputError(
         f"{what}={given!r:.40} are no whole numbers.\n"
-        f"  Write {what}=[0, -1], {what}='all', or leave it out."
+        f"  Write {what}=[0, -1], {what}='all', or leave it out; of a mask, np.flatnonzero(mask)."
     )
 
 
@@ -231,12 +233,18 @@ def scoring(model: Traceable, metric: Any, targets: Any) -> Score:
 
 def target_ids(model: Traceable, targets: Any) -> tuple[int, int]:
     """The ids of two targets, texts of one token or ids."""
+    targets = listed(targets)
     if isinstance(targets, (str, bytes)) or not isinstance(targets, Sequence) or len(targets) != 2:
         raise InputError(
             f"targets are two tokens, and these are {targets!r:.60}.\n"
             "  Write targets=(' Paris', ' Rome'), or two token ids."
         )
     return token_id(model, targets[0]), token_id(model, targets[1])
+
+
+def listed(targets: Any) -> Any:
+    """Targets in an array as lists of ids; all else as it is."""
+    return targets.tolist() if isinstance(targets, (mx.array, np.ndarray)) else targets
 
 
 def token_id(model: Traceable, target: Any) -> int:

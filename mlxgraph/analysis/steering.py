@@ -15,7 +15,7 @@ import numpy as np
 from mlxgraph.analysis.cells import Recorder, Stopped
 from mlxgraph.analysis.components import Place
 from mlxgraph.analysis.effects import Effects
-from mlxgraph.analysis.inputs import layer_number, one_row
+from mlxgraph.analysis.inputs import choose_layers, one_row
 from mlxgraph.analysis.map_runs import at_of, check_axes, placed, tokens_along, with_unedited
 from mlxgraph.analysis.questions import (
     chosen_heads,
@@ -52,7 +52,7 @@ def steering_curves(
     Args:
         text: a text, messages or token ids.
         vectors: a steering vector (width,), added in each layer by itself; or one for each layer:
-            `{layer: vector}`, or an array (layers, width).
+            `{layer: vector}`, or an array (layers, width), of all layers or of those in `layers`.
         layers: layer numbers; all if left out, or those of `vectors`.
         strengths: what the vector is multiplied by.
         metric: a score, of which the result is the value: `"logit_diff"` with `targets`, or a
@@ -135,8 +135,12 @@ def _vectors(
     if isinstance(vectors, Mapping):
         found = {}
         for name, vector in vectors.items():
-            layer = layer_number(model, name)
-            found[layer % len(model.layers)] = _array(vector)
+            (layer,) = choose_layers(model, [name])
+            if layer in found:
+                raise InputError(
+                    f"vectors= has two for layer {layer}, the second under {name!r}.\n  Give one."
+                )
+            found[layer] = _array(vector)
         if not found:
             raise InputError("vectors={} are none.\n  Write vectors={3: vector}.")
         layers = list(found) if layers is None else layers
@@ -144,13 +148,16 @@ def _vectors(
         array = _array(vectors)
         if array.ndim == 1:
             return array, layers
-        if array.ndim != 2 or array.shape[0] != len(model.layers):
+        chosen = choose_layers(model, layers)
+        if array.ndim == 2 and array.shape[0] == len(model.layers):
+            chosen = choose_layers(model, None)
+        if array.ndim != 2 or array.shape[0] != len(chosen):
             raise ShapeError(
-                f"vectors of shape {array.shape} for {len(model.layers)} layers",
+                f"vectors of shape {array.shape} for {len(chosen)} layers",
                 str(here()),
                 "Give one vector (width,), an array (layers, width), or {layer: vector}.",
             )
-        found = {layer: array[layer] for layer in range(array.shape[0])}
+        found = {layer: array[row] for row, layer in enumerate(chosen)}
     for layer, vector in found.items():
         if vector.ndim != 1:
             raise ShapeError(

@@ -22,6 +22,7 @@ ALL, TOGETHER = "all", "together"
 INSIDE = ("heads", "queries", "keys", "values", "pattern", "scores")
 _RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
 _NUMBERS = re.compile(r"-\d[\d,-]*")
+_MOST = 1_000_000  # numbers of a range: more is a slip of the keyboard, and would fill the memory
 _OF_NUMBERS = ("--layers", "--positions", "--heads")
 
 
@@ -103,8 +104,15 @@ def numbers(text: str) -> list[int]:
         if match is None:
             raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0-3,7,-1")
         first, last = int(match[1]), int(match[2] or match[1])
+        if (first < 0) != (last < 0):
+            raise argparse.ArgumentTypeError(
+                f"the range {part!r} counts from both ends: write both numbers from 0 on, or both"
+                " from the end"
+            )
         if last < first:
             raise argparse.ArgumentTypeError(f"the range {part!r} is empty: write {last}-{first}")
+        if last - first >= _MOST:
+            raise argparse.ArgumentTypeError(f"the range {part!r} has more than {_MOST} numbers")
         found += range(first, last + 1)
     return list(dict.fromkeys(found))
 

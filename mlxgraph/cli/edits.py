@@ -40,7 +40,13 @@ def edit_of(text: str) -> Any:
         raise _no(text, f"{name} takes {wanted} numbers, and there are {len(given)}: {_EXAMPLE}")
     try:
         values = [_number(word) for word in given]
-        where: dict[str, Any] = dict(_where(word) for word in rest if "=" in word)
+        where: dict[str, Any] = {}
+        for key, places in (_where(word) for word in rest if "=" in word):
+            if key in where:
+                raise ValueError(
+                    f"{key}= is there twice: write {key}={_listed(where[key], places)}"
+                )
+            where[key] = places
         return mg.edit(site, function(*values), **where)
     except (ValueError, TypeError, mg.MLXGraphError) as error:
         raise _no(text, str(error).splitlines()[0]) from None
@@ -60,6 +66,10 @@ def _where(word: str) -> tuple[str, list[int]]:
     if not re.fullmatch(r"-?\d+(,-?\d+)*", listed):
         raise ValueError(f"{word!r} has no numbers: write {key}=1,3")
     return key, [int(one) for one in listed.split(",")]
+
+
+def _listed(*several: list[int]) -> str:
+    return ",".join(str(one) for numbers in several for one in numbers)
 
 
 def _no(text: str, why: str) -> argparse.ArgumentTypeError:

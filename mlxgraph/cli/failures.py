@@ -56,9 +56,14 @@ def said(error: Exception) -> str:
     if not isinstance(error, (MLXGraphError, OSError)):
         return f"{type(error).__name__}: {' '.join(lines)}  MLXGRAPH_TRACEBACK=full shows where."
     for kind, advice in _ADVICE.items():
-        if isinstance(error, kind):
+        if isinstance(error, kind) and not _is_in_an_edit(error, lines[0]):
             return f"{lines[0]}  {advice(lines[1:])}"
     return "  ".join(line for line in lines if not line.startswith(("at ", "recorded at ")))
+
+
+def _is_in_an_edit(error: Exception, first: str) -> bool:
+    """Whether a number is that of a head or a position: no option of the command's own."""
+    return isinstance(error, NoLayerError) and " no layer " not in first
 
 
 def _of_token(rest: list[str]) -> str:

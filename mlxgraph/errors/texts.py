@@ -29,19 +29,21 @@ class TokenError(InputError):
     """A text that is not one token, or that does not say one position."""
 
     @classmethod
-    def several(cls, text: str, pieces: Sequence[str]) -> TokenError:
-        """Of a text that is several tokens, or none."""
+    def several(
+        cls, text: str, pieces: Sequence[str], first: int = 0, spaced: str = ""
+    ) -> TokenError:
+        """Of a text that is several tokens, or none.
+
+        `first` of them with more than spaces; `spaced`: the text with a space, if that is one.
+        """
         if not pieces:
             return cls(f"{text!r} has no tokens.\n  Give the text of one token, such as ' Paris'.")
-        spaced = (
-            ""
-            if text.startswith(" ")
-            else f"  A word within a text begins with a space: {' ' + text!r}.\n"
-        )
+        advice = f"  A word within a text begins with a space: {spaced!r}.\n" if spaced else ""
+        of_several = "the first of several" if not first else "the first that is no space"
         return cls(
-            f"{text!r} is {len(pieces)} tokens: {', '.join(map(repr, pieces))}.\n{spaced}"
-            "  Choose a text of one token, or take the first of several:"
-            f" model.encode({text!r}, add_special_tokens=False)[0]."
+            f"{text!r} is {len(pieces)} tokens: {', '.join(map(repr, pieces))}.\n{advice}"
+            f"  Choose a text of one token, or take {of_several}:"
+            f" model.encode({text!r}, add_special_tokens=False)[{first}]."
         )
 
     @classmethod

@@ -31,8 +31,8 @@ _INSTALLED = tuple(
 _CONTEXTS = contextlib.__file__
 _SPECIAL = frozenset(
     "__call__ __enter__ __exit__ __getattr__ __setattr__ __getitem__ __setitem__ __rshift__"
-    " __iter__ __contains__ __delattr__ __format__ __copy__ __deepcopy__ __reduce_ex__ __bool__"
-    " __complex__ __float__ __int__ __index__ __array__".split()
+    " __rrshift__ __iter__ __contains__ __delattr__ __format__ __copy__ __deepcopy__ __bool__"
+    " __reduce_ex__ __complex__ __float__ __int__ __index__ __array__".split()
 )
 _BY_NAME = frozenset({"__call__", "__array__"})  # those that are given arguments by name
 

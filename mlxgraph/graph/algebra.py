@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlxgraph.errors import MergeError, ParamError, UnknownNameError
+from mlxgraph.errors import InputError, MergeError, ParamError, UnknownNameError
 from mlxgraph.graph import ops
 from mlxgraph.graph.base import G, GraphBase, Moved, canonical, rebuilt
 from mlxgraph.graph.deferred import Edit, Read, is_graph, site_name
@@ -113,6 +113,11 @@ def retarget(graph: G, moves: Mapping[str, str]) -> G:
     Raises: UnknownNameError for an old path that the graph does not use, MergeError for moves
         that send two writes to one site.
     """
+    if not isinstance(moves, Mapping):
+        raise InputError(
+            f"moves are a dict of old and new names, not a {type(moves).__name__}.\n"
+            '  Write g.retarget({"layers.5": "layers.8"}).'
+        )
     moves = {site_text(old): site_text(new) for old, new in moves.items()}
     used: set[str] = set()
 
@@ -193,6 +198,12 @@ def _patterns(graph: GraphBase) -> list[str]:
     return [one.pattern for one in graph.then if not is_graph(one)]
 
 
+_INSIDE = (
+    "What a function of mg.edit uses is known when it meets a model: give the value to the run,"
+    " model.run(g, x, alpha=2.0)."
+)
+
+
 def bind(graph: G, values: Mapping[str, Any]) -> G:
     """The graph with params filled in: numbers become numbers, arrays become inputs.
 
@@ -201,7 +212,8 @@ def bind(graph: G, values: Mapping[str, Any]) -> G:
     """
     for name in values:
         if name not in graph.params:
-            raise UnknownNameError("param", name, graph.params)
+            also = _INSIDE if graph.then and not graph.params else ""
+            raise UnknownNameError("param", name, graph.params, also)
     values = {name: plain_number(value) for name, value in values.items()}
     constants = list(graph.constants)
     filled: dict[Node, Node] = {}

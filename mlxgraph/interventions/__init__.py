@@ -206,6 +206,7 @@ class InterventionComposer:
         return len(self._functions)
 
 
+@at_the_edge
 def compose(*functions: InterventionFn) -> InterventionComposer:
     """Begin a composition: `compose().add(scale(0.8)).add(noise(0.1)).build()`."""
     return InterventionComposer(*functions)

@@ -41,7 +41,13 @@ def are_numbers(*values: Any) -> bool:
 
 
 def like(x: mx.array, value: mx.array) -> mx.array:
-    """`value` in the activation's dtype."""
+    """`value` in the activation's dtype.  Raises: InterventionError for what would lose a part."""
+    if value.dtype == mx.complex64 != x.dtype:
+        raise InterventionError(
+            f"an intervention made complex numbers of {whose(x)}{x.shape}, of which it can hold the"
+            " real part alone.\n  Give real numbers, or write mx.real(...) where you mean that"
+            " part."
+        )
     return value if value.dtype == x.dtype else value.astype(x.dtype)
 
 

@@ -17,6 +17,11 @@ def dtype_named(name: str) -> mx.Dtype:
     return _NAMES[name]
 
 
+def is_dtype(name: str) -> bool:
+    """Whether a dtype has this name."""
+    return name in _NAMES
+
+
 def dtype_beside(number: mx.Dtype, partner: mx.Dtype) -> mx.Dtype:
     """A Python number gives way to the array it meets: a bool always, an int but to bool, a float
     to whatever is inexact; otherwise they meet at int32 and float32.

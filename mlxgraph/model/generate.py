@@ -88,6 +88,8 @@ def generate(
         raise InputError(
             "a generation goes on from a text.\n  Give a text, or token ids, or a list of them."
         )
+    if not call.tokens.size:
+        raise InputError("there are no tokens to go on from.\n  Give a text, or token ids.")
     values = {**params_of(params), **given}
     if call.tokens.shape[0] != 1 or _is_list_of_texts(prompt):
         check_options({**options, **({"compile": True} if compile else {})})
@@ -106,7 +108,7 @@ def generate(
 def _is_list_of_texts(prompt: Any) -> bool:
     """Whether a prompt is a list of texts, or of lists of ids, of which there may be one."""
     return isinstance(prompt, (list, tuple)) and all(
-        isinstance(one, (str, list, tuple)) for one in prompt
+        isinstance(one, (str, list, tuple)) or bool(getattr(one, "shape", ())) for one in prompt
     )
 
 
@@ -139,9 +141,13 @@ def _most(max_tokens: Any) -> int:
 
 
 def _stops(stop: Any) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    listed = [] if stop is None else [stop] if isinstance(stop, str) else stop
+    stops = tuple(listed) if isinstance(listed, (list, tuple, set)) else (listed,)
     if not all(isinstance(one, str) and one for one in stops):
-        raise InputError(f"stop={stop!r} is no text to stop at.\n  Write stop='.', or a list.")
+        raise InputError(
+            f"stop={stop!r:.60} is no text to stop at.\n  Write stop='.', or a list; of a token id,"
+            " its text, model.token_to_str(13)."
+        )
     return stops
 
 

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from mlxgraph.errors import CompileError, UnknownNameError
+from mlxgraph.errors import CompileError, InputError, UnknownNameError
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.evaluate.evaluate import evaluate
 from mlxgraph.graph.graph import Graph, HasGraph, graph_of
@@ -25,6 +25,11 @@ def rewrites_named(optimize: Optimize) -> frozenset[str]:
         return EVERY_REWRITE
     if optimize is False:
         return frozenset()
+    if not isinstance(optimize, Iterable):
+        raise InputError(
+            f"optimize={optimize!r:.40} names no rewrites.\n  Write optimize=True, optimize=False,"
+            " or names: optimize=('pushdown', 'last_layer')."
+        )
     names = frozenset((optimize,) if isinstance(optimize, str) else optimize)
     for name in names - EVERY_REWRITE:
         raise UnknownNameError("rewrite", str(name), REWRITES)

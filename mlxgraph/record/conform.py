@@ -106,8 +106,26 @@ def conformed(recording: Any, value: Any, like: Node, what: Any) -> Node:
             )
         node = recording.build(ops.BROADCAST_LIKE, (node, like))
     if given.dtype != target.dtype:
+        if not is_handle(what):
+            _check_real(given, target, what)
         node = recording.build(ops.ASTYPE_LIKE, (node, like))
     return node
+
+
+def _check_real(given: Any, target: Any, what: Any) -> None:
+    """Raise where a whole value would be replaced by the real part of what is given.
+
+    A write to a part of an array does as plain MLX does, which keeps the real part.
+    """
+    if dtype_name(given.dtype) != "complex64":
+        return
+    raise OperationError(
+        told(what),
+        "complex numbers",
+        str(here()),
+        f"it is {dtype_name(target.dtype)}, and would keep their real part alone.\n"
+        "  Write mx.real(value) where you mean that part",
+    )
 
 
 def _conformed_nested(recording: Any, value: Any, like: Node, target: Any, what: Any) -> Node:

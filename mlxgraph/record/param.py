@@ -26,7 +26,7 @@ from mlxgraph.graph.base import param_nodes
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.values import dtype_name
-from mlxgraph.mlx_facts.dtypes import dtype_named
+from mlxgraph.mlx_facts.dtypes import dtype_named, is_dtype
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.placeholders import placeholder
 from mlxgraph.record.handle import HANDLES
@@ -168,7 +168,13 @@ def param(
             f"the shape of param {name!r} is a tuple of whole numbers, not {shape!r:.40}.\n"
             f"  Write mg.param({name!r}, shape=(128,)), or leave it out for a number."
         )
-    return Param(name, None if shape is None else tuple(shape), dtype and dtype_name(dtype))
+    kind = None if dtype is None else dtype_name(dtype)
+    if kind is not None and not is_dtype(kind):
+        raise InputError(
+            f"the dtype of param {name!r} is none of MLX's: {dtype!r:.40}.\n"
+            f"  Write mg.param({name!r}, shape=(128,), dtype=mx.float32), or leave it out."
+        )
+    return Param(name, None if shape is None else tuple(shape), kind)
 
 
 def hole_for(name: str, value: mx.array | float) -> Any:

@@ -49,10 +49,16 @@ def no_input(
         kinds = " and ".join(dict.fromkeys(_kind(value) for value in given))
         return InputError(f"the model cannot run on {kinds}.\n  {_GIVE}\n  The model says: {said}")
     (first, *others) = arrays
-    if others or len(given) > 1 or (whole_range(first.dtype) is not None and first.ndim < 3):
+    are_ids = whole_range(first.dtype) is not None and first.ndim < 3
+    if others or len(given) > 1 or (are_ids and first.size):
         return None
     if not any(map(is_embedding, modules)):
         return None
+    if are_ids:
+        return InputError(
+            f"an array {tuple(first.shape)} has no tokens: there is nothing to run.\n"
+            f"  Give it one, such as the begin-of-text token.\n  The model says: {said}"
+        )
     return InputError(
         f"the model cannot run on an array {tuple(first.shape)} {dtype_name(first.dtype)}.\n"
         "  Token ids are whole numbers, of shape (length,) or (batch, length).\n"

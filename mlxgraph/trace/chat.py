@@ -30,7 +30,7 @@ def templated(tokenizer: Any, messages: Any) -> str:
     except Exception as error:  # a template raises whatever it likes
         raise ChatError(
             f"the chat template refuses these messages: {type(error).__name__}: {error}\n"
-            "  It knows which roles there are, and in which order."
+            f"  {_advice(messages)}"
         ) from error
     for number, message in enumerate(messages):
         content = message.get("content")
@@ -42,6 +42,16 @@ def templated(tokenizer: Any, messages: Any) -> str:
         if not _matters(tokenizer, messages, number, text):
             raise _left_out(message, number)
     return text
+
+
+def _advice(messages: list[dict]) -> str:
+    """What may be wrong with messages that a template refuses."""
+    for number, message in enumerate(messages):
+        content = message.get("content")
+        if not isinstance(content, str) and not message.get("tool_calls"):
+            kind = "no content" if content is None else f"a {type(content).__name__} as its content"
+            return f"Message {number} has {kind}: write {{'role': 'user', 'content': 'Hello'}}."
+    return "It knows which roles there are, and in which order."
 
 
 def _rendered(tokenizer: Any, messages: list[dict]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mlxgraph.errors import ChatError, InputError, NoTokenizerError
 from mlxgraph.graph.nested import leaves
+from mlxgraph.record.handle import is_handle
 from mlxgraph.trace.chat import templated
 
 
@@ -40,6 +41,8 @@ def token_rows(given: Any, tokenizer: Any) -> list[list[int]] | None:
     if all(isinstance(item, str) or is_messages(item) for item in given):
         return [encode(tokenizer, text) for text in given]
     if all(isinstance(item, (int, np.integer)) for item in given):
+        return [[int(token) for token in given]]
+    if tokenizer is not None and all(map(_is_id, given)):  # such as `mx.argmax(logits)` of several
         return [[int(token) for token in given]]
     if all(_encoding(item) is not None for item in given):
         return [row for item in given for row in _rows_of_encoding(*(_encoding(item) or ()))]
@@ -223,6 +226,14 @@ def _listed(values: Any) -> list:
     """An array of whatever library as a list; its rows too."""
     listed = values.tolist() if hasattr(values, "tolist") else list(values)
     return [one.tolist() if hasattr(one, "tolist") else one for one in listed]
+
+
+def _is_id(value: Any) -> bool:
+    """A whole number, or an array without axes that holds one."""
+    if isinstance(value, (mx.array, np.ndarray)):
+        array = as_array(value)
+        return not is_handle(array) and array.ndim == 0 and mx.issubdtype(array.dtype, mx.integer)
+    return isinstance(value, (int, np.integer))
 
 
 def _is_row(value: Any) -> bool:

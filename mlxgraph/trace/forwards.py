@@ -102,7 +102,7 @@ class Forwards:
         self._memory: dict[Any, Any] = {}
         self._parts: dict[Any, dict[tuple[int, ...], Any]] = {}
         asked = (self._kept_axis, self._numbers, length, self._over_keys)
-        about = About(self._kinds.get, self._axes_of, *asked)
+        about = About(self._kinds.get, self.axes_of, *asked)
         self.text = Text(graph, about)
         inside = any(self._census.is_inside(site) for site in graph.sites)
         hooked = self._census.of_modules() if inside else graph.sites
@@ -114,7 +114,8 @@ class Forwards:
 
     # -- what the text's graph asks ---------------------------------------------------------------
 
-    def _axes_of(self, site: Site) -> Any:
+    def axes_of(self, site: Site) -> Any:
+        """Which axis of a site's value is that of the positions, as `along.axes_of` says it."""
         if site not in self._axes:
             longer = self._engine.runner.census(text_call(self._length + 1, self._rows))
             inside = self._census.is_inside(site)
@@ -248,7 +249,7 @@ class Forwards:
             return _Planned(lowered, None, {})
         graph = self.graph.replace(writes=lowered.writes, saves=(), then=())
         plan = make_plan(graph, as_traced(self._census), [*wanted, site_node("")])
-        axes = {site: self._axes_of(site) for site in plan.stops} if counted else {}
+        axes = {site: self.axes_of(site) for site in plan.stops} if counted else {}
         keys = {site: found for site, found in axes.items() if _has_keys(found)}
         return _Planned(lowered, to_the_end(plan), keys)
 
@@ -291,7 +292,7 @@ class Forwards:
         check_reached(plan, run, lambda site: line_of(self.graph, site_node(*site)))
         for site in plan.read:
             value = run.values.known.get(site_node(*site))
-            axes = self._axes_of(site)
+            axes = self.axes_of(site)
             if value is None or axes is None:
                 continue
             recorded = self._census.values[site]

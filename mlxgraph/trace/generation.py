@@ -39,6 +39,7 @@ from mlxgraph.run.engine import Engine
 from mlxgraph.trace.forwards import Forwards, text_call
 from mlxgraph.trace.generation_ranks import in_step
 from mlxgraph.trace.ids import check_ids
+from mlxgraph.trace.past import check_to_come, written_so_far
 from mlxgraph.trace.pieces import joined
 from mlxgraph.trace.steps_of import StepsOf
 from mlxgraph.trace.trace import Interventions, Trace
@@ -120,6 +121,7 @@ class Generation(Trace):
         self._state = "open"
         try:
             assert self._recording is not None
+            self._before = written_so_far(self._recording)
             check_ids(self._recording.census.rows, self._loop.prompt)
         except BaseException:
             self._close()
@@ -170,6 +172,8 @@ class Generation(Trace):
             self._engine, recording, graph, self._params, self._length, compile=self._loop.compile
         )
         first, prompt = self._loop.start, self._loop.start + self._prompt_length
+        if first:
+            check_to_come(recording, graph, self._before, first, forwards.axes_of)
         forwards.text.look_ahead(first, prompt)
         names = [name for name, _ in graph.saves]
         stepper = _Stepper(forwards, first, prompt, names, self._values)

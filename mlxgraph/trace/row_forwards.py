@@ -44,7 +44,7 @@ class RowForwards(Forwards):
         planned = self._plans.get(key)
         if planned is None:
             lowered = [(row, self.text.at(window)) for row, window in rows]
-            sites = Sites(self._axes_of, self._rows_of, self._line)
+            sites = Sites(self.axes_of, self._rows_of, self._line)
             together = joined(lowered, sites, draws(self.graph))
             keep = [keep for _, keep in together.keep]
             planned = self._made(together, keep, [save for _, save in together.saves])
@@ -74,7 +74,7 @@ class RowForwards(Forwards):
         if self._census.is_inside(site):
             two.look_inside()
         value, other = self._census.values[site], two.values.get(site)
-        axes = self._axes_of(site)
+        axes = self.axes_of(site)
         if not is_container(value):
             return _has_rows(value, other, axes)
         mine, theirs = leaves(value), leaves(other)

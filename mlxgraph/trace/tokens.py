@@ -84,14 +84,31 @@ def single_token(tokenizer: Any, text: Any) -> int:
     if tokenizer is None:
         raise NoTokenizerError(f"the text {text[:40]!r}")
     ids = encode(tokenizer, text, add_special_tokens=False)
+    found = _one_of(tokenizer, text, ids)
+    if found is not None:
+        return found
+    pieces = [token_text(tokenizer, token) for token in ids]
+    first = next((k for k, piece in enumerate(pieces) if piece.strip(" ")), 0)
+    spaced = f" {text}"
+    inside = encode(tokenizer, spaced, add_special_tokens=False)
+    if text.startswith(" ") or _one_of(tokenizer, spaced, inside) is None:
+        spaced = ""
+    raise TokenError.several(text, pieces, first, spaced)
+
+
+def _one_of(tokenizer: Any, text: str, ids: list[int]) -> int | None:
+    """The one token of a text, or None; some tokenizers put a space in front of a text themselves:
+    of a word that becomes part of its token, before a letter it is a token by itself."""
+    if len(ids) == 2 and not text.startswith(" ") and _entry(tokenizer, ids[0]) == SPACE:
+        ids = ids[1:]
     if len(ids) == 1:
         _check_known(tokenizer, text, ids[0])
         return ids[0]
-    if text.startswith(" "):  # some tokenizers put a space in front of a text themselves
+    if text.startswith(" "):
         bare = encode(tokenizer, text[1:], add_special_tokens=False)
         if len(bare) == 1 and token_text(tokenizer, bare[0]) == text:
             return bare[0]
-    raise TokenError.several(text, [token_text(tokenizer, token) for token in ids])
+    return None
 
 
 def _check_known(tokenizer: Any, text: str, token: int) -> None:

@@ -15,6 +15,7 @@ from mlxgraph.errors import (
     HeadsError,
     InputError,
     LengthsError,
+    NoLayerError,
     PositionError,
     ShapeError,
     TokenError,
@@ -267,6 +268,9 @@ def test_vectors_by_layer(tiny):
     vectors = mx.random.normal((6, 128), key=mx.random.key(2))
     every = tiny.steering_curves(TEXT, vectors, strengths=[2.0], positions=[-1])
     some = tiny.steering_curves(TEXT, {4: vectors[4], 1: vectors[1]}, strengths=2.0, positions=[-1])
+    rows = vectors[mx.array([4, 1])]
+    listed = tiny.steering_curves(TEXT, rows, layers=[4, 1], strengths=2.0, positions=[-1])
+    assert listed == some
     assert some.axes["layer"] == (4, 1) and every.dims == ("layer", "position", "strength")
     for layer in (1, 4):
         near(some.sel(layer=layer), every.sel(layer=layer))
@@ -279,6 +283,8 @@ WRONG_CURVES = [
     ({"vectors": "up"}, InputError, "steering vector"),
     ({"vectors": {}}, InputError, "are none"),
     ({"vectors": {1: mx.zeros((128,))}, "layers": [2]}, InputError, "no vector for layer 2"),
+    ({"vectors": {9: mx.zeros((128,))}}, NoLayerError, "no layer 9"),  # it was layer 3 once
+    ({"vectors": {3: mx.zeros((128,)), -3: mx.zeros((128,))}}, InputError, "two for layer 3"),
     ({"strengths": []}, InputError, "no numbers"),
     ({"strengths": ["a"]}, InputError, "no numbers"),
     ({"strengths": [float("nan")]}, InputError, "no numbers"),

@@ -367,6 +367,7 @@ WRONG = {
     "texts": (lambda e: mg.Effects(["x"], {"a": [0]}), InputError, "numbers"),
     "ragged values": (lambda e: mg.Effects([[1], [1, 2]], {"a": [0, 1]}), InputError, "lengths"),
     "complex values": (lambda e: mg.Effects(mx.array([1j]), {"a": [0]}), InputError, "complex"),
+    "too large values": (lambda e: mg.Effects([1e300], {"a": [0]}), InputError, "too large"),
     "a coord's axis": (
         lambda e: mg.Effects([1], {"a": [0]}, coords={"t": ("b", ["x"])}),
         UnknownLabelError,

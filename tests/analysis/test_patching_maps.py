@@ -329,6 +329,10 @@ def test_several_pairs_are_averaged_or_kept(tiny):
     near(mean, np.mean([np.asarray(one) for one in alone], axis=0))
     with pytest.raises(InputError, match="2 clean texts and 1"):
         tiny.activation_patching(clean, corrupted[:1], "attn")
+    ids = mx.array([[tiny.single_token(word) for word in pair] for pair in targets])
+    given["targets"] = ids
+    as_array = tiny.activation_patching(clean, corrupted, "attn", **given, average=False)
+    assert as_array.isel(pair=1).values.tolist() == alone[1].values.tolist()
     with pytest.raises(InputError, match="1 pairs of targets for 2"):
         tiny.activation_patching(clean, corrupted, "attn", metric="logit_diff", targets=targets[:1])
     longer = ["The big capital of France is", clean[1]], ["The big capital of England is", clean[0]]

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 import mlxgraph as mg
 from mlxgraph.analysis.unembed import final_norm, token_scores
-from mlxgraph.errors import ShapeError, UnembeddingError
+from mlxgraph.errors import InputError, ShapeError, UnembeddingError
 from tests.models import WIDTH, make_llama, same
 
 TOKENS = mx.array([[1, 2, 3, 4, 5]])
@@ -132,6 +132,18 @@ def test_wrong_shapes_and_headless_models_say_so(tied, chain):
     headless = mg.InterpretableModel(tied.module.model)
     with pytest.raises(UnembeddingError, match="no head"):
         headless.get_token_predictions(mx.ones((WIDTH,)))
+
+
+def test_states_that_are_no_numbers_or_none_predict_nothing(tied):
+    states = mx.ones((3, WIDTH))
+    odd = mx.where(mx.arange(3)[:, None] == 1, mx.nan, states)
+    with pytest.raises(InputError, match="rows 1 hold what is no number"):
+        tied.get_token_predictions(odd)
+    with pytest.raises(InputError, match="this state"):
+        tied.get_token_predictions(odd[1])
+    with pytest.raises(ShapeError, match="are none"):
+        tied.get_token_predictions(states[:0])
+    assert len(tied.get_token_predictions(states, top_k=2)) == 3  # positive control
 
 
 def test_top_k_beyond_the_vocabulary_is_all_of_it(tied):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,10 @@ USAGE = [
     ([*LENS, "--out", "nowhere/at/all/map.png"], "--out map.png"),
     ([*LENS, "--edit", "layers.2.mlp scales 2"], '--edit "layers.5.mlp scale 0.5"'),
     ([*LENS, "--edit", "layers.2.mlp scale"], "takes 1 numbers"),
+    ([*LENS, "--edit", "layers.2.mlp zero_out positions=4 positions=5"], "write positions=4,5"),
+    ([*LENS, "--edit", "layers.2.attn zero_out heads=8"], "from -8 to 7"),
+    ([*LENS, "--layers", "0--1"], "counts from both ends"),
+    ([*LENS, "--layers", "0-99999999"], "more than"),
     ([*LENS, "--edit", "layers.2.mpl scale 2"], "Did you mean 'model.layers.2.mlp'"),
     ([*LENS, "--chat"], "Leave --chat out"),
     (["patch", *PAIR[:-1]], "--targets: expected 2 arguments"),
@@ -122,6 +127,30 @@ def test_an_interrupted_map_shows_and_keeps_what_is_done(
     kept = np.asarray(mg.Effects.load(file))
     there = ~np.isnan(kept)
     assert 0 < there.sum() < 36 and np.abs(kept - np.asarray(whole))[there].max() < 1e-2
+
+
+@pytest.mark.parametrize("module", ["mlxgraph.graph.graph", "mlxgraph.cli.lens"])
+def test_an_interrupt_while_it_is_read_in_shows_no_traceback(tmp_path: Path, module: str) -> None:
+    """Of the command line alone: who imports the library gets the exception."""
+    of_site = f"""
+        import os, signal, sys
+        class Interrupts:
+            def find_spec(self, name, path, target=None):
+                if name == {module!r}:
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Interrupts())
+    """
+    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(of_site))
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    found = [
+        subprocess.run(
+            [sys.executable, *how], env=environment, capture_output=True, text=True, timeout=60
+        )
+        for how in (["-m", "mlxgraph", "tree", "tiny"], ["-c", f"import {module}"])
+    ]
+    assert found[0].returncode == 130 and not found[0].stdout and not found[0].stderr
+    assert "KeyboardInterrupt" in found[1].stderr
 
 
 def test_an_interrupted_text_stays_as_far_as_it_came(

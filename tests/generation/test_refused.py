@@ -128,6 +128,43 @@ def test_what_a_forward_finds_out_ends_at_the_users_line_too(model):
     assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
 
 
+def test_a_write_at_tokens_that_the_prompt_cache_holds_is_refused(model):
+    """It would change nothing; a graph, which may have edited them when it was filled, runs."""
+    from mlx_lm.models.cache import make_prompt_cache
+
+    def tokens(write=None, **options):
+        cache = make_prompt_cache(model.module)
+        model.module(mx.array([PROMPT[:4]]), cache=cache)
+        with model.generate(PROMPT[4:], max_tokens=3, prompt_cache=cache, **options) as t:
+            if write is not None:
+                write(model.layers[1])
+        return t.tokens
+
+    def put(index, value=lambda layer: layer.output):
+        return lambda layer: value(layer).__setitem__(index, 0.0)
+
+    every = slice(None)
+    for write in (
+        put((every, 1)),
+        put((every, [0, 5])),
+        put((every, slice(1, 4))),
+        put((every, 1), lambda layer: layer.resid_mid),
+        put((every, every, 3), lambda layer: layer.attn.heads),
+    ):
+        with pytest.raises(PartOfTextError, match="holds the first 4 tokens") as raised:
+            tokens(write)
+        assert traceback.extract_tb(raised.value.__traceback__)[-1].filename == __file__
+    before = mg.edit("layers.1", lambda h: 0 * h, positions=1)
+    assert tokens() == tokens(graph=before)
+    for write in (  # positive controls: tokens to come, and keys, which the forward is given again
+        put((every, 4)),
+        put((every, slice(2, None))),
+        put((every, every, 1), lambda layer: layer.attn.values),
+        put((every, 5), lambda layer: layer.resid_mid),
+    ):
+        assert len(tokens(write, graph=before)) == 3
+
+
 @pytest.mark.parametrize("steps", [9, slice(9, None), (1, 9)], ids=str)
 def test_a_step_that_cannot_come_is_refused_where_it_is_written(model, steps):
     with pytest.raises(NoStepError, match="never comes"):

@@ -8,6 +8,7 @@ import pytest
 from einops import rearrange
 
 import mlxgraph as mg
+from mlxgraph.errors import OperationError
 from tests import models
 
 # -- R3: reading ----------------------------------------------------------------------------------
@@ -95,6 +96,19 @@ def test_a_write_keeps_the_sites_dtype(x, tokens):
         saved = [model.layers[k].output.save() for k in range(3)]
         out = model.output.save()
     assert all(value.dtype == mx.bfloat16 for value in [*saved, out])
+
+
+def test_a_site_does_not_take_the_real_part_of_complex_numbers_silently(chain, x):
+    for odd in (lambda h: mx.fft.fft(h), lambda h: 1j):
+        with pytest.raises(OperationError, match=r"mx\.real\(value\)"):
+            with chain.trace(x):
+                chain.layers[0].output = odd(chain.layers[0].output)
+    with chain.trace(x):  # positive control: the real part, where that is said
+        before = chain.layers[0].output.save()
+        chain.layers[0].output = mx.fft.fft(chain.layers[0].output).real
+        after = chain.layers[0].output.save()
+    assert models.same(after, mx.fft.fft(before).real, 1e-5)
+    assert not models.same(after, before)
 
 
 def test_augmented_assignment_on_the_attribute_itself(chain, x):

@@ -21,7 +21,8 @@ def logits_of(model, *inputs):
 def test_text_ids_and_arrays_are_one_input(tiny):
     ids = tiny.encode(TEXT)
     expected = tiny(mx.array([ids]))
-    for given in (TEXT, [TEXT], ids, [ids], mx.array([ids]), np.array([ids])):
+    pieces = [mx.array(ids[0]), *map(np.array, ids[1:])]  # as argmax gives them, one by one
+    for given in (TEXT, [TEXT], ids, [ids], mx.array([ids]), np.array([ids]), pieces):
         assert same(logits_of(tiny, given), expected, 1e-5), type(given)
     assert not same(logits_of(tiny, "The capital of Italy is"), expected, 1e-2)
 
@@ -45,6 +46,19 @@ def test_text_without_a_tokenizer_is_a_value_error(llama):
         logits_of(llama, "text")
     with pytest.raises(ValueError, match="tokenizer"):
         logits_of(llama, ["a", "b"])
+
+
+def test_an_array_without_tokens_is_said_to_be_one(tiny, llama):
+    for model in (tiny, llama):
+        with pytest.raises(InputError, match="no tokens"):
+            logits_of(model, mx.zeros((1, 0), mx.int32))
+    with pytest.raises(InputError, match="no tokens"):
+        tiny.generate(mx.zeros((0,), mx.int32))
+
+
+def test_a_list_of_one_array_is_a_list_of_prompts_to_generate_from(tiny):
+    ids = mx.array(tiny.encode(TEXT))
+    assert tiny.generate([ids], max_tokens=1).text == [tiny.generate(ids, max_tokens=1).text]
 
 
 @pytest.mark.parametrize("given", [[], ["a", 1], [[1, 2], []]])

@@ -157,6 +157,22 @@ def test_a_text_that_is_not_in_the_vocabulary_is_no_token(lower: bool):
         assert model.single_token("capital") == model.single_token(" capital") > 2
 
 
+def test_a_letter_before_which_the_tokenizer_puts_a_space_is_one_token():
+    """The space is a token by itself there, and its id is no answer."""
+    vocab = [("<unk>", 0.0), ("▁", -1.0), ("▁Paris", -1.0), ("é", -1.0), ("日", -1.0), ("本", -1.0)]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    model = model_of(of_transformers(tokenizer, unk_token="<unk>"))
+    assert tokenizer.encode("é").ids == [1, 3]
+    assert (model.single_token("é"), model.single_token("Paris")) == (3, 2)
+    with pytest.raises(TokenError, match=r"add_special_tokens=False\)\[1\]") as told:
+        model.single_token("日本")
+    assert "begins with a space" not in str(told.value)  # with one it is three tokens too
+    with pytest.raises(TokenError):  # positive control: of this one the space is a part
+        model.single_token(" é")
+
+
 @pytest.mark.parametrize("trim", [True, False])
 @pytest.mark.parametrize("part", ["\n\n", ".\n\n", "Paris.\n", " Paris", " Italy is"])
 def test_spaces_and_line_breaks_have_positions(trim: bool, part: str):
@@ -204,6 +220,14 @@ def chat(template: str) -> mg.InterpretableModel:
 def test_a_message_that_a_template_writes_as_it_is_not_meant(message: dict, said: str):
     with pytest.raises(ChatError, match=said):
         chat(PLAIN).encode([{"role": "user", "content": "Hello"}, message])
+
+
+def test_a_refused_message_without_a_text_is_named():
+    model = chat("{% for m in messages %}{{ 'x' + m['content'] }}{% endfor %}")
+    hello = {"role": "user", "content": "Hello"}
+    with pytest.raises(ChatError, match="Message 1 has a list as its content: write"):
+        model.encode([hello, {"role": "user", "content": PARTS}])
+    assert model.encode([hello])
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ from __future__ import annotations
 import traceback
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import InputError, InterventionError, MLXGraphError
+from mlxgraph import plot
+from mlxgraph.errors import InputError, InterventionError, MLXGraphError, UnknownNameError
 
 TEXT = "The capital of France is"
 WRONG = {
@@ -48,6 +50,27 @@ WRONG = {
     "an edit's positions": (lambda m: mg.edit("layers.2", iv.zero_out, positions="last"), "=-1"),
     "an edit's heads": (lambda m: mg.edit("layers.2", iv.zero_out, heads="a"), r"heads=\[0, 3\]"),
     "a position between": (lambda m: mg.edit("layers.2", iv.zero_out, positions=1.5), "=-1"),
+    "a mask for positions": (
+        lambda m: mg.edit("layers.2", iv.zero_out, positions=[False, True]), "flatnonzero",
+    ),
+    "a mask for heads": (
+        lambda m: m.activation_patching(TEXT, TEXT, "heads", heads=mx.array([True])), "flatnonzero",
+    ),
+    "a mask of a prompt": (
+        lambda m: mg.get_activations(m, [TEXT], [2], positions=[False, True]), "no whole number",
+    ),
+    "one yes for a position": (
+        lambda m: mg.get_activations(m, [TEXT], [2], positions=np.True_), "no whole number",
+    ),
+    "a mask of heads to draw": (
+        lambda m: plot.attention(mx.zeros((2, 3, 3)), heads=[True, False]), r"heads=\[0, 3\]",
+    ),
+    "moves": (lambda m: mg.Graph().retarget("layers.5"), "a dict of old and new"),
+    "rewrites": (lambda m: m.run(mg.Graph(), TEXT, optimize=None), "optimize=True"),
+    "a param's dtype": (lambda m: mg.param("a", dtype="float"), "dtype=mx.float32"),
+    "an id to stop at": (lambda m: m.generate(TEXT, stop=13), "token_to_str"),
+    "no text among them": (lambda m: m.logit_lens([None]), "holds NoneType"),
+    "nothing before a graph": (lambda m: None >> mg.Graph(), "graph"),
     "a param's name": (lambda m: mg.param("a b"), "by keyword"),
     "a param without a name": (lambda m: mg.param(5), "by keyword"),
     "a param's value": (lambda m: float(mg.param("a")), "mx.where"),
@@ -72,6 +95,14 @@ def test_an_argument_of_a_wrong_kind(tiny, name):
         call(tiny)
     assert traceback.extract_tb(caught.tb)[-1].filename == __file__
     assert isinstance(caught.value, (TypeError, ValueError))
+
+
+def test_a_param_inside_a_function_cannot_be_bound_and_says_where_to_give_it(tiny):
+    graph = mg.edit("layers.2", lambda h: h * mg.param("a")) >> mg.read("layers.2", name="h")
+    with pytest.raises(UnknownNameError, match="give the value to the run"):
+        graph.bind(a=2.0)
+    twice, once = (tiny.run(graph, TEXT, a=a)["h"] for a in (2.0, 1.0))
+    assert mx.allclose(twice, 2 * once, atol=1e-4)
 
 
 def test_a_layer_may_be_named_in_any_form(tiny):
