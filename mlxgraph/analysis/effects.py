@@ -32,7 +32,7 @@ from mlxgraph.errors import (
 )
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge, of_files, with_edges
-from mlxgraph.graph.file.format import write_whole
+from mlxgraph.store.files import put_in_place
 
 
 @with_edges
@@ -319,7 +319,7 @@ class Effects:
                 "  Write e.save('effects.json'); other formats by way of e.to_frame(), such as"
                 " e.to_frame().to_csv(path)."
             )
-        write_whole(Path(path), [f"{self.to_json()}\n".encode()])
+        put_in_place(Path(path), f"{self.to_json()}\n".encode())
 
     @classmethod
     @of_files

@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from mlxgraph.ranks.share import Piece, stretches
 from mlxgraph.sweep.schedule import ALONE, GROWN, Schedule
+from mlxgraph.sweep.shared import Shared
 
 
 def among(schedule: Schedule, count: int, size: int, first: Collection[int]) -> list[list[int]]:
@@ -30,10 +31,26 @@ def among(schedule: Schedule, count: int, size: int, first: Collection[int]) -> 
             if costs is not None and group.way == ALONE:
                 cost = costs.alone(group.kept).all + costs.forward * costs.layers
             elif costs is not None:
-                own = [schedule.plan(number)]
-                both = costs.grown(own, group.start, group.kept, join).all
-                cost = both - costs.grown([], group.start, group.kept, join).all
+                own = schedule.plan(number)
+                both = costs.grown([own], group.start, group.kept, join)
+                base = costs.grown([], group.start, group.kept, join)
+                layers = both.layers - base.layers
+                layers *= _part_of_its_layers(schedule.shared, own.row.first) if join else 1
+                cost = layers + both.head - base.head
             pieces.append(Piece(number, cost, at, opens))
     found = stretches(pieces, size)
     found[0] = [*first, *found[0]]
     return [sorted(numbers) for numbers in found]
+
+
+def _part_of_its_layers(shared: Shared, first: float) -> float:
+    """Which part of the layers that a run goes through is its own: of the one in which it joins,
+    what comes after."""
+    ends = shared.layers
+    after = [end for end in ends if end > first]
+    if not after or len(ends) < 2:
+        return 1.0
+    number = len(ends) - len(after)
+    begin = ends[number - 1] if number else ends[0] - (ends[1] - ends[0])
+    left = min(1.0, (after[0] - first) / (after[0] - begin))
+    return (len(after) - 1 + left) / len(after)

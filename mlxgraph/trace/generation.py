@@ -248,7 +248,7 @@ class Generation(Trace):
         nodes = walk([*written, *(node for _, node in recording.saved.named())])
         uses = [(node.inputs, node) for node in nodes if node.op != ops.AT_STEPS]
         uses += [((node,), node) for node in written]
-        inside = {n for _, nodes, _ in self._scopes for root in nodes for n in _below(root)}
+        inside = {n for _, nodes, _ in self._scopes for root in nodes for n in walk([root])}
         for inputs, node in uses:
             for child in inputs:
                 if child in changed and node not in inside:
@@ -365,10 +365,6 @@ def by_itself(pieces: Iterator[Any]) -> Iterator[Any]:
 
 def _is_named(steps: Any) -> bool:
     return isinstance(steps, (int, tuple))
-
-
-def _below(root: Node) -> list[Node]:
-    return list(walk([root]))
 
 
 class _Stepper:

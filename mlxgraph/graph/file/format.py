@@ -111,7 +111,7 @@ def save(graph: GraphBase, path: str | os.PathLike[str]) -> None:
         raise GraphFileError(
             f"this graph's structure takes {len(header):,} bytes, and a file holds {MOST_HEADER:,}"
         )
-    write_whole(Path(path), [len(header).to_bytes(8, "little"), header, *blocks])
+    _write_whole(Path(path), [len(header).to_bytes(8, "little"), header, *blocks])
 
 
 def _laid_out(arrays: Sequence[Any], codec: Codec) -> tuple[list[_Tensor], list[Any]]:
@@ -135,7 +135,7 @@ def _checksum(structure: str, tensors: Sequence[_Tensor]) -> Any:
     return hashlib.sha256(json.dumps([structure, entries]).encode())
 
 
-def write_whole(path: Path, blocks: Sequence[Any]) -> None:
+def _write_whole(path: Path, blocks: Sequence[Any]) -> None:
     """Write beside the file and move into its place, so that no reader sees half of it."""
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():  # said of the path that was given, and of no other
