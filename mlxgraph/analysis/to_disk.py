@@ -22,7 +22,8 @@ from mlxgraph.analysis.prompts_in import count_of, stream_of
 from mlxgraph.analysis.rows_of import RowsOf, by_length
 from mlxgraph.analysis.together import among_ranks
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError, RanksDifferError
+from mlxgraph.errors import InputError, RankError, RanksDifferError
+from mlxgraph.ranks.held import is_spread
 from mlxgraph.ranks.said import digest
 from mlxgraph.store.blocks import Block, Limits, Prompt, cut
 from mlxgraph.store.index import name_of
@@ -63,6 +64,11 @@ def to_disk(
             raise InputError(f"{name}={value!r:.40} is no number of bytes.\n  Write 256 << 20.")
     path = folder_of(folder)
     _check_names(sites)
+    if is_spread(module for _, module in model.named_modules()):
+        raise RankError(
+            "this model is spread over several ranks, each of which would write the same folder",
+            "Leave to= out, for some prompts at a time, and keep what it gives on rank 0.",
+        )
     with among_ranks("activations to a folder", model) as work:
         stream = _prompts(model, prompts, kept)
         first = next(stream, None)
