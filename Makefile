@@ -14,7 +14,9 @@ endif
 comma := ,
 PREFIX := $(if $(EXTRA),$(EXTRA)$(comma))
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -qq
-PYTEST := $(VENV)/bin/python -m pytest -q
+# Compiled files are kept, whatever the environment says: else each worker takes ten seconds for the
+# tests, and each process that a test starts half a second for the package.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -q
 
 # In place of the wheel's reference BLAS, where the system has it.
 OPENBLAS := $(firstword $(wildcard /usr/lib/*/openblas-pthread/libopenblas.so.0))

@@ -1,5 +1,8 @@
 """mlxgraph: functional graph rewriting for interpretability work on MLX models."""
 
+from mlxgraph import starting as _starting  # noqa: F401 - before what takes long to import
+
+# isort: split
 import typing as _typing
 
 from mlxgraph import interventions

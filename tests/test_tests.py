@@ -7,8 +7,10 @@ Whether a test fails when the code is wrong is asked by `tests.mutants`.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -21,7 +23,7 @@ Rule = Callable[[ast.AST], bool]
 
 def any_error(node: ast.AST) -> bool:
     """`pytest.raises(Exception)`: any mistake in the test itself is such an error"""
-    if not (isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.raises"):
+    if not (isinstance(node, ast.Call) and _dotted(node.func) == "pytest.raises"):
         return False
     kinds = node.args[0].elts if isinstance(node.args[0], ast.Tuple) else node.args[:1]
     return any(ast.unparse(kind) in ("Exception", "BaseException") for kind in kinds)
@@ -70,8 +72,15 @@ def swallowed(node: ast.AST) -> bool:
 RULES = (any_error, this_or_that, always_true, any_difference, swallowed)
 
 
+def _dotted(function: ast.AST) -> str:
+    """What is called, `pytest.raises`: `ast.unparse` takes longer than all else here."""
+    if isinstance(function, ast.Attribute):
+        return f"{_dotted(function.value)}.{function.attr}"
+    return function.id if isinstance(function, ast.Name) else ""
+
+
 def _name(function: ast.AST) -> str:
-    return ast.unparse(function).rpartition(".")[2]
+    return _dotted(function).rpartition(".")[2]
 
 
 def _is_large(value: ast.AST) -> bool:
@@ -80,65 +89,82 @@ def _is_large(value: ast.AST) -> bool:
     )  # fmt: skip
 
 
-def _tests_in(tree: ast.AST) -> Iterator[ast.FunctionDef]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-            yield node
+def _is_test(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
 
 
-def offences(source: str) -> list[str]:
+def offences(tree: ast.AST) -> list[str]:
     """`line: rule` for each thing in a test that lets it hold whatever happens."""
     return [
         f"{node.lineno}: {rule.__name__}"
-        for test in _tests_in(ast.parse(source))
+        for test in ast.walk(tree)
+        if _is_test(test)
         for node in ast.walk(test)
         for rule in RULES
         if rule(node)
     ]
 
 
-def functions_that_check(trees: list[ast.AST]) -> set[str]:
+class Checks(NamedTuple):
+    """How a function or class may fail a test.  Attributes: itself: it can, as it stands; by: it
+    does where one of these names does, functions that it calls and fixtures that it is given."""
+
+    itself: bool
+    by: frozenset[str]
+
+    def among(self, known: set[str]) -> bool:
+        return self.itself or not known.isdisjoint(self.by)
+
+
+def bodies(tree: ast.AST) -> list[tuple[ast.FunctionDef | ast.ClassDef, Checks]]:
+    """Each function and class of a file, and how it may fail a test."""
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    return [(node, _checks(node)) for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+def functions_that_check(found_in: list[tuple[ast.FunctionDef | ast.ClassDef, Checks]]) -> set[str]:
     """The names of functions and fixtures that can fail a test, by way of each other too."""
-    bodies = [
-        (node.name, node)
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-    ]
     found: set[str] = set()
     while True:
-        more = {name for name, node in bodies if _checks(node, found)} - found
+        more = {node.name for node, checks in found_in if checks.among(found)} - found
         if not more:
             return found
         found |= more
 
 
-def _checks(node: ast.AST, known: set[str]) -> bool:
+def _checks(node: ast.AST) -> Checks:
+    itself, by = False, set()
     for part in ast.walk(node):
         if isinstance(part, ast.Assert):
-            return True
+            itself = True
         if isinstance(part, ast.Call):
-            name = ast.unparse(part.func)
-            if name in ("pytest.raises", "pytest.fail") or name.rpartition(".")[2] in known:
-                return True
-            if any(k.arg == "check" and ast.unparse(k.value) == "True" for k in part.keywords):
-                return True
-    return isinstance(node, ast.FunctionDef) and any(a.arg in known for a in node.args.args)
+            name = _dotted(part.func)
+            by.add(name.rpartition(".")[2])
+            itself |= name in ("pytest.raises", "pytest.fail")
+            itself |= any(k.arg == "check" and ast.unparse(k.value) == "True" for k in part.keywords)
+    if isinstance(node, ast.FunctionDef):
+        by |= {a.arg for a in node.args.args}
+    return Checks(itself, frozenset(by))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_test_holds_whatever_happens(path: Path) -> None:
-    assert not offences(path.read_text())
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def test_no_test_holds_whatever_happens() -> None:
+    found = {str(path.relative_to(ROOT)): offences(parsed(path)) for path in FILES}
+    assert {path: lines for path, lines in found.items() if lines} == {}
 
 
 def test_every_test_checks_something() -> None:
-    trees = {path: ast.parse(path.read_text()) for path in FILES}
-    checking = functions_that_check(list(trees.values()))
+    found = {path: bodies(parsed(path)) for path in FILES}
+    checking = functions_that_check([one for of_file in found.values() for one in of_file])
     idle = [
-        f"{path.relative_to(ROOT)}:{test.lineno}"
-        for path, tree in trees.items()
-        for test in _tests_in(tree)
-        if not _checks(test, checking)
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, of_file in found.items()
+        for node, checks in of_file
+        if _is_test(node) and not checks.among(checking)
     ]
     assert not idle
 
@@ -161,7 +187,7 @@ def test_every_test_checks_something() -> None:
     ],
 )
 def test_what_lets_a_test_hold_is_found(line: str, rule: Rule) -> None:
-    (found,) = offences(f"def test_it():\n    {line}\n")
+    (found,) = offences(ast.parse(f"def test_it():\n    {line}\n"))
     assert found.endswith(rule.__name__)
 
 
@@ -176,9 +202,9 @@ def test_what_lets_a_test_hold_is_found(line: str, rule: Rule) -> None:
     ],
 )
 def test_what_can_fail_is_left_alone(line: str) -> None:
-    assert not offences(f"def test_it():\n    {line}\n")
+    assert not offences(ast.parse(f"def test_it():\n    {line}\n"))
 
 
 def test_a_test_that_checks_nothing_is_found() -> None:
     tree = ast.parse("def agree(): assert 1\ndef fine(): agree()\ndef idle(): print(1)")
-    assert functions_that_check([tree]) == {"agree", "fine"}
+    assert functions_that_check(bodies(tree)) == {"agree", "fine"}

@@ -23,7 +23,7 @@ from mlxgraph.analysis.inputs import value_at
 from mlxgraph.analysis.pairs import Pair
 from mlxgraph.analysis.slopes import Key, Slopes, every, key_of, named_slope
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError
+from mlxgraph.errors import InputError, PartError
 
 QUERIES, KEYS = "queries", "keys"
 NEAR = 1e-3  # of a row's scores: what rounding does to them
@@ -51,6 +51,13 @@ def sites_for(pair: Pair) -> tuple[dict[str, int], list[str]]:
             f" components {[*pair.places]}.\n  Write component='queries' or 'keys', or"
             " method='attribution'."
         )
+    for place in places:
+        if place.parted:
+            raise PartError(
+                place.name,
+                "method='atp*' follows queries and keys through all of an attention",
+                "Write method='attribution', or model.activation_patching.",
+            )
     attentions = {_attention(place): place.layer for place in places}
     patterns = {f"{one}.pattern": layer for one, layer in attentions.items()}
     return patterns, [

@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.components import HEADS, Place
-from mlxgraph.analysis.inputs import first_array, last_position, value_at
+from mlxgraph.analysis.inputs import last_position
 from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import SweepStopped
@@ -155,11 +155,7 @@ class Recorder:
     def _recorded(self, place: Place, spans: tuple[Span, ...], value: mx.array, added: bool) -> Any:
         model, index = self._bare, part(spans)
         with model.trace(self._row) as trace:
-            there = first_array(value_at(model, place.name))
-            if added:
-                there[index] = there[index] + value
-            else:
-                there[index] = value
+            place.put(model, index, place.value(model)[index] + value if added else value)
             if not self._is_plain:
                 self._save()
         assert sum(isinstance(one, mx.array) for one in trace.graph.constants) == 1

@@ -6,15 +6,16 @@ which axes of the value are positions and heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from mlxgraph.analysis.inputs import axes_at, first_array, holds_tokens, value_at
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError, NeverCalledError, PartError, UnknownSiteError
-from mlxgraph.ranks.held import is_sharded
+from mlxgraph.errors import InputError, NeverCalledError, UnknownSiteError
+from mlxgraph.ranks.held import shares
+from mlxgraph.record.gather import gather, part
 
 WHOLE_BLOCK = ("output", "resid_post", "block", "layer", "")
 RESID_PRE, RESID_MID = "resid_pre", "resid_mid"
@@ -30,6 +31,8 @@ class Place(NamedTuple):
         name: the site.
         shape, dtype: of the value; positions: its axes of positions; heads: their number, or 0.
         alike: equal where a graph of one place, aimed at the other's layer, is the other's.
+        parted: whether each rank of a sharded model has some of the heads; shape and heads are of
+            all of them.
     """
 
     component: str
@@ -40,10 +43,26 @@ class Place(NamedTuple):
     positions: tuple[int, ...]
     heads: int
     alike: tuple
+    parted: bool = False
 
     def value(self, model: Traceable) -> Any:
         """Its value, in an open block."""
+        return self.whole(self.own(model))
+
+    def own(self, model: Traceable) -> Any:
+        """What this rank has of its value, in an open block."""
         return first_array(value_at(model, self.name))
+
+    def whole(self, own: Any) -> Any:
+        """All heads of what each rank has some of, in an open block."""
+        return gather(own, HEADS) if self.parted else own
+
+    def put(self, model: Traceable, index: Any, value: Any) -> None:
+        """A value in the place of a part of its own, in an open block."""
+        there = self.value(model)
+        there[index] = value
+        if self.parted:
+            model[self.name].output = part(there, HEADS)
 
 
 def places_of(
@@ -71,7 +90,9 @@ def places_of(
             missing = missing or error
             if asked:
                 raise
-    looked, failed = _looked_at(model, row, list(sites.values()))
+    modules = dict(model.named_modules())
+    parted = {name for name in sites.values() if _is_parted(modules, name)}
+    looked, failed = _looked_at(model, row, list(sites.values()), parted)
     for failure in failed.values():
         missing = missing or failure
         if asked:
@@ -81,19 +102,10 @@ def places_of(
         raise missing
     rows = [row[0].tolist()] if holds_tokens(row) else list(row)
     axes = axes_at(model, list(sites.values()), rows)
-    modules = dict(model.named_modules())
-    sharded = is_sharded(modules.values())
     found = []
     for layer, name in sites.items():
         shape, dtype, kind = looked[name]
         inside = name.rpartition(".")[2] in INSIDE and name not in modules
-        if inside and sharded:
-            raise PartError(
-                name,
-                "its heads have other numbers on each rank",
-                "Write mg.gather(value) in a block to read all of them, and mg.edit(attention,"
-                " function, heads=[5]) to edit one by its number in the whole model.",
-            )
         tail = name.removeprefix(blocks[layer])
         alike = (
             tail,
@@ -105,8 +117,15 @@ def places_of(
         )
         positions = tuple(axes[name][1])
         heads = shape[HEADS] if inside else 0
-        found.append(Place(component, layer, name, shape, dtype, positions, heads, alike))
+        own = name in parted
+        found.append(Place(component, layer, name, shape, dtype, positions, heads, alike, own))
     return found
+
+
+def _is_parted(modules: Mapping[str, Any], name: str) -> bool:
+    """Whether a rank has some heads of a value inside an attention."""
+    path, _, tail = name.rpartition(".")
+    return tail in INSIDE and name not in modules and shares(modules.get(path))
 
 
 def _site(model: Traceable, block: str, component: str) -> str:
@@ -155,7 +174,7 @@ def _sum_of(model: Traceable, row: mx.array, name: str, block: str) -> tuple:
 
 
 def _looked_at(
-    model: Traceable, row: mx.array, names: Iterable[str]
+    model: Traceable, row: mx.array, names: Iterable[str], parted: Collection[str]
 ) -> tuple[dict[str, tuple[tuple[int, ...], mx.Dtype, str]], dict[str, Exception]]:
     """The shape, dtype and kind of each site's value; and why others have none."""
     found: dict[str, tuple[tuple[int, ...], mx.Dtype, str]] = {}
@@ -172,5 +191,7 @@ def _looked_at(
                 raise InputError(
                     f"{name} gives a {type(value).__name__}, which holds no array to put in place."
                 )
+            if name in parted:
+                value = gather(value, HEADS)
             found[name] = tuple(value.shape), value.dtype, type(whole).__qualname__
     return found, failed

@@ -351,7 +351,8 @@ class Effects:
             title: `attrs["title"]` if left out, or what `sel` fixed.
         Returns: a matplotlib Figure.
         Raises: InputError for what the picture cannot show, UnknownLabelError for an axis,
-            UnknownNameError for a kind, KeyError for a colormap, MissingDependencyError.
+            UnknownNameError (a KeyError) for a kind or a colormap,
+            MissingDependencyError.
         """
         given = (kind, rows, columns, centre, limit, title)
         return effects_plot.picture(self, *given, figsize=figsize, cmap=cmap)

@@ -157,5 +157,8 @@ def _slopes(
                 made[part] = mx.stop_gradient(made[part])
         logits = first_array(model.output)[:, -1].astype(mx.float32)
         loss = mx.sum(mx.stack([recorded(score, logits[row], reference) for row in range(rows)]))
-        found = [slope.save() for slope in trace.grad(loss, list(handles.values()))]
-    return dict(zip(handles, found, strict=True))
+        slopes = dict(zip(handles, trace.grad(loss, list(handles.values())), strict=True))
+        for place in places:
+            slopes[place.name] = place.whole(slopes[place.name])
+        found = {name: slope.save() for name, slope in slopes.items()}
+    return found

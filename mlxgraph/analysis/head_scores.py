@@ -15,7 +15,7 @@ import numpy as np
 
 from mlxgraph.analysis.components import Place, places_of
 from mlxgraph.analysis.effects import Effects
-from mlxgraph.analysis.inputs import choose_layers, computed, first_array, value_at, whole_number
+from mlxgraph.analysis.inputs import choose_layers, computed, first_array, whole_number
 from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, UnknownNameError
@@ -145,7 +145,7 @@ def _shares(
     found: dict[tuple[int, int], Any] = {}
     with model.trace(rows):
         for number, place in enumerate(places):
-            pattern = first_array(value_at(model, place.name))
+            pattern = place.value(model)
             for k, look in enumerate(looks):
                 share = pattern[:, :, mx.array(look.queries), mx.array(look.keys)]
                 found[k, number] = share.astype(mx.float32).mean(axis=(0, 2)).save()

@@ -16,7 +16,7 @@ import numpy as np
 from mlxgraph.analysis.attribution import CHANGE
 from mlxgraph.analysis.components import RESID_PRE, Place
 from mlxgraph.analysis.effects import Effects
-from mlxgraph.analysis.inputs import first_array, last_position, value_at, whole_number
+from mlxgraph.analysis.inputs import last_position, whole_number
 from mlxgraph.analysis.map_runs import kept_of, placed
 from mlxgraph.analysis.pairs import Asked, Outcome, Pair, StoppedPair, answered
 from mlxgraph.analysis.questions import number_of
@@ -221,8 +221,7 @@ class _Run(NamedTuple):
 
     def _put(self, place: Place, value: mx.array) -> None:
         """A value in a place, in an open block."""
-        there = first_array(value_at(self.model, place.name))
-        there[...] = value.astype(place.dtype)
+        place.put(self.model, ..., value.astype(place.dtype))
 
     def _slopes(self, place: Place, at: Sequence[Place], batch: _Batch) -> list[mx.array]:
         model, rows = self.model, batch.points.size
@@ -234,11 +233,12 @@ class _Run(NamedTuple):
             logits = last_position(model.output, slice(None)).astype(mx.float32)
             scores = [recorded(self.score, logits[row], self.reference) for row in range(rows)]
             loss = mx.sum(mx.stack(scores) * batch.weights)
-            handles = [first_array(value_at(model, one.name)) for one in at]
+            slopes = trace.grad(loss, [one.own(model) for one in at])
+            whole = [one.whole(slope) for one, slope in zip(at, slopes, strict=True)]
             found = [
                 mx.sum(slope.astype(mx.float32), axis=0, keepdims=True).save()
                 if rows > 1
                 else slope.astype(mx.float32).save()
-                for slope in trace.grad(loss, handles)
+                for slope in whole
             ]
         return found

@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlxgraph.analysis import unembed
 from mlxgraph.analysis.distributions import Distributions, distributions, joined
 from mlxgraph.analysis.inputs import (
     check_position,
@@ -25,17 +26,16 @@ from mlxgraph.analysis.lens_result import Lens, Measured, Read, check_colour
 from mlxgraph.analysis.readable import Token, asked_tokens, readable_tokens
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.analysis.unembed import (
+    are_scores_of,
     check_head,
     check_positions,
-    is_edited,
+    has_last_edits,
+    scores_in_blocks,
     scores_in_place,
-    token_scores,
 )
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
-from mlxgraph.plot.figures import show
-
-MOST_SCORES = 1 << 21  # scores held at a time: 8 MiB in float32, and more is no faster
+from mlxgraph.plot.figures import check_drawn, show
 
 
 def logit_lens(
@@ -75,7 +75,8 @@ def logit_lens(
     Raises: BoundsError for a layer, PositionError for a position that does not exist (both
         IndexErrors), InputError for no tokens or several texts, TokenError (an InputError) for a
         `token` that is several, UnknownNameError (a KeyError) for a color, NoTokenizerError,
-        LayersError, UnembeddingError, MissingDependencyError for a picture without matplotlib.
+        LayersError, UnembeddingError; for a picture UnknownNameError for a `cmap`, InputError for a
+        `figsize`, MissingDependencyError without matplotlib.
     Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
 
     Example:
@@ -85,14 +86,15 @@ def logit_lens(
     """
     asked = _asked(model, token, tokens)
     check_colour(color, asked)
+    if plot:
+        check_drawn(figsize, cmap)
     row = one_row(model, text)
     chosen = choose_layers(model, layers)
     if not chosen:
         raise InputError("there are no layers to look at.\n  Leave layers= out for all of them.")
     places = _places(position, row.shape[1])
     one = places[0] if position is not None and not _is_several(position) else None
-    shown = slice(None) if position is None else mx.array(places)
-    found, vocabulary = _found(model, row, chosen, shown, top_k, list(asked.values()))
+    found, vocabulary = _found(model, row, chosen, places, top_k, list(asked.values()))
     ids: Any = found.ids.tolist()
     scores: Any = found.scores.tolist()
     names = token_strings(model, [one for layer in ids for best in layer for one in best])
@@ -170,42 +172,68 @@ def _measured(found: Distributions, vocabulary: int) -> Measured:
 
 
 def _found(
-    model: Traceable, row: mx.array, layers: list[int], shown: Any, top_k: int, asked: list[int]
+    model: Traceable,
+    row: mx.array,
+    layers: list[int],
+    places: list[int],
+    top_k: int,
+    asked: list[int],
 ) -> tuple[Distributions, int]:
-    """What the layers predict, (layers, positions, ...), and the size of the vocabulary.
-
-    Args: shown: an index of positions.
-    """
-    edited = is_edited(model)
+    """What the layers predict, (layers, positions, ...), and the size of the vocabulary."""
+    in_place = has_last_edits(model)
     last = len(model.layers) - 1
-    early = [layer for layer in layers if layer != last]
+    few, place = slice(min(places), max(places) + 1), places[-1]
+    shown = _among(places, 0, row.shape[1])
     states = own = None
     with model.trace(row):
         logits = first_array(model.output)
         check_positions(logits)
         vocabulary = logits.shape[-1]
-        check_head(model, logits, first_array(model.layers[-1].output).shape[-1])
+        stream = first_array(model.layers[-1].output)
+        check_head(model, logits, stream.shape[-1])
         _check_ids(asked, vocabulary)
-        if early:
-            seen = slice(None) if edited else shown
-            streams = [_stream(model, layer)[0, seen] for layer in early]
-            states = mx.stack(streams).save()
+        large = (few.stop - few.start) * vocabulary > unembed.MOST_SCORES
+        large = large and not in_place and stream.ndim == 3
+        decoded = [layer for layer in layers if layer != last or large]
+        if decoded:
+            seen = slice(None) if in_place else shown
+            states = mx.stack([_stream(model, layer)[0, seen] for layer in decoded]).save()
         if last in layers:
-            own = logits[0, shown].save()
+            own = logits[0, slice(place, place + 1) if large else few].save()
+    if large and own is not None and states is not None:
+        if are_scores_of(model, states[decoded.index(last), -1], own[0]):
+            own = None
+        else:
+            decoded.remove(last)
+            kept = [states[k] for k, layer in enumerate(layers) if layer != last]
+            states = mx.stack(kept) if kept else None
+            with model.trace(row):
+                own = first_array(model.output)[0, few].save()
     pieces = []
     if states is not None:
-        decode = _decoded_in_place if edited else _decoded
-        pieces += decode(model, row, states, vocabulary, shown, top_k, asked)
+        if in_place:
+            pieces += _decoded_in_place(model, row, states, vocabulary, shown, top_k, asked)
+        else:
+            rows = states.reshape(-1, states.shape[-1])
+            blocks = scores_in_blocks(model, rows)
+            pieces += [distributions(some, top_k, asked) for some in blocks]
+            del rows
         del states
     if own is not None:
-        pieces.append(distributions(own, top_k, asked))
-    positions = row.shape[1] if isinstance(shown, slice) else shown.size
-    found = joined(pieces).in_shape(len(layers), positions)
-    there = [*early, last] if last in layers else early  # in the order of the pieces
+        pieces.append(distributions(own[_among(places, few.start, few.stop)], top_k, asked))
+    found = joined(pieces).in_shape(len(layers), len(places))
+    there = decoded if own is None else [*decoded, last]  # in the order of the pieces
     if there != layers:
         order = mx.array([there.index(layer) for layer in layers])
         found = Distributions(*(part[order] for part in found))
     return found, vocabulary
+
+
+def _among(places: list[int], start: int, stop: int) -> Any:
+    """The index of some positions among those from `start` to `stop`."""
+    if places == list(range(start, stop)):
+        return slice(None)
+    return mx.array([place - start for place in places])
 
 
 def _check_ids(asked: list[int], vocabulary: int) -> None:
@@ -230,26 +258,6 @@ def _stream(model: Traceable, layer: int) -> mx.array:
     return stream
 
 
-def _decoded(
-    model: Traceable,
-    row: mx.array,
-    states: mx.array,
-    vocabulary: int,
-    shown: Any,
-    top_k: int,
-    asked: list[int],
-) -> list[Distributions]:
-    """What layers' states say, in as few products as memory allows.
-
-    Args: states: shape (layers, positions, width).
-    """
-    rows = states.reshape(-1, states.shape[-1])
-    most = max(1, MOST_SCORES // vocabulary)
-    starts = range(0, rows.shape[0], most)
-    scores = (token_scores(model, rows[start : start + most]) for start in starts)
-    return [distributions(some, top_k, asked) for some in scores]
-
-
 def _decoded_in_place(
     model: Traceable,
     row: mx.array,
@@ -259,11 +267,11 @@ def _decoded_in_place(
     top_k: int,
     asked: list[int],
 ) -> list[Distributions]:
-    """As `_decoded`, each state at its own position of the text: edits may ask which that is.
+    """What layers' states say, each at its own position of the text: edits may ask which that is.
 
     Args: states: shape (layers, length, width); shown: the positions that are wanted.
     """
-    most = max(1, MOST_SCORES // (vocabulary * states.shape[1]))
+    most = max(1, unembed.MOST_SCORES // (vocabulary * states.shape[1]))
     found = []
     for start in range(0, states.shape[0], most):
         scores = scores_in_place(model, row, states[start : start + most])[:, shown]

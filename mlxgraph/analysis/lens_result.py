@@ -249,7 +249,7 @@ class Lens(Effects, dict):  # type: ignore[misc]  # a dict has no hash
             token: which of the tokens that were asked for, where there are several.
         Returns: a matplotlib Figure.
         Raises: UnknownNameError for another `color`, InputError for a token that the lens was not
-            asked for, MissingDependencyError, KeyError for an unknown colormap.
+            asked for or a figsize, UnknownNameError for a colormap, MissingDependencyError.
         """
         check_colour(color, self._read.asked, token)
         numbers, names = self._numbers, list(self._read.asked)

@@ -21,7 +21,7 @@ from mlxgraph.analysis.questions import number_of
 from mlxgraph.analysis.recovery import Recovery
 from mlxgraph.analysis.scores import Score
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.plot.figures import show
+from mlxgraph.plot.figures import check_drawn, show
 
 
 class _Further(TypedDict, total=False):
@@ -139,8 +139,8 @@ def activation_patching(
         for a layer or a head, PositionError, HeadsError for heads of what has none,
         UnknownSiteError for a component, UnknownNameError for a metric, TokenError for a target of
         several tokens, ShapeError for a component without positions, SweepStopped where it is
-        interrupted, InputError, NoTokenizerError, LayersError, MissingDependencyError for a
-        picture without matplotlib.
+        interrupted, InputError, NoTokenizerError, LayersError; for a picture UnknownNameError for a
+        `cmap`, MissingDependencyError without matplotlib.
     Source: Meng et al. 2022, arXiv:2202.05262; Zhang and Nanda 2024, arXiv:2309.16042.
 
     Example:
@@ -156,6 +156,8 @@ def activation_patching(
         normalize, direction, average,
     )  # fmt: skip
     options = {"batch_size": batch_size, "memory_limit": memory_limit, "progress": progress}
+    if plot:
+        check_drawn(figsize, cmap)
 
     def one(pair: Pair, score: Score) -> Outcome:
         return _of_a_pair(model, pair, score, normalize, options)

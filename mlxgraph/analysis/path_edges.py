@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from mlxgraph.analysis.cells import Span, part
 from mlxgraph.analysis.components import Place
-from mlxgraph.analysis.inputs import arrays_in, first_array, value_at
+from mlxgraph.analysis.inputs import arrays_in, first_array
 from mlxgraph.analysis.path_ends import BEFORE
 from mlxgraph.analysis.stream import Base, Read
 from mlxgraph.analysis.traceable import Traceable
@@ -72,7 +72,7 @@ def _forward(
         if first == BEFORE:
             for place, value in zip(places, values, strict=True):
                 if place.layer == BEFORE:
-                    first_array(value_at(model, place.name))[...] = value
+                    place.put(model, ..., value)
             after = first_array(model[base.blocks[layers[0]]].input)
         else:
             block = base.blocks[first]
@@ -89,7 +89,7 @@ def _forward(
                 saved[read.at] = first_array(model[read.at].input).save()
             base.hold(model, layer, free, rows)
             for place, value in here:
-                first_array(value_at(model, place.name))[...] = value
+                place.put(model, ..., value)
             after = first_array(model[base.blocks[layer]].output)
         saved[END] = after.save()
     return saved
@@ -136,15 +136,15 @@ class Edges:
         """A value in place of a part of another one."""
 
         def record(model: Traceable) -> None:
-            first_array(value_at(model, place.name))[part(spans)] = value
+            place.put(model, part(spans), value)
 
         return self._graph((place.alike, spans), block, record, value)
 
-    def saves(self, names: Sequence[str]) -> Any:
-        """Saves of sites, under their names."""
+    def saves(self, places: Sequence[Place]) -> Any:
+        """Saves of places, under their names."""
         with self._bare.trace(self._row) as trace:
-            for name in names:
-                first_array(value_at(self._bare, name)).save(name)
+            for place in places:
+                place.value(self._bare).save(place.name)
         return trace.graph
 
     def _graph(

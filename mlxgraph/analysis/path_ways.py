@@ -232,7 +232,7 @@ class Ways:
                 wanted.setdefault(layer, []).append((pair, numbers))
         for layer in sorted(wanted):
             runs: dict[Any, Any] = {}
-            names: dict[Any, dict[str, None]] = {}
+            names: dict[Any, dict[str, Place]] = {}
             for pair, numbers in wanted[layer]:
                 key = self._run_key(pair, layer)
                 end, difference = pair.ends[numbers[0]], pair.differences[numbers[0]]
@@ -242,8 +242,11 @@ class Ways:
                     before = self.graph(pair, layer)
                     runs[key] = into if before is None else before >> into
                 for number in numbers:
-                    names.setdefault(key, {})[pair.ends[number].place.name] = None  # type: ignore
-            saves = {some: self._edges.saves(some) for some in {tuple(n) for n in names.values()}}
+                    place = pair.ends[number].place
+                    assert place is not None
+                    names.setdefault(key, {})[place.name] = place
+            alike = {tuple(some): [*some.values()] for some in names.values()}
+            saves = {some: self._edges.saves(places) for some, places in alike.items()}
             graphs = [graph >> saves[tuple(names[key])] for key, graph in runs.items()]
             found = self._model.sweep(self._row, graphs, **options)
             values = {key: found[k] for k, key in enumerate(runs)}

@@ -41,10 +41,12 @@ class Kept(NamedTuple):
         Raises: PositionError for one that it does not have, InputError for none.
         """
         length, what = len(row), f"prompt {prompt}"
+        if self.numbers is None and self.function is None and length:
+            return np.arange(length, dtype=np.int32)
         if self.numbers is not None:
             found = [check_position(position, length, what) for position in self.numbers]
         elif self.function is None:
-            found = list(range(length))
+            found = []
         else:
             said = self.function(row)
             given = np.array(said).reshape(-1)  # a number, numbers, or a mask

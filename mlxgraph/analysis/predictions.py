@@ -8,11 +8,11 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis import effects_text
-from mlxgraph.analysis.distributions import distributions
+from mlxgraph.analysis.distributions import distributions, joined
 from mlxgraph.analysis.effects import Effects
 from mlxgraph.analysis.inputs import token_strings
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.unembed import known_value, token_scores
+from mlxgraph.analysis.unembed import known_value, scores_in_blocks
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import with_edges
@@ -119,7 +119,8 @@ def get_token_predictions(
         raise ShapeError(
             f"states of shape {states.shape} are none", str(here()), "Give one state or more."
         )
-    best = distributions(token_scores(model, rows, apply_norm), top_k)
+    blocks = scores_in_blocks(model, rows, apply_norm)
+    best = joined([distributions(some, top_k) for some in blocks])
     _check_numbers(best.entropy, states.ndim == 2)
     found: list[Any] = best.ids.tolist()  # type: ignore[assignment]
     if return_scores:

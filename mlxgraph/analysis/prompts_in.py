@@ -81,6 +81,8 @@ def _at_once(model: Traceable, prompts: Any) -> list[Row] | None:
 
 def row_of(model: Traceable, row: Any, number: int) -> Row:
     """One prompt of several.  Raises: InputError for what is none, with its number."""
+    if type(row) is list and row and all(type(token) is int for token in row):
+        return row  # as most are
     try:
         if isinstance(row, str) or is_messages(row):
             return model.encode(row)

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlxgraph.analysis.inputs import axes_at, first_array, value_at, with_axes_first
+from mlxgraph.analysis.padded_right import needs_no_mask, right_padded
 from mlxgraph.analysis.positions_kept import Kept
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError
@@ -68,6 +69,7 @@ class RowsOf:
                 stream = first_array(value_at(model, name))
                 self.values[name] = _value(name, stream, axes[name])
         self.widest = _widest(model, row)
+        self._unmasked: bool | None = None  # whether padding needs no mask; None before it is known
 
     def kept_dtype(self, name: str) -> mx.Dtype:
         """What a site's rows are kept in."""
@@ -107,25 +109,16 @@ class RowsOf:
         return found
 
     def _rows(self, rows: Sequence[Any], positions: Sequence[np.ndarray]) -> dict[str, mx.array]:
-        longest = max(len(row) for row in rows)
-        columns = [
-            at + (longest - len(row)) for row, at in zip(rows, positions, strict=True)
-        ]  # padding is on the left
+        batch, columns = self._batch(rows, positions)
         fixed = self._kept.numbers is not None and self._kept.reduce is None
         saved: dict[str, Any] = {}
-        with self._model.trace(batch_of(rows)):
+        with self._model.trace(batch):
             at, which = (
                 mx.array(np.stack(columns)) if fixed else None,
                 mx.arange(len(rows))[:, None],
             )
-            for name, value in self.values.items():
-                stream = with_axes_first(first_array(value_at(self._model, name)), *value.axes)
-                if tuple(stream.shape[2:]) != value.shape:
-                    raise ShapeError(
-                        f"{name} gives rows of shape {list(stream.shape[2:])} in one batch and"
-                        f" {list(value.shape)} in another", str(here()),
-                        "Rows of one shape can be kept; leave this site out.",
-                    )  # fmt: skip
+            for name in self.values:
+                stream = self._stream(name)
                 saved[name] = (stream if at is None else stream[which, at]).save()
         of_site = {}
         for name in list(saved):  # nobody else holds the whole
@@ -138,6 +131,40 @@ class RowsOf:
                 else _taken(whole, columns)
             )
         return {name: of_site[site] for name, site in self._sites.items()}
+
+    def _batch(
+        self, rows: Sequence[Any], positions: Sequence[np.ndarray]
+    ) -> tuple[Any, Sequence[np.ndarray]]:
+        """What the model is given, and where in it the positions of each prompt are."""
+        if isinstance(rows[0], mx.array):
+            return batch_of(rows), positions
+        longest = max(map(len, rows))
+        if min(map(len, rows)) < longest:
+            if self._unmasked is None:
+                self._unmasked = needs_no_mask(self._model, rows, self._all_of)
+            if not self._unmasked:  # padding is on the left
+                return batch_of(rows), [
+                    at + (longest - len(row)) for row, at in zip(rows, positions, strict=True)
+                ]
+        return right_padded(rows), positions
+
+    def _stream(self, name: str) -> Any:
+        """In a trace: a site's value, with the axes of prompts and positions first."""
+        value = self.values[name]
+        stream = with_axes_first(first_array(value_at(self._model, name)), *value.axes)
+        if tuple(stream.shape[2:]) != value.shape:
+            raise ShapeError(
+                f"{name} gives rows of shape {list(stream.shape[2:])} in one batch and"
+                f" {list(value.shape)} in another", str(here()),
+                "Rows of one shape can be kept; leave this site out.",
+            )  # fmt: skip
+        return stream
+
+    def _all_of(self, tokens: mx.array) -> Mapping[str, mx.array]:
+        """Each site of a few rows of one length, whole."""
+        with self._model.trace(tokens, compile=False):
+            saved = {name: self._stream(name).save() for name in self.values}
+        return saved
 
 
 def batch_of(rows: Sequence[Any]) -> Any:

@@ -74,12 +74,15 @@ def slopes_of(
     with differentiable(), model.trace(row) as trace:
         values = {key_of(place): place.value(model) for place in places}
         # a state between attention and the rest changes as what is added to it does
-        handles = [first_array(value_at(model, place.name)) for place in places]
+        handles = [place.own(model) for place in places]
         handles += [first_array(value_at(model, name)) for name in slopes_at]
         own = {name: first_array(value_at(model, name)).save() for name in values_at}
         logits = last_position(model.output).astype(mx.float32)
         loss = recorded(score, logits, reference)
-        found = [gradient.save() for gradient in trace.grad(loss, handles)]
+        found = trace.grad(loss, handles)
+        for k, place in enumerate(places):
+            found[k] = place.whole(found[k])
+        found = [gradient.save() for gradient in found]
         values = {key: value.save() for key, value in values.items()}
         logits = logits.save()
     mx.eval(values, found, own, logits)

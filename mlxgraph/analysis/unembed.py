@@ -4,10 +4,14 @@ A state is put in place of the last layer's output in a forward over dummy token
 model makes of it are its scores.  So the final norm, a tied, untied or quantised head, and any
 softcap or scaling of the logits are the model's own, whatever the architecture calls them; and
 since MLX computes only what is asked for, no layer is computed.
+
+The scores of a long text are the largest thing there is, 16,384 tokens among 128,000 make 8 GiB:
+whoever wants less of them takes them in blocks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -16,6 +20,39 @@ from mlxgraph.analysis.inputs import first_array, whole_number
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, ShapeError, UnembeddingError
 from mlxgraph.errors.source_line import here
+
+MOST_SCORES = 1 << 21  # scores held at a time: 8 MiB in float32, and more is no faster
+SAME = {mx.float32: 1e-4}  # of the largest score: what is the same but for the order of sums
+ROUGH = 0.03  # in half precision
+
+
+def scores_in_blocks(
+    model: Traceable, states: mx.array, apply_norm: bool = True
+) -> Iterator[mx.array]:
+    """What `token_scores` gives, some rows at a time, each block lazy.
+
+    Whoever takes one and computes what it needs of it holds no other.
+    """
+    model = _with_last_edits(model)
+    whole = _scores(model, states, apply_norm)  # never computed, where it is more than a block
+    rows = max(1, MOST_SCORES // whole.shape[-1])
+    if states.shape[0] <= rows:
+        yield whole
+        return
+    del whole
+    for start in range(0, states.shape[0], rows):
+        yield _scores(model, states[start : start + rows], apply_norm)
+
+
+def are_scores_of(model: Traceable, state: mx.array, logits: mx.array) -> bool:
+    """Whether what a state (width,) becomes by itself are the logits (vocabulary,) that the model
+    gave where it had it: not so where layers of another kind follow the last one."""
+    scores = token_scores(model, state[None])[0].astype(mx.float32)
+    wanted = logits.astype(mx.float32)
+    same = (scores == wanted) | (mx.isnan(scores) & mx.isnan(wanted))
+    gap = mx.where(same, 0.0, mx.abs(scores - wanted)).max().item()
+    size = mx.where(mx.isfinite(wanted), mx.abs(wanted), 0.0).max().item()
+    return bool(gap <= SAME.get(logits.dtype, ROUGH) * size)  # type: ignore[operator]
 
 
 def token_scores(model: Traceable, states: mx.array, apply_norm: bool = True) -> mx.array:
@@ -29,7 +66,11 @@ def token_scores(model: Traceable, states: mx.array, apply_norm: bool = True) ->
     Raises: UnembeddingError for a model without a head, or with no norm that could be skipped;
         LayersError without layers; ShapeError for another width.
     """
-    model = _with_last_edits(model)
+    return _scores(_with_last_edits(model), states, apply_norm)
+
+
+def _scores(model: Traceable, states: mx.array, apply_norm: bool) -> mx.array:
+    """Args: model: with none but its last edits."""
     dummy = mx.zeros((states.shape[0], 1), dtype=mx.int32)
     entry = model.layers[-1] if apply_norm else model[_norm_to_skip(model)]
     with model.trace(dummy):
@@ -59,6 +100,23 @@ def scores_in_place(model: Traceable, row: mx.array, states: mx.array) -> mx.arr
         first_array(model.layers[-1].output)[:] = states
         scores = first_array(model.output).save()
     return scores
+
+
+def own_scores(model: Traceable, row: mx.array, stream: mx.array, index: Any) -> mx.array:
+    """The model's own logits of a text at some positions, (positions, vocabulary), lazy, from what
+    its last layer gave: no layer is computed again.
+
+    Args: stream: shape (1, length, width); index: of positions.
+    """
+    with model.trace(row):
+        first_array(model.layers[-1].output)[:] = stream
+        scores = first_array(model.output)[0, index].save()
+    return scores
+
+
+def has_last_edits(model: Traceable) -> bool:
+    """Whether edits stay on a model that come after its layers."""
+    return is_edited(_with_last_edits(model))
 
 
 def is_edited(model: Traceable) -> bool:

@@ -21,7 +21,16 @@ import numpy as np
 from mlxgraph.analysis.frozen_norm import FrozenNorm, frozen_norm
 from mlxgraph.analysis.inputs import first_array
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.analysis.unembed import check_head, check_positions, final_norm
+from mlxgraph.analysis.unembed import (
+    MOST_SCORES,
+    are_scores_of,
+    check_head,
+    check_positions,
+    final_norm,
+    has_last_edits,
+    own_scores,
+    scores_in_blocks,
+)
 from mlxgraph.analysis.writers import (
     Block,
     Called,
@@ -127,7 +136,6 @@ def run_written(
         scores = first_array(model.output)
         check_positions(scores)
         tokens = _with_probes(asked, scores.shape[-1])
-        logits = at(scores, index)[:, mx.array(tokens)].save()
         for layer in range(len(model.layers)):
             path = model.layers[layer].path
             own = found.own.get(path) or own_modules(model, found.tree, path)
@@ -136,11 +144,16 @@ def run_written(
                 extra[layer] = more(layer, path, found)
         width = blocks[0].stream.made.shape[-1]
         check_head(model, scores, width)
+        large = scores.shape[1] * scores.shape[2] > MOST_SCORES
+        logits = None if large else at(scores, index)[:, mx.array(tokens)].save()
+        last = first_array(model.layers[-1].output).save() if large else None
         embedded = embeddings(model, index, length, width)
         normed = None
         if found.norm is not None:
             normed = states_of(model, found.norm, index, (1, length, width))
         bias = _bias(model, scores.shape[-1])
+    if logits is None:
+        logits = _of_few(model, row, last, index, mx.array(tokens))
     if bias is not None:
         bias = bias[mx.array(tokens)]
     saved = (blocks, extra, embedded, normed, logits, bias)
@@ -154,6 +167,26 @@ def run_written(
         _embed(blocks[0], embedded), writers, {block.number: block for block in blocks},
         blocks[-1].stream.made, norm, tokens, logits, bias, step, extra, found,
     )  # fmt: skip
+
+
+def _of_few(
+    model: Traceable, row: mx.array, stream: mx.array, index: Any, tokens: mx.array
+) -> mx.array:
+    """The model's logits of some tokens at some positions, without those of all.
+
+    Args: stream: what its last layer gave, (1, length, width).
+    """
+    states = stream[0, index]
+    one = index.stop - 1 if isinstance(index, slice) else index[-1].item()
+    if not has_last_edits(model):
+        own = own_scores(model, row, stream, slice(one, one + 1))[0]
+        if are_scores_of(model, states[-1], own):
+            found = []
+            for scores in scores_in_blocks(model, states):
+                found.append(scores[:, tokens])
+                mx.eval(found[-1])
+            return mx.concatenate(found)
+    return own_scores(model, row, stream, index)[:, tokens]
 
 
 def _with_probes(asked: Sequence[int], size: int) -> list[int]:

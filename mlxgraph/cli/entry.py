@@ -18,6 +18,7 @@ from mlxgraph.cli.arguments import joined_numbers
 from mlxgraph.cli.failures import DONE, INTERRUPTED, UsageError, said, status_of
 from mlxgraph.cli.frame import Command, Parser
 from mlxgraph.cli.output import note, versions
+from mlxgraph.starting import listen
 
 COMMANDS: tuple[Command, ...] = (
     demo.COMMAND, lens.COMMAND, patch.COMMAND, attribute.COMMAND, generate.COMMAND, bench.COMMAND,
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = "mlxgraph"
     with _any_letter():
         try:
+            listen()
             given = _parsed(sys.argv[1:] if arguments is None else arguments)
             name = given.parser.prog
             given.run(given)

@@ -100,10 +100,17 @@ def numbered(what: str, count: int) -> str:
 class PositionError(MLXGraphError, IndexError):
     """A token position that a text does not have."""
 
-    def __init__(self, position: int, length: int, what: str = "the text"):
+    def __init__(
+        self, position: int, length: int, what: str = "the text", edit: str = "", where: str = ""
+    ):
+        """`edit`: what an edit is of that was to be made there; `where`: its line."""
+        tokens = "one token" if length == 1 else f"{length} tokens"
         super().__init__(
-            f"position {position} is outside {what}, which has {length} tokens.\n"
-            f"  Positions go from {-length} to {length - 1}; -1 is the last token."
+            (f"{edit} cannot be edited at position {position}: that" if edit else "position")
+            + (" is" if edit else f" {position} is")
+            + f" outside {what}, which has {tokens}.\n"
+            + (f"  at {where}\n" if where else "")
+            + f"  Positions go from {-length} to {length - 1}; -1 is the last token."
         )
 
 

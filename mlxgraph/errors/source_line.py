@@ -123,7 +123,8 @@ def here() -> SourceLine:
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if not _inside.get(code.co_filename) and not is_inside(code):
+        inside = _inside.get(code.co_filename)
+        if not (is_inside(code) if inside is None else inside):
             return _made(SourceLine, (code, frame.f_lasti))
         frame = frame.f_back  # type: ignore[assignment]
     return NOWHERE

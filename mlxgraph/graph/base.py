@@ -39,7 +39,7 @@ class GraphBase:
     vector is an equal graph; `same_arrays` tells those apart.
     """
 
-    __slots__ = (*FIELDS, "_hash", "_form", "_params", "__weakref__")
+    __slots__ = (*FIELDS, "_hash", "_form", "_params", "_resolved", "__weakref__")
     writes: tuple[tuple[Site, Node], ...]
     saves: tuple[tuple[str, Node], ...]
     constants: tuple[Any, ...]
@@ -47,6 +47,7 @@ class GraphBase:
     then: tuple[Any, ...]  # of Edit, Read and graphs
     _hash: int | None
     _params: tuple[Node, ...] | None
+    _resolved: bool | None  # see `graph.deferred`
     _form: Self | bool  # the canonical graph; True if this is it, False if nobody asked yet
 
     def __init__(
@@ -66,6 +67,7 @@ class GraphBase:
         put(self, "_hash", None)
         put(self, "_form", False)
         put(self, "_params", None)
+        put(self, "_resolved", None)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Graph is immutable; build another one instead of setting {name!r}")

@@ -106,8 +106,15 @@ def is_graph(value: Any) -> bool:
 
 
 def is_resolved(graph: Any) -> bool:
-    """Whether a graph runs on a model as it stands: nothing in it is still to be found there."""
-    return not graph.then and not any(is_middle(site.path) for site in graph.sites)
+    """Whether a graph runs on a model as it stands: nothing in it is still to be found there.
+
+    A graph is asked at every run, and its nodes are looked through once.
+    """
+    known: bool | None = graph._resolved
+    if known is None:
+        known = not graph.then and not any(is_middle(site.path) for site in graph.sites)
+        object.__setattr__(graph, "_resolved", known)
+    return known
 
 
 def function_name(function: Callable[..., Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType
@@ -12,6 +13,8 @@ import mlx.core as mx
 
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.originals import compile, zeros
+
+VARIABLE = "MLX_DISABLE_COMPILE"
 
 
 class Compiled:
@@ -119,6 +122,26 @@ def only_traced(function: Callable[..., Any], arrays: Iterable[mx.array]) -> Non
         return []
 
     compile(trace)(*[zeros(a.shape, a.dtype) for a in arrays])
+
+
+def switched_off() -> str:
+    """What has switched compiling off, in words; "" where it is on.
+
+    Where it is, `mx.compile` gives functions that are called anew each time.
+    """
+    calls: list[None] = []
+
+    def once(x: mx.array) -> mx.array:
+        calls.append(None)
+        return x
+
+    function = compile(once)
+    for _ in range(2):
+        function(zeros((1,)))
+    if len(calls) == 1:
+        return ""
+    variable = os.environ.get(VARIABLE)
+    return "mx.disable_compile()" if variable is None else f"{VARIABLE}={variable} in the environment"
 
 
 def stream_name() -> str:

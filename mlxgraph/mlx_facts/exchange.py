@@ -159,7 +159,7 @@ def _arrange() -> None:
 
     def put() -> None:
         for one in exchanged:
-            one.respect_others(_state())
+            one.respect_others(2 * bool(watches) + bool(blocks))
         _give(exchanged, setters, given)
         settle()
 
@@ -172,10 +172,6 @@ def _give(exchanged: list[Exchanged], setters: list[Any], given: list[tuple]) ->
     states = [[of[k] for of in given] + [one.tables[k] for one in exchanged] for k in range(4)]
     _exchanged, _given = exchanged, given
     _setters, _states = [*setters, *named], [states[:2], states[2:]]
-
-
-def _state() -> int:
-    return 2 * bool(watches) + bool(blocks)
 
 
 def settle() -> None:
@@ -194,8 +190,11 @@ def settle() -> None:
 
 def respect_others() -> None:
     """Leave alone what somebody else has put under a name, and see it when it was put back."""
-    state = _state()
-    if any([one.respect_others(state) for one in _exchanged]):
+    state = 2 * bool(watches) + bool(blocks)
+    changed = False
+    for one in _exchanged:
+        changed = one.respect_others(state) or changed
+    if changed:
         _give(_exchanged, _setters[: len(_given)], _given)
 
 

@@ -1,16 +1,19 @@
 """Which of mlx-lm's loops calls a model, and what it has of the prompt by then.
 
 mlx-lm gives a model all of a prompt but its last token, in chunks, and then that one; it says so to
-nobody, and the code that calls is where it can be told.
+nobody, and the code that calls is where it can be told.  And which of mlx-lm's own functions do
+to each row of a batch what they do to it alone.
 """
 
 from __future__ import annotations
 
 import sys
 from types import FrameType
+from typing import Any
 
 _LOOPS = "mlx_lm.generate"
 _STEPS = ("generate_step.<locals>._step", "GenerationBatch._step")
+_ROWS = "mlx_lm.sample_utils"
 _FAR = 60  # frames between a loop and a module's call
 
 
@@ -45,3 +48,17 @@ def _of_chunk(frame: FrameType) -> int:
     held = frame.f_locals
     given = held["prompt_processed_tokens"] + held["n_to_process"]
     return int(held["total_prompt_tokens"] - given)
+
+
+def is_of_one_row(function: Any) -> bool:
+    """Whether a sampler or a processor of logits does to a row the same whatever is beside it, and
+    draws nothing: mlx-lm's greedy sampler, and what its `make_...` give, but for its samplers."""
+    name = getattr(function, "__qualname__", "")
+    made = name.startswith("make_") and not name.startswith("make_sampler")
+    return getattr(function, "__module__", "") == _ROWS and (made or name == "greedy_sampler")
+
+
+def told_of(function: Any) -> list[Any]:
+    """What tells one of these from another: its name, and what it was made with."""
+    cells = getattr(function, "__closure__", None) or ()
+    return [getattr(function, "__qualname__", ""), *(cell.cell_contents for cell in cells)]

@@ -39,6 +39,11 @@ def matrix_of(module: nn.Module, rows: Any = None) -> mx.array | None:
     return found if found is None or rows is None else found[rows]
 
 
+def part_of_matrix(module: nn.Module) -> mx.array:
+    """What a rank holds of the matrix of a sharded linear module, as it is or quantised, lazy."""
+    return _floats(module, slice(None))
+
+
 def may_have_matrix(module: nn.Module) -> bool:
     """Whether a module holds something that could be a matrix, before any is made."""
     if is_stored(module) or is_adapter(module):

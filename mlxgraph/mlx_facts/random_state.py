@@ -12,7 +12,7 @@ import mlx.core as mx
 
 from mlxgraph.mlx_facts.arrays import fill
 from mlxgraph.mlx_facts.originals import ARRAY, normal
-from mlxgraph.mlx_facts.probes import says_followed
+from mlxgraph.mlx_facts.probes import says_followed, says_holds_nothing
 
 _seed = mx.random.seed
 _split = mx.random.split
@@ -65,6 +65,20 @@ def put(key: mx.array) -> None:
     is the state can be filled.  It is one that nobody else holds after a draw."""
     _uniform(shape=())
     fill(current(), key)
+
+
+def settle() -> None:
+    """Compute the state.  A draw leaves there a split of the state before it, which is not computed
+    until somebody looks at a later draw: of a thousand draws that nobody looks at, as of weights
+    which are then read from a file, stay a thousand splits, 2 KB each, for as long as the thread.
+
+    A state that a transformation follows, or that one left as it broke, is left alone.
+    """
+    try:
+        mx.eval(mx.random.state)
+    except (ValueError, RuntimeError) as error:
+        if not (says_followed(error) or says_holds_nothing(error)):
+            raise
 
 
 def after(key: mx.array, draws: int) -> mx.array:

@@ -17,6 +17,7 @@ from mlxgraph.model.compiled_pass import CompiledPass
 from mlxgraph.model.sweep import plan_on
 from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import ALL
+from mlxgraph.mlx_facts.compiling import switched_off
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.plan import Plan, make_plan
@@ -151,7 +152,9 @@ def _how(plan: Plan, census: Census, call: Call, failure: str) -> str:
     if not call.plain:
         return "eager, always: an input carries state that compiling would bake in"
     if not census.traceable:
-        return "eager, always: the forward looks at values while it runs"
+        off = switched_off()
+        why = f"{off} has switched mx.compile off" if off else "the forward looks at values while it runs"
+        return f"eager, always: {why}"
     if failure:
         return f"eager, always: it could not be compiled, {failure}"
     if plan.opaque:

@@ -95,7 +95,8 @@ def generate(
         check_options({**options, **({"compile": True} if compile else {})})
         rows = _rows(call)
         several = pieces_of_rows(engine, rows, most, _stops(stop), options, Callee)
-        loop = Loop(call, 0, most, several, engine.tokenizer is not None)
+        told = {**options, "stop": _stops(stop)}
+        loop = Loop(call, 0, most, several, engine.tokenizer is not None, options=told)
         return BatchGeneration(engine, loop, interventions, graph, values)
     start = _start(options.get("prompt_cache"), engine.root)
     pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options, start)

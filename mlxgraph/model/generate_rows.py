@@ -53,8 +53,8 @@ def pieces_of_rows(
             return _batch(callee, engine.root, these, most, stop, options)
 
         running: Any = None
-        of_one = [k for k, row in enumerate(rows) if len(row) == 1]
-        for these in ([k for k, row in enumerate(rows) if len(row) > 1], of_one):
+        of_one = [k for k in texts.mine if len(rows[k]) == 1]
+        for these in ([k for k in texts.mine if len(rows[k]) > 1], of_one):
             if not these:
                 continue
             made = batch(these)
@@ -68,7 +68,7 @@ def pieces_of_rows(
             else:
                 running.extend(started)
         written = [Pieces(tokenizer, stops) for _ in rows]
-        while len(running):
+        while running is not None and len(running):
             texts.rows = list(running.uids)
             came: Came = []
             for response in running.next():

@@ -10,6 +10,7 @@ from typing import Any
 import mlx.nn as nn
 
 from mlxgraph.errors import LoadOptionError, ModelLoadError
+from mlxgraph.mlx_facts import random_state
 
 _ON_THE_HUB = re.compile(r"(?!.*(--|\.\.))[\w.-]+(/[\w.-]+)?")
 
@@ -54,6 +55,7 @@ def loaded(name: str, options: dict[str, Any]) -> tuple[nn.Module, Any]:
         found = load(name, **options)
     except Exception as error:  # mlx-lm raises whatever its parts raise
         raise ModelLoadError(name, f"{type(error).__name__}: {error}") from error
+    random_state.settle()  # weights were drawn, and nobody looks at them
     return found[0], found[1]
 
 

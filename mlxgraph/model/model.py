@@ -175,7 +175,8 @@ class InterpretableModel:
             interventions, inputs = inputs[1], inputs[:1]
         own = dict(forward_kwargs)
         given = {name: own.pop(name) for name in (graph.params if graph else ()) if name in own}
-        check_keywords(self.module, own, graph.params if graph else ())
+        if own:
+            check_keywords(self.module, own, graph.params if graph else ())
         call = prepare(inputs, self._engine, own)
         given |= params_of(params)
         return Trace(self._engine, call, interventions, graph, given, options)

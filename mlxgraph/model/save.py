@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import json
 import os
 import shutil
@@ -103,6 +104,7 @@ def _config(model: Any, source: Path | None, given: Mapping[str, Any] | None) ->
             f" and {type(model.module).__name__} has no args with a model_type.\n"
             "  Write model.save(folder, config={'model_type': ..., ...})."
         )
+    _check_class(model.module, found, source is None and given is None)
     found |= origin.get("changed", {})
     found.pop("quantization_config", None)
     quantised = _quantised(model)
@@ -111,6 +113,41 @@ def _config(model: Any, source: Path | None, given: Mapping[str, Any] | None) ->
     else:
         found.pop("quantization", None)
     return found
+
+
+def _check_class(module: Any, config: dict[str, Any], may_change: bool) -> None:
+    """Have a config name the file of mlx-lm's that a module is of; another's args may name another.
+
+    Raises: SaveModelError where it is the user's or a folder's, and mlx-lm would make another model
+        of it.
+    """
+    kind = type(module)
+    package, _, file = kind.__module__.rpartition(".")
+    if package != "mlx_lm.models" or "model_file" in config:
+        return
+    made = _class_of(config)
+    if may_change and made is not kind:
+        config["model_type"], before = file, config["model_type"]
+        made = _class_of(config)
+        config["model_type"] = file if made is kind else before
+    if made is not kind:
+        raise SaveModelError(
+            f"of model_type {config['model_type']!r} mlx-lm makes"
+            f" {'nothing' if made is None else f'a {made.__module__}.{made.__name__}'}, and this is"
+            f" a {kind.__module__}.{kind.__name__}.\n"
+            f"  Write model.save(folder, config={{'model_type': {file!r}, ...}})."
+        )
+
+
+def _class_of(config: Mapping[str, Any]) -> type | None:
+    """What mlx-lm makes a model of that a config describes; None where it does not know it."""
+    from mlx_lm.utils import load_model
+
+    classes = inspect.signature(load_model).parameters["get_model_classes"].default
+    try:
+        return classes(config=dict(config))[0]  # type: ignore[no-any-return]
+    except ValueError:
+        return None
 
 
 def _quantised(model: Any) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from mlxgraph.analysis.inputs import first_array
 from mlxgraph.analysis.unembed import check_head
 from mlxgraph.errors import NoMatrixError, UnembeddingError, VocabularyError
 from mlxgraph.errors.source_line import here
-from mlxgraph.mlx_facts.matrices import matrix_of, may_have_matrix
+from mlxgraph.mlx_facts.matrices import matrix_of, may_have_matrix, part_of_matrix
+from mlxgraph.mlx_facts.processes import unites
+from mlxgraph.record.gather import gather
 from mlxgraph.run.parts import holds_part
 from mlxgraph.trace.open_block import refreshed
 from mlxgraph.trace.texts import one_token
@@ -43,20 +45,24 @@ def weight(model: Any, name: Any) -> mx.array:
         embedding (vocabulary, width); of the experts of a layer (experts, out, in).  In float32,
         which holds bfloat16, float16 and dequantised values exactly (float64 stays); lazy; a copy,
         of the weights as they are now.  Edits on the model are edits of activations: the matrix is
-        the same.
+        the same.  Of a projection that unites the parts of a sharded model, all of it, computed:
+        every rank asks.
     Raises: NoMatrixError (a ValueError) for a module that multiplies by no one matrix, such as a
-        norm, a convolution or a block; UnknownSiteError, SiteNameError.
+        norm, a convolution or a block, or of which a rank has some rows; UnknownSiteError,
+        SiteNameError.
 
     Example:
         >>> model.weight("layers.3.attn.o_proj").shape
     """
     handle = model[name]
     module = handle.module
-    found = matrix_of(module)
     tree = model._engine.runner.tree
+    if tree.is_spread and unites(module):
+        return gather(part_of_matrix(module), -1)
     if tree.is_spread and holds_part(tree, handle.path):
-        why = "holds this rank's part of a matrix"
+        why = "holds this rank's part of a matrix, and does not say which part"
         raise NoMatrixError(handle.path, type(module).__name__, why)
+    found = matrix_of(module)
     if found is None:
         raise NoMatrixError(
             handle.path, type(module).__name__, _reason(module), _with_matrices(handle.path, module)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlxgraph.errors import InputError
-from mlxgraph.plot.figures import colours
+from mlxgraph.plot.figures import check_title, colours
 from mlxgraph.plot.fitting import stride
 from mlxgraph.plot.labels import text_options
 from mlxgraph.plot.layout import (
@@ -69,6 +69,7 @@ def bars(
     Args: cmap: the colormap whose low end colours the bars.
     Returns: a matplotlib Figure.
     """
+    check_title(title)
     numbers = np.asarray(values, dtype=float)
     if not numbers.size:
         raise InputError("there is nothing to show: no values")
@@ -127,6 +128,7 @@ def lines(
     Returns: a matplotlib Figure.
     Raises: InputError for more lines with texts for names than can be told apart.
     """
+    check_title(title)
     numbers = np.asarray(values, dtype=float)
     ordered = is_numbered(names)
     if len(names) > _MOST_LEGEND and not ordered:

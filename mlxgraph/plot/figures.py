@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from io import BytesIO
 from typing import Any
 
-from mlxgraph.errors import MissingDependencyError
+from mlxgraph.errors import InputError, MissingDependencyError, UnknownNameError
+from mlxgraph.errors.base import close_matches
 
 _MOST_LABELS = 40  # layers named along one axis
 _DPI = 150
 _IN_A_NOTEBOOK = 100  # dots an inch: small texts can be read, and a page holds the picture
+_LARGEST = 400  # inches of a side: more dots than matplotlib draws
+_COLORMAPS = ("viridis", "RdBu_r", "Blues", "magma", "cividis")  # some that are well known
 _STILL = frozenset({"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"})
 
 
@@ -33,18 +37,23 @@ def _has_window() -> bool:
 def new_figure(figsize: tuple[float, float]) -> Any:
     """An empty figure.  Only where it can have a window does pyplot keep track of it.
 
-    Raises: MissingDependencyError (an ImportError).
+    Raises: MissingDependencyError (an ImportError), InputError for what is no size.
     """
+    check_drawn(figsize)
     if _has_window():
         import matplotlib.pyplot as plt
 
         return plt.figure(figsize=figsize, layout="constrained", dpi=_DPI)
-    return _picture_class()(figsize=figsize, layout="constrained", dpi=_DPI)
+    kind, canvas = _picture_class()
+    figure = kind(figsize=figsize, layout="constrained", dpi=_DPI)
+    canvas(figure)  # it keeps its renderer: without one, each text that is measured makes its own
+    return figure
 
 
 @cache
-def _picture_class() -> Any:
+def _picture_class() -> tuple[Any, Any]:
     _matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     class Picture(Figure):
@@ -56,7 +65,7 @@ def _picture_class() -> Any:
             self.savefig(page, format="png", dpi=_IN_A_NOTEBOOK)
             return page.getvalue()
 
-    return Picture
+    return Picture, FigureCanvasAgg
 
 
 def show(figure: Any) -> None:
@@ -75,10 +84,51 @@ def layer_ticks(layers: list[int], label: str = "{}") -> tuple[range, list[str]]
     return range(0, len(layers), every), [label.format(layer) for layer in layers[::every]]
 
 
-def colour_map(cmap: str, turned: bool = False) -> Any:
-    """A colormap by its name, turned round if wanted.  Raises: KeyError for an unknown one."""
-    found = _matplotlib().colormaps[cmap]
-    return found.reversed() if turned else found
+def check_drawn(figsize: Any, cmap: Any = None) -> None:
+    """Raise what a picture would of its size and colormap, before anything else is done.
+
+    Raises: InputError, UnknownNameError, MissingDependencyError.
+    """
+    if cmap is not None:
+        colour_map(cmap)
+    if figsize is None:
+        return
+    try:
+        width, height = (float(side) for side in figsize)
+    except (TypeError, ValueError):
+        width = height = math.nan
+    if not (0 < width <= _LARGEST and 0 < height <= _LARGEST):
+        raise InputError(
+            f"figsize={figsize!r:.60} is no size of a picture.\n"
+            f"  Write its width and height in inches, up to {_LARGEST}: figsize=(12, 8)."
+        )
+
+
+def check_title(title: Any) -> None:
+    """Raise InputError for a title that is no text."""
+    if title is not None and not isinstance(title, str):
+        raise InputError(
+            f"title={title!r:.40} is no text.\n  Write title={str(title)!r:.40}, or leave it out."
+        )
+
+
+def colour_map(cmap: Any, turned: bool = False) -> Any:
+    """A colormap by its name, or one of matplotlib's own; turned round if wanted.
+
+    Raises: UnknownNameError (a KeyError), InputError for what is neither.
+    """
+    known = _matplotlib().colormaps
+    if isinstance(cmap, str):
+        if cmap not in known:
+            names = close_matches(cmap, list(known)) or list(_COLORMAPS)
+            more = "import matplotlib; list(matplotlib.colormaps) has all names."
+            raise UnknownNameError("colormap", cmap, names, more)
+        cmap = known[cmap]
+    elif not hasattr(cmap, "reversed") or not callable(cmap):
+        raise InputError(
+            f"cmap={cmap!r:.40} is no colormap.\n  Write the name of one, cmap='viridis'."
+        )
+    return cmap.reversed() if turned else cmap
 
 
 def font_manager() -> Any:
@@ -95,8 +145,8 @@ def usual_fonts() -> list[str]:
 
 
 def colours(cmap: str, amounts: Any) -> Any:
-    """Colours of a colormap, amounts from 0 to 1.  Raises: KeyError for an unknown name."""
-    return _matplotlib().colormaps[cmap](amounts)
+    """Colours of a colormap, amounts from 0 to 1.  Raises: as `colour_map`."""
+    return colour_map(cmap)(amounts)
 
 
 def ink(colour: Any) -> str:

@@ -7,6 +7,7 @@ Never: guesses; a font, a screen and a language differ from each other.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -142,8 +143,6 @@ def _cut(figure: Any, text: str, bold: bool, size: float, wide: float, each: flo
     """
     if size * each <= wide:
         return text
-    for kept in range(len(text) - 1, _FEWEST - 2, -1):
-        shorter = text[:kept] + "…"
-        if widths(figure, [shorter], size, bold)[shorter] <= wide:
-            return shorter
-    return None
+    shorter = [text[:kept] + "…" for kept in range(len(text) - 1, _FEWEST - 2, -1)]
+    at = bisect_left(shorter, -wide, key=lambda one: -widths(figure, [one], size, bold)[one])
+    return shorter[at] if at < len(shorter) else None

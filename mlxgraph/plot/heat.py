@@ -16,7 +16,7 @@ import numpy as np
 from mlxgraph.errors import InputError, ShapeError
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge
-from mlxgraph.plot.figures import colour_map
+from mlxgraph.plot.figures import check_title, colour_map
 from mlxgraph.plot.labels import text_options
 from mlxgraph.plot.layout import (
     FLAT,
@@ -105,13 +105,14 @@ def heatmap(
         limit: how far the scale reaches from its centre; as far as the numbers do if left out.
     Returns: a matplotlib Figure.
     Raises: ShapeError for labels that do not fit the values, InputError (a ValueError) for nothing
-        to show or a figure that is too small, KeyError for an unknown colormap,
+        to show or a figure that is too small, UnknownNameError (a KeyError) for a colormap,
         MissingDependencyError.
 
     Example:
         >>> from mlxgraph import plot
         >>> figure = plot.heatmap(mx.random.normal((6, 8)), xlabel="head", ylabel="layer")
     """
+    check_title(title)
     numbers = _numbers(values)
     count, high, wide = numbers.shape
     titles = _labels(panels, count, "panels") if panels is not None or count > 1 else []
@@ -343,7 +344,12 @@ def _labels(given: Sequence[Any] | None, count: int, what: str) -> list[Any]:
 
 
 def _scale(numbers: Any, centre: float | None, limit: float | None, cmap: str | None) -> Scale:
-    """Raises: InputError for a limit that is no distance."""
+    """Raises: InputError for a limit that is no distance, or a centre that is no number."""
+    for name, given in (("centre", centre), ("limit", limit)):
+        if given is not None and not isinstance(given, (int, float, np.number)):
+            raise InputError(f"{name}={given!r:.40} is no number.\n  Give one, or leave it out.")
+    if centre is not None and not math.isfinite(centre):
+        raise InputError(f"centre={centre} is no middle of a scale.\n  Give a finite number.")
     finite = numbers[np.isfinite(numbers)]
     if limit is not None and (centre is None or not 0 < limit < math.inf):
         raise InputError(

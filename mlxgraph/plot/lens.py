@@ -78,7 +78,7 @@ def lens_heatmap(
     Returns: a matplotlib Figure.  A cell in bold agrees with the topmost layer.  Where cells are
         too small for words there are none, and a line below the grid says so.
     Raises: MissingDependencyError, InputError (a ValueError) for nothing to show,
-        KeyError for an unknown colormap.
+        UnknownNameError (a KeyError) for a colormap.
     """
     columns, rows = min(_whole(max_display_tokens), len(grid.tokens)), len(grid.layers)
     if rows < 1 or columns < 1:

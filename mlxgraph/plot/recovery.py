@@ -23,7 +23,7 @@ def recovery_bars(
         cmap: its low end colours the bars: blue, with the default.
     Returns: a matplotlib Figure.
     Raises: MissingDependencyError, InputError (a ValueError) for nothing to show,
-        KeyError for an unknown colormap.
+        UnknownNameError (a KeyError) for a colormap.
     """
     if not recovery:
         raise InputError("there is nothing to show: no layers")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import mlx.nn as nn
 
-from mlxgraph.mlx_facts.processes import groups_in, layers_held, stages_of
+from mlxgraph.mlx_facts.processes import groups_in, layers_held, splits, stages_of, unites
 
 
 def is_spread(modules: Iterable[nn.Module]) -> bool:
@@ -14,9 +14,12 @@ def is_spread(modules: Iterable[nn.Module]) -> bool:
     return any(groups_in(module) or stages_of(module) > 1 for module in modules)
 
 
-def is_sharded(modules: Iterable[nn.Module]) -> bool:
-    """Whether ranks hold parts of one layer: some of its heads, some of its neurons."""
-    return any(groups_in(module) for module in modules)
+def shares(module: nn.Module | None) -> bool:
+    """Whether a module computes with parts: it has sharded projections of its own, or a group."""
+    if module is None:
+        return False
+    children = module.children().values()
+    return any(splits(one) or unites(one) for one in children) or bool(groups_in(module))
 
 
 def stage(modules: Iterable[nn.Module]) -> str:

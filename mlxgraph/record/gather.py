@@ -17,7 +17,8 @@ from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.mlx_facts.probes import is_followed
 from mlxgraph.mlx_facts.processes import expected, joined, world
 from mlxgraph.ranks.held import is_spread
-from mlxgraph.ranks.in_step import computed
+from mlxgraph.ranks.in_step import computed, in_step
+from mlxgraph.ranks.said import digest
 from mlxgraph.record.apply import apply
 from mlxgraph.record.handle import is_handle
 
@@ -46,9 +47,11 @@ def gather(value: Any, axis: int | None = None) -> Any:
         return value
     if is_handle(value):
         return apply(all_of_it, value, axis)
-    found = all_of_it(value, axis)
-    if not is_followed(found):
-        computed([found])  # now, on every rank: who looks at it later looks alone
+    if is_followed(value):
+        return all_of_it(value, axis)
+    own = digest(tuple(value.shape), str(value.dtype), axis)
+    found = in_step("mg.gather", lambda: all_of_it(value, axis), lambda: {"shape": own})
+    computed([found])  # now, on every rank: who looks at it later looks alone
     return found
 
 

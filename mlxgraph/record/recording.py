@@ -60,7 +60,8 @@ class Recording:
 
     Attributes: `open` until the block ends; `owner`, where it was opened; `unbound`, the params
         that were never given values; `loss`, the last `loss.backward()`;
-        `takes_gradients`, whether anything does; `constants`, what came from outside.
+        `takes_gradients`, whether anything does; `constants`, what came from outside; `by_hand`,
+        what modules returned that were called by hand.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Recording:
         self.mark, self.rewind = self._inference.mark, self._inference.rewind
         self._key = random_state.current()
         self._draws = 0
-        self._by_hand: dict[str, Any] = {}
+        self.by_hand: dict[str, Any] = {}
         self.set_on_modules: list[Any] = []  # see `record.module_state`
 
     # -- operations -------------------------------------------------------------------------------
@@ -131,16 +132,14 @@ class Recording:
         if draws:  # two calls are two draws
             result = self.result(ops.CALL, (self._draws + 1, path, *frozen), named)
             self._draws += draws
-        self._by_hand[path] = result
+        self.by_hand[path] = result
         return result
 
     def last_by_hand(self, site: Site) -> Any:
         """What a module that no forward calls returned when it was last called by hand, or None."""
-        if not self._by_hand:
-            return None
         path = self.census.aliases.get(site.path, site.path)
-        if path in self._by_hand and not self.census.visits(self._sites.scoped(site)):
-            return self._by_hand[path]
+        if path in self.by_hand and not self.census.visits(self._sites.scoped(site)):
+            return self.by_hand[path]
         return None
 
     # -- values from outside ----------------------------------------------------------------------
@@ -394,6 +393,6 @@ class Recording:
         """
         self.open = False
         module_state.put_back(self, self._saves.keeps)
-        self._by_hand.clear()
+        self.by_hand.clear()
         self._look = None
         self.loss = None

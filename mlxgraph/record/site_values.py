@@ -16,7 +16,7 @@ from mlxgraph.graph.census import Census, Whole, check_number
 from mlxgraph.graph.inside import may_be_inside
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.nothing_inside import nothing_there
-from mlxgraph.graph.site import SCOPE, SKIP, Site
+from mlxgraph.graph.site import BY_NAME, SCOPE, SKIP, Site
 from mlxgraph.graph.stream import Sum, is_middle
 from mlxgraph.record.stack import paused
 from mlxgraph.record.views import Build
@@ -43,7 +43,8 @@ class SiteValues:
         site = self.scoped(site)
         cell = self._cells.get(site)
         if cell is None:
-            self.check_visited(site)
+            if self._skipped or site not in self.census.order:
+                self.check_visited(site)
             cell = self._cells[site] = Cell(site, build(ops.SITE, tuple(site)))
         return cell
 
@@ -151,7 +152,8 @@ class SiteValues:
 
     def scoped(self, site: Site) -> Site:
         """The site that a name means here: its call, and the prompt that is open, if any is."""
-        site = self.visited.meant(site)
+        if site.call == BY_NAME:
+            site = self.visited.meant(site)
         if self.scope == EVERY_PROMPT:
             return site
         if self.scope is None:

@@ -18,7 +18,8 @@ from mlxgraph.graph.inside import parted
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import OUTPUT, Site
 from mlxgraph.graph.values import Opaque
-from mlxgraph.mlx_facts.processes import groups_in, splits, unites
+from mlxgraph.mlx_facts.processes import splits, unites
+from mlxgraph.ranks.held import shares
 from mlxgraph.run.tree import ModuleTree
 
 _ALIKE = ops.ELEMENTWISE | {
@@ -54,8 +55,7 @@ def _shares(tree: ModuleTree, path: str) -> bool:
     module = tree.modules.get(path)
     if module is None or any(one.startswith(f"{path}." if path else "") for one in tree.containers):
         return False
-    children = module.children().values()
-    return any(splits(one) or unites(one) for one in children) or bool(groups_in(module))
+    return shares(module)
 
 
 def check_parts(tree: ModuleTree, graph: Graph, part: Callable[..., object]) -> None:

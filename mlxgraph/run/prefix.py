@@ -18,6 +18,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.errors import MLXGraphError
+from mlxgraph.graph.census import Census
 from mlxgraph.graph.nested import leaves
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.arrays import same_data
@@ -32,12 +33,15 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.run.call import Call, call_model, describe_call
 from mlxgraph.run.padded import NOISE
+from mlxgraph.run.pushdown import WHOLE, stream_entry
 from mlxgraph.run.runner import Runner
 from mlxgraph.run.standin import StandIn
 from mlxgraph.run.turned import SURE
 
 EXACT = 64  # tokens up to which every length is tried by itself; above, the first in each doubling
 ROWS = 3  # of one trial
+LATE = 2  # last tokens in which those differ
+LARGE = 2**22  # numbers in their logits, 16 MiB in float32, above which few of them are made
 
 
 class Prefix:
@@ -231,7 +235,8 @@ def _tried(runner: Runner, call: Call, length: int) -> str:
             return f"a window of {min(short)} tokens is shorter than the text"
         ids = _texts(census, length)
         with runner.tree.beyond.as_it_was():
-            return _agrees(runner.modules()[""], ids.astype(call.args[0].dtype), watched)
+            forward = _Forward(runner, census)
+            return _agrees(forward, ids.astype(call.args[0].dtype), watched)
     finally:
         random_state.restore(before)
 
@@ -239,28 +244,70 @@ def _tried(runner: Runner, call: Call, length: int) -> str:
 def _texts(census: Any, length: int) -> mx.array:
     size = census.rows[0][1] if 0 in census.rows else 2
     draw = random.Random(length)
-    first, same = [draw.randrange(size) for _ in range(length)], max(length - 2, 1)
+    first, same = [draw.randrange(size) for _ in range(length)], max(length - LATE, 1)
     others = [[*first[:same], *[(n + k) % size for n in first[same:]]] for k in (1, 2)]
     return mx.array([first, *others])
 
 
-def _agrees(model: Any, ids: mx.array, watched: list[Any]) -> str:
+class _Forward:
+    """Forwards of the bare model, of which a list of values along positions is compared.
+
+    Those are its logits.  Where these would be large, it is what enters the final norm instead, and
+    the logits of the last positions alone, since norm and head treat each position by itself.
+    """
+
+    def __init__(self, runner: Runner, census: Census):
+        output = census.values.get(WHOLE)
+        large = isinstance(output, ARRAY) and ROWS * output.size > LARGE * output.shape[0]
+        self.norm = stream_entry(census, runner.tree) if large else None
+        self._tree, self._large = runner.tree, large
+        self._plain = runner.modules()[""]
+
+    def __call__(self, ids: mx.array, cache: list[Any] | None = None) -> list[mx.array]:
+        if self._large and ids.shape[0] > 1 and cache is None:  # one row's attention at a time
+            rows = [self(ids[k : k + 1]) for k in range(ids.shape[0])]
+            return [mx.concatenate(list(parts)) for parts in zip(*rows, strict=True)]
+        found: list[mx.array] = []
+
+        def enter(path: str, norm: Callable[..., Any], args: tuple, kwargs: Any) -> Any:
+            found.append(args[0])
+            return norm(args[0][:, -LATE:])
+
+        model = self._plain
+        if self.norm is not None:
+            model = StandIn(self._tree, [self.norm.path], enter).root
+        found.append(_logits(model(ids) if cache is None else model(ids, cache=cache)))
+        if self._large:
+            mx.eval(found)  # before the next forward makes its own squares
+        return found
+
+
+def _agrees(forward: _Forward, ids: mx.array, watched: list[Any]) -> str:
     length = ids.shape[1]
-    late, middle = max(length - 2, 1), max(length // 2, 1)
-    whole = _logits(model(ids))
-    base = _logits(model(ids[:1], cache=watched))
-    if whole.ndim != 3 or whole.shape[:2] != (ROWS, length) or base.shape[:2] != (1, length):
+    late, middle = max(length - LATE, 1), max(length // 2, 1)
+    whole = forward(ids)
+    base = forward(ids[:1], watched)
+    if any(
+        value.ndim != 3 or value.shape[:2] != (rows, length if k == 0 else min(LATE, length))
+        for values, rows in ((whole, ROWS), (base, 1))
+        for k, value in enumerate(values)
+    ):
         return "its output is not one of positions"
-    batch = _logits(model(ids[:, late:], cache=first_positions(watched, late)))
-    alone = _logits(model(ids[:1, -1:], cache=first_positions(watched, length - 1)))
-    half = _logits(model(ids[:1, middle:], cache=first_positions(watched, middle)))
-    sure = SURE.get(whole.dtype, NOISE)
-    pairs = [(base, whole[:1]), (batch, whole[:, late:])]
-    pairs += [(alone, whole[:1, -1:]), (half, whole[:1, middle:])]
-    if _off(whole[:1, -1], whole[1:2, -1]) <= 10 * sure:
+    batch = forward(ids[:, late:], first_positions(watched, late))
+    alone = forward(ids[:1, -1:], first_positions(watched, length - 1))
+    half = forward(ids[:1, middle:], first_positions(watched, middle))
+    first = [value[:1] for value in whole]
+    logits = whole[-1]
+    sure = SURE.get(logits.dtype, NOISE)
+    if _off(logits[:1, -1], logits[1:2, -1]) <= 10 * sure:
         return "its output does not tell tokens apart"
-    if any(one.shape != other.shape or _off(one, other) > sure for one, other in pairs):
-        return "the rest of a text gives other numbers than the whole of it"
+    pairs = [(base, first, length), (batch, whole, length - late)]
+    pairs += [(alone, first, 1), (half, first, length - middle)]
+    for values, known, count in pairs:
+        for one, other in zip(values, known, strict=True):
+            other = other[:, -min(count, other.shape[1]) :]
+            if one.shape != other.shape or _off(one, other) > sure:
+                return "the rest of a text gives other numbers than the whole of it"
     return ""
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import operator
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +24,20 @@ from mlxgraph.store.shard import COUNTS, LENGTHS, TOKENS
 _OPEN = 64  # files that are kept open
 
 
-class _Opened(NamedTuple):
-    """An open shard."""
+class _Opened:
+    """An open shard; closed when nobody reads it any more."""
 
-    file: int
-    tensors: dict[str, Tensor]
+    def __init__(self, path: Path, size: int):
+        """Raises: OSError, EOFError for a file that is not whole."""
+        self.file = os.open(path, os.O_RDONLY)
+        tensors = tensors_of(self.file, size) if os.fstat(self.file).st_size == size else None
+        if tensors is None:
+            raise EOFError
+        self.tensors: dict[str, Tensor] = tensors
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            os.close(self.file)
 
 
 class _Starts(NamedTuple):
@@ -49,6 +59,7 @@ class Shards:
         self._rows = np.concatenate(
             [[0], np.cumsum([entry.rows for entry in self.entries], dtype=np.int64)]
         )
+        self._begins: list[int] = self._rows.tolist()
         self.single = manifest.question.single
         self.prompts = _numbers(self.entries)
         self._starts: dict[str, _Starts] = {}
@@ -122,22 +133,45 @@ class Shards:
 
     def read_rows(self, site: Site, start: int, out: np.ndarray) -> None:
         """As `array`, into rows that are there, as numpy carries them."""
-        which, done = int(np.searchsorted(self._rows, start, side="right")) - 1, 0
-        while done < len(out):
-            first = start + done - int(self._rows[which])
-            count = min(len(out) - done, int(self._rows[which + 1] - self._rows[which]) - first)
-            self._read(self.entries[which], site.name, first, out[done : done + count])
-            which, done = which + 1, done + count
+        done = 0
+        for entry, first, count in self._parts(start, len(out)):
+            self._read(entry, site.name, first, out[done : done + count])
+            done += count
+
+    def soon(self, site: Site, start: int, count: int) -> None:
+        """Have the disk begin with rows that are going to be read, where it can be told."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for entry, first, some in self._parts(start, count):
+            with self._whole(entry):
+                opened = self._opened(entry)
+                tensor = opened.tensors[site.name]
+                at, size = tensor.at + first * tensor.row, some * tensor.row
+                with contextlib.suppress(OSError):  # it is advice
+                    os.posix_fadvise(opened.file, at, size, os.POSIX_FADV_WILLNEED)
+
+    def _parts(self, start: int, count: int) -> list[tuple[Entry, int, int]]:
+        """Of rows by their number among those of all prompts: the shards that have them, the first
+        row in each, and how many."""
+        found = []
+        which = bisect.bisect_right(self._begins, start) - 1
+        while count > 0:
+            first = start - self._begins[which]
+            some = min(count, self._begins[which + 1] - start)
+            if some:
+                found.append((self.entries[which], first, some))
+            which, start, count = which + 1, start + some, count - some
+        return found
 
     def _read(self, entry: Entry, name: str, start: int, out: np.ndarray) -> None:
+        with self._whole(entry):
+            opened = self._opened(entry)
+            read_into(opened.file, opened.tensors[name], start, out)
+
+    @contextlib.contextmanager
+    def _whole(self, entry: Entry) -> Iterator[None]:
         try:
-            with self._lock:  # nobody closes the file meanwhile
-                opened = self._opened(entry)
-                file = os.dup(opened.file)
-            try:
-                read_into(file, opened.tensors[name], start, out)
-            finally:
-                os.close(file)
+            yield
         except (EOFError, KeyError, OSError):
             raise StoreError(
                 f"{self._folder / entry.file} is damaged, or is not there",
@@ -146,23 +180,15 @@ class Shards:
             ) from None
 
     def _opened(self, entry: Entry) -> _Opened:
-        found = self._open.get(entry.file)
-        if found is None:
-            file = os.open(self._folder / entry.file, os.O_RDONLY)
-            size = os.fstat(file).st_size
-            tensors = tensors_of(file, size) if size == entry.size else None
-            if tensors is None:
-                os.close(file)
-                raise EOFError
-            found = self._open[entry.file] = _Opened(file, tensors)
-            if len(self._open) > _OPEN:
-                os.close(self._open.popitem(last=False)[1].file)
-        self._open.move_to_end(entry.file)
-        return found
-
-    def __del__(self) -> None:
-        for opened in self._open.values():
-            os.close(opened.file)
+        with self._lock:
+            found = self._open.get(entry.file)
+            if found is None:
+                found = _Opened(self._folder / entry.file, entry.size)
+                self._open[entry.file] = found
+                if len(self._open) > _OPEN:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(entry.file)
+            return found
 
 
 def _begun(counts: np.ndarray) -> np.ndarray:

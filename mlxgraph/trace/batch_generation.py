@@ -7,7 +7,7 @@ text, and the values of each save.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -15,12 +15,27 @@ from mlxgraph.errors import NoTokenizerError
 from mlxgraph.errors.tracebacks import with_edges
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.held import Window
+from mlxgraph.mlx_facts import random_state
+from mlxgraph.ranks.together import Work
 from mlxgraph.record.recording import Recording
 from mlxgraph.rewrite.rows_joined import Row
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.generation import Generation, Loop, Token, by_itself
+from mlxgraph.trace.generation_ranks import generate_together, mine
 from mlxgraph.trace.pieces import joined
 from mlxgraph.trace.row_forwards import RowForwards
+
+DRAWN = -1  # among the texts' numbers: the random state after those that draw
+
+
+class _Whole(NamedTuple):
+    """A value of one step that is put together already."""
+
+    value: Any
+
+
+def _value(found: Any) -> Any:
+    return found.value if isinstance(found, _Whole) else joined(found)
 
 
 class Texts:
@@ -28,13 +43,14 @@ class Texts:
 
     Attributes:
         lengths: of each prompt; at: how many tokens of each text the model has been given.
+        mine: the texts that this process generates.
         rows: the texts in the next forward, row by row.
         prompts: whether it is given prompts, of which each row has its own number, padded at the
             right; otherwise it has one token of each.
     """
 
-    def __init__(self, lengths: Sequence[int]):
-        self.lengths = list(lengths)
+    def __init__(self, lengths: Sequence[int], mine: Sequence[int]):
+        self.lengths, self.mine = list(lengths), list(mine)
         self.at = [0] * len(self.lengths)
         self.rows: list[int] = []
         self.prompts = False
@@ -74,8 +90,53 @@ class BatchGeneration(Generation):
         self._text_of: list[list[str]] = [[] for _ in lengths]
 
     def _ran_through(self, recording: Recording, graph: Graph) -> Generator[Any]:
+        every = range(len(self._of_text))
+        if self._under_way is not None:  # whoever takes tokens as they come has them made here
+            yield from self._steps_of(every, recording, graph)
+            return
+        with generate_together(self._engine) as work:
+            own, in_one_order = every, False
+            if work.size > 1:
+                own, in_one_order = mine(work, self._engine, self._loop, graph, self._params)
+            for step in self._steps_of(own, recording, graph):
+                work.check()
+                if work.size == 1:
+                    yield step
+            if work.size > 1:
+                self._put_together(work, own, in_one_order)
+
+    def _put_together(self, work: Work, own: Sequence[int], in_one_order: bool) -> None:
+        """What all ranks found."""
+        found: dict[int, Any] = {
+            text: (self._of_text[text], self._text_of[text], self._values_of(text)) for text in own
+        }
+        if in_one_order and work.rank == 0:
+            found[DRAWN] = random_state.current()
+        every = work.exchanged(found)
+        if in_one_order:  # where the random state is after the draws, it is on every rank
+            random_state.restore(every.pop(DRAWN))
+        self._values = [{} for _ in self._values]
+        for text, (tokens, pieces, values) in every.items():
+            self._of_text[text], self._text_of[text] = tokens, pieces
+            for of, steps in zip(self._values, values, strict=True):
+                for step, value in steps.items():
+                    of.setdefault(step, {})[text] = _Whole(value)  # type: ignore[call-overload]
+        steps = max(map(len, self._of_text))
+        self._tokens = [sum(len(own) > k for own in self._of_text) for k in range(steps)]
+
+    def _values_of(self, text: int) -> list[dict[int, Any]]:
+        """Of each save a text's values by step."""
+        found: list[dict[int, Any]] = []
+        for of in self._values:
+            by_step: dict[int, Any] = of
+            own = {step: joined(some[text]) for step, some in by_step.items() if text in some}
+            found.append(own)
+        return found
+
+    def _steps_of(self, mine: Sequence[int], recording: Recording, graph: Graph) -> Generator[Any]:
+        """The steps of some texts."""
         lengths = self._loop.prompt.lengths or []
-        texts = Texts(lengths)
+        texts = Texts(lengths, mine)
         forwards = RowForwards(self._engine, recording, graph, self._params, self._length)
         for length in sorted(set(lengths)):
             forwards.text.look_ahead(0, length)
@@ -104,7 +165,7 @@ class BatchGeneration(Generation):
         found = {}
         for step, by_text in of.items():
             row = [
-                joined(by_text[text]) if text in by_text and step < max(len(tokens), 1) else None
+                _value(by_text[text]) if text in by_text and step < max(len(tokens), 1) else None
                 for text, tokens in enumerate(self._of_text)
             ]
             if any(value is not None for value in row):

@@ -54,6 +54,7 @@ class Loop(NamedTuple):
         pieces: given what to call in place of the model, yields each new token and its text.
         has_text: whether there is a tokenizer to say what the text is.
         compile: whether to compile the forward of one new token.
+        options: what else was asked for, by name.
     """
 
     prompt: Call
@@ -62,6 +63,7 @@ class Loop(NamedTuple):
     pieces: Callable[..., Iterator[Any]]
     has_text: bool
     compile: bool = False
+    options: Mapping[str, Any] = {}
 
 
 class Token(int):

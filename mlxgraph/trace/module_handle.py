@@ -108,7 +108,7 @@ class ModuleHandle(Called):
         hand in this block.
         """
         recording, site = self._recording("output"), self._site(OUTPUT)
-        by_hand = recording.last_by_hand(site)
+        by_hand = recording.last_by_hand(site) if recording.by_hand else None
         if by_hand is not None:
             return by_hand
         if self._engine.runner.added:
@@ -237,10 +237,11 @@ class ModuleHandle(Called):
     def __getitem__(self, key: Any) -> Any:
         if type(key) is int:  # most often, and then a number of one in a list
             engine = self._engine
-            listed = engine.names.tree.containers.get(self._path)
+            tree = engine.names.tree
+            listed = tree.containers.get(self._path)
             if type(listed) is list and 0 <= key < len(listed):
                 path = f"{self._path}.{key}"
-                if engine.names.exists(path):
+                if path in tree.modules:
                     return ModuleHandle(engine, path, self._opened)
         if isinstance(key, slice):
             if key.step == 0:

@@ -11,7 +11,14 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlxgraph.errors import CountError, HeadsError, InterventionError, NoLayerError, ShapeError
+from mlxgraph.errors import (
+    CountError,
+    HeadsError,
+    InterventionError,
+    NoLayerError,
+    PositionError,
+    ShapeError,
+)
 from mlxgraph.graph.deferred import Edit, Positions, Read, is_graph, site_name
 from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.inside import ATTENTION, HEADS, KEYS, VALUES, below, may_be_inside, parted
@@ -216,7 +223,7 @@ def at_positions(
             return
         for p in positions if isinstance(positions, tuple) else (positions,):
             if length and isinstance(p, int) and not -length <= p < length:
-                raise NoLayerError("positions", p, length, where, "the text", True)
+                raise PositionError(p, length, "the text", describe(handle), where)
         chosen = list(positions) if isinstance(positions, tuple) else positions
         yield handle[(*(slice(None),) * axis, chosen)]
         return
@@ -254,13 +261,13 @@ def _columns(
 ) -> list[list[int]]:
     """For each row of a left-padded batch the columns that it means by these positions."""
     longest, columns = max(lengths), []
-    for length in lengths:
+    for row, length in enumerate(lengths):
         if isinstance(positions, slice):
             columns.append([longest - length + p for p in range(*positions.indices(length))])
             continue
         for p in positions:
             if not -length <= p < length:
-                raise NoLayerError("positions", p, length, where, "the text", True)
+                raise PositionError(p, length, f"text {row}", describe(handle), where)
         columns.append([longest - length + p % length for p in positions])
     return columns
 

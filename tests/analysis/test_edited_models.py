@@ -55,7 +55,7 @@ def test_one_position_is_one_of_all(tiny):
 def test_few_scores_at_a_time_are_the_same_scores(tiny, monkeypatch):
     edited = recorded(tiny)
     whole = edited.logit_lens(TEXT)
-    monkeypatch.setattr("mlxgraph.analysis.lens.MOST_SCORES", 1)
+    monkeypatch.setattr("mlxgraph.analysis.unembed.MOST_SCORES", 1)
     assert [tops(edited.logit_lens(TEXT), k) for k in whole] == [tops(whole, k) for k in whole]
 
 

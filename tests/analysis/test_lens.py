@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 
 import mlxgraph as mg
-from mlxgraph.analysis import lens as lens_module
+from mlxgraph.analysis import unembed
 from mlxgraph.errors import (
     BoundsError,
     InputError,
@@ -72,7 +72,7 @@ def test_layers_are_those_asked_for_in_that_order(llama):
 
 def test_pieces_give_what_one_product_gives(llama, monkeypatch):
     whole = llama.logit_lens(IDS, top_k=3)
-    monkeypatch.setattr(lens_module, "MOST_SCORES", 4 * 50)  # four rows at a time
+    monkeypatch.setattr(unembed, "MOST_SCORES", 4 * 50)  # four rows at a time
     pieces = llama.logit_lens(IDS, top_k=3)
     for layer in whole:
         for one, other in zip(whole[layer], pieces[layer], strict=True):

@@ -13,7 +13,7 @@ import pytest
 import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.analysis import distributions as distributions_module
-from mlxgraph.analysis import lens as lens_module
+from mlxgraph.analysis import unembed
 from mlxgraph.analysis.distributions import distributions
 from mlxgraph.errors import InputError, TokenError, UnknownNameError
 from tests.analysis.test_unembed import architecture
@@ -134,7 +134,7 @@ def test_pieces_of_any_size_say_the_same(monkeypatch):
         assert mx.array_equal(one, other)
     model = MODELS["edited at a position"]()
     before = model.logit_lens(IDS, token=5)
-    monkeypatch.setattr(lens_module, "MOST_SCORES", 1)
+    monkeypatch.setattr(unembed, "MOST_SCORES", 1)
     assert near(model.logit_lens(IDS, token=5), np.asarray(before), 1e-6)
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxgraph.errors import InputError, MissingDependencyError
+import mlxgraph as mg
+from mlxgraph.errors import InputError, MissingDependencyError, UnknownNameError
 from mlxgraph.plot import figures
+from mlxgraph.plot.heat import heatmap
 from mlxgraph.plot.patterns import attention
 from mlxgraph.plot.recovery import recovery_bars
 
 IDS = [1, 7, 3, 9, 4, 2]
-TEXT = "The capital of France is"
+TEXT, OTHER = "The capital of France is", "The capital of Italy is"
 
 
 def test_without_plot_there_is_no_figure(tiny):
@@ -46,9 +50,70 @@ def test_nothing_to_show_says_so():
         recovery_bars({})
 
 
-def test_an_unknown_colormap_raises(tiny):
-    with pytest.raises((ValueError, KeyError), match="no_such_map"):
-        tiny.logit_lens(TEXT, plot=True, cmap="no_such_map")
+BAD = {
+    "a colormap's name": (dict(cmap="viridsi"), UnknownNameError, "viridis"),
+    "no colormap at all": (dict(cmap="no_such_map"), UnknownNameError, "RdBu_r"),
+    "a number for one": (dict(cmap=3), InputError, "cmap='viridis'"),
+    "one side": (dict(figsize=5), InputError, "figsize=(12, 8)"),
+    "no inches": (dict(figsize=(0, 3)), InputError, "inches"),
+    "texts": (dict(figsize=("a", 3)), InputError, "inches"),
+    "pixels": (dict(figsize=(1200, 800)), InputError, "inches"),
+}
+PICTURES = {
+    "lens": lambda tiny, **bad: tiny.logit_lens(TEXT, plot=True, **bad),
+    "its own": lambda tiny, **bad: tiny.logit_lens(TEXT).plot(**bad),
+    "patching": lambda tiny, **bad: tiny.activation_patching(TEXT, OTHER, plot=True, **bad),
+    "heat map": lambda tiny, **bad: heatmap([[1.0, 2.0]], **bad),
+    "pattern": lambda tiny, **bad: attention(np.eye(3), **bad),
+    "bars": lambda tiny, **bad: mg.Effects([1.0, 2.0], {"layer": [0, 1]}).plot(**bad),
+    "lines": lambda tiny, **bad: mg.Effects([1.0, 2.0], {"strength": [0.1, 1]}).plot(**bad),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_size_or_colormap_is_refused_on_the_users_line(tiny, name):
+    bad, kind, said = BAD[name]
+    for draw in PICTURES.values():
+        with pytest.raises(kind) as caught:
+            draw(tiny, **bad)
+        assert said in str(caught.value)
+        assert traceback.extract_tb(caught.value.__traceback__)[-1].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: heatmap([[1.0]], title=3),
+        lambda: heatmap([[1.0]], limit="x"),
+        lambda: heatmap([[1.0]], centre=float("nan")),
+        lambda: attention(np.eye(3), heads="a"),
+        lambda: attention(np.eye(3), heads=[0.5]),
+        lambda: attention(np.eye(3), tokens=5),
+        lambda: mg.Effects([1.0], {"layer": [0]}).plot(title=3),
+    ],
+)
+def test_other_arguments_of_pictures_that_are_none(draw):
+    with pytest.raises(InputError):
+        draw()
+
+
+def test_a_colormap_of_matplotlibs_is_one(tiny):
+    import matplotlib
+
+    own = matplotlib.colormaps["plasma"]
+    image = tiny.logit_lens(TEXT).plot(cmap=own).axes[0].images[0]
+    assert image.cmap.name == "plasma"
+
+
+def test_of_a_long_text_a_dot_is_the_largest_weight_of_several():
+    pattern = np.zeros((2, 3000, 3000), dtype=np.float32)
+    pattern[1, 2999, 7] = 0.5
+    figure = attention(mx.array(pattern), heads=[1])
+    (image,) = figure.axes[0].images
+    shown = np.asarray(image.get_array())
+    assert shown.shape == (1000, 1000) and shown[999, 2] == shown.max() == 0.5
+    assert image.get_extent() == [-0.5, 2999.5, 2999.5, -0.5]
+    assert "3 × 3" in figure.axes[1].get_ylabel()
 
 
 # -- screens -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,30 @@ def test_an_interrupted_map_shows_and_keeps_what_is_done(
     kept = np.asarray(mg.Effects.load(file))
     there = ~np.isnan(kept)
     assert 0 < there.sum() < 36 and np.abs(kept - np.asarray(whole))[there].max() < 1e-2
+
+
+@pytest.mark.parametrize("module", ["mlxgraph.graph.graph", "mlxgraph.cli.lens"])
+def test_an_interrupt_while_it_is_read_in_shows_no_traceback(tmp_path: Path, module: str) -> None:
+    """Of the command line alone: who imports the library gets the exception."""
+    of_site = f"""
+        import os, signal, sys
+        class Interrupts:
+            def find_spec(self, name, path, target=None):
+                if name == {module!r}:
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Interrupts())
+    """
+    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(of_site))
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    found = [
+        subprocess.run(
+            [sys.executable, *how], env=environment, capture_output=True, text=True, timeout=60
+        )
+        for how in (["-m", "mlxgraph", "tree", "tiny"], ["-c", f"import {module}"])
+    ]
+    assert found[0].returncode == 130 and not found[0].stdout and not found[0].stderr
+    assert "KeyboardInterrupt" in found[1].stderr
 
 
 def test_an_interrupted_text_stays_as_far_as_it_came(

@@ -52,7 +52,7 @@ def test_mlx_lm_loads_it_as_it_is(tmp_path, how):
     assert apart(again(TEXT), model(TEXT)) > 1e-2
 
 
-@pytest.mark.parametrize("name", ["gpt2", "mixtral", "qwen3_moe", "gemma2"])
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "qwen3_moe", "gemma2", "mistral3"])
 def test_models_that_were_not_loaded_say_their_own_config(tmp_path, name):
     model = quantised(built(name))
     folded = model.fold(mg.edit("layers.*.mlp", iv.project_out(direction(64))))
@@ -95,6 +95,9 @@ def test_what_cannot_be_saved_is_refused_and_leaves_nothing(tmp_path, tiny):
         adapted.save(tmp_path / "new")
     with pytest.raises(SaveModelError, match="save_pretrained"):
         mg.InterpretableModel(tiny.module, tokenizer=object()).save(tmp_path / "new")
+    for model_type, said in (("gpt2", "models.gpt2.Model"), ("none_such", "nothing")):
+        with pytest.raises(SaveModelError, match=said):
+            tiny.save(tmp_path / "new", config={"model_type": model_type})
     chain = mg.InterpretableModel(nn.Sequential(nn.Linear(3, 3)), layer_attr="layers")
     with pytest.raises(SaveModelError, match="config="):
         chain.save(tmp_path / "new")

@@ -36,23 +36,24 @@ def test_every_constant_is_a_kind_of_node_or_has_a_row_and_is_named_after_it():
     assert len(set(NAMED.values())) == len(NAMED)
 
 
-@pytest.mark.parametrize("operation", ROWS, ids=lambda operation: operation.name)
-def test_a_rows_claims_fit_together(operation):
-    if operation.most is not None:
-        assert operation.fewest <= operation.most
-    if operation.symbol or operation.commutes:
-        assert operation.fewest == operation.most == 2
-    if operation.operators:
-        assert operation.fewest in (1, 2) and operation.fewest == operation.most
-    if operation.elementwise and operation.fewest == 1:
-        assert operation.keeps_shape
-    if operation.reshapes:
-        assert operation.keeps_dtype and not operation.keeps_shape
-    if operation.view:
-        assert not operation.elementwise and not operation.draws
-    if operation.draws:
-        assert ops.is_random(operation.name)
-    assert operation.storable == (operation.name != ops.APPLY)
+def test_a_rows_claims_fit_together():
+    for operation in ROWS:
+        name = operation.name
+        if operation.most is not None:
+            assert operation.fewest <= operation.most, name
+        if operation.symbol or operation.commutes:
+            assert operation.fewest == operation.most == 2, name
+        if operation.operators:
+            assert operation.fewest in (1, 2) and operation.fewest == operation.most, name
+        if operation.elementwise and operation.fewest == 1:
+            assert operation.keeps_shape, name
+        if operation.reshapes:
+            assert operation.keeps_dtype and not operation.keeps_shape, name
+        if operation.view:
+            assert not operation.elementwise and not operation.draws, name
+        if operation.draws:
+            assert ops.is_random(name)
+        assert operation.storable == (name != ops.APPLY), name
 
 
 def test_no_operator_of_python_means_two_operations():

@@ -188,7 +188,8 @@ def test_a_part_keeps_its_whole_buffer_and_a_contiguous_one_does_not(compiled: b
         return mx.get_active_memory() - before
 
     assert held(lambda x: (x + 1)[:, -1]) >= 2 * 64 * 512 * 4
-    assert held(lambda x: arrays.in_a_buffer_of_its_own((x + 1)[:, -1])) < 3 * 512 * 4
+    own = held(lambda x: arrays.in_a_buffer_of_its_own((x + 1)[:, -1]))
+    assert own < 8 * 512 * 4  # a page more, at most
 
 
 def test_gradients_flow_through_a_contiguous_part() -> None:

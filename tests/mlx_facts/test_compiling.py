@@ -16,6 +16,7 @@ from mlxgraph.mlx_facts.compiling import (
     function_of,
     only_traced,
     stream_name,
+    switched_off,
     uncompiled,
 )
 from mlxgraph.mlx_facts.functions import is_compiled
@@ -146,3 +147,17 @@ def test_what_others_put_in_its_place_meanwhile_stays() -> None:
         assert mx.compile is abs
     finally:
         mx.compile = real  # type: ignore[assignment]
+
+
+def test_a_function_is_called_anew_each_time_while_compiling_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert switched_off() == ""
+    mx.disable_compile()
+    try:
+        assert switched_off() == "mx.disable_compile()"
+        monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
+        assert "MLX_DISABLE_COMPILE=1" in switched_off()
+    finally:
+        mx.enable_compile()
+    assert switched_off() == ""

@@ -10,8 +10,9 @@ import mlx.core as mx
 import mlx_lm
 import pytest
 from mlx_lm.generate import generate_step
+from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
-from mlxgraph.mlx_facts.loops import still_to_come
+from mlxgraph.mlx_facts.loops import is_of_one_row, still_to_come, told_of
 from tests import models
 
 PROMPT = [7, 21, 3, 18, 40, 5, 33]
@@ -64,3 +65,16 @@ def test_another_loop_says_nothing():
     listening(heard)(mx.array([PROMPT]))
     assert heard == [(7, None)]
     assert still_to_come() is None
+
+
+def test_what_does_the_same_to_each_row_is_known_by_its_name():
+    alike = [make_sampler(), *make_logits_processors({3: 1.0}, 1.2, presence_penalty=0.5)]
+    assert all(map(is_of_one_row, alike))
+    row, other = mx.array([[0.0, 2.0, 1.0, -1.0]]), mx.array([[3.0, 1.0, 0.0, 0.0]])
+    assert make_sampler()(mx.concatenate([row, other]))[0] == make_sampler()(row)[0]
+    others = [make_sampler(1.0), make_sampler(0.5, top_p=0.9), lambda p: p.argmax(-1), print]
+    assert not any(map(is_of_one_row, others))
+    assert told_of(make_logits_processors(None, 1.2)[0]) != told_of(
+        make_logits_processors(None, 1.3)[0]
+    )
+    assert told_of(make_logits_processors(None, 1.2)[0]) == told_of(alike[2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import mlx.core as mx
 import pytest
 
@@ -50,6 +52,36 @@ def test_the_draws_after_a_key_come_again_once_it_is_put_back(before: int) -> No
     assert first[0] != first[1]
     random_state.restore(key)
     assert [drawn(), drawn()] == first
+
+
+def splits() -> int:
+    """How many the state waits for."""
+    mx.export_to_dot(drawing := StringIO(), mx.random.state[0])
+    return drawing.getvalue().count("Split")
+
+
+def test_draws_that_nobody_looks_at_are_a_chain_in_the_state() -> None:
+    random_state.settle()
+    assert splits() == 0
+    for _ in range(5):
+        mx.random.normal((3,))
+    assert splits() == 5
+    drawn()  # one that is looked at computes those before it
+    assert splits() <= 1
+    mx.random.normal((3,))
+    key = mx.array(random_state.current())
+    random_state.settle()
+    assert splits() == 0 and random_state.current().tolist() == key.tolist()
+
+
+def test_the_state_of_a_trace_is_not_settled() -> None:
+    def draws(x: mx.array) -> mx.array:
+        drawn = mx.random.normal((1,))
+        random_state.settle()
+        return x + drawn
+
+    compiled = mx.compile(draws, **random_state.as_captured())
+    assert compiled(mx.ones((1,))).item() != compiled(mx.ones((1,))).item()
 
 
 def test_a_draw_inside_a_trace_puts_a_new_array_in_the_state() -> None:

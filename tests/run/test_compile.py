@@ -158,6 +158,17 @@ def test_an_opaque_function_that_looks_runs_eagerly_and_refuses_compilation(chai
     assert models.same(h, base + base.max(), 1e-6)
 
 
+def test_where_compiling_is_switched_off_that_is_the_reason_given(chain, x):
+    mx.disable_compile()
+    try:
+        with pytest.raises(CompileError, match=r"mx.disable_compile\(\) has switched"):
+            steer(chain, x, mx.ones((6,)), 1.0, compile=True)
+        out = steer(chain, x, mx.ones((6,)), 1.0)
+    finally:
+        mx.enable_compile()
+    assert models.same(out, steer(chain, x, mx.ones((6,)), 1.0), 1e-6)
+
+
 def test_a_failed_compilation_does_not_spoil_the_next_call(chain, x):
     with pytest.raises(ValueError):
         steer(chain, x[..., :3], mx.ones((6,)), 1.0, compile=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from io import StringIO
 
 import mlx.core as mx
 import mlx_lm
@@ -94,3 +95,14 @@ def test_an_option_that_is_none_is_refused(path, options, said):
 def test_adapters_that_are_not_there():
     with pytest.raises(ModelLoadError, match="adapter path does not exist"):
         mg.InterpretableModel(WEIGHTS, adapter_path="/no/such/folder")
+
+
+def test_the_draws_of_weights_that_are_then_read_are_not_waited_for():
+    """mlx-lm makes a model of random weights before it reads those of the file: nobody looks at the
+    draws, and each would keep a split in the random state."""
+    mx.random.seed(0)
+    before = mx.random.state[0].tolist()
+    mg.tiny()
+    mx.export_to_dot(drawing := StringIO(), mx.random.state[0])
+    assert "Split" not in drawing.getvalue()
+    assert mx.random.state[0].tolist() != before, "there were draws"

@@ -11,7 +11,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import GradientError, InputError, InterventionError, ShapeError
+from mlxgraph.errors import GradientError, InputError, InterventionError, PositionError, ShapeError
 
 
 def raises(kind, said, use):
@@ -196,8 +196,10 @@ def test_arguments_of_the_right_kind(tiny):
 def test_heads_and_positions_in_their_own_words(tiny):
     heads = mg.edit("layers.2.attn", iv.zero_out, heads=99)
     raises(IndexError, "has no head 99: it has heads 0–7", lambda: tiny.run(heads, "The capital"))
+    several = ["The capital of France", "The capital"]
     for positions in (99, [0, 99]):
-        for text in ("The capital", ["The capital", "The capital of France"]):
-            graph = mg.edit("layers.2", iv.zero_out, positions=positions)
-            said = "the text has no position 99: it has positions 0–"
-            raises(mg.MLXGraphError, said, lambda: tiny.run(graph, text))  # noqa: B023
+        graph = mg.edit("layers.2", iv.zero_out, positions=positions)
+        for text, which in (("The capital", "the text"), (several, "text 0")):
+            said = f"model.layers.2.output cannot be edited at position 99: that is outside {which}, which"
+            raises(PositionError, said, lambda: tiny.run(graph, text))  # noqa: B023
+        raises(PositionError, "test_wrong_values.py", lambda: tiny.edit(graph)("The"))  # noqa: B023

@@ -9,11 +9,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.analysis import collect
 from mlxgraph.errors import RankError, RanksDifferError
+from mlxgraph.trace import batch_generation
 
 TEXTS = ["The capital of France is", "Hello", "The Eiffel Tower is in", "a b c", "one two three"]
 X, OTHER = TEXTS[0], "The capital of Italy is"
@@ -64,6 +66,24 @@ def with_draws() -> list[Any]:
     return [found, mx.random.normal((3,))]
 
 
+def generated(**options: Any) -> Callable[[], Any]:
+    """Tokens of each text, and what was saved of each at each step."""
+
+    def ask() -> Any:
+        with model.generate(
+            [*map(model.encode, TEXTS), [5]], max_tokens=6, stop="a", **options
+        ) as t:
+            model.layers[2].output[:, -1] *= 1.5
+            kept = model.layers[3].output.save()
+        values = [one for step in range(len(kept)) for one in kept[step] if one is not None]
+        counts = [[one is None for one in kept[step]] for step in range(len(kept))]
+        steps = [[-1 if one is None else int(one) for one in step] for step in t.stream()]
+        texts = [[ord(letter) for letter in text] for text in t.text]
+        return [*t.tokens, *texts, *counts, *steps, *values, mx.random.normal((2,))]
+
+    return ask
+
+
 def answers() -> None:
     by_strength = mg.edit("layers.2.mlp", lambda h: h * mg.param("alpha"))
     strengths = {"alpha": [0.0, 0.5, 2.0]}
@@ -76,6 +96,10 @@ def answers() -> None:
     alike("pairs", lambda: model.activation_patching(*pairs, metric="l2", average=False))
     alike("map", lambda: model.activation_patching(X, OTHER, "mlp", metric="l2", positions="all"))
     alike("mean", lambda: model.ablation(X, how="mean", dataset=TEXTS))
+    alike("generation", generated())
+    alike("sampled", generated(sampler=make_sampler(temp=1.0)))
+    alike("penalty", generated(logits_processors=make_logits_processors(None, 1.3)))
+    alike("one text to write", lambda: model.generate([X], max_tokens=3).tokens)
     alike("heads", lambda: model.head_scores(length=4, samples=5))
     found = mg.get_activations(model, TEXTS)
     with mg.alone():
@@ -93,12 +117,33 @@ def shared_out() -> None:
         assert forwards[0] == len(TEXTS)
 
 
+def texts_shared_out() -> None:
+    seen: list[int] = []
+
+    class Counting(batch_generation.Texts):
+        def __init__(self, lengths: Any, mine: Any):
+            super().__init__(lengths, mine)
+            seen.append(len(self.mine))
+
+    batch_generation.Texts, real = Counting, batch_generation.Texts  # type: ignore[misc]
+    model.generate(TEXTS, max_tokens=2).text  # noqa: B018 - that runs it
+    model.generate(TEXTS, max_tokens=2, sampler=lambda p: p.argmax(-1)).text  # noqa: B018
+    for _ in model.generate(TEXTS, max_tokens=2).stream():
+        pass
+    batch_generation.Texts = real  # type: ignore[misc]
+    one, other, streamed = seen
+    assert 0 < one < len(TEXTS) == streamed
+    assert other == (0 if rank else len(TEXTS))  # a function that may count its calls
+
+
 def differing() -> None:
     with pytest.raises(RanksDifferError, match="prompts"):
         mg.get_activations(model, TEXTS if rank else TEXTS[::-1])
     mx.random.seed(rank)
     with pytest.raises(RanksDifferError, match="values"):
         model.sweep(X, [mg.edit("layers.1", iv.add_vector(mx.random.normal((128,))))], metric="l2")
+    with pytest.raises(RanksDifferError, match="options"):
+        model.generate(TEXTS, max_tokens=2, stop="." if rank else None).text  # noqa: B018
     with pytest.raises(RanksDifferError, match="call"):
         if rank:
             mg.get_activations(model, TEXTS)
@@ -133,6 +178,7 @@ class BadlyTokenised(list):
 
 answers()
 shared_out()
+texts_shared_out()
 differing()
 failing()
 sys.stdout.write(f"rank {rank} is done\n")

@@ -93,8 +93,11 @@ def tensor_parallel(quantised: bool) -> None:
         graph = mg.edit("layers.1.self_attn", iv.zero_out, heads=heads)
         found = both(ours, whole, lambda model, g=graph: model.run(g, X).output, "heads by number")
         assert apart(found, plain) > 0.1
+    name = "layers.1.mlp.down_proj"
+    both(ours, whole, lambda model: model.weight(name), "a matrix of parts")
     if not quantised:
         parts_of_values(ours, whole, plain)
+        maps(ours, whole)
 
 
 def parts_of_values(ours: Any, whole: Any, plain: Any) -> None:
@@ -115,6 +118,44 @@ def parts_of_values(ours: Any, whole: Any, plain: Any) -> None:
     both(ours, whole, lambda model: model.generate([1, 2, 3], max_tokens=3).tokens, "generation")
 
 
+TEXTS: dict[str, Any] = {"clean": [1, 2, 3, 4, 5], "corrupted": [1, 9, 3, 4, 5]}
+TARGETS: dict[str, Any] = {"metric": "logit_diff", "targets": (7, 11)}
+
+
+def maps(ours: Any, whole: Any) -> None:
+    """Maps over heads, by the numbers of the whole model."""
+    texts = TEXTS["clean"], TEXTS["corrupted"]
+    asked: dict[str, Callable[[Any], Any]] = {
+        "patching": lambda m: m.activation_patching(*texts, "heads", **TARGETS),
+        "by position": lambda m: m.activation_patching(
+            *texts, ["keys", "pattern"], positions="all", normalize=False, **TARGETS
+        ),
+        "attribution": lambda m: m.attribution_patching(
+            *texts, ["heads", "values", "output"], **TARGETS
+        ),
+        "graddrop": lambda m: m.attribution_patching(*texts, "heads", graddrop=True, **TARGETS),
+        "integrated": lambda m: m.integrated_gradients(*texts, "queries", steps=3, **TARGETS),
+        "ablation": lambda m: m.ablation(texts[0], "heads"),
+        "ablation by a mean": lambda m: m.ablation(texts[0], "heads", "mean", dataset=[texts[1]]),
+        "steering": lambda m: m.steering_curves(
+            texts[0], mx.ones(8), component="heads", heads=[1, 6], strengths=[2.0]
+        ),
+        "causal trace": lambda m: m.causal_trace(texts[0], [1], "heads", samples=2, noise=1.0),
+        "path patching": lambda m: m.path_patching(*texts, "heads", "queries", **TARGETS),
+        "direct, by head": lambda m: m.direct_logit_attribution(texts[0], 7, by="head"),
+        "direct, by neuron": lambda m: m.direct_logit_attribution(texts[0], 7, by="neuron"),
+        "direct, by position": lambda m: m.direct_logit_attribution(texts[0], 7, by="position"),
+        "detectors": lambda m: m.head_scores(length=4, samples=2),
+        "a matrix": lambda m: m.weight("layers.1.self_attn.o_proj"),
+    }
+    for name, ask in asked.items():
+        found, wanted = np.asarray(ask(ours)), np.asarray(ask(whole))
+        size = np.nanmax(np.abs(wanted))
+        assert size > 1e-5, name
+        assert np.array_equal(np.isnan(found), np.isnan(wanted)), name
+        assert np.nanmax(np.abs(found - wanted)) < 2e-3 * size, (name, found, wanted)
+
+
 def refused() -> None:
     _, ours = llamas(False)
     with pytest.raises(PartError, match=r"layers\.1\.self_attn\.heads"), ours.trace(X):
@@ -123,10 +164,11 @@ def refused() -> None:
     with pytest.raises(PartError), ours.trace(X):
         ours.layers[1].mlp.down_proj.input = mx.ones((1, 5, 64))
         ours.output.save()
-    with pytest.raises(PartError):
-        ours.head_scores(length=4)
+    with pytest.raises(PartError, match="attribution"):
+        texts = TEXTS["clean"], TEXTS["corrupted"]
+        ours.attribution_patching(*texts, "queries", method="atp*", **TARGETS)
     with pytest.raises(NoMatrixError):
-        ours.weight("layers.0.self_attn.o_proj")
+        ours.weight("layers.0.self_attn.q_proj")
     with pytest.raises(RanksDifferError, match="edits"), ours.trace(X):
         ours.layers[1].output[:, -1] += float(rank)
         ours.output.save()
