@@ -1,4 +1,4 @@
-"""Attention patterns of long prompts: what is held and how long it takes, in blocks and whole.
+"""Long prompts: what is held and how long it takes, of patterns in blocks and whole, of methods.
 
 A random mlx-lm Llama, 4 layers x width 64, 8 heads on 4, float32.  A pattern has 8 x length x
 length numbers: 32 MiB at 1,024 tokens, 512 MiB at 4,096 and 8 GiB at 16,384.  Peaks are MLX's,
@@ -14,6 +14,16 @@ Predictions, written after a look at 4,096 tokens and before 16,384 were tried:
 3. Time in blocks is that of the whole square, within a fifth: the numbers are the same.
 4. Means of all layers' patterns peak where the bare forward does, for MLX's own square is in there;
    whole, at one square for each layer.
+
+Then the methods, on a model of 2 layers x width 64 with one head and a vocabulary of 32,000, whose
+logits take 500 MiB at 4,096 tokens and 2 GiB at 16,384, and a square of it 64 MiB and 1 GiB.
+Predictions, after a look at 2,048 tokens and a vocabulary of 8,000:
+
+5. No method holds all logits.  The lens, direct attribution, head scores and patching peak at two
+   squares, where a trace does that keeps its last logits alone, and at less than a fifth more;
+   token predictions of as many states, which run no layer, below 64 MiB at any length.
+6. A text in steps of 2,048, as `generate` reads it, takes a strip of 2,048 queries, not a square.
+7. Two texts of almost one length take twice the squares, and a mask of a byte for each pair beside.
 
     python benchmarks/long_prompts.py [--quick]
 """
@@ -51,12 +61,21 @@ FIRST: dict[str, Callable[[Any], Any]] = {
 }
 MEANS = "means of all layers"
 BARE = "bare forward, last logits"
+BARE_LOGITS = "bare forward, all logits"
+WORDS, FEW_LAYERS = 32_000, 2
+QUICK = (  # of the methods, at the longest texts
+    BARE_LOGITS, "lens, last position", "predictions of as many states", "direct attribution",
+    "generation of 4 tokens, edited",
+)  # fmt: skip
 
 
 def measured(quick: bool) -> dict[str, Any]:
     """For each length and value: seconds and peak in blocks and whole, and how far they differ."""
     lengths = (64, 128) if quick else LENGTHS
-    return {str(length): dict(rows(length)) for length in lengths}
+    patterns = {str(length): dict(rows(length)) for length in lengths}
+    words = 500 if quick else WORDS
+    long = (64,) if quick else (TO_THE_END, LENGTHS[-1])
+    return {"patterns": patterns, "methods": {str(n): dict(methods(n, words)) for n in long}}
 
 
 def rows(length: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -78,6 +97,60 @@ def rows(length: int) -> Iterator[tuple[str, dict[str, Any]]]:
     if short:
         yield MEANS, _both(partial(traced, FIRST[MEAN], range(LAYERS)), True)
         yield BARE, {"whole": _cost(lambda: [module(tokens)[:, -1]])[0]}
+
+
+def methods(length: int, words: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """What methods take on so many tokens, one by one; at 16,384 those that take little time."""
+    module = llama(WIDTH, FEW_LAYERS, words, heads=1, key_value_heads=1)
+    ids = [k * 7 % words for k in range(length)]
+    states = mx.random.normal((length, WIDTH), key=mx.random.key(0))
+    mx.eval(states)
+    asked = {
+        BARE_LOGITS: lambda m: module(mx.array([ids])),
+        BARE: lambda m: _last(m, ids),
+        "lens": lambda m: m.logit_lens(ids),
+        "lens, last position": lambda m: m.logit_lens(ids, position=-1),
+        "predictions of as many states": lambda m: m.get_token_predictions(states),
+        "direct attribution": lambda m: m.direct_logit_attribution(ids, 5),
+        "direct attribution, all positions": lambda m: m.direct_logit_attribution(
+            ids, 5, position="all"
+        ),
+        "head scores": lambda m: m.head_scores(length=min(length, words) // 2, samples=1),
+        "patching, one cell": lambda m: m.activation_patching(
+            ids, [*ids[:-1], 3], layers=[1], positions=[-1], normalize=False
+        ),
+        "generation of 4 tokens, edited": _generated(ids),
+        "two texts of two lengths": lambda m: _ragged(m, ids),
+    }
+    for name, use in asked.items():
+        if length <= TO_THE_END or name in QUICK:
+            model = mg.InterpretableModel(module)
+            yield name, _cost(lambda model=model, use=use: _arrays(use(model)))[0]
+
+
+def _arrays(found: Any) -> list[mx.array]:
+    return [found] if isinstance(found, mx.array) else []
+
+
+def _generated(ids: list[int]) -> Callable[[Any], Any]:
+    def use(model: Any) -> Any:
+        with model.generate(ids, max_tokens=4) as trace:
+            model.layers[1].output[:, -1] += 1.0
+        return trace.tokens
+
+    return use
+
+
+def _last(model: Any, ids: list[int]) -> mx.array:
+    with model.trace(mx.array([ids]), compile=False):
+        logits = model.output[:, -1].save()
+    return logits
+
+
+def _ragged(model: Any, ids: list[int]) -> mx.array:
+    with model.trace([ids, ids[:-5]], compile=False):
+        logits = model.output[:, -1].save()
+    return logits
 
 
 def _both(run: Callable[[bool], list[mx.array]], whole: bool) -> dict[str, Any]:
@@ -104,6 +177,18 @@ def _cost(run: Callable[[], list[mx.array]]) -> tuple[dict[str, float], list[mx.
 
 
 def tables(found: dict[str, Any]) -> str:
+    if "patterns" not in found:  # before methods were measured
+        return _of_patterns(found)
+    rows = [
+        [f"{int(length):,}", name, f"{cost['peak'] / MIB:,.1f}", f"{cost['seconds']:.2f}"]
+        for length, of_length in found["methods"].items()
+        for name, cost in of_length.items()
+    ]
+    said = markdown(["tokens", "what is done", "peak", "seconds"], rows)
+    return f"{_of_patterns(found['patterns'])}\n\nMethods:\n\n{said}"
+
+
+def _of_patterns(found: dict[str, Any]) -> str:
     rows = []
     for length, of_length in found.items():
         for name, row in of_length.items():

@@ -8,7 +8,7 @@ Never: changes it in a process that only imports the library, or where somebody 
 what Python has not read in by itself, for that takes time too.
 """
 
-import _signal  # what `signal` is made of
+import _signal  # type: ignore[import-not-found]  # what `signal` is made of
 import os
 import sys
 

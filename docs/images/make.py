@@ -1,11 +1,17 @@
-"""Draw the pictures of the docs with the embedded model: `python docs/images/make.py`."""
+"""Draw the pictures of the docs with the embedded model: `python docs/images/make.py`.
+
+The last digits of a map depend on the library that multiplies matrices and on its threads, and a
+colour may: so maps are rounded before they are drawn, and come out the same from any.
+"""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import matplotlib
 import mlx.core as mx
+import numpy as np
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
@@ -20,6 +26,15 @@ def share(model: mg.InterpretableModel, logits: mx.array, words: tuple[str, ...]
     """The probability that the next token is one of some words."""
     tokens = mx.array([model.single_token(f" {word}") for word in words])
     return mx.sum(mx.softmax(logits)[tokens]).item()
+
+
+def steady(effects: mg.Effects) -> mg.Effects:
+    """The same, rounded to a thousandth of the power of ten above the largest number."""
+    numbers = np.asarray(effects, dtype=np.float64)
+    digits = 3 - math.ceil(math.log10(np.nanmax(np.abs(numbers))))
+    fields = {"coords": effects.coords, "attrs": effects.attrs}
+    numbers = np.round(numbers, digits)
+    return mg.Effects(numbers, effects.axes, name=effects.name, unit=effects.unit, **fields)
 
 
 def steering(model: mg.InterpretableModel) -> None:
@@ -84,10 +99,10 @@ def maps(model: mg.InterpretableModel) -> None:
         "This movie is", vectors, strengths=range(-3, 4), metric=positive
     )
     pictures = {
-        "patching_by_position": by_position.plot(),
-        "patching_by_head": by_head.plot(),
-        "causal_trace": trace.plot(),
-        "ablation": ablated.plot(),
+        "patching_by_position": steady(by_position).plot(),
+        "patching_by_head": steady(by_head).plot(),
+        "causal_trace": steady(trace).plot(),
+        "ablation": steady(ablated).plot(),
         "steering_curves": curves.plot(kind="lines"),
     }
     for name, figure in pictures.items():

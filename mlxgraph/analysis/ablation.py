@@ -31,6 +31,7 @@ from mlxgraph.analysis.questions import (
     matched,
     scoring,
     several_texts,
+    without_column,
 )
 from mlxgraph.analysis.together import among_ranks, weights_of
 from mlxgraph.analysis.traceable import Traceable
@@ -150,6 +151,7 @@ def _dataset(model: Traceable, dataset: Any, how: str) -> list[mx.array]:
         )
     if dataset is None:
         return []
+    dataset = without_column(dataset)
     texts = list(dataset) if several_texts(dataset) else [dataset]
     return [one_row(model, one) for one in texts]
 

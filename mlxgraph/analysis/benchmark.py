@@ -16,7 +16,7 @@ import mlx.core as mx
 
 from mlxgraph.analysis.benchmark_table import Benchmark, First, Row, measured
 from mlxgraph.analysis.in_turns import in_turns, once, peak_memory
-from mlxgraph.analysis.inputs import arrays_in, whole_number
+from mlxgraph.analysis.inputs import arrays_in, check_model, whole_number
 from mlxgraph.analysis.traceable import Benchmarked, TraceLike
 from mlxgraph.errors import InputError
 from mlxgraph.errors.tracebacks import at_the_edge
@@ -144,11 +144,13 @@ def case_of(
     kwargs: dict[str, Any],
 ) -> Case:
     """What is to be measured, once it is known to run."""
+    check_model(model)
     run = model.compile(graph)
     if not inputs and not kwargs:
         raise InputError("a benchmark needs inputs.\n  Write mg.benchmark(model, graph, text).")
     values, own = _named(params), dict(kwargs)
-    for name in run.graph.params:
+    resolved, _ = run.resolve(inputs, own)  # what a function of mg.edit uses shows itself here
+    for name in resolved.holes:
         if name in own:
             values[name] = own.pop(name)
     told = str(model.explain(graph, *inputs, **own, **values))

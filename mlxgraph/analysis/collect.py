@@ -25,6 +25,7 @@ from mlxgraph.analysis.inputs import (
     first_array,
     names_of,
     value_at,
+    whole_number,
     with_axes_first,
 )
 from mlxgraph.analysis.positions_kept import Kept, kept
@@ -188,7 +189,7 @@ def batch_get_activations(
             on a terminal and for four batches or more.
     Returns, Raises: as `get_activations`, and InputError for a batch size below 1.
     """
-    if batch_size is not None and batch_size < 1:
+    if batch_size is not None and whole_number(batch_size, "batch_size") < 1:
         raise InputError(f"a batch holds at least one prompt; batch_size is {batch_size}.")
     asked = kept(positions, reduce)
     chosen = _chosen(model, layers, sites)

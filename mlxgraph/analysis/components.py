@@ -15,7 +15,7 @@ from mlxgraph.analysis.inputs import axes_at, first_array, holds_tokens, value_a
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, NeverCalledError, UnknownSiteError
 from mlxgraph.ranks.held import shares
-from mlxgraph.record.gather import gather, part
+from mlxgraph.ranks.parts import gather, part
 
 WHOLE_BLOCK = ("output", "resid_post", "block", "layer", "")
 RESID_PRE, RESID_MID = "resid_pre", "resid_mid"

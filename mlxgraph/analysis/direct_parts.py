@@ -32,8 +32,9 @@ from mlxgraph.analysis.writers import (
 from mlxgraph.analysis.written_stream import Found, Written, fixed, in_numpy
 from mlxgraph.errors import DecompositionError, NeverCalledError, NoMatrixError, UnknownSiteError
 from mlxgraph.ranks.held import shares
-from mlxgraph.record.gather import gather
+from mlxgraph.ranks.parts import gather
 
+HEADS = 1  # the axis, of values of an attention
 _LAYERS = ", or name other layers, layers=[0]"
 
 
@@ -102,7 +103,7 @@ class _Inner(NamedTuple):
 
 def _value(model: Traceable, module: str, name: str, index: Any) -> Any:
     value = model[f"{module}.{name}"].output
-    value = (gather(value) if shares(model[module].module) else value)[0]
+    value = (gather(value, HEADS) if shares(model[module].module) else value)[0]
     whole = name == "values"  # of every key; the others of some queries
     return (value if whole else value[:, index]).save()
 

@@ -32,6 +32,7 @@ from mlxgraph.errors import (
 )
 from mlxgraph.errors.source_line import here
 from mlxgraph.errors.tracebacks import at_the_edge, of_files, with_edges
+from mlxgraph.store.files import put_in_place
 
 
 @with_edges
@@ -310,14 +311,15 @@ class Effects:
 
     @of_files
     def save(self, path: str | Path) -> None:
-        """Write it to a file as JSON.  Raises: InputError for a name of another format's."""
+        """Write it to a file as JSON, in one step: whoever reads meanwhile finds the old file or
+        the new one.  Raises: InputError for a name of another format's."""
         if Path(path).suffix != ".json":
             raise InputError(
                 f"a result is saved as JSON, and {str(path)!r} does not end in .json.\n"
                 "  Write e.save('effects.json'); other formats by way of e.to_frame(), such as"
                 " e.to_frame().to_csv(path)."
             )
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        put_in_place(Path(path), f"{self.to_json()}\n".encode())
 
     @classmethod
     @of_files

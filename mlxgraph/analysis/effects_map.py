@@ -12,7 +12,7 @@ import numpy as np
 from mlxgraph.analysis.effects_text import at_labels, largest, number
 from mlxgraph.analysis.inputs import whole_number
 from mlxgraph.errors import InputError, UnknownLabelError
-from mlxgraph.plot.labels import label
+from mlxgraph.plot.labels import ARROW, label
 from mlxgraph.plot.terminal import (
     Look,
     Square,
@@ -28,7 +28,7 @@ NARROWEST = 20  # columns
 _PARTS = "component"  # of all layers, which are many, where there is no axis of layers
 _DOWN = ("position", "layer")  # texts are read in lines, and layers of a map of heads
 _ACROSS = ("layer", "head", "neuron")
-_TOKEN, _LABEL = 14, 40  # columns
+_TOKEN, _LABEL, _OF_AN_EDGE = 14, 40, 60  # columns
 
 
 def to_text(
@@ -119,7 +119,10 @@ def _heading(e: Any) -> str:
 
 def _names(e: Any, axis: str) -> list[str]:
     """What is written along an axis: its labels, positions with their tokens."""
-    labels = [label(one, _LABEL) if isinstance(one, str) else str(one) for one in e.axes[axis]]
+    labels = [
+        label(one, _OF_AN_EDGE if ARROW in one else _LABEL) if isinstance(one, str) else str(one)
+        for one in e.axes[axis]
+    ]
     beside = [
         of
         for name, (along, of) in e.coords.items()

@@ -18,6 +18,7 @@ KINDS = ("heatmap", "bars", "lines")
 _DOWN = ("layer",)  # axes that go from below to above where they can
 _ACROSS = ("position",)
 EDGE = "edge"
+MOST_BARS = 500  # in one picture: more are thinner than what is between them
 _APART = ("pair", "component", "variant")  # axes whose labels are panels where they can be
 
 
@@ -56,6 +57,8 @@ def _usual(e: Any) -> str:
     if len(e.dims) != 1:
         return "heatmap"
     (labels,) = e.axes.values()
+    if len(labels) > MOST_BARS:
+        return "lines"
     measured = e.dims == ("strength",) or any(isinstance(label, float) for label in labels)
     return "lines" if measured and not any(isinstance(one, str) for one in labels) else "bars"
 
@@ -126,6 +129,11 @@ def _bars(e: Any, axis: str | None, drawn: dict[str, Any]) -> Any:
         raise InputError(
             f"bars are of one axis, not of {len(e.dims)} ({', '.join(e.dims) or 'none'}).\n"
             f"  {_fewer(e)}"
+        )
+    if e.shape[0] > MOST_BARS:
+        raise InputError(
+            f"{e.shape[0]} bars are too many for one picture.\n"
+            f"  Write kind='lines', or draw some, e.isel({e.dims[0]}=slice(0, {MOST_BARS}))."
         )
     name, labels = _along(e, e.dims[0])
     return bars(np.asarray(e), labels, xlabel=name, ylabel=_says(e), **drawn)

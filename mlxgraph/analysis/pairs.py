@@ -25,6 +25,7 @@ from mlxgraph.analysis.questions import (
     matched,
     scoring,
     several_texts,
+    without_column,
 )
 from mlxgraph.analysis.recovery import Recovery
 from mlxgraph.analysis.scores import Score
@@ -182,6 +183,7 @@ def _rows(
     model: Traceable, clean: Any, corrupted: Any
 ) -> tuple[list[tuple[mx.array, mx.array]], bool]:
     """The rows of each pair, and whether a list of pairs was given."""
+    clean, corrupted = without_column(clean), without_column(corrupted)
     if not several_texts(clean) and not several_texts(corrupted):
         return [(one_row(model, clean), one_row(model, corrupted))], False
     texts = [list(given) if several_texts(given) else [given] for given in (clean, corrupted)]

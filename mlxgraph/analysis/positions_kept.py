@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -48,11 +49,7 @@ class Kept(NamedTuple):
         elif self.function is None:
             found = []
         else:
-            said = self.function(row)
-            given = np.array(said).reshape(-1)  # a number, numbers, or a mask
-            if given.dtype == np.bool_ and given.size == length:
-                given = np.flatnonzero(given)
-            found = [check_position(position, length, what) for position in given.tolist()]
+            found = [check_position(one, length, what) for one in self._said(row, prompt).tolist()]
         if not found:
             why = "it has no tokens" if not length else "positions gave none of it"
             raise InputError(
@@ -60,6 +57,20 @@ class Kept(NamedTuple):
                 " or have the function give one position at least."
             )
         return np.array(found, np.int32)
+
+    def _said(self, row: Any, prompt: int) -> np.ndarray:
+        """What the function says of one prompt: a number, numbers, or True and False for each."""
+        assert self.function is not None
+        said = self.function(row)
+        given = np.array(said).reshape(-1)
+        if given.dtype != np.bool_:
+            return given
+        if given.size != len(row):
+            raise InputError(
+                f"positions gave {given.size} times True or False for prompt {prompt}, which has"
+                f" {len(row)} tokens.\n  Give one for each token, or the positions as numbers."
+            )
+        return np.flatnonzero(given)
 
 
 def kept(positions: Positions, reduce: str | None) -> Kept:
@@ -76,12 +87,26 @@ def kept(positions: Positions, reduce: str | None) -> Kept:
             " a list of numbers, 'all', or a function of a prompt's token ids."
         )
     if callable(positions):
+        _check_takes_one(positions)
         return Kept(None, positions, reduce is not None, reduce)
-    single = isinstance(positions, (int, np.integer))
     if isinstance(positions, (mx.array, np.ndarray)):
         positions = positions.tolist()
-    given = [positions] if single or not isinstance(positions, Iterable) else positions
-    numbers = tuple([whole_number(p, "positions") for p in given])  # type: ignore[union-attr]
+    single = not isinstance(positions, Iterable)
+    given: Any = [positions] if single else positions
+    numbers = tuple([whole_number(one, "positions") for one in given])
     if not numbers:
         raise InputError("there are no positions.\n  Write positions=-1 for the last token.")
     return Kept(numbers, None, single or reduce is not None, reduce)
+
+
+def _check_takes_one(function: Callable[..., Any]) -> None:
+    """Raise InputError for a function that cannot be given a prompt."""
+    try:
+        inspect.signature(function).bind(None)
+    except ValueError:
+        return  # one of those that do not say what they take
+    except TypeError as error:
+        raise InputError(
+            f"positions= is a function that cannot be called with a prompt: {error}.\n"
+            "  Write one of one argument, a prompt's token ids: lambda tokens: [0, -1]."
+        ) from None

@@ -1,4 +1,4 @@
-"""How many prompts are done, on stderr, where somebody watches and it takes a while."""
+"""How far something is that takes long, on stderr."""
 
 from __future__ import annotations
 
@@ -6,23 +6,38 @@ import sys
 import time
 from typing import Any
 
-LONG = 3.0  # seconds after which a bar is worth its line
+LONG = 3.0  # seconds after which, or before whose end, a bar is worth its line
 
 
-class Bar:
-    """A bar; a context manager.
+class Progress:
+    """A bar that appears where something takes a while; a context manager.
 
-    Args: total: None where it is not known; wanted: at once (True), never (False), or on a
-        terminal once it has taken a while (None).
+    Args:
+        total: how many there are, None where that is not known; done: of them before.
+        wanted: to show it at once (True), never (False), or once the rest is going to take more
+            than a few seconds (None): where the total is not known, once it has taken so long.
+        what, unit: what is done, and with what each.
+        terminal: whether it appears by itself only where somebody watches.
     """
 
-    def __init__(self, total: int | None, wanted: bool | None):
+    def __init__(
+        self,
+        total: int | None,
+        wanted: bool | None,
+        done: int = 0,
+        *,
+        what: str,
+        unit: str,
+        terminal: bool = False,
+    ):
         self._total, self._wanted = total, wanted
-        self._done = 0
-        self._bar: Any = None
+        self._before = self._done = done
+        self._says = {"desc": what, "unit": unit}
+        self._terminal = terminal
         self._began = time.perf_counter()
+        self._bar: Any = None
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Progress:
         if self._wanted:
             self._open()
         return self
@@ -32,17 +47,23 @@ class Bar:
             self._bar.close()
 
     def _open(self) -> None:
-        self._wanted = False
         from tqdm.auto import tqdm  # here: whoever never sees a bar does not wait for it
 
-        self._bar = tqdm(total=self._total, initial=self._done, desc="activations", unit="prompt")
+        self._bar = tqdm(total=self._total, initial=self._done, **self._says)
 
     def advance(self, count: int) -> None:
-        """So many prompts more are done."""
+        """So many more are done."""
         self._done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif self._wanted is None and time.perf_counter() - self._began > LONG:
-            self._wanted = sys.stderr.isatty()
-            if self._wanted:
+        elif self._wanted is None and self._takes_long():
+            if self._terminal and not sys.stderr.isatty():
+                self._wanted = False
+            else:
                 self._open()
+
+    def _takes_long(self) -> bool:
+        spent, did = time.perf_counter() - self._began, self._done - self._before
+        if self._total is None:
+            return spent > LONG
+        return did > 0 and spent * (self._total - self._done) / did > LONG

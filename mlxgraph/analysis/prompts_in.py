@@ -21,6 +21,7 @@ from mlxgraph.analysis.inputs import (
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import InputError, MLXGraphError, NoChatTemplateError, NoTokenizerError
 
+MOST_IDS = 1 << 31
 Row: TypeAlias = "list[int] | mx.array"
 
 
@@ -82,10 +83,12 @@ def _at_once(model: Traceable, prompts: Any) -> list[Row] | None:
 def row_of(model: Traceable, row: Any, number: int) -> Row:
     """One prompt of several.  Raises: InputError for what is none, with its number."""
     if type(row) is list and row and all(type(token) is int for token in row):
-        return row  # as most are
+        return check_fits(list(row), number)  # as most are
     try:
         if isinstance(row, str) or is_messages(row):
             return model.encode(row)
+        if isinstance(row, (bytes, bytearray, memoryview)):
+            raise TypeError("bytes are no text until they are decoded")
         array = mx.array(row)
     except (NoTokenizerError, NoChatTemplateError):
         raise
@@ -102,5 +105,16 @@ def row_of(model: Traceable, row: Any, number: int) -> Row:
             "  Give a list of each prompt's token ids: [[5, 7, 2], [9, 1]]."
         )
     if array.ndim == 1 and holds_tokens(array):
-        return array.tolist()  # type: ignore[return-value]
+        return check_fits(array.tolist(), number)  # type: ignore[arg-type]
     return array
+
+
+def check_fits(row: list[int], number: int) -> list[int]:
+    """Raise InputError for ids that no vocabulary has."""
+    if row and not -MOST_IDS <= min(row) <= max(row) < MOST_IDS:
+        wrong = next(token for token in row if not -MOST_IDS <= token < MOST_IDS)
+        raise InputError(
+            f"prompt {number} has {wrong} among its token ids, which no vocabulary has.\n"
+            "  Encode the text with the tokenizer of this model."
+        )
+    return row

@@ -273,6 +273,12 @@ def number_of(score: Score, logits: mx.array, reference: mx.array) -> float:
     return float(score(logits, reference).item())
 
 
+def without_column(given: Any) -> Any:
+    """A column of a table, or an array of texts, as a list; anything else as it is."""
+    kind = getattr(getattr(given, "dtype", None), "kind", "")
+    return given.tolist() if kind in ("U", "O") else given
+
+
 def several_texts(given: Any) -> bool:
     """Whether something is a list of texts, and not one."""
     if isinstance(given, str) or is_messages(given) or is_encoding(given):

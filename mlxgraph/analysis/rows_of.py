@@ -61,6 +61,8 @@ class RowsOf:
             )
         self._model, self._sites, self._kept, self._dtype = model, sites, kept, dtype
         row = example if isinstance(example, mx.array) else [int(token) for token in example]
+        if len(row) == 1 and isinstance(row, list):
+            row = row * 3  # of one token nobody can tell which axis has the positions
         names = list(dict.fromkeys(sites.values()))
         axes = axes_at(model, names, [row])
         self.values = {}
@@ -118,7 +120,7 @@ class RowsOf:
                 mx.arange(len(rows))[:, None],
             )
             for name in self.values:
-                stream = self._stream(name)
+                stream = self._stream(name, (len(rows), max(map(len, rows))))
                 saved[name] = (stream if at is None else stream[which, at]).save()
         of_site = {}
         for name in list(saved):  # nobody else holds the whole
@@ -148,10 +150,19 @@ class RowsOf:
                 ]
         return right_padded(rows), positions
 
-    def _stream(self, name: str) -> Any:
-        """In a trace: a site's value, with the axes of prompts and positions first."""
+    def _stream(self, name: str, batch: tuple[int, ...]) -> Any:
+        """In a trace: a site's value, with the axes of prompts and positions first.
+
+        Args: batch: how many prompts there are, and how long they are.
+        """
         value = self.values[name]
         stream = with_axes_first(first_array(value_at(self._model, name)), *value.axes)
+        if tuple(stream.shape[:2]) != batch:
+            raise ShapeError(
+                f"{name} gives {stream.shape} for {batch[0]} prompts of {batch[1]} tokens: its"
+                " positions are not theirs", str(here()),
+                "Leave this site out, or use collect_activations without to=.",
+            )  # fmt: skip
         if tuple(stream.shape[2:]) != value.shape:
             raise ShapeError(
                 f"{name} gives rows of shape {list(stream.shape[2:])} in one batch and"
@@ -163,7 +174,7 @@ class RowsOf:
     def _all_of(self, tokens: mx.array) -> Mapping[str, mx.array]:
         """Each site of a few rows of one length, whole."""
         with self._model.trace(tokens, compile=False):
-            saved = {name: self._stream(name).save() for name in self.values}
+            saved = {name: self._stream(name, tokens.shape).save() for name in self.values}
         return saved
 
 

@@ -17,20 +17,23 @@ import numpy as np
 
 from mlxgraph.analysis.fingerprint import edits_hash, model_hash
 from mlxgraph.analysis.positions_kept import Kept
-from mlxgraph.analysis.progress import Bar
+from mlxgraph.analysis.progress import Progress
 from mlxgraph.analysis.prompts_in import count_of, stream_of
 from mlxgraph.analysis.rows_of import RowsOf, by_length
 from mlxgraph.analysis.together import among_ranks
 from mlxgraph.analysis.traceable import Traceable
-from mlxgraph.errors import InputError, RanksDifferError
+from mlxgraph.errors import InputError, RankError, RanksDifferError
+from mlxgraph.ranks.held import is_spread
 from mlxgraph.ranks.said import digest
 from mlxgraph.store.blocks import Block, Limits, Prompt, cut
 from mlxgraph.store.index import name_of
 from mlxgraph.store.layout import carried, dtype_name
-from mlxgraph.store.manifest import Question, Site
+from mlxgraph.store.manifest import Question, Site, folder_of
 from mlxgraph.store.reader import ActivationStore
-from mlxgraph.store.shard import Rows
+from mlxgraph.store.shard import OWN, Rows
 from mlxgraph.store.writer import StoreWriter
+
+_SAYS: dict[str, Any] = {"what": "activations", "unit": "prompt"}
 
 
 def to_disk(
@@ -59,9 +62,15 @@ def to_disk(
     Returns: the store; of several machines that share no folder, what this one has of it.
     """
     for name, value in {"shard_size": shard_size, "memory_limit": memory_limit}.items():
-        if value is not None and not (isinstance(value, int) and value > 0):
+        if value is not None and (type(value) is not int or value < 1):
             raise InputError(f"{name}={value!r:.40} is no number of bytes.\n  Write 256 << 20.")
-    path = Path(os.path.expanduser(folder))
+    path = folder_of(folder)
+    _check_names(sites)
+    if is_spread(module for _, module in model.named_modules()):
+        raise RankError(
+            "this model is spread over several ranks, each of which would write the same folder",
+            "Leave to= out, for some prompts at a time, and keep what it gives on rank 0.",
+        )
     with among_ranks("activations to a folder", model) as work:
         stream = _prompts(model, prompts, kept)
         first = next(stream, None)
@@ -76,9 +85,10 @@ def to_disk(
         if work.size > 1:
             asked = digest(str(question), shard_size, path.name)
             work.agree(f"to {path.name}", question=asked, prompts=digest(first.row))
+        shown = progress if work.shows else False
         with (
             StoreWriter(path, question, limits, rank or work.rank, world or work.size) as writer,
-            Bar(count_of(prompts), progress if work.shows else False) as bar,
+            Progress(count_of(prompts), shown, **_SAYS, terminal=True) as bar,
         ):
             chained = _chained(first, stream)
             blocks = cut(chained, writer.limits, question.row, kept.reduce is not None)
@@ -106,6 +116,18 @@ def _is_elsewhere(path: Path, said: Mapping[int, Any]) -> bool:
         counts = [f"{said[rank][0]:,} prompts" for rank in sorted(said)]
         raise RanksDifferError("prompts", counts)
     return not all((path / name_of(rank)).exists() for rank in said)
+
+
+def _check_names(sites: Mapping[str, str]) -> None:
+    """Raise InputError where there is nothing to keep, or no room for a name."""
+    if not sites:
+        raise InputError("no site is to be kept.\n  Write sites='layers.*.mlp', or leave it out.")
+    for name in sites:
+        if name in (*OWN, "__metadata__"):
+            raise InputError(
+                f"{name} is a name that shards have for something else.\n"
+                f"  Write another form of the site's name: {'model.' + name!r}."
+            )
 
 
 _UNBOUND = 1 << 62

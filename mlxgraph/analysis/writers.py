@@ -20,8 +20,8 @@ import numpy as np
 from mlxgraph.analysis.inputs import arrays_in, first_array
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import DecompositionError, NeverCalledError, UnknownSiteError
-from mlxgraph.mlx_facts.processes import unites
-from mlxgraph.record.gather import gather
+from mlxgraph.ranks.held import is_given_parts
+from mlxgraph.ranks.parts import gather
 
 ROUNDINGS = 4  # half steps of the dtype that an addition may be off by, relative to what is added
 ATTENTION, MLP = "attn", "mlp"
@@ -113,7 +113,7 @@ def states_of(
         given = next(arrays_in(handle.inputs), None) if with_given else None
     except (NeverCalledError, UnknownSiteError):
         return None
-    if given is not None and unites(handle.module):
+    if given is not None and is_given_parts(handle.module):
         given = gather(given, -1)
     of_states = isinstance(given, mx.array) and given.shape[:-1] == made.shape[:-1]
     return Called(at(given, index).save() if of_states else None, at(made, index).save())  # type: ignore

@@ -143,9 +143,22 @@ def token(text: str) -> str | int:
 
 def model_of(given: argparse.Namespace) -> Any:
     """The model, with the edits that it is to run under."""
-    edits = given.edit + ([mg.Graph.load(given.graph)] if given.graph else [])
+    edits = given.edit + ([graph_of(given.graph)] if given.graph else [])
     model = loaded(given.model)
     return model.edit(mg.chain(*edits)) if edits else model
+
+
+def graph_of(path: str) -> Any:
+    """The graph in a file.  Raises: UsageError for one that waits for params."""
+    graph = mg.Graph.load(path)
+    if graph.params:
+        values = ", ".join(f"{name}=..." for name in graph.params)
+        names = ", ".join(graph.params)
+        raise UsageError(
+            f"the graph in {path} needs values for its params {names}.  Write them into it, in"
+            f" Python: mg.Graph.load({path!r}).bind({values}).save('bound.mlxg')"
+        )
+    return graph
 
 
 def loaded(name: str) -> Any:

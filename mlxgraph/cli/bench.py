@@ -31,7 +31,7 @@ def _arguments(parser: Any) -> None:
 def _run(given: argparse.Namespace) -> None:
     given.chat = False
     (prompt,) = shared.texts_of(given, "prompt")
-    graph = mg.Graph.load(given.graph) if given.graph else None
+    graph = shared.graph_of(given.graph) if given.graph else None
     model = shared.loaded(given.model)
     table = mg.benchmark(model, graph or _one_edit(model, prompt), prompt, repeat=given.repeat)
     say(table.to_json() if given.json else table)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html as markup
 from collections.abc import Iterator
+from textwrap import wrap
 from typing import NamedTuple
 
 from mlxgraph.graph import ops
@@ -17,7 +18,7 @@ from mlxgraph.graph.deferred import is_graph
 from mlxgraph.graph.listing import MOST_ROWS, Row, headline, plain, rows
 from mlxgraph.graph.node import Node
 
-LONGEST = 60  # characters of a label's line
+LONGEST, MOST_LINES = 60, 3  # characters of a label's line, and lines of a text
 # Pale fills with dark text stand out on a white page and on a black one.
 FILLS = {
     ops.SITE: "#dbeafe",
@@ -69,8 +70,8 @@ def drawing(graph: GraphBase, key: str = "g") -> Group:
     for count, (kind, label, node) in enumerate(results):
         if node not in keys:  # a constant, written or saved as it is
             keys[node] = f"{key}_n{len(keys)}"
-            group.boxes.append(Box(keys[node], ops.CONSTANT, (_cut(names[node]),)))
-        group.boxes.append(Box(f"{key}_r{count}", kind, (_cut(plain(label)),)))
+            group.boxes.append(Box(keys[node], ops.CONSTANT, _in_lines(names[node])))
+        group.boxes.append(Box(f"{key}_r{count}", kind, _in_lines(plain(label))))
         group.arrows.append((keys[node], f"{key}_r{count}"))
     _draw_deferred(graph, group)
     return group
@@ -87,7 +88,7 @@ def _draw_deferred(graph: GraphBase, group: Group) -> None:
             if inside.boxes:
                 group.then.append((here, inside.boxes[0].key))
         else:
-            group.boxes.append(Box(here, "deferred", (_cut(plain(f"then {deferred}")),)))
+            group.boxes.append(Box(here, "deferred", _in_lines(plain(f"then {deferred}"))))
         if before:
             group.then.append((before, here))
         before = here
@@ -100,12 +101,21 @@ def _kind(node: Node) -> str:
 
 
 def _label(row: Row) -> tuple[str, ...]:
-    first = _cut(f"{row.name} = {row.text}")
-    return (first, row.kind) if row.kind else (first,)
+    lines = _in_lines(f"{row.name} = {row.text}")
+    return (*lines, row.kind) if row.kind else lines
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 4] + " ..."
+def _in_lines(text: str) -> tuple[str, ...]:
+    """A text in a few lines, broken between words, or after a dot where one is longer."""
+    if len(text) <= LONGEST:
+        return (text,)
+    room = text[: LONGEST * (MOST_LINES + 1)].replace(".", ".\u200b")  # may be broken there
+    found = wrap(room.replace("\u200b", " \u200b"), LONGEST)
+    lines = [line.replace(" \u200b", "").replace("\u200b", "") for line in found]
+    kept = lines[:MOST_LINES]
+    if len(lines) > MOST_LINES:
+        kept[-1] = kept[-1][: LONGEST - 4] + " ..."
+    return tuple(kept)
 
 
 # -- Mermaid --------------------------------------------------------------------------------------

@@ -141,7 +141,9 @@ def switched_off() -> str:
     if len(calls) == 1:
         return ""
     variable = os.environ.get(VARIABLE)
-    return "mx.disable_compile()" if variable is None else f"{VARIABLE}={variable} in the environment"
+    return (
+        "mx.disable_compile()" if variable is None else f"{VARIABLE}={variable} in the environment"
+    )
 
 
 def stream_name() -> str:

@@ -3,6 +3,9 @@
 mlx-lm gives a model all of a prompt but its last token, in chunks, and then that one; it says so to
 nobody, and the code that calls is where it can be told.  And which of mlx-lm's own functions do
 to each row of a batch what they do to it alone.
+
+mlx-lm begins with the next token before anybody asks for it, on a stream of its own: when a loop
+ends, one more forward may be under way.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import sys
 from types import FrameType
 from typing import Any
+
+import mlx.core as mx
 
 _LOOPS = "mlx_lm.generate"
 _STEPS = ("generate_step.<locals>._step", "GenerationBatch._step")
@@ -62,3 +67,11 @@ def told_of(function: Any) -> list[Any]:
     """What tells one of these from another: its name, and what it was made with."""
     cells = getattr(function, "__closure__", None) or ()
     return [getattr(function, "__qualname__", ""), *(cell.cell_contents for cell in cells)]
+
+
+def settle() -> None:
+    """Wait until nothing is under way that mlx-lm's loops have begun."""
+    own = getattr(sys.modules.get(_LOOPS), "generation_stream", None)
+    for stream in (own, mx.default_stream(mx.default_device()), mx.default_stream(mx.cpu)):
+        if stream is not None:
+            mx.synchronize(stream)

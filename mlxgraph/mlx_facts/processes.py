@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -59,6 +60,12 @@ def world() -> Group:
     Raises: RuntimeError where this MLX cannot.
     """
     return _INIT(strict=True)
+
+
+def versions() -> str:
+    """The versions of what this process computes with."""
+    own = getattr(sys.modules.get("mlxgraph"), "__version__", "unknown")
+    return f"mlxgraph {own}, mlx {mx.__version__}"
 
 
 class Line:

@@ -52,6 +52,11 @@ class Result(_Result):
             self._known = self._later()
         return self._known
 
+    def __repr__(self) -> str:
+        waits = self._later is not None and self._known is None
+        output = "<computed when looked at>" if waits else repr(self.output)
+        return f"Result(saves={self.saves!r}, output={output})"
+
     def __reduce__(self) -> Any:
         return _result, (self.saves, self.output)
 

@@ -13,11 +13,11 @@ from mlxgraph.graph.graph import Graph, HasGraph
 from mlxgraph.graph.listing import listing
 from mlxgraph.graph.node import Node
 from mlxgraph.graph.site import Site
+from mlxgraph.mlx_facts.compiling import switched_off
 from mlxgraph.model.compiled_pass import CompiledPass
 from mlxgraph.model.sweep import plan_on
 from mlxgraph.record.stack import paused
 from mlxgraph.rewrite.pipeline import ALL
-from mlxgraph.mlx_facts.compiling import switched_off
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.run.plan import Plan, make_plan
@@ -153,7 +153,11 @@ def _how(plan: Plan, census: Census, call: Call, failure: str) -> str:
         return "eager, always: an input carries state that compiling would bake in"
     if not census.traceable:
         off = switched_off()
-        why = f"{off} has switched mx.compile off" if off else "the forward looks at values while it runs"
+        why = (
+            f"{off} has switched mx.compile off"
+            if off
+            else "the forward looks at values while it runs"
+        )
         return f"eager, always: {why}"
     if failure:
         return f"eager, always: it could not be compiled, {failure}"

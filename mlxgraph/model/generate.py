@@ -50,7 +50,9 @@ def generate(
     Args:
         prompt: a text, messages, or token ids (a list, or an array of shape (length,) or
             (1, length)); or a list of these, of any lengths: the block is written as for one of
-            them, and done to each.
+            them, and done to each.  Several processes share the prompts of a list out, unless
+            something draws random numbers or a sampler or processor is a function of your own:
+            rank 0 does those.
         max_tokens: the most new tokens; -1 for no limit but the end of the text.
         stop: a text, or several, to stop at; the text ends before it.
         interventions: functions of one array by module name, applied first.
@@ -100,7 +102,8 @@ def generate(
         return BatchGeneration(engine, loop, interventions, graph, values)
     start = _start(options.get("prompt_cache"), engine.root)
     pieces = _pieces(engine, call.tokens[0], max_tokens, _stops(stop), options, start)
-    loop = Loop(call, start, most, pieces, engine.tokenizer is not None, compile)
+    told = {**options, "stop": _stops(stop)}
+    loop = Loop(call, start, most, pieces, engine.tokenizer is not None, compile, told)
     return Generation(engine, loop, interventions, graph, values)
 
 

@@ -145,6 +145,8 @@ class InterpretableModel:
     ) -> Trace | Prompts:
         """Open a block in which edits and saves are recorded; it runs once, when it ends.
 
+        Of several processes each does all of it, however many inputs there are.
+
         Args:
             inputs: a text, messages (`[{"role": ..., "content": ...}]`, by way of the chat
                 template), a list of either, token ids (a list, or an array (length,) or

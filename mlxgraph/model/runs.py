@@ -22,7 +22,7 @@ def run(
     reuse: bool = False,
     **kwargs: Any,
 ) -> Result:
-    """Run a graph once.
+    """Run a graph once.  Of several processes each does all of it.
 
     Args:
         graph, inputs, compile, optimize, start: as for `trace`.

@@ -13,6 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxgraph.analysis.effects import Effects
+from mlxgraph.analysis.progress import Progress
 from mlxgraph.analysis.scores import score_of
 from mlxgraph.errors import InputError, MLXGraphError, PlanError, SweepStopped
 from mlxgraph.errors.tracebacks import with_edges
@@ -26,13 +27,14 @@ from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.model.compiled_pass import param_names
-from mlxgraph.model.sweep_progress import Progress
 from mlxgraph.model.sweep_ranks import DRAWN, agree, sweep_together
 from mlxgraph.model.sweep_result import Sweep
+from mlxgraph.ranks.in_step import by_all
 from mlxgraph.ranks.together import Work
 from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
+from mlxgraph.sweep.among import among
 from mlxgraph.sweep.explained import Forward
 from mlxgraph.sweep.schedule import Schedule
 from mlxgraph.sweep.variants import Axes, Given, Variant, given_of, variants_of
@@ -243,16 +245,21 @@ class SweepPlan:
         """This rank's share, and what the others found; of one process, all of it."""
         schedule, count = self._schedule, self._count
         values = schedule.values
-        if work.size > 1:
-            agree(work, self._engine, self._call, schedule.variants[:count], self._axes)
-        drawing = schedule.drawing if work.size > 1 else set()
-        mine = work.mine([1.0] * count, drawing)
+        drawing, mine = set[int](), [*range(count)]
+        if work.several:
+            drawing = schedule.drawing.intersection(mine)
+            every = among(schedule, count, work.size, drawing)
+            name = "" if self._score is None else self._score.name
+            asked = schedule.variants[:count], self._axes, name, every, bool(drawing)
+            agree(work, self._engine, self._call, *asked)
+            mine = every[work.rank]
         schedule.elsewhere = {*range(count)}.difference(mine)
         own = [*mine, *range(count, len(values))]
         done = sum(values[n] is not None for n in own)
-        bar = Progress(len(own), progress if work.shows else False, done)
+        shown = progress if work.shows else False
+        bar = Progress(len(own), shown, done, what="sweep", unit="variant")
         try:
-            with bar, _computing():
+            with bar, _computing(), by_all():
                 for some in self._steps():
                     self._score_of(some)
                     bar.advance(len(some))

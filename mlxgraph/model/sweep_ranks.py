@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mlxgraph.mlx_facts import random_state
 from mlxgraph.ranks.held import is_spread
 from mlxgraph.ranks.said import digest, weights
 from mlxgraph.ranks.together import Work, together
@@ -26,17 +27,35 @@ def sweep_together(engine: Engine) -> Work:
     return together("model.sweep", lambda: is_spread(engine.runner.tree.modules.values()))
 
 
-def agree(work: Work, engine: Engine, call: Call, variants: Sequence[Variant], axes: Axes) -> None:
-    """See that each rank is about to sweep the same.  Raises: RanksDifferError, RankError."""
+def agree(
+    work: Work,
+    engine: Engine,
+    call: Call,
+    variants: Sequence[Variant],
+    axes: Axes,
+    metric: str,
+    shares: Sequence[Sequence[int]],
+    draws: bool,
+) -> None:
+    """See that each rank is about to sweep the same, and to do its own share of it.
+
+    Raises: RanksDifferError, RankError.
+    """
     tree = engine.runner.tree
-    work.agree(
-        f"{len(variants)} variants",
-        inputs=digest(call.arrays, call.lengths),
-        labels=digest({name: list(labels) for name, labels in axes.items()}),
-        graphs=digest(*_structures(variants)),
-        values=digest([(list(one.graph.constants), dict(one.params)) for one in variants]),
-        weights=weights(zip(tree.weight_names, tree.weights(), strict=False)),
-    )
+    said = {
+        "inputs": digest(call.arrays, call.lengths),
+        "labels": digest({name: list(labels) for name, labels in axes.items()}),
+        "metric": digest(metric),
+        "shares": digest([list(numbers) for numbers in shares]),
+    }
+    if not tree.stage:  # else a rank edits the layers that it has
+        said["graphs"] = digest(*_structures(variants))
+        said["values"] = digest([(list(one.graph.constants), dict(one.params)) for one in variants])
+    if not tree.is_spread:  # else a rank has its own
+        said["weights"] = weights(zip(tree.weight_names, tree.weights(), strict=False))
+    elif draws:
+        said["random state"] = digest(random_state.current())
+    work.agree(f"{len(variants)} variants", **said)
 
 
 def _structures(variants: Sequence[Variant]) -> Iterator[Any]:

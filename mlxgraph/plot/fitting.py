@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from mlxgraph.plot.labels import text_options
+from mlxgraph.plot.labels import ARROW, text_options
 
 LINE = 1.3  # the height of a line of text, in its size
 SMALLEST, COMFORTABLE, LARGEST = 6.0, 7.5, 13.0  # points
@@ -73,7 +73,11 @@ def in_two(text: str, wide: float, each: float) -> str:
 
 
 def halved(name: str) -> str:
-    """A name in two lines, broken after a sign near its middle, or in the middle."""
+    """A name in two lines, broken after a sign near its middle, or in the middle; that of an edge
+    before its arrow."""
+    start, arrow, end = name.partition(ARROW)
+    if arrow and start and end:
+        return f"{start}\n{arrow.strip()} {end}"
     middle = len(name) / 2
     after = [k + 1 for k, sign in enumerate(name) if sign in BREAKS]
     near = min(after, key=lambda k: abs(k - middle), default=0)

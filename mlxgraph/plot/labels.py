@@ -12,6 +12,7 @@ from unicodedata import category, east_asian_width
 from mlxgraph.plot.figures import font_manager, usual_fonts
 
 WIDEST = 14  # columns of a terminal that a label has at most
+ARROW = " -> "  # between the two ends of an edge
 _SIGNS = {"\n": "↵", "\t": "⇥", "\r": "↵"}
 _OF_OTHER_SCRIPTS = (  # of which nearly every system has one; matplotlib's own has no such letters
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Source Han Sans",
@@ -30,12 +31,30 @@ def label(token: str, most: int = WIDEST) -> str:
 
 
 def cut(name: str, most: int) -> str:
-    """A label of at most so many columns; a Chinese, Japanese or Korean letter takes two."""
+    """A label of at most so many columns; a Chinese, Japanese or Korean letter takes two.
+
+    Of an edge both ends are cut, before their last letters: they begin alike.
+    """
     if columns(name) <= most:
         return name
+    start, arrow, end = name.partition(ARROW)
+    room = most - len(ARROW)
+    if arrow and start and end and room >= WIDEST:
+        half = room // 2
+        first = max(half, room - columns(end))
+        start = _cut_before(start, first)
+        return start + ARROW + _cut_before(end, room - columns(start))
     while name and columns(name) > most - 1:
         name = name[:-1]
     return name + "…"
+
+
+def _cut_before(name: str, most: int) -> str:
+    if columns(name) <= most:
+        return name
+    while name and columns(name) > most - 1:
+        name = name[1:]
+    return "…" + name
 
 
 def columns(name: str) -> int:

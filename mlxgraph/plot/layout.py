@@ -15,7 +15,7 @@ import numpy as np
 from mlxgraph.errors import InputError
 from mlxgraph.plot.figures import new_figure
 from mlxgraph.plot.fitting import BREAKS, halved, stride, widths
-from mlxgraph.plot.labels import drawable, label, text_options
+from mlxgraph.plot.labels import ARROW, drawable, label, text_options
 
 TICK, TEXT, TITLE = 8.0, 10.0, 12.0  # sizes of texts, in points
 LINE = 1.3  # the height of a line, in its size
@@ -63,6 +63,10 @@ def named(labels: Sequence[Any]) -> list[str]:
 def _token(text: str) -> str:
     if text[:1] in _SPACES:
         text = " " + text[1:]
+    for between in (ARROW, ", "):  # an edge, a cell: names of several
+        parts = text.split(between)
+        if len(parts) > 1 and all(parts):
+            return between.join(_token(part) for part in parts)
     return drawable(label(text.replace("Ċ", "\n") if text.strip("Ċ ") == "" else text, _NAMED))
 
 
@@ -85,6 +89,8 @@ def ticks_across(figure: Any, labels: Sequence[Any], pitch: float, size: float =
     lines = [halved(name) if long[name] + GAP > pitch else name for name in names]
     if texts and widest(figure, lines, size) + GAP <= pitch:
         return Ticks(range(len(names)), lines, False, 1, (1 + LINE) * size)
+    if texts and 2 * LINE * size <= pitch:
+        names = [halved(name) if ARROW in name else name for name in names]
     if texts:
         return _some(figure, names, math.ceil(LINE * size / pitch), True, size)
     return _some(figure, names, stride(pitch, wide + 0.9 * size), False, size)

@@ -15,6 +15,8 @@ from mlxgraph.plot.labels import drawable, label, text_options
 
 _MOST_WRITTEN = 24  # columns up to which a figure is made wide enough for words in its cells
 _TICKS, _TEXT, _TITLE = 9.0, 10.0, 12.0  # points
+_MOST = 60.0  # inches of a side that is not asked for
+_FINE = 2.5  # points: the side of cells below which white edges would be all that is seen
 _NAMED = 20  # letters of a token along the axis: `<|start_header_id|>` has 19
 
 
@@ -93,7 +95,7 @@ def lens_heatmap(
         aspect="auto", origin="lower", interpolation="nearest",
     )  # fmt: skip
     figure.suptitle(broken(figure, title, _TITLE), fontsize=_TITLE, **text_options())
-    _edges(axes, rows, columns)
+    _edges(axes, rows, columns, min(cell(figure, axes, rows, columns)) > _FINE)
     axes.set_ylabel("layer", fontsize=_TEXT)
     axes.set_yticks(range(rows), list(map(str, grid.layers)), fontsize=_TICKS)
     bar = _colour_bar(figure, axes, image, scale)
@@ -130,7 +132,9 @@ def _size(rows: int, columns: int) -> tuple[float, float]:
     written = columns <= _MOST_WRITTEN
     across = np.clip(14 / columns, 0.6, 1.0) if written else np.clip(14 / columns, 0.08, 0.3)
     down = np.clip(9 / rows, 0.15, 0.38) if written else np.clip(7 / rows, 0.08, 0.3)
-    return float(max(across * columns, 3) + 2), float(max(down * rows, 1.6) + 1.9)
+    wide, high = (float(np.clip(side, least, _MOST)) for side, least in
+                  ((across * columns, 3), (down * rows, 1.6)))  # fmt: skip
+    return wide + 2, high + 1.9
 
 
 def _norm(scale: Scale) -> Any:
@@ -140,11 +144,12 @@ def _norm(scale: Scale) -> Any:
     return kind(scale.low, scale.high, clip=True)
 
 
-def _edges(axes: Any, rows: int, columns: int) -> None:
-    """White lines between cells, as thin as they are small."""
+def _edges(axes: Any, rows: int, columns: int, seen: bool) -> None:
+    """White lines between cells, as thin as they are small, if these are seen beside them."""
     line = {"color": "white", "linewidth": 1 if max(rows, columns) <= 40 else 0.4}
-    axes.vlines(np.arange(0.5, columns - 1), -0.5, rows - 0.5, **line).set_in_layout(False)
-    axes.hlines(np.arange(0.5, rows - 1), -0.5, columns - 0.5, **line).set_in_layout(False)
+    if seen:
+        axes.vlines(np.arange(0.5, columns - 1), -0.5, rows - 0.5, **line).set_in_layout(False)
+        axes.hlines(np.arange(0.5, rows - 1), -0.5, columns - 0.5, **line).set_in_layout(False)
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(-0.5, rows - 0.5)
     axes.tick_params(length=0)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlxgraph.plot.labels import columns, cut
+from mlxgraph.plot.labels import ARROW, columns, cut
 
 STEPS = 4  # of a shade, on either side of the centre
 ABOVE, BELOW = " ░▒▓█", " ·-=≡"  # without colours: from the centre up, and down
@@ -259,7 +259,8 @@ def bar_lines(numbers: Any, labels: Sequence[str], look: Look) -> list[str]:
     numbers = np.asarray(numbers, dtype=np.float64).reshape(-1)
     texts = written(numbers)
     digits = max(map(len, texts))
-    wide = min(max(map(columns, labels)), max(_LABEL, look.width // 2))
+    share = 2 / 3 if any(ARROW in label for label in labels) else 1 / 2
+    wide = min(max(map(columns, labels)), max(_LABEL, int(share * look.width)))
     room = look.width - wide - digits - 3
     finite = np.where(np.isfinite(numbers), numbers, 0.0)
     low, high = min(0.0, float(finite.min())), max(0.0, float(finite.max()))

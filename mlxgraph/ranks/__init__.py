@@ -11,6 +11,8 @@ of them get all answers, in the order of one process.
     post      the thread that speaks to the others
     watch     how each rank learns that another has failed
     wire      values as bytes
+    held      what a rank holds of a model that is itself spread
+    parts     between a rank's part of a value and the whole of it
 
 In: work in numbered pieces.  Out: what each piece gave.  Never: speaks where nothing was launched,
 or over a group that a model computes with.

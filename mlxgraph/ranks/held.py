@@ -22,6 +22,11 @@ def shares(module: nn.Module | None) -> bool:
     return any(splits(one) or unites(one) for one in children) or bool(groups_in(module))
 
 
+def is_given_parts(module: nn.Module) -> bool:
+    """Whether a module makes the whole of what ranks have parts of."""
+    return unites(module)
+
+
 def stage(modules: Iterable[nn.Module]) -> str:
     """What to say where a layer is asked for that may be on another rank; "" where none is."""
     for module in modules:

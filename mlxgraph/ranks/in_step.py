@@ -8,21 +8,23 @@ In: what is to be done, lazily.  Out: what it gave, or the failure of another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import mlx.core as mx
 
 from mlxgraph.errors import RankError, RanksDifferError
-from mlxgraph.mlx_facts.processes import Line, says_lost
+from mlxgraph.mlx_facts.processes import Line, says_lost, versions
 from mlxgraph.ranks.post import Answer, Post, lost, numbers, texts
 from mlxgraph.ranks.said import BYTES, digest
 from mlxgraph.ranks.watch import PATIENCE, failure, told
 from mlxgraph.ranks.world import others
 
 T = TypeVar("T")
-MOST = 8  # things that ranks compare
+MOST = 10  # things that ranks compare
 READY, BROKEN = 1, 2
+VERSIONS = "versions"
 _TOLD = "_mlxgraph_told"  # on an error that other ranks know of
 
 
@@ -34,10 +36,10 @@ def compare(
     Args: name: of what that is; text: about it, or what has failed; said: digests by name.
     Raises: (when asked for the answer) RankError, RanksDifferError.
     """
-    parts = [digest(name), *said.values()]
+    parts = [digest(versions()), digest(name), *said.values()]
     own = [state, *(int.from_bytes(one[:BYTES], "little", signed=True) for one in parts)]
     own += [0] * (MOST + 1 - len(own))
-    names = ["call", *said]
+    names = [VERSIONS, "call", *said]
 
     def job(line: Line) -> None:
         heard = numbers(line, own)
@@ -46,7 +48,8 @@ def compare(
         apart = [k for k in range(MOST) if (heard[:, k + 1] != heard[0, k + 1]).any()]
         if apart:
             what = names[apart[0]] if apart[0] < len(names) else "call"
-            raise RanksDifferError(what, texts(line, f"{name}: {text}"))
+            about = versions() if what == VERSIONS else f"{name}: {text}"
+            raise RanksDifferError(what, texts(line, about))
 
     return post.ask(job)
 
@@ -65,18 +68,32 @@ def in_step(name: str, run: Callable[[], T], said: Callable[[], Mapping[str, byt
     except BaseException as error:
         stopped(name, error)
         raise
-    try:
+    with known_to_all():
         compare(post, name, READY, "its own", own).get()
+    return found
+
+
+@contextmanager
+def known_to_all() -> Iterator[None]:
+    """An error in it is one of every rank, which nobody has to be told of."""
+    try:
+        yield
     except (RankError, RanksDifferError) as error:
         setattr(error, _TOLD, True)
         raise
-    return found
 
 
 def computed(arrays: list[mx.array]) -> None:
     """Compute arrays that need all ranks.  Raises: RankError where one has ended."""
-    try:
+    with by_all():
         mx.eval(arrays)
+
+
+@contextmanager
+def by_all() -> Iterator[None]:
+    """What is computed in it needs all ranks.  Raises: RankError where one has ended."""
+    try:
+        yield
     except RuntimeError as error:
         if not says_lost(error):
             raise

@@ -16,7 +16,7 @@ from mlxgraph.mlx_facts.processes import as_bytes
 
 BYTES = 8
 _WHOLE = 1 << 16  # bytes of an array up to which all of it is compared
-_FEW = 8  # numbers of each end of a larger one
+_FEW = 8  # numbers along an axis of a larger one, evenly chosen
 
 
 def digest(*things: Any) -> bytes:
@@ -36,7 +36,7 @@ def digest(*things: Any) -> bytes:
 
 
 def weights(named: Iterable[tuple[str, mx.array]]) -> bytes:
-    """The same of a model's parameters: names, shapes, dtypes, and the ends of each."""
+    """The same of a model's parameters: names, shapes, dtypes, and some numbers of each."""
     return digest(*((name, array) for name, array in named))
 
 
@@ -68,7 +68,9 @@ def _feed(found: Any, thing: Any, arrays: list[mx.array]) -> None:
 
 
 def _parts(array: mx.array) -> list[mx.array]:
+    """All of an array, or of a large one some rows, of these some numbers, and the last ones."""
     if array.nbytes <= _WHOLE or array.ndim == 0:
         return [array]
-    first, last = (0,) * (array.ndim - 1), (-1,) * (array.ndim - 1)
-    return [array[first][:_FEW] if first else array[:_FEW], array[last][-_FEW:]]
+    some = tuple([slice(None, None, max(1, size // _FEW)) for size in array.shape])
+    last = (-1,) * (array.ndim - 1)
+    return [array[some], array[last][-_FEW:]]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from mlxgraph.mlx_facts.processes import together as laid_out
-from mlxgraph.ranks.in_step import BROKEN, READY, compare
+from mlxgraph.ranks.in_step import BROKEN, READY, compare, known_to_all, stopped
 from mlxgraph.ranks.post import Post, whole
 from mlxgraph.ranks.share import shares
 from mlxgraph.ranks.watch import PATIENCE, Watch, told
@@ -28,9 +28,12 @@ from mlxgraph.ranks.world import alone, others
 
 
 class Work:
-    """Work that this process does by itself."""
+    """Work that this process does by itself.
 
-    rank, size = 0, 1
+    Attributes: rank, size: among those that share it out; several: whether ranks agree on it.
+    """
+
+    rank, size, several = 0, 1, False
 
     def __init__(self, shows: bool = True):
         """Args: shows: whether this rank shows how far it is."""
@@ -64,8 +67,31 @@ class Work:
         return dict(found)
 
 
+class _Spread(Work):
+    """Work on a model that is itself spread: each rank does all of it, in step with the others."""
+
+    several = True
+
+    def __init__(self, name: str, post: Post):
+        super().__init__(shows=post.rank == 0)
+        self._name, self._post = name, post
+
+    def __exit__(self, kind: Any, error: BaseException | None, at: Any) -> None:
+        if error is not None:
+            stopped(self._name, error)
+
+    def agree(self, summary: str, **said: bytes) -> None:
+        with known_to_all():
+            compare(self._post, self._name, READY, summary, said).get()
+
+    def check(self) -> None:
+        self.agree("its next step")
+
+
 class _Shared(Work):
     """Work that is shared out."""
+
+    several = True
 
     def __init__(self, name: str, post: Post):
         super().__init__(shows=post.rank == 0)
@@ -123,5 +149,5 @@ def together(name: str, spread: Callable[[], bool] | None = None) -> Work:
     if post is None:
         return Work()
     if spread is not None and spread():
-        return Work(shows=post.rank == 0)
+        return _Spread(name, post)
     return _Shared(name, post)

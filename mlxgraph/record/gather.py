@@ -16,6 +16,7 @@ from mlxgraph.errors import InputError
 from mlxgraph.errors.tracebacks import at_the_edge
 from mlxgraph.mlx_facts.probes import is_followed
 from mlxgraph.mlx_facts.processes import expected, joined, world
+from mlxgraph.ranks import parts
 from mlxgraph.ranks.held import is_spread
 from mlxgraph.ranks.in_step import computed, in_step
 from mlxgraph.ranks.said import digest
@@ -80,6 +81,9 @@ def part(value: Any, axis: int | None = None) -> Any:
             "  Write axis= for the one that the ranks share."
         )
     return apply(own_part, value, axis) if is_handle(value) else own_part(value, axis)
+
+
+parts.register(gather, part)
 
 
 def _is_whole(value: Any) -> bool:

@@ -22,7 +22,7 @@ from mlxgraph.graph.graph import Graph
 from mlxgraph.graph.node import Node
 from mlxgraph.mlx_facts import random_state
 from mlxgraph.mlx_facts.buffers import SeenWeights
-from mlxgraph.mlx_facts.compiling import switched_off, stream_name
+from mlxgraph.mlx_facts.compiling import stream_name, switched_off
 from mlxgraph.mlx_facts.probes import says_followed, says_holds_nothing
 from mlxgraph.run import last_layer, pushdown, token_gradients
 from mlxgraph.run.cache import Recent
@@ -334,8 +334,8 @@ def _wants_compile(made: PreparedRun, compile: CompileMode) -> bool:
             if off:
                 raise CompileError(
                     f"nothing can be compiled: {off} has switched mx.compile off.\n"
-                    "  Write compile=False or leave it out; or switch compiling on, and load the model"
-                    " anew."
+                    "  Write compile=False or leave it out; or switch compiling on, and load the"
+                    " model anew."
                 )
             raise _untraceable(
                 made.failure or "it looks at values while it runs, or takes a stateful input"

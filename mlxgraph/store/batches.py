@@ -46,6 +46,12 @@ class Batches:
         buffer: int,
         drop_last: bool,
     ):
+        for name, number in {"size": size, "buffer": buffer, "seed": seed or 0}.items():
+            if not isinstance(number, (int, np.integer)) or number < 0:
+                raise InputError(
+                    f"{name}={number!r:.40} is no whole number from 0 on.\n"
+                    "  Write store.batches('layers.3.mlp', 4096, seed=0)."
+                )
         if size < 1 or not sites:
             raise InputError(
                 f"a batch has one row of one site at least, not {size} of {len(sites)}.\n"
@@ -83,8 +89,8 @@ class Batches:
             ahead = self._begun(0, readers)
             for number in range(len(self._groups)):
                 group, at = ahead.rows, 0
-                for part in ahead.parts:
-                    part.result()
+                for reading in ahead.parts:
+                    reading.result()
                 ahead = self._begun(number + 1, readers)
                 while at < len(group[0]):
                     some = [rows[at : at + self._size - filled] for rows in group]

@@ -14,7 +14,7 @@ def is_whole(folder: Path, entry: Entry) -> bool:
     """Whether a shard is there in its full size, with a header that fits: what takes no time."""
     try:
         file = os.open(folder / entry.file, os.O_RDONLY)
-    except FileNotFoundError:
+    except OSError:  # not there, or nothing that can be read
         return False
     try:
         size = os.fstat(file).st_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -63,6 +64,23 @@ def put_once(path: Path, data: bytes) -> None:
     flush_folder(path.parent)
 
 
+def put_in_place(path: Path, data: bytes) -> None:
+    """Make a file, or put it in the place of another: who reads meanwhile has one of the two."""
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():  # said of the path that was given, and of no other
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    made = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}")
+    file = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        try:
+            write_all(file, data, 0)
+        finally:
+            os.close(file)
+        os.replace(made, target)
+    finally:
+        made.unlink(missing_ok=True)
+
+
 def room_for(file: int, size: int) -> None:
     """Give a file its size, and where the system can, its room on the disk: better it is full
     before the forwards than after."""
@@ -89,4 +107,5 @@ def held(path: Path) -> Iterator[None]:
             ) from None
         yield
     finally:
+        fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile has it open too
         os.close(file)

@@ -6,12 +6,13 @@ import json
 import os
 import platform
 import sys
+import zlib
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mlxgraph.errors import StoreError
+from mlxgraph.errors import InputError, StoreError
 from mlxgraph.store.blocks import Limits
 from mlxgraph.store.files import put_once
 from mlxgraph.store.layout import row_bytes
@@ -90,12 +91,14 @@ def read(folder: Path) -> Manifest | None:
     Raises: StoreError for what is no manifest, or one of a newer version.
     """
     try:
-        text = (folder / NAME).read_text()
+        text = (folder / NAME).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise cannot_read(folder, error) from None
     try:
-        found = json.loads(text)
-        if found["format"] != FORMAT:
+        found = json.loads(text.decode())
+        if found["format"] != FORMAT or not isinstance(found["version"], int):
             raise ValueError
         if found["version"] > VERSION:
             raise StoreError(
@@ -103,11 +106,23 @@ def read(folder: Path) -> Manifest | None:
                 f" and this mlxgraph reads versions up to {VERSION}",
                 "Update mlxgraph, or give another folder.",
             )
+        if found.get("check", _check(found)) != _check(found):
+            raise StoreError(
+                f"{folder / NAME} has been changed since it was written",
+                "Put it back as it was: what it says of shards must be what they were written as.",
+            )
         question = dict(found["question"])
         question["sites"] = tuple(
             Site(**{**site, "shape": tuple(site["shape"])}) for site in question["sites"]
         )
-        return Manifest(Question(**question), Limits(**found["limits"]), found["versions"])
+        limits = Limits(**found["limits"])
+        numbers = [
+            *limits,
+            *[size for site in question["sites"] for size in (site.row, *site.shape)],
+        ]
+        if not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError
+        return Manifest(Question(**question), limits, found["versions"])
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, StoreError):
             raise
@@ -125,6 +140,33 @@ def as_json(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _check(found: dict[str, Any]) -> int:
+    """A checksum of what shards are read by."""
+    said = [found["question"], found["limits"]]
+    return zlib.crc32(json.dumps(said, sort_keys=True).encode())
+
+
+def cannot_read(folder: Path, error: OSError) -> StoreError:
+    """The error for a folder that the system does not let be read."""
+    return StoreError(
+        f"the activations in {folder} cannot be read: {error.strerror or error}",
+        "Ask for the permission to read its files, or give another folder.",
+    )
+
+
+def folder_of(given: Any) -> Path:
+    """A folder's path.  Raises: InputError for what is none."""
+    try:
+        path = os.fsdecode(given)
+    except TypeError:
+        raise InputError(
+            f"a folder is a path, not a {type(given).__name__}.\n  Write to='acts'."
+        ) from None
+    if not path or "\0" in path:
+        raise InputError(f"{path!r} is no folder's path.\n  Write to='acts'.")
+    return Path(os.path.expanduser(path))
+
+
 def agreed(folder: Path, question: Question, limits: Limits | None, world: int = 1) -> Manifest:
     """The manifest of a folder, which is made if there is none.
 
@@ -140,7 +182,8 @@ def agreed(folder: Path, question: Question, limits: Limits | None, world: int =
         if world > 1:
             usual = usual._replace(tokens=min(usual.tokens, SHARED_TOKENS))
         new = Manifest(question, usual, versions())
-        text = json.dumps(as_json(new), indent=1) + "\n"
+        said = as_json(new)
+        text = json.dumps({**said, "check": _check(said)}, indent=1) + "\n"
         put_once(folder / NAME, text.encode())  # or another rank has by now
         found = read(folder)
         assert found is not None

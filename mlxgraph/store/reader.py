@@ -44,7 +44,7 @@ class ActivationStore:
 
     @at_the_edge
     def __init__(self, folder: str | os.PathLike[str], *, partial: bool = False):
-        self._folder = Path(os.path.expanduser(folder))
+        self._folder = manifest.folder_of(folder)
         found = manifest.read(self._folder)
         if found is None:
             raise StoreError(
@@ -52,8 +52,12 @@ class ActivationStore:
                 "Write them with mg.get_activations(model, prompts, ..., to=folder).",
             )
         self._manifest = found
-        entries, end = index.read(self._folder)
-        self._shards = Shards(self._folder, [*entries.values()], found)
+        try:
+            entries, end = index.read(self._folder)
+        except OSError as error:
+            raise manifest.cannot_read(self._folder, error) from None
+        # by its whole path: whoever reads may be elsewhere by then
+        self._shards = Shards(self._folder.absolute(), [*entries.values()], found)
         self._finished = end is not None and len(entries) >= end.blocks
         if not self._finished and not partial:
             raise UnfinishedStoreError(self._folder, len(self))
@@ -107,6 +111,10 @@ class ActivationStore:
         `shards` the lines of the indexes."""
         shards = [vars(entry).copy() for entry in self._shards.entries]
         return {**manifest.as_json(self._manifest), "shards": shards}
+
+    def __reduce__(self) -> Any:
+        """A copy, in another process too, opens the folder anew."""
+        return _again, (str(self._shards.folder),)
 
     def __len__(self) -> int:
         return len(self._shards.prompts)
@@ -176,7 +184,9 @@ class ActivationStore:
         Raises: StoreError, with the names of the shards that a disk has spoilt.
         """
         damaged = [
-            entry.file for entry in self._shards.entries if not is_as_written(self._folder, entry)
+            entry.file
+            for entry in self._shards.entries
+            if not is_as_written(self._shards.folder, entry)
         ]
         if damaged:
             raise StoreError(
@@ -267,6 +277,10 @@ class SiteActivations:
 
     def __repr__(self) -> str:
         return f"<{self.name}: {len(self):,} prompts, {self.shape} {self._site.dtype}>"
+
+
+def _again(folder: str) -> ActivationStore:
+    return ActivationStore(folder, partial=True)
 
 
 def _text(name: Any) -> str:

@@ -26,6 +26,7 @@ from mlxgraph.store.layout import laid_out
 from mlxgraph.store.manifest import Question
 
 LENGTHS, COUNTS, POSITIONS, TOKENS = "__lengths__", "__counts__", "__positions__", "__tokens__"
+OWN = (LENGTHS, COUNTS, POSITIONS, TOKENS)
 _PIECE = 4 << 20  # bytes that are read at once for a checksum
 
 

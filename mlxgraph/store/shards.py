@@ -8,7 +8,7 @@ import operator
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,9 +35,9 @@ class _Opened:
             raise EOFError
         self.tensors: dict[str, Tensor] = tensors
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if hasattr(self, "file"):
-            os.close(self.file)
+            close(self.file)
 
 
 class _Starts(NamedTuple):
@@ -53,7 +53,7 @@ class Shards:
 
     def __init__(self, folder: Path, entries: list[Entry], manifest: Manifest):
         self._open: OrderedDict[str, _Opened] = OrderedDict()
-        self._folder, self.manifest = folder, manifest
+        self.folder, self.manifest = folder, manifest
         self.entries = sorted(entries, key=lambda entry: entry.first)
         self._firsts = [entry.first for entry in self.entries]
         self._rows = np.concatenate(
@@ -174,7 +174,7 @@ class Shards:
             yield
         except (EOFError, KeyError, OSError):
             raise StoreError(
-                f"{self._folder / entry.file} is damaged, or is not there",
+                f"{self.folder / entry.file} is damaged, or is not there",
                 "Run the line that wrote it again: a shard that is not whole is redone."
                 " store.verify() looks at all of them.",
             ) from None
@@ -183,12 +183,25 @@ class Shards:
         with self._lock:
             found = self._open.get(entry.file)
             if found is None:
-                found = _Opened(self._folder / entry.file, entry.size)
+                found = _Opened(self.folder / entry.file, entry.size)
+                self._compare(entry, found.tensors)
                 self._open[entry.file] = found
                 if len(self._open) > _OPEN:
                     self._open.popitem(last=False)
             self._open.move_to_end(entry.file)
             return found
+
+    def _compare(self, entry: Entry, tensors: dict[str, Tensor]) -> None:
+        """Raise StoreError unless a shard holds what the manifest says, in its dtype and shape."""
+        for site in self.manifest.question.sites:
+            held = tensors.get(site.name)
+            if held is None or held[:2] != (site.dtype, (entry.rows, *site.shape)):
+                raise StoreError(
+                    f"{self.folder / entry.file} is not of this folder: it does not hold"
+                    f" {site.name} as {entry.rows:,} rows of {site.dtype}, {list(site.shape)}",
+                    "Put the file of this name back that was written here, or remove it and run the"
+                    " line that wrote it again.",
+                )
 
 
 def _begun(counts: np.ndarray) -> np.ndarray:

@@ -83,6 +83,8 @@ class StoreWriter:
 
     def _opened(self) -> None:
         folder, rank = self._folder, self._rank
+        if folder.exists() and not folder.is_dir():
+            raise StoreError(f"{folder} is a file, and no folder", "Give a new folder.")
         folder.mkdir(parents=True, exist_ok=True)
         _check_empty(folder)
         self.limits = agreed(folder, self._question, self._asked, self._world).limits

@@ -128,16 +128,16 @@ class Schedule:
         if len(numbers) == 1:
             yield Group(ALONE, numbers, cut, "it is one run")
             return
-        common = common_to(self.shared, [self._plan(number) for number in numbers])
+        common = common_to(self.shared, [self.plan(number) for number in numbers])
         kinds: dict[str, list[int]] = {}
         for number in numbers:
-            self._planned[number] = joining(self.shared, self._plan(number), common)
-            kinds.setdefault(pattern_of(self._plan(number).site), []).append(number)
+            self._planned[number] = joining(self.shared, self.plan(number), common)
+            kinds.setdefault(pattern_of(self.plan(number).site), []).append(number)
         grown: list[int] = []
         rest: list[int] = []
         reason = "several texts of different lengths" if self._call.is_ragged else ""
         for some in kinds.values():
-            sites = [site for n in some if (site := self._plan(n).site) is not None]
+            sites = [site for n in some if (site := self.plan(n).site) is not None]
             why = reason or why_not_grown(self.shared, sites)
             (rest if why else grown).extend(some)
             reason = reason or why
@@ -152,30 +152,30 @@ class Schedule:
         """Runs in one growing batch, or in several that begin at later positions."""
         costs, depths = self.costs, dict[int, int]()
         assert costs is not None
-        numbers = sorted(group.numbers, key=lambda n: (self._plan(n).row.first, n))
+        numbers = sorted(group.numbers, key=lambda n: (self.plan(n).row.first, n))
         for number in numbers:
-            plan = self._plan(number)
+            plan = self.plan(number)
             first = int(min(self._begins(group, number), costs.length - 1))
             depth = self.shared.layers_after(plan.row.first)
             depths[first] = depths.get(first, 0) + depth
         at = starts(depths, costs.length, costs.layers, costs.rows, costs.forward)
         why = ""
         if at != [0]:
-            sites = [site for n in numbers if (site := self._plan(n).site) is not None]
+            sites = [site for n in numbers if (site := self.plan(n).site) is not None]
             why = why_no_prefix(self.shared.runner, self._call)
             why = why or why_not_grown_later(self.shared, sites)
         if why:
             at = [0]
         for begin, end in zip(at, [*at[1:], costs.length + 1], strict=True):
             some = [
-                n for n in numbers if begin <= min(self._plan(n).first, group.common.first) < end
+                n for n in numbers if begin <= min(self.plan(n).first, group.common.first) < end
             ]
             if some:
                 yield self._cheapest(group._replace(numbers=some, reason=why, start=begin))
 
     def _begins(self, group: Group, number: int) -> float:
         """The first position that a variant needs for itself, or that what it joins edits."""
-        return min(self._plan(number).first, group.common.first)
+        return min(self.plan(number).first, group.common.first)
 
     def _by_last_layer(self, cut: Cut | None, numbers: list[int]) -> list[list[int]]:
         """Those that leave the last layer alone, which then runs at few positions, and the others;
@@ -185,8 +185,8 @@ class Schedule:
         if cut is None or not self.shared.late_at(cut):
             return [numbers]
         begins = self.shared.last_begins
-        early = [n for n in numbers if self.shared.is_before(self._plan(n), begins)]
-        spared = [costs.length - self._plan(n).first - (cut.stop - cut.start) for n in early]
+        early = [n for n in numbers if self.shared.is_before(self.plan(n), begins)]
+        spared = [costs.length - self.plan(n).first - (cut.stop - cut.start) for n in early]
         if sum(spared) * costs.rows <= costs.layers * (costs.forward + costs.length):
             return [numbers]
         rest = set(early)
@@ -204,7 +204,8 @@ class Schedule:
             return few._replace(way=ALONE)
         return few._replace(way=BATCHED)
 
-    def _plan(self, number: int) -> Planned:
+    def plan(self, number: int) -> Planned:
+        """How a variant is done with others."""
         planned = self._planned[number]
         assert planned is not None
         return planned
@@ -308,7 +309,7 @@ class Schedule:
         shared = self.shared
         call, cut = shared.call, group.cut
         with paused():
-            plans = [self._plan(number) for number in chunk]
+            plans = [self.plan(number) for number in chunk]
             rows = [shared.row_from(plan, group.start) for plan in plans]
             if group.way == BATCHED:
                 rows = [row._replace(first=NEVER) for row in rows]
@@ -363,7 +364,7 @@ class Schedule:
 
     def _work(self, group: Group, chunk: Sequence[int]) -> Work:
         assert self.costs is not None
-        rows = [self._plan(number) for number in chunk]
+        rows = [self.plan(number) for number in chunk]
         late = all(map(self._is_late, rows))
         return self.costs.grown(rows, group.start, group.kept, group.way == GROWN, late)
 

@@ -91,7 +91,8 @@ class BatchGeneration(Generation):
 
     def _ran_through(self, recording: Recording, graph: Graph) -> Generator[Any]:
         every = range(len(self._of_text))
-        if self._under_way is not None:  # whoever takes tokens as they come has them made here
+        spread = self._engine.runner.tree.is_spread
+        if spread or self._under_way is not None:  # all ranks compute it, or this one shows it
             yield from self._steps_of(every, recording, graph)
             return
         with generate_together(self._engine) as work:

@@ -37,6 +37,7 @@ from mlxgraph.record.stack import paused
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
 from mlxgraph.trace.forwards import Forwards, text_call
+from mlxgraph.trace.generation_ranks import in_step
 from mlxgraph.trace.ids import check_ids
 from mlxgraph.trace.past import check_to_come, written_so_far
 from mlxgraph.trace.pieces import joined
@@ -154,8 +155,8 @@ class Generation(Trace):
         self._check_scopes(recording)
         self._values = [{} for _ in graph.saves]
         try:
-            with closing(self._ran_through(recording, graph)) as tokens:
-                for token in tokens:
+            with closing(self._ran_through(recording, graph)) as own:
+                for token in in_step(self._engine, self._loop, graph, self._params, own):
                     if self._under_way is not None and graph.saves:
                         self._show(recording, graph)  # who takes tokens as they come may look
                     yield token
@@ -247,7 +248,7 @@ class Generation(Trace):
         nodes = walk([*written, *(node for _, node in recording.saved.named())])
         uses = [(node.inputs, node) for node in nodes if node.op != ops.AT_STEPS]
         uses += [((node,), node) for node in written]
-        inside = {n for _, nodes, _ in self._scopes for root in nodes for n in _below(root)}
+        inside = {n for _, nodes, _ in self._scopes for root in nodes for n in walk([root])}
         for inputs, node in uses:
             for child in inputs:
                 if child in changed and node not in inside:
@@ -364,10 +365,6 @@ def by_itself(pieces: Iterator[Any]) -> Iterator[Any]:
 
 def _is_named(steps: Any) -> bool:
     return isinstance(steps, (int, tuple))
-
-
-def _below(root: Node) -> list[Node]:
-    return list(walk([root]))
 
 
 class _Stepper:

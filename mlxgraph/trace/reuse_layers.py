@@ -10,8 +10,6 @@ it; so the unedited run goes on from it once, and has to come out as it was.
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 
 from mlxgraph.graph import ops
@@ -23,7 +21,8 @@ from mlxgraph.mlx_facts.originals import ARRAY
 from mlxgraph.mlx_facts.probes import says_followed
 from mlxgraph.run.call import Call
 from mlxgraph.run.engine import Engine
-from mlxgraph.run.prefix import Prefix
+from mlxgraph.run.prefix import LARGE, Prefix
+from mlxgraph.run.pushdown import WHOLE, stream_entry
 from mlxgraph.trace.execute import Job, Options, execute
 
 NEAR = {mx.float32: 1e-5}  # of the largest number
@@ -84,15 +83,24 @@ def goes_on_from(engine: Engine, kept: Prefix, call: Call, layer: str) -> bool:
 
 
 def _comes_out(engine: Engine, kept: Prefix, call: Call, layer: str) -> bool:
-    output: Any = site_node("")
-    graph = going_on_from(Graph(saves=[("output", output)]), layer, kept.streams[layer])
+    plain = Graph(saves=[("end", _end(engine, call))])
+    graph = going_on_from(plain, layer, kept.streams[layer])
     options = Options(compile=False)
-    mine, whole = (
-        execute(engine, Job(one, call, {}, options))[0]
-        for one in (graph, Graph(saves=[("output", output)]))
-    )
+    mine, whole = (execute(engine, Job(one, call, {}, options))[0] for one in (graph, plain))
     if not isinstance(mine, ARRAY) or not isinstance(whole, ARRAY):
         return False
     size = mx.abs(whole.astype(mx.float32)).max().item()
     off = mx.abs(mine.astype(mx.float32) - whole.astype(mx.float32)).max().item()
     return off <= NEAR.get(whole.dtype, ROUGH) * size
+
+
+def _end(engine: Engine, call: Call) -> Node:
+    """What is to come out: the model's output; or, where its logits would be large and follow from
+    it at each position by itself, what enters the final norm."""
+    census = engine.runner.census(call)
+    output = census.values.get(WHOLE)
+    if isinstance(output, ARRAY) and output.size > LARGE:
+        norm = stream_entry(census, engine.runner.tree)
+        if norm is not None:
+            return Node(ops.ITEM, (Node(ops.ITEM, (site_node(*norm), 0)), 0))
+    return site_node("")

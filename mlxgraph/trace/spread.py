@@ -9,9 +9,11 @@ In: a job, and how it is run.  Out: its values, computed.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mlxgraph.errors import RankError
 from mlxgraph.graph.nested import leaves
 from mlxgraph.graph.node import Node, site_node
 from mlxgraph.mlx_facts.originals import ARRAY
@@ -32,10 +34,17 @@ Run = Callable[[Any, Sequence[Node]], list[Any]]
 def on_every_rank(engine: Engine, job: Any, nodes: Sequence[Node] | None, run: Run) -> list[Any]:
     """The values of a job, computed; all ranks ask for it.
 
-    Raises: PartError; RanksDifferError; RankError where another rank has failed or ended.
+    Raises: PartError; RanksDifferError; RankError where another rank has failed or ended, and in
+        another thread than the main one.
     """
     wanted = [node for _, node in job.graph.saves] if nodes is None else [*nodes]
     asked, staged = len(wanted), is_staged(engine)
+    if threading.current_thread() is not threading.main_thread():
+        raise RankError(
+            "this model is spread over several ranks, and runs here in a thread beside the main"
+            " one: threads come in any order, and every rank has to run the same at once",
+            "Run it in the main thread.",
+        )
     if staged:  # whoever stops early, or keeps few positions, does not send what others wait for
         wanted.append(site_node(""))
         rewrites = job.options.rewrites - {PUSHDOWN, LAST_LAYER}

@@ -343,6 +343,19 @@ def test_params_without_values_and_values_without_params(tiny) -> None:
         assert mg.benchmark(tiny, trace.graph, TEXT, repeat=1, **given).rounds == 1
 
 
+def test_a_param_inside_a_function_is_given_as_to_a_run(tiny) -> None:
+    scaled = mg.edit("layers.1", lambda h: h * mg.param("alpha"))
+    found = case_of(tiny, scaled, (TEXT,), None, {"alpha": 0.5})
+    assert (found.params, found.own) == ({"alpha": 0.5}, {})
+    with pytest.raises(UnknownNameError, match="beta"):
+        case_of(tiny, scaled, (TEXT,), None, {"alpha": 0.5, "beta": 1.0})
+
+
+def test_a_bare_module_is_to_be_wrapped(tiny, graph) -> None:
+    with pytest.raises(InputError, match="InterpretableModel"):
+        mg.benchmark(tiny.module, graph, TEXT)
+
+
 def test_inputs_that_no_benchmark_can_take(tiny, graph) -> None:
     from mlx_lm.models.cache import make_prompt_cache
 

@@ -329,6 +329,8 @@ def test_several_pairs_are_averaged_or_kept(tiny):
     near(mean, np.mean([np.asarray(one) for one in alone], axis=0))
     with pytest.raises(InputError, match="2 clean texts and 1"):
         tiny.activation_patching(clean, corrupted[:1], "attn")
+    columns = np.array(clean), np.array(corrupted, dtype=object)
+    assert tiny.activation_patching(*columns, "attn", **given) == mean
     ids = mx.array([[tiny.single_token(word) for word in pair] for pair in targets])
     given["targets"] = ids
     as_array = tiny.activation_patching(clean, corrupted, "attn", **given, average=False)

@@ -12,7 +12,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph.errors import InputError, MissingDependencyError, UnknownNameError
-from mlxgraph.plot import figures
+from mlxgraph.plot import figures, lens
 from mlxgraph.plot.heat import heatmap
 from mlxgraph.plot.patterns import attention
 from mlxgraph.plot.recovery import recovery_bars
@@ -223,3 +223,20 @@ def test_one_head_and_fewer_queries_than_keys_are_named_from_the_end():
 def test_what_cannot_be_drawn_as_a_pattern_says_why(pattern, options, says):
     with pytest.raises(InputError, match=says):
         attention(pattern, **options)
+
+
+def test_of_many_numbers_a_line_is_drawn_and_not_more_bars_than_can_be_seen():
+    many = mg.Effects(np.arange(600.0), {"position": range(600)})
+    assert not many.plot().axes[0].patches and many.plot().axes[0].lines
+    with pytest.raises(InputError, match="kind='lines'"):
+        many.plot(kind="bars")
+    assert mg.Effects([1.0, 2.0], {"position": [0, 1]}).plot().axes[0].patches
+
+
+def test_a_lens_of_many_positions_is_no_wider_than_can_be_drawn(monkeypatch):
+    assert lens._size(3, 16_384) == (62.0, 3.5) and lens._size(3, 24)[0] < 20
+    grid = lens.Grid([0], ["a"] * 20, [["b"] * 20], np.zeros((1, 20)))
+    for smallest, edged in ((lens._FINE, True), (1e3, False)):
+        monkeypatch.setattr(lens, "_FINE", smallest)
+        figure = lens.lens_heatmap(grid, lens.Scale(("p",), 0, 1), max_display_tokens=20)
+        assert bool(figure.axes[0].collections) == edged

@@ -192,3 +192,15 @@ def test_python_dash_m_and_nobody_who_reads() -> None:
     )
     os.close(write)
     assert quiet.stderr == "" and quiet.returncode == 0
+
+
+def test_a_graph_with_params_is_to_be_bound_first(run: Run, tmp_path: Path) -> None:
+    with mg.tiny().trace(FRANCE) as trace:
+        trace.layers[2].output *= mg.param("alpha")
+    path = str(tmp_path / "g.mlxg")
+    trace.graph.save(path)
+    for command in (["lens", "tiny", FRANCE], ["bench", "tiny"]):
+        found = run(*command, "--graph", path)
+        assert found.status == 2 and ".bind(alpha=...)" in found.err
+    trace.graph.bind(alpha=1.0).save(path)
+    assert run("lens", "tiny", FRANCE, "--graph", path, "--layers", "5").status == 0

@@ -12,7 +12,7 @@ import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.sample_utils import make_logits_processors, make_sampler
 
-from mlxgraph.mlx_facts.loops import is_of_one_row, still_to_come, told_of
+from mlxgraph.mlx_facts.loops import is_of_one_row, settle, still_to_come, told_of
 from tests import models
 
 PROMPT = [7, 21, 3, 18, 40, 5, 33]
@@ -78,3 +78,11 @@ def test_what_does_the_same_to_each_row_is_known_by_its_name():
         make_logits_processors(None, 1.3)[0]
     )
     assert told_of(make_logits_processors(None, 1.2)[0]) == told_of(alike[2])
+
+
+def test_the_forward_that_mlx_lm_begins_beyond_the_last_token_can_be_waited_for():
+    heard: list[tuple[int, int | None]] = []
+    for _ in generate_step(mx.array(PROMPT), listening(heard), max_tokens=2):
+        pass
+    assert len(heard) > 3  # the prompt in two parts, a token, and one that nobody asked for
+    settle()

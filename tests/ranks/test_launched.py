@@ -54,6 +54,23 @@ def test_nobody_waits_for_a_rank_that_was_killed(count: int, dying: int, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", ["gathering", "writing", "between", "interrupted"])
+def test_nobody_waits_for_a_rank_that_ended_in_another_way(how: str, tmp_path: Path):
+    began = time.monotonic()
+    other, dead = side_by_side(2, "dying.py", how, "1", folder=tmp_path)
+    assert time.monotonic() - began < SECONDS
+    assert dead.code == {"gathering": -9, "writing": -9, "between": 1, "interrupted": -2}[how]
+    assert other.code == 1 and "RankError" in other.output, other.output
+    assert ("KeyboardInterrupt" in other.output) == (how == "interrupted"), other.output
+    assert "this is not to be reached" not in other.output
+
+
+@pytest.mark.slow
+def test_what_users_do_to_two_ranks_is_noticed_or_right(tmp_path: Path):
+    check(launched(2, "harsh.py", str(tmp_path)), 2)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "raised"])
 def test_the_launcher_ends_with_its_ranks(how: str):
     ended = launched(2, "dying.py", how, "1")
@@ -66,4 +83,4 @@ def test_a_folder_that_ranks_write_together_goes_on_after_a_kill(tmp_path: Path)
     folder = tmp_path / "acts"
     killed = side_by_side(2, "to_disk.py", str(folder), "killed", folder=tmp_path)
     assert [ended.code for ended in killed] == [1, -9], killed[0].output
-    check(launched(2, "to_disk.py", str(folder), "whole"), 2)
+    check(launched(4, "to_disk.py", str(folder), "whole"), 4)  # with as many ranks as one likes

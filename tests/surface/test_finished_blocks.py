@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mlx.nn import relu
 
+import mlxgraph as mg
 from mlxgraph import interventions as iv
 from mlxgraph.errors import (
     EscapedError,
@@ -73,6 +74,13 @@ def test_a_module_called_by_hand_on_one_says_so_too(tiny):
         with pytest.raises(NotSavedError) as caught:
             call()
         assert traceback.extract_tb(caught.tb)[-1].filename == __file__
+
+
+def test_an_output_that_waits_is_not_shown_as_none(tiny):
+    result = tiny.run(mg.read("layers.1", name="h"), "The")
+    assert repr(result).endswith("output=<computed when looked at>)")
+    assert result.output.shape[-1] == 1014
+    assert repr(result).endswith("dtype=float32))")
 
 
 def test_names_of_results_are_answered(tiny):

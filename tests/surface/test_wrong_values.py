@@ -200,6 +200,8 @@ def test_heads_and_positions_in_their_own_words(tiny):
     for positions in (99, [0, 99]):
         graph = mg.edit("layers.2", iv.zero_out, positions=positions)
         for text, which in (("The capital", "the text"), (several, "text 0")):
-            said = f"model.layers.2.output cannot be edited at position 99: that is outside {which}, which"
+            said = (
+                f"layers.2.output cannot be edited at position 99: that is outside {which}, which"
+            )
             raises(PositionError, said, lambda: tiny.run(graph, text))  # noqa: B023
         raises(PositionError, "test_wrong_values.py", lambda: tiny.edit(graph)("The"))  # noqa: B023

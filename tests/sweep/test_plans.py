@@ -10,7 +10,7 @@ import pytest
 from mlx_lm.models import llama
 
 import mlxgraph as mg
-from mlxgraph.model.sweep_progress import Progress
+from mlxgraph.analysis.progress import Progress
 from mlxgraph.sweep import batch, split
 from mlxgraph.sweep.pace import Pace
 from tests.models import VOCABULARY, make_llama
@@ -206,11 +206,14 @@ def test_a_bar_is_shown_where_it_is_asked_for(counted, bars):
     assert [(bar.given["total"], bar.count, bar.closed) for bar in bars] == [(16, 16, True)]
 
 
+SAYS = {"what": "sweep", "unit": "variant"}
+
+
 def test_a_bar_appears_on_what_takes_long(bars, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     for wanted, took, shown in [(None, 0.01, 0), (None, 1.0, 1), (False, 1.0, 1), (True, 0.01, 2)]:
-        with Progress(10, wanted) as progress:
+        with Progress(10, wanted, **SAYS) as progress:
             for _ in range(10):
                 now[0] += took
                 progress.advance(1)
@@ -218,8 +221,20 @@ def test_a_bar_appears_on_what_takes_long(bars, monkeypatch):
     assert {bar.count for bar in bars} == {10}
 
 
+@pytest.mark.parametrize("watched", [True, False])
+def test_of_an_unknown_number_a_bar_appears_once_it_took_long(bars, monkeypatch, watched):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("sys.stderr.isatty", lambda: watched, raising=False)
+    with Progress(None, None, **SAYS, terminal=True) as progress:
+        for count in range(1, 6):
+            now[0] += 1.0
+            progress.advance(1)
+            assert len(bars) == (watched and count > 3)
+
+
 def test_a_bar_that_goes_on_says_how_many_were_done(bars):
-    with Progress(10, True, 4) as progress:
+    with Progress(10, True, 4, **SAYS) as progress:
         progress.advance(6)
     assert bars[0].given["initial"] == 4
     assert bars[0].count == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx_lm.models import llama, qwen2
+from mlx_lm.sample_utils import make_sampler
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
@@ -177,10 +179,51 @@ def refused() -> None:
         if rank:
             raise ValueError("on one rank")
         ours.output.save()
+    whole_things_of_all(ours)
     with ours.trace(X):
         found = ours.output.save()
     if rank == 0:  # computed by now: who looks does not wait for the others
         assert np.isfinite(np.array(found)).all()
+
+
+def whole_things_of_all(ours: Any) -> None:
+    """What runs forward after forward is compared before the first."""
+    graphs = [mg.edit(f"layers.{k}", iv.scale(0.5)) for k in range(3)]
+    with pytest.raises(RanksDifferError, match="graphs|values|variants"):
+        ours.sweep(X, graphs[::-1] if rank else graphs, metric="l2")
+    with pytest.raises(RanksDifferError, match="prompts"):
+        ours.generate([1, 2 + rank], max_tokens=2).tokens  # noqa: B018 - that runs it
+    mx.random.seed(rank)
+    for prompts in ([1, 2, 3], [[1, 2], [3]]):
+        with pytest.raises(RanksDifferError, match="random state"):
+            ours.generate(prompts, max_tokens=2, sampler=make_sampler(1.0)).tokens  # noqa: B018
+    own = iter([5, 6 + rank, 7])
+    with pytest.raises(RanksDifferError, match="tokens"):
+        ours.generate([1, 2], max_tokens=3, sampler=lambda _: mx.array([next(own)])).tokens  # noqa: B018
+    mx.random.seed(3)
+    found = ours.generate([1, 2, 3], max_tokens=4, sampler=make_sampler(1.0)).tokens
+    assert len(found) == 4
+
+    def metric(logits: Any) -> Any:
+        if rank:
+            raise ValueError("in a metric")
+        return logits[0]
+
+    with pytest.raises(ValueError if rank else RankError, match="in a metric"):
+        ours.sweep(X, graphs, metric=metric, batch_size=1)
+    with pytest.raises(RankError, match="folder"):
+        mg.get_activations(ours, [[1, 2]], sites="layers.1", to="nowhere")
+    failed: list[Any] = []
+
+    def in_a_thread() -> None:
+        with pytest.raises(RankError, match="main thread"), ours.trace(X):
+            ours.output.save()
+        failed.append(True)
+
+    thread = threading.Thread(target=in_a_thread)
+    thread.start()
+    thread.join()
+    assert failed
 
 
 def pipeline() -> None:
