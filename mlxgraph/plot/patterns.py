@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from mlxgraph.errors import InputError
@@ -106,8 +105,10 @@ def _squares(pattern: Any, shape: tuple[int, int, int], heads: list[int]) -> tup
 
 
 def _numbers(square: Any) -> Any:
-    is_other = not isinstance(square, np.ndarray) and hasattr(square, "astype")
-    return np.array(square.astype(mx.float32) if is_other else square, dtype=np.float32)
+    try:
+        return np.array(square, dtype=np.float32)
+    except (RuntimeError, TypeError, ValueError):  # bfloat16, which numpy does not have
+        return np.stack([np.array(row.tolist(), dtype=np.float32) for row in square])
 
 
 def _largest(square: Any, queries: int, keys: int) -> Any:

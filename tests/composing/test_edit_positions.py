@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import BoundsError, HeadsError, ShapeError
+from mlxgraph.errors import BoundsError, HeadsError, PositionError, ShapeError
 from tests.composing.helpers import FRANCE, GERMANY, ROME, apart, exact, plain
 from tests.models import HEADS, WIDTH
 
@@ -124,11 +124,11 @@ def test_a_function_that_writes_in_place_writes_its_part(tied, tokens, kind):
 
 def test_a_position_that_a_row_does_not_have_raises(tiny, tied, tokens):
     for positions in (3, [0, 3], -4):
-        with pytest.raises(BoundsError):  # "Rome is" has three tokens, the others more
+        with pytest.raises(PositionError):  # "Rome is" has three tokens, the others more
             tiny.run(mg.edit("layers.1", iv.zero_out, positions=positions), TEXTS)
         edited = tiny.run(mg.edit("layers.1", iv.zero_out, positions=positions), GERMANY).output
         assert apart(edited, plain(tiny, GERMANY)) > 1e-2
-    with pytest.raises(BoundsError):
+    with pytest.raises(PositionError):
         tied.run(mg.edit("layers.1", iv.zero_out, positions=6), tokens)
 
 

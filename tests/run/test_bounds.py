@@ -12,7 +12,7 @@ import pytest
 
 import mlxgraph as mg
 from mlxgraph import interventions as iv
-from mlxgraph.errors import BoundsError, ShapeError
+from mlxgraph.errors import BoundsError, PositionError, ShapeError
 from tests import models
 
 LONG = mx.array([[1, 2, 3, 4, 5, 6, 7], [7, 6, 5, 4, 3, 2, 1]])
@@ -374,7 +374,7 @@ def test_positions_of_deferred_edits_that_a_text_lacks(llama):
     for positions in (5, [1, 5], -6):
         graph = mg.edit("layers.0", iv.scale(0.0), positions=positions)
         llama.run(graph, LONG)
-        with pytest.raises(BoundsError):
+        with pytest.raises(PositionError):
             llama.run(graph, SHORT)
 
 

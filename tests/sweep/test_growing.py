@@ -141,7 +141,7 @@ def test_a_last_layer_that_is_skipped_is_not_run_at_few_positions(model):
         model.output[:, -1].save("out")
     graphs.append(t.graph)
     schedule = model.sweep_plan(TEXT, graphs, batch_size=1)._schedule
-    plans, shared = map(schedule._plan, range(3)), schedule.shared
+    plans, shared = map(schedule.plan, range(3)), schedule.shared
     assert [shared.is_before(one, shared.last_begins) for one in plans] == [True, False, True]
     swept = model.sweep(TEXT, graphs, batch_size=1)
     assert furthest(swept, alone(model, graphs)) < 1
