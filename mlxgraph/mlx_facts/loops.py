@@ -59,8 +59,11 @@ def is_of_one_row(function: Any) -> bool:
     """Whether a sampler or a processor of logits does to a row the same whatever is beside it, and
     draws nothing: mlx-lm's greedy sampler, and what its `make_...` give, but for its samplers."""
     name = getattr(function, "__qualname__", "")
-    made = name.startswith("make_") and not name.startswith("make_sampler")
-    return getattr(function, "__module__", "") == _ROWS and (made or name == "greedy_sampler")
+    if getattr(function, "__module__", "") != _ROWS:
+        return False
+    if name.startswith("make_sampler"):  # older ones have no other name for the greedy one
+        return getattr(function, "__closure__", ()) is None
+    return name.startswith("make_") or name == "greedy_sampler"
 
 
 def told_of(function: Any) -> list[Any]:

@@ -68,7 +68,7 @@ def test_another_loop_says_nothing():
 
 
 def test_what_does_the_same_to_each_row_is_known_by_its_name():
-    alike = [make_sampler(), *make_logits_processors({3: 1.0}, 1.2, presence_penalty=0.5)]
+    alike = [make_sampler(), *make_logits_processors({3: 1.0}, 1.2)]
     assert all(map(is_of_one_row, alike))
     row, other = mx.array([[0.0, 2.0, 1.0, -1.0]]), mx.array([[3.0, 1.0, 0.0, 0.0]])
     assert make_sampler()(mx.concatenate([row, other]))[0] == make_sampler()(row)[0]
