@@ -1,4 +1,4 @@
-"""Two processes under `mlx.launch`, against one of them: collection, and a sweep.
+"""Two processes under `mlx.launch`, against one of them: collection, generation, maps, a sweep.
 
 Each process has one BLAS thread.  In turns within one launch: rank 0 does all of it alone while the
 other waits, then both share it out.  Predicted: twice as fast less what cannot be shared (comparing
@@ -63,12 +63,19 @@ def ways(quick: bool) -> dict[str, Callable[[], Any]]:
     prompts = [draw.integers(0, 1000, size).tolist() for size in draw.integers(32, 97, count)]
     text, other = draw.integers(0, 1000, (2, 32)).tolist()
     options = {"metric": "l2", "positions": list(range(0, len(text), 4))}
+    long, longer = draw.integers(0, 1000, (2, 16 if quick else 64)).tolist()
     return {
         f"{count} prompts, batches of 2": lambda: mg.batch_get_activations(
             model, prompts, batch_size=2
         ),
         f"a map of {layers} layers and {len(options['positions'])} positions": lambda: (
             model.activation_patching(text, other, **options)
+        ),
+        f"a map of {layers} layers and all of {len(long)} positions": lambda: (
+            model.activation_patching(long, longer, metric="l2", positions=list(range(len(long))))
+        ),
+        f"{count} prompts, 16 new tokens each": lambda: (
+            model.generate(prompts, max_tokens=16).tokens
         ),
         f"{8 * layers} edits of every position": lambda: model.sweep(
             mx.array([text]),
