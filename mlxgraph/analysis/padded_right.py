@@ -10,8 +10,8 @@ is tried on them, with the weights and tokens of now, before the first such batc
     no padding at all   leaves them the same but for the order of sums
 
 A model that looks both ways, one whose rows compete for places, or one that draws numbers at random
-fails, and its rows stay masked.  So do those of a model with edits: they count positions from
-a row's end.
+fails, and its rows stay masked (one whose rows compete now and then may pass: no try sees all).  So
+do those of a model with edits: they count positions from a row's end.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ import numpy as np
 from mlxgraph.analysis.traceable import Traceable
 from mlxgraph.errors import MLXGraphError
 
-LONGEST = 12  # tokens of the row that is tried
-TAIL = 4  # and of its padding
+LONGEST = 8  # tokens of the row that is tried
+TAIL = 12  # and of its padding
+TAILS = 3  # of one token again and again, beside a mixed one: as far from it as tokens come
 SURE = {mx.float32: 1e-4}  # of the largest value: the same numbers but for the order of sums
 NOISE = 0.02  # of it in half precision
 
@@ -53,13 +54,18 @@ def needs_no_mask(model: Traceable, rows: Sequence[Sequence[int]], read: Read) -
         return False
     row = [int(token) for token in min(rows, key=len)[:LONGEST]]
     ids = sorted({0, 1}.union(*[map(int, some) for some in rows]))
-    tails = [[ids[(3 * k + first) % len(ids)] for k in range(TAIL)] for first in (0, 1)]
+    tails = [[ids[3 * k % len(ids)] for k in range(TAIL)]]
+    tails += [[ids[k * len(ids) // TAILS]] * TAIL for k in range(TAILS)]
     beside = max(rows, key=len)
     other = [int(beside[k % len(beside)]) for k in range(len(row) + TAIL)]
     try:
-        one, two = (read(mx.array([row + tail, other])) for tail in tails)
         alone = read(mx.array([row]))
-        return all(_are_same(one[name], two[name], alone[name][0], len(row)) for name in alone)
+        one, *others = (read(mx.array([row + tail, other])) for tail in tails)
+        return all(
+            _are_same(one[name], two[name], alone[name][0], len(row))
+            for two in others
+            for name in alone
+        )
     except (MLXGraphError, ValueError, TypeError, RuntimeError, AttributeError, IndexError):
         return False  # what is wrong is said where the batch itself is run
 
