@@ -72,6 +72,7 @@ class RowsOf:
                 self.values[name] = _value(name, stream, axes[name])
         self.widest = _widest(model, row)
         self._unmasked: bool | None = None  # whether padding needs no mask; None before it is known
+        self._longest = 0  # of the batches of several lengths
 
     def kept_dtype(self, name: str) -> mx.Dtype:
         """What a site's rows are kept in."""
@@ -148,6 +149,9 @@ class RowsOf:
                 return batch_of(rows), [
                     at + (longest - len(row)) for row, at in zip(rows, positions, strict=True)
                 ]
+            if longest > self._longest:
+                self._model.trace(batch_of(rows))  # raises where no batch of these can be right
+                self._longest = longest
         return right_padded(rows), positions
 
     def _stream(self, name: str, batch: tuple[int, ...]) -> Any:

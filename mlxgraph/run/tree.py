@@ -110,6 +110,18 @@ class ModuleTree:
         return frozenset((*self.aliases, *self.aliases.values()))
 
     @cached_property
+    def reach(self) -> float:
+        """How long a text may be before rotary positions depend on the longest of its batch: those
+        that scale with it keep the length that they were trained for, and hold no modules."""
+        kept = [
+            module.max_position_embeddings
+            for module in self.modules.values()
+            if isinstance(getattr(module, "max_position_embeddings", None), int)
+            and not module.children()
+        ]
+        return min(kept, default=float("inf"))
+
+    @cached_property
     def embeddings(self) -> dict[str, Any]:
         """The embeddings by path: what is no number of a row must not get to them."""
         return {path: module for path, module in self.modules.items() if is_embedding(module)}

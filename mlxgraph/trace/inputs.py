@@ -156,8 +156,15 @@ def call_of(
     tokens = mx.array([[pad] * (longest - len(row)) + list(row) for row in rows])
     if min(lengths) == longest:
         return describe_call((tokens,), kwargs, tokens=tokens, lengths=lengths)
+    reach = refreshed(engine).runner.tree.reach
+    if longest > reach:
+        raise InputError(
+            f"texts of several lengths cannot share a batch here: one has {longest} tokens, and"
+            f" beyond {reach} this model's positions depend on the longest text.\n"
+            "  Trace them one by one (batch_size=1), or give texts of one length."
+        )
     padding = mx.array([longest - length for length in lengths])
-    forward = refreshed(engine).runner.ragged_forward()
+    forward = engine.runner.ragged_forward()
     turned = forward is turned_forward
     given = rows_turned(tokens, padding) if turned else tokens
     return describe_call(

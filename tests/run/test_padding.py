@@ -7,6 +7,7 @@ import importlib
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from mlx_lm.models import llama as llama_models
 
 import mlxgraph as mg
 from mlxgraph.errors import InputError
@@ -192,3 +193,25 @@ def test_a_loss_of_the_text_alone_has_the_slopes_of_single_runs(kind):
         size = mx.abs(alone).max().item()
         assert size > 0
         assert mx.abs(together[k, -len(row) :] - alone).max().item() < 1e-4 * size
+
+
+def test_positions_that_depend_on_the_longest_text_share_no_batch():
+    args = llama_models.ModelArgs(
+        model_type="llama", hidden_size=32, num_hidden_layers=2, intermediate_size=64,
+        num_attention_heads=4, num_key_value_heads=4, rms_norm_eps=1e-5, vocab_size=50,
+        max_position_embeddings=20, rope_scaling={"rope_type": "dynamic", "factor": 4.0},
+    )  # fmt: skip
+    model = mg.InterpretableModel(llama_models.Model(args))
+    short, long = [1, 2, 3, 4, 5], [k % 49 + 1 for k in range(30)]
+    alone = mg.batch_get_activations(model, [short], [1], positions="all")["layer_1"][0]
+    rows = [short, long[:20]]
+    near = mg.batch_get_activations(model, rows, [1], positions="all", batch_size=2)["layer_1"]
+    assert mx.allclose(near[0], alone, atol=1e-4)
+    for refused in (
+        lambda: model.trace([short, long]),
+        lambda: mg.batch_get_activations(model, [short, long], [1], positions="all", batch_size=2),
+    ):
+        with pytest.raises(InputError, match="beyond 20 this model's positions depend"):
+            refused()
+    each = mg.batch_get_activations(model, [short, long], [1], positions="all", batch_size=1)
+    assert mx.allclose(each["layer_1"][0], alone, atol=1e-4)
