@@ -112,14 +112,16 @@ class ModuleTree:
     @cached_property
     def reach(self) -> float:
         """How long a text may be before rotary positions depend on the longest of its batch: those
-        that scale with it keep the length that they were trained for, and hold no modules."""
-        kept = [
-            module.max_position_embeddings
+        that scale with it ask, in their call, for the length that they were trained for."""
+        name = "max_position_embeddings"
+        asking = [
+            module
             for module in self.modules.values()
-            if isinstance(getattr(module, "max_position_embeddings", None), int)
-            and not module.children()
+            if not module.children()
+            and name in getattr(getattr(type(module).__call__, "__code__", None), "co_names", ())
         ]
-        return min(kept, default=float("inf"))
+        kept = [getattr(module, name, None) for module in asking]
+        return min((n for n in kept if isinstance(n, int)), default=float("inf"))
 
     @cached_property
     def embeddings(self) -> dict[str, Any]:
