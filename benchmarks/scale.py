@@ -14,7 +14,7 @@ Reading.  Bytes per second of one pass of shuffled batches of 4,096 rows, and of
 from end to end, 4 MiB at a time; the system's cache of the files is emptied before each pass.
 
 Predictions.  Disk: 0.95 of the bare rate where no prompt is padded, and 0.9 where lengths differ:
-neither masks, and what is added is three small forwards that try whether a mask is needed, and the
+neither masks, and what is added is five small forwards that try whether a mask is needed, and the
 rows of the prompts taken from among the padding.  Peak: MLX's own within 35 MiB of one batch's, 32
 of which wait for the disk, and the same for 1,000 and for 10,000 prompts; the process's within 50.
 Reading: 0.8 of the raw speed, since rows are mixed in memory while the next are read.

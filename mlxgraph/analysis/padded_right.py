@@ -1,4 +1,4 @@
-"""Batches of several lengths without a mask, where it is proved that the model needs none.
+"""Batches of several lengths without a mask, where it was tried that the model needs none.
 
 Rows that are padded on the left are masked in every layer, which costs a causal model a tenth to a
 fifth of its forward.  Padded on the right they are plain rows of one length: what comes after a

@@ -1,4 +1,4 @@
-"""Batches of several lengths run without a mask only where that is proved of the model at hand."""
+"""Batches of several lengths run without a mask only where the model at hand was tried without."""
 
 from __future__ import annotations
 
