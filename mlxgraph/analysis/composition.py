@@ -30,9 +30,11 @@ from mlxgraph.errors import (
     DecompositionError,
     InputError,
     NeverCalledError,
+    RankError,
     UnknownNameError,
     UnknownSiteError,
 )
+from mlxgraph.ranks.held import is_spread
 
 KINDS = ("q", "k", "v")
 CLOSE = {mx.float32: 1e-3, mx.float16: 2e-2, mx.bfloat16: 8e-2}  # of a linear map and its matrix
@@ -78,6 +80,11 @@ def composition_scores(model: Traceable, kind: str = "k", layers: Any = None) ->
     """
     if kind not in KINDS:
         raise UnknownNameError("kind of composition", str(kind), KINDS)
+    if is_spread(module for _, module in model.named_modules()):
+        raise RankError(
+            "composition scores are of whole weights, and each rank has parts of this model's",
+            "Load the model in one process, without its shard(), and ask there.",
+        )
     asked = layers is not None
     chosen = sorted(choose_layers(model, layers))
     try:
